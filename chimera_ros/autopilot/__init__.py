@@ -1,0 +1,1 @@
+"""Bridges from flight logic to real autopilots. The only room beside sitl/ where NED and FRD exist."""

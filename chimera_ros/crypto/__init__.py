@@ -1,0 +1,1 @@
+"""The security protocol (docs/protocol.md) as plain objects: no clock, no socket, no ROS."""

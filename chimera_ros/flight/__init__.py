@@ -1,0 +1,1 @@
+"""Flight logic as plain objects: missions, formations, trajectories, followers and leader. ENU metres, no clock."""

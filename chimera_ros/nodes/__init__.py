@@ -1,0 +1,1 @@
+"""One thin lifecycle node per file. Nobody imports this room."""

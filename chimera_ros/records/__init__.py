@@ -1,0 +1,1 @@
+"""Records of a flight: MCAP files, reports and pictures."""

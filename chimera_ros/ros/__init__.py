@@ -1,0 +1,1 @@
+"""The secure layer on rclpy: names, QoS, conversion, sessions, lifecycle."""

@@ -1,0 +1,1 @@
+"""Simulated quadrotors that speak MAVLink 2 over UDP like PX4."""
