@@ -1,0 +1,130 @@
+"""A drone's own flight envelope: what it never does, whoever signed the order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import hypot, isfinite
+
+import numpy as np
+
+from .trajectory import Array, Path
+from .vehicle import Vec3
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A convex polygon (ENU metres, either winding) with a lowest and a highest height.
+
+    The lowest height binds flight between take-off and landing only. Raises ValueError for a polygon that is not
+    convex, has fewer than 3 or more than 64 corners, or heights that are not rising.
+    """
+
+    polygon_m: tuple[tuple[float, float], ...]
+    min_height_m: float
+    max_height_m: float
+    _edges: tuple[tuple[float, float, float], ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        corners = self.polygon_m
+        if not 3 <= len(corners) <= 64:
+            raise ValueError(f"a fence has 3 to 64 corners, this one has {len(corners)}")
+        if not all(isfinite(c) for corner in corners for c in corner):
+            raise ValueError("a fence's corners must be finite numbers")
+        if not (isfinite(self.min_height_m) and isfinite(self.max_height_m) and self.min_height_m < self.max_height_m):
+            raise ValueError("a fence's lowest height must be below its highest")
+        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(corners, corners[1:] + corners[:1], strict=True))
+        ordered = corners if area > 0 else corners[::-1]
+        edges = []
+        for a, b in zip(ordered, ordered[1:] + ordered[:1], strict=True):
+            length = hypot(b[0] - a[0], b[1] - a[1])
+            if length < 1e-6:
+                raise ValueError("two corners of the fence are the same point")
+            nx, ny = -(b[1] - a[1]) / length, (b[0] - a[0]) / length  # inward normal
+            edges.append((nx, ny, -(nx * a[0] + ny * a[1])))
+        if any(nx * x + ny * y + c < -1e-6 for nx, ny, c in edges for x, y in corners):
+            raise ValueError("a fence must be convex: each corner must turn the same way")
+        object.__setattr__(self, "_edges", tuple(edges))
+
+    @staticmethod
+    def box(east_m: tuple[float, float], north_m: tuple[float, float], height_m: tuple[float, float]) -> Fence:
+        """An axis-parallel fence."""
+        (w, e), (s, n) = east_m, north_m
+        if not (w < e and s < n):
+            raise ValueError("a fence's ranges must rise")
+        return Fence(((w, s), (e, s), (e, n), (w, n)), height_m[0], height_m[1])
+
+    def inside_m(self, point_enu_m: Vec3) -> float:
+        """Distance to the nearest wall (m), negative outside; heights not counted."""
+        x, y, _ = point_enu_m
+        return min(nx * x + ny * y + c for nx, ny, c in self._edges)
+
+    def worst(self, points: Array) -> float:
+        """The smallest `inside_m` of points (K, 3)."""
+        edges = np.asarray(self._edges)
+        return float((points[:, :2] @ edges[:, :2].T + edges[:, 2]).min())
+
+    def clamp(self, point_enu_m: Vec3) -> Vec3:
+        """The point moved inside the fence and its heights."""
+        x, y, z = point_enu_m
+        for _ in range(4):
+            moved = False
+            for nx, ny, c in self._edges:
+                d = nx * x + ny * y + c
+                if d < 0.0:
+                    x, y, moved = x - d * nx, y - d * ny, True
+            if not moved:
+                break
+        return x, y, min(max(z, self.min_height_m), self.max_height_m)
+
+
+@dataclass(frozen=True, slots=True)
+class FlightEnvelope:
+    """The limits that a drone keeps whatever it is told: ENU metres, m/s, m/s^2, m/s^3, battery as a fraction."""
+
+    fence: Fence = field(default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, 120.0)))
+    max_speed_m_s: float = 12.0
+    max_climb_m_s: float = 5.0
+    max_acceleration_m_s2: float = 8.0
+    max_jerk_m_s3: float = 40.0
+    max_distance_m: float = 2000.0  # from where the drone took off
+    max_duration_s: float = 3600.0  # of one trajectory
+    min_battery_fraction: float = 0.2  # below: return and land
+    critical_battery_fraction: float = 0.1  # below: land where it is
+
+    def refuses_point(self, point_enu_m: Vec3, home_enu_m: Vec3 | None) -> str:
+        """Why the drone will not fly to a point; empty when it will."""
+        if not all(map(isfinite, point_enu_m)):
+            return "the target is not a finite point"
+        outside = -self.fence.inside_m(point_enu_m)
+        if outside > 0.0:
+            return f"the target lies {outside:.1f} m outside my fence"
+        return self._refuses_range(point_enu_m, point_enu_m, home_enu_m, "the target")
+
+    def refuses_path(self, path: Path, home_enu_m: Vec3 | None) -> str:
+        """Why the drone will not fly a path; empty when it will. Conservative: bounds, never samples."""
+        if path.duration_s > self.max_duration_s:
+            return f"the trajectory takes {path.duration_s:.0f} s, my limit is {self.max_duration_s:.0f} s"
+        bounds = path.bounds()
+        for name, value, limit, unit in (
+            ("speed", bounds.horizontal_speed_m_s, self.max_speed_m_s, "m/s"),
+            ("climb or descent", bounds.vertical_speed_m_s, self.max_climb_m_s, "m/s"),
+            ("acceleration", bounds.acceleration_m_s2, self.max_acceleration_m_s2, "m/s^2"),
+            ("jerk", bounds.jerk_m_s3, self.max_jerk_m_s3, "m/s^3"),
+        ):
+            if value > limit * (1 + 1e-6):
+                return f"the trajectory's {name} reaches {value:.2f} {unit}, my limit is {limit:.2f} {unit}"
+        outside = -self.fence.worst(path.hull())
+        if outside > 1e-6:
+            return f"the trajectory leaves my fence by {outside:.1f} m"
+        return self._refuses_range(bounds.low_enu_m, bounds.high_enu_m, home_enu_m, "the trajectory")
+
+    def _refuses_range(self, low: Vec3, high: Vec3, home: Vec3 | None, what: str) -> str:
+        if low[2] < self.fence.min_height_m - 1e-6:
+            return f"{what} goes down to {low[2]:.1f} m, my lowest height is {self.fence.min_height_m:.1f} m"
+        if high[2] > self.fence.max_height_m + 1e-6:
+            return f"{what} goes up to {high[2]:.1f} m, my highest height is {self.fence.max_height_m:.1f} m"
+        if home is not None:
+            far = hypot(max(home[0] - low[0], high[0] - home[0]), max(home[1] - low[1], high[1] - home[1]))
+            if far > self.max_distance_m:
+                return f"{what} goes {far:.0f} m from home, my limit is {self.max_distance_m:.0f} m"
+        return ""
