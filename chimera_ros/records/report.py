@@ -1,0 +1,303 @@
+"""The report of a flight: what `chimera swarm --report FILE` writes and what its summary prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chimera_ros.records.histogram import Histogram, percentile
+from chimera_ros.records.status import SwarmTotals
+from chimera_ros.records.status_line import finite
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class ReportFailed(Exception):
+    """The report could not be written; the text is one sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median and 99th percentile; None where nothing was measured."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadMax:
+    """Median, 99th percentile and largest; None where nothing was measured."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """How many messages all members sealed, opened and rejected (by reason)."""
+
+    sealed: int = 0
+    opened: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """Group keys: how often they were renewed and how long that took, decision to last member switched."""
+
+    rotations: int = 0
+    rekey_ms: Spread = Spread()
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """The path-moderation service: calls, conflicts found, which solver won how often, time per call."""
+
+    calls: int = 0
+    conflicts: int = 0
+    winner: Mapping[str, int] = field(default_factory=dict)
+    ms: Spread = Spread()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportEvent:
+    """Something that happened `elapsed_s` after the start."""
+
+    elapsed_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A flight in figures. Lengths in metres, times as the names say, `cpu_percent` in percent of one core.
+
+    `cpu_percent` has one entry per process and "total". `rss_mb` is the peak of all processes together in MiB,
+    `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest distance between two
+    flying drones, `asked_separation_m` what the mission asked for. `command_latency_ms` is from the leader's
+    publish to the setpoint handed to the autopilot.
+    """
+
+    drones: int
+    mission: str
+    completed: bool
+    failure: str | None
+    duration_s: float
+    real_time_factor: float | None = None
+    min_separation_m: float | None = None
+    collisions: int = 0
+    tracking_error_m: SpreadMax = SpreadMax()
+    messages: Messages = Messages()
+    epochs: Epochs = Epochs()
+    command_latency_ms: Spread = Spread()
+    commands_per_s: float = 0.0
+    moderation: Moderation = Moderation()
+    cpu_percent: Mapping[str, float] = field(default_factory=dict)
+    rss_mb: float | None = None
+    records: str | None = None
+    asked_separation_m: float | None = None
+    time_to_first_takeoff_s: float | None = None
+    drones_lost: tuple[str, ...] = ()
+    pss_mb: float | None = None
+    rss_mb_per_process: Mapping[str, float] = field(default_factory=dict)
+    commands_sent: int = 0
+    seed: int | None = None
+    pictures: tuple[str, ...] = ()
+    events: tuple[ReportEvent, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the flight counts as a success: mission completed and no collision."""
+        return self.completed and self.collisions == 0 and self.failure is None
+
+    def to_json(self) -> str:
+        """The report as JSON text; numbers are rounded to what was measured, NaN becomes null."""
+        return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
+
+
+def build_report(
+    totals: SwarmTotals,
+    *,
+    drones: int,
+    mission: str,
+    duration_s: float,
+    asked_separation_m: float | None = None,
+    time_to_first_takeoff_s: float | None = None,
+    failure: str | None = None,
+    seed: int | None = None,
+    moderation: Moderation | None = None,
+    cpu_percent: Mapping[str, float] | None = None,
+    rss_mb: Mapping[str, float] | None = None,
+    pss_mb: Mapping[str, float] | None = None,
+    records: str | None = None,
+    pictures: tuple[str, ...] = (),
+) -> Report:
+    """Makes the report out of what the processes said (`totals`) and what the command measured.
+
+    `cpu_percent`, `rss_mb`, `pss_mb` are the mappings of `commands.usage.Usage`, each with an entry "total". A
+    `failure` of the command itself (a process that would not start, a Ctrl-C) goes before that of the leader.
+    """
+    reason = failure if failure is not None else totals.failure
+    rss = dict(rss_mb or {})
+    tracking = totals.tracking_m
+    return Report(
+        drones=drones,
+        mission=mission,
+        completed=totals.finished and reason is None,
+        failure=reason,
+        duration_s=duration_s,
+        real_time_factor=totals.real_time_factor,
+        min_separation_m=totals.min_separation_m,
+        collisions=totals.collisions,
+        tracking_error_m=SpreadMax(
+            tracking.percentile(50.0), tracking.percentile(99.0), tracking.max if tracking.count else None
+        ),
+        messages=Messages(totals.security.sealed, totals.security.opened, dict(totals.security.rejected)),
+        epochs=Epochs(
+            totals.security.rotations,
+            Spread(percentile(totals.rekey_ms, 50.0), percentile(totals.rekey_ms, 99.0)),
+        ),
+        command_latency_ms=_spread(totals.command_latency_ms),
+        commands_per_s=totals.commands_sent / totals.mission_time_s if totals.mission_time_s > 0.0 else 0.0,
+        moderation=moderation or Moderation(),
+        cpu_percent=dict(cpu_percent or {}),
+        rss_mb=rss.pop("total", None),
+        records=records if records is not None else (totals.records or None),
+        asked_separation_m=asked_separation_m,
+        time_to_first_takeoff_s=(
+            time_to_first_takeoff_s if time_to_first_takeoff_s is not None else totals.first_takeoff_s
+        ),
+        drones_lost=totals.drones_lost,
+        pss_mb=(pss_mb or {}).get("total"),
+        rss_mb_per_process=rss,
+        commands_sent=totals.commands_sent,
+        seed=seed,
+        pictures=pictures,
+        events=tuple(ReportEvent(when, text) for when, text in totals.events),
+    )
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Writes the report so that `path` holds either the whole of it or what was there before.
+
+    Raises ReportFailed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(report.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+        raise ReportFailed(f"the report cannot be written to {path}: {error.strerror or error}") from error
+
+
+def render_report(report: Report) -> RenderableType:
+    """The summary for a terminal, a `rich` renderable."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if report.ok:
+        title = Text("MISSION COMPLETED", style="bold green")
+    else:
+        title = Text("MISSION NOT COMPLETED" if not report.completed else "COLLISION", style="bold red")
+    head = Text.assemble(title, f"  {report.mission} · {report.drones} drones · {report.duration_s:.0f} s")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    if report.failure:
+        grid.add_row("failure", Text(report.failure, style="red"))
+    if report.drones_lost:
+        grid.add_row("drones lost", Text(", ".join(report.drones_lost), style="red"))
+    grid.add_row("separation", _separation_text(report))
+    collisions = Text(str(report.collisions), style="red" if report.collisions else "green")
+    grid.add_row("collisions", collisions)
+    tracking = report.tracking_error_m
+    grid.add_row(
+        "tracking error",
+        f"p50 {_show(tracking.p50)} m · p99 {_show(tracking.p99)} m · max {_show(tracking.max)} m",
+    )
+    grid.add_row("first take-off", f"{_show(report.time_to_first_takeoff_s, 1)} s after the start")
+    grid.add_row("real-time factor", _show(report.real_time_factor, 3))
+    rejected = sum(report.messages.rejected.values())
+    reasons = ", ".join(f"{name} {count}" for name, count in report.messages.rejected.items())
+    grid.add_row(
+        "messages",
+        f"{report.messages.sealed:,} sealed · {report.messages.opened:,} opened · {rejected:,} rejected"
+        + (f" ({reasons})" if reasons else ""),
+    )
+    rekey = report.epochs.rekey_ms
+    grid.add_row(
+        "epochs",
+        f"{report.epochs.rotations} rotations · rekey p50 {_show(rekey.p50, 1)} ms · p99 {_show(rekey.p99, 1)} ms",
+    )
+    latency = report.command_latency_ms
+    grid.add_row(
+        "commands",
+        f"{report.commands_sent} sent · {_show(report.commands_per_s, 1)}/s"
+        f" · latency p50 {_show(latency.p50)} ms · p99 {_show(latency.p99)} ms",
+    )
+    if report.moderation.calls:
+        grid.add_row(
+            "moderation", f"{report.moderation.calls} calls · {report.moderation.conflicts} conflicts"
+        )
+    grid.add_row("processor", _cpu_text(report))
+    grid.add_row(
+        "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
+    )
+    if report.records:
+        grid.add_row("records", report.records)
+    for picture in report.pictures:
+        grid.add_row("picture", picture)
+    return Group(head, grid)
+
+
+def _separation_text(report: Report) -> Any:
+    from rich.text import Text
+
+    smallest, asked = report.min_separation_m, report.asked_separation_m
+    text = f"smallest {_show(smallest)} m" + (f" · asked for {_show(asked)} m" if asked is not None else "")
+    if smallest is None or asked is None:
+        return Text(text)
+    return Text(text, style="green" if smallest >= asked else "red")
+
+
+def _cpu_text(report: Report) -> str:
+    parts = sorted(
+        ((name, value) for name, value in report.cpu_percent.items() if name != "total"),
+        key=lambda item: -item[1],
+    )
+    shown = " · ".join(f"{name} {value:.0f}" for name, value in parts[:8])
+    return f"{_show(report.cpu_percent.get('total'), 0)} % of one core" + (f" ({shown})" if shown else "")
+
+
+def _spread(histogram: Histogram) -> Spread:
+    return Spread(histogram.percentile(50.0), histogram.percentile(99.0))
+
+
+def _show(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
