@@ -150,7 +150,7 @@ def build_report(
     return Report(
         drones=drones,
         mission=mission,
-        completed=totals.finished and reason is None,
+        completed=totals.completed and reason is None,
         failure=reason,
         duration_s=duration_s,
         real_time_factor=totals.real_time_factor,

@@ -90,7 +90,8 @@ class SwarmView:
     security: SecurityTotals
     phase: str = "starting"
     mission_time_s: float = 0.0
-    finished: bool = False
+    finished: bool = False  # the leader has nothing more to do
+    completed: bool = False  # and everything that the mission asked for was done
     failure: str | None = None
     waiting: tuple[tuple[str, str], ...] = ()
     real_time_factor: float | None = None
@@ -117,7 +118,7 @@ class SwarmTotals:
     real_time_factor: float | None
     min_separation_m: float | None
     collisions: int
-    finished: bool
+    completed: bool
     failure: str | None
     drones_lost: tuple[str, ...]
     records: str
@@ -288,7 +289,7 @@ class StatusAggregator:
             real_time_factor=self._view.real_time_factor,
             min_separation_m=self._view.min_separation_m,
             collisions=counts.collisions,
-            finished=self._view.finished,
+            completed=self._view.completed,
             failure=self._view.failure,
             drones_lost=tuple(self._lost),
             records=self._view.records,
@@ -307,12 +308,15 @@ class StatusAggregator:
                 self.ignored += 1
             else:
                 waiting.append((drone, _text(item.get("reason")) or ""))
+        finished = self._get(status, "finished", _flag, old.finished)
+        failure = self._get(status, "failure", _text, None)
         self._view = replace(
             old,
             phase=self._get(status, "phase", _text, old.phase),
             mission_time_s=self._get(status, "mission_time_s", _number, old.mission_time_s),
-            finished=self._get(status, "finished", _flag, old.finished),
-            failure=self._get(status, "failure", _text, None),
+            finished=finished,
+            completed=finished and failure is None and self._get(status, "completed", _flag, True),
+            failure=failure,
             waiting=tuple(waiting),
         )
         process.now.commands = self._get(status, "commands_sent", _count, process.now.commands)

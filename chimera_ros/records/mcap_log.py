@@ -1,0 +1,335 @@
+"""The flight recorder: decrypted messages in `flight.mcap`, the sealed originals beside them in `sealed.mcap`.
+
+Both are MCAP files of profile `ros2` (https://mcap.dev/spec): CDR data with `ros2msg` schemas, which Foxglove opens
+without further help. What was written reaches the operating system at most a second later, so a killed process loses
+no more than that; its file lacks the index at the end, and `chimera log`, Foxglove and `mcap recover` read it all the
+same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …); existing files are never
+overwritten. A disk that is full or read-only costs the records, never the flight: messages are dropped and counted,
+`status().problem` says why, and every ten seconds a new file is tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from mcap.exceptions import McapError
+from mcap.reader import NonSeekingReader
+from mcap.records import Channel, Message, Schema
+from mcap.writer import CompressionType, Writer
+
+FLUSH_EVERY_S: Final = 0.5  # flushed on the first message after this, or by `tick`
+RETRY_AFTER_S: Final = 10.0
+CHUNK_BYTES: Final = 256 * 1024  # memory bound: a chunk and the index of those written
+MAX_CHUNKS: Final = 7200  # an hour at one flush each half second; keeps the index at the end small
+MAX_CHANNELS: Final = 4096
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+MIN_BYTES: Final = 64 * 1024
+ENVELOPE_TYPE: Final = "chimera_ros/msg/SecureEnvelope"
+ENVELOPE_SCHEMA: Final = """\
+uint8 VERSION=1
+uint8 LANE_COMMAND=0
+uint8 LANE_TELEMETRY=1
+uint8 LANE_PLAN=2
+uint8 LANE_BULK=3
+uint8 version
+uint8 lane
+uint16 sender
+uint32 epoch
+uint8[<=1114112] sealed
+uint8[<=4627] signature
+"""
+_MAX_TIME = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStatus:
+    """What was recorded so far. `problem` is one sentence while records are being lost, else empty."""
+
+    opened: int  # decrypted messages in the files
+    sealed: int  # sealed originals in the files
+    dropped: int  # messages that could not be recorded
+    bytes_written: int
+    files: tuple[str, ...]
+    problem: str
+
+
+class FlightRecorder:
+    """Records into `directory`; never raises for the disk's troubles, and may be called from any thread.
+
+    `namespace` goes before every channel name to make the topic (`/chimera` gives `/chimera/drone_07/telemetry`).
+    `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        max_bytes: int = 512 * 1024 * 1024,
+        *,
+        namespace: str = "/chimera",
+        envelope_schema: str = ENVELOPE_SCHEMA,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_bytes < MIN_BYTES:
+            raise ValueError(f"records rotate at {max_bytes} bytes, at least {MIN_BYTES} are needed")
+        self._lock = threading.Lock()
+        self._namespace = "/" + namespace.strip("/") if namespace.strip("/") else ""
+        self._envelope_schema = envelope_schema
+        self._flight = _Stream(directory, "flight", max_bytes, CompressionType.ZSTD, clock)
+        # Ciphertext does not compress.
+        self._sealed = _Stream(directory, "sealed", max_bytes, CompressionType.NONE, clock)
+
+    def write(
+        self,
+        channel: str,
+        type_name: str,
+        schema_text: str,
+        cdr: bytes | memoryview,
+        sent_ns: int,
+        received_ns: int,
+        sender: str,
+    ) -> bool:
+        """Records a decrypted message; False if it was lost. Times are ns since the Unix epoch.
+
+        `type_name` reads `package/msg/Name`; `schema_text` is its ros2msg text with all types it uses.
+        """
+        topic = f"{self._namespace}/{channel}"
+        with self._lock:
+            return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, sender)
+
+    def write_sealed(self, channel: str, envelope_cdr: bytes | memoryview, received_ns: int) -> bool:
+        """Records a sealed envelope as it came from the wire; False if it was lost."""
+        topic = f"{self._namespace}/{channel}"
+        with self._lock:
+            return self._sealed.write(
+                topic, ENVELOPE_TYPE, self._envelope_schema, envelope_cdr, received_ns, received_ns, ""
+            )
+
+    def tick(self) -> None:
+        """Hands to the operating system what is due; call it about once a second."""
+        with self._lock:
+            self._flight.tick()
+            self._sealed.tick()
+
+    def status(self) -> RecorderStatus:
+        """What was recorded so far."""
+        flight, sealed = self._flight, self._sealed
+        return RecorderStatus(
+            opened=flight.count,
+            sealed=sealed.count,
+            dropped=flight.dropped + sealed.dropped,
+            bytes_written=flight.bytes_written + sealed.bytes_written,
+            files=tuple(str(path) for path in (*flight.files, *sealed.files)),
+            problem=flight.problem or sealed.problem,
+        )
+
+    def close(self) -> RecorderStatus:
+        """Completes both files. Writing afterwards only counts as dropped."""
+        with self._lock:
+            self._flight.close()
+            self._sealed.close()
+        return self.status()
+
+
+class _Stream:
+    """One sequence of MCAP files."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        max_bytes: int,
+        compression: CompressionType,
+        clock: Callable[[], float],
+    ) -> None:
+        self._directory = directory
+        self._name = name
+        self._max_bytes = max_bytes
+        self._compression = compression
+        self._clock = clock
+        self._file: BinaryIO | None = None
+        self._writer: Writer | None = None
+        self._schemas: dict[str, int] = {}
+        self._channels: dict[tuple[str, str, str], int] = {}
+        self._sequences: dict[int, int] = {}
+        self._chunks = 0
+        self._pending = 0
+        self._flush_due_s = 0.0
+        self._retry_s = float("-inf")
+        self._closed = False
+        self._finished_bytes = 0
+        self.count = 0
+        self.dropped = 0
+        self.problem = ""
+        self.files: list[Path] = []
+
+    @property
+    def bytes_written(self) -> int:
+        return self._finished_bytes + self._size()
+
+    def write(
+        self,
+        topic: str,
+        type_name: str,
+        schema_text: str,
+        cdr: bytes | memoryview,
+        sent_ns: int,
+        received_ns: int,
+        sender: str,
+    ) -> bool:
+        if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
+            self.dropped += 1
+            return False
+        try:
+            writer = self._writer or self._open()
+            if writer is None:
+                self.dropped += 1
+                return False
+            channel = self._channel(writer, topic, type_name, schema_text, sender)
+            if channel is None:
+                self.dropped += 1
+                return False
+            sequence = self._sequences.get(channel, 0)
+            self._sequences[channel] = (sequence + 1) & 0xFFFFFFFF
+            writer.add_message(
+                channel_id=channel,
+                log_time=min(max(received_ns, 0), _MAX_TIME),
+                data=bytes(cdr),
+                publish_time=min(max(sent_ns, 0), _MAX_TIME),
+                sequence=sequence,
+            )
+            self.count += 1
+            if self._pending == 0:
+                self._flush_due_s = self._clock() + FLUSH_EVERY_S
+            self._pending += len(cdr) + 64
+            if self._pending >= CHUNK_BYTES or self._clock() >= self._flush_due_s:
+                self._flush(writer)
+        except (OSError, McapError) as error:
+            self.dropped += 1
+            self._fail(error)
+            return False
+        return True
+
+    def tick(self) -> None:
+        if self._writer is None or self._pending == 0 or self._clock() < self._flush_due_s:
+            return
+        try:
+            self._flush(self._writer)
+        except (OSError, McapError) as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._writer is not None:
+            try:
+                self._finish(self._writer)
+            except (OSError, McapError) as error:
+                self._fail(error)
+
+    def _open(self) -> Writer | None:
+        """Begins the next file, if it is time to try; existing files are left alone."""
+        if self._clock() < self._retry_s:
+            return None
+        self._directory.mkdir(parents=True, exist_ok=True)
+        number = len(self.files)
+        while True:
+            path = self._directory / (f"{self._name}_{number}.mcap" if number else f"{self._name}.mcap")
+            try:
+                file = path.open("xb", buffering=1024 * 1024)
+                break
+            except FileExistsError:
+                number += 1
+        self._file = file
+        self._schemas.clear()
+        self._channels.clear()
+        self._sequences.clear()
+        self._chunks = 0
+        self._pending = 0
+        # The chunk is closed by `_flush`; the writer's own limit lies above it.
+        writer = Writer(file, chunk_size=2 * CHUNK_BYTES + MAX_MESSAGE_BYTES, compression=self._compression)
+        writer.start(profile="ros2", library="chimera_ros")
+        file.flush()
+        self._writer = writer
+        self.files.append(path)
+        self.problem = ""
+        return writer
+
+    def _channel(
+        self, writer: Writer, topic: str, type_name: str, schema_text: str, sender: str
+    ) -> int | None:
+        key = (topic, type_name, sender)
+        channel = self._channels.get(key)
+        if channel is None:
+            if len(self._channels) >= MAX_CHANNELS:
+                return None
+            schema = self._schemas.get(type_name)
+            if schema is None:
+                schema = writer.register_schema(type_name, "ros2msg", schema_text.encode())
+                self._schemas[type_name] = schema
+            metadata = {"sender": sender} if sender else {}
+            channel = writer.register_channel(topic, "cdr", schema, metadata)
+            self._channels[key] = channel
+        return channel
+
+    def _flush(self, writer: Writer) -> None:
+        writer.flush()  # type: ignore[no-untyped-call]  # the library is annotated in parts
+        self._pending = 0
+        self._chunks += 1
+        if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:
+            self._finish(writer)
+
+    def _finish(self, writer: Writer) -> None:
+        writer.finish()  # type: ignore[no-untyped-call]  # as above
+        file = self._file
+        assert file is not None
+        file.flush()
+        os.fsync(file.fileno())
+        self._finished_bytes += self._size()
+        self._file = self._writer = None
+        file.close()
+
+    def _size(self) -> int:
+        if self._file is None:
+            return 0
+        try:
+            return self._file.tell()
+        except (OSError, ValueError):
+            return 0
+
+    def _fail(self, error: Exception) -> None:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self.problem = (
+            f"records are being lost: {self._directory} cannot be written ({what}); free space there or choose"
+            " another directory with --record"
+        )
+        self._finished_bytes += self._size()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            # Closing fails as long as the buffer cannot be written, and the descriptor stays open: let go of it.
+            with contextlib.suppress(OSError, AttributeError):
+                self._file.raw.close()  # type: ignore[attr-defined]  # a BufferedWriter has it
+        self._file = self._writer = None
+        self._retry_s = self._clock() + RETRY_AFTER_S
+
+
+def read_messages(path: Path) -> Iterator[tuple[Schema | None, Channel, Message]]:
+    """Reads a record file from the front, in the order written, also one that a killed process has left behind.
+
+    Ends silently where the file breaks off. Raises OSError if it cannot be opened, ValueError if it is no MCAP file.
+    """
+    with path.open("rb") as file:
+        if file.read(8) != b"\x89MCAP0\r\n":
+            raise ValueError(f"{path} is not an MCAP file")
+        file.seek(0)
+        reader = NonSeekingReader(file)
+        try:
+            yield from reader.iter_messages(log_time_order=False)
+        except (McapError, EOFError, ValueError):
+            return
