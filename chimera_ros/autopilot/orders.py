@@ -1,0 +1,104 @@
+"""One vehicle's orders, one at a time: what runs, what waits, what is overtaken. Pure.
+
+HOLD, LAND and KILL are urgent: they drop what waits and do not wait for what runs, because what runs may be a
+call that the autopilot never answers. Every order gets exactly one result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
+
+MAX_WAITING = 8
+_RANK = {
+    OrderKind.HOLD: 1,
+    OrderKind.LAND: 1,
+    OrderKind.KILL: 2,
+}  # an urgent order overtakes its own rank and lower
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """An order that has been started; `live` turns false when its result has been given."""
+
+    order: Order
+    deadline: float
+    live: bool = True
+    accepted: bool = False  # the autopilot said yes, the effect is still awaited (TAKEOFF)
+    in_call: bool = True  # a MAVSDK call for it has not returned yet
+
+
+class OrderDesk:
+    """Decides which order may start; the caller starts it and reports back."""
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+        self.newest_urgent: Running | None = (
+            None  # the last urgent order started, if nothing was started after it
+        )
+        self._waiting: deque[Order] = deque()
+
+    def submit(self, order: Order, now: float) -> list[OrderResult]:
+        """Take an order; the results of those that it displaces (or its own refusal)."""
+        rank = _RANK.get(order.kind, 0)
+        results = []
+        if rank:
+            overtaken = f"overtaken by {order.kind.value}"
+            kept = deque(o for o in self._waiting if _RANK.get(o.kind, 0) > rank)
+            results = [self._failed(o, overtaken) for o in self._waiting if o not in kept]
+            self._waiting = kept
+            running = self.running
+            if running is not None and _RANK.get(running.order.kind, 0) <= rank:
+                running.live = False
+                self.running = None
+                results.append(self._failed(running.order, overtaken))
+        elif len(self._waiting) >= MAX_WAITING:
+            return [self._failed(order, f"{MAX_WAITING} orders are waiting already")]
+        self._waiting.append(order)
+        return results
+
+    def next(self, now: float) -> Running | None:
+        """The order to start now, if any."""
+        if self.running is not None or not self._waiting:
+            return None
+        order = self._waiting.popleft()
+        self.running = Running(order, now + max(0.0, order.deadline_s))
+        self.newest_urgent = self.running if order.kind in _RANK else None
+        return self.running
+
+    def finish(self, running: Running, ok: bool, reason: str = "") -> list[OrderResult]:
+        """The outcome of a started order; empty when its result was given before."""
+        if not running.live:
+            return []
+        running.live = False
+        if self.running is running:
+            self.running = None
+        running.accepted = ok
+        return [OrderResult(running.order.order_id, running.order.kind, ok, reason)]
+
+    def overdue(self, now: float) -> Running | None:
+        """The running order, if its time is up."""
+        return self.running if self.running is not None and now > self.running.deadline else None
+
+    def undone_by(self, late: Running) -> Running | None:
+        """The accepted urgent order that a late, overtaken call may have undone, so that it must be repeated."""
+        newest = self.newest_urgent
+        if late.live or newest is None or newest is late or newest.live or not newest.accepted:
+            return None
+        return newest
+
+    def drop_all(self, reason: str) -> list[OrderResult]:
+        """Fail whatever runs or waits (the bridge closes)."""
+        results = [self._failed(order, reason) for order in self._waiting]
+        self._waiting.clear()
+        if self.running is not None:
+            self.running.live = False
+            results.insert(0, self._failed(self.running.order, reason))
+            self.running = None
+        return results
+
+    @staticmethod
+    def _failed(order: Order, reason: str) -> OrderResult:
+        return OrderResult(order.order_id, order.kind, False, reason)

@@ -1,0 +1,75 @@
+"""Threads for calls that block. They are daemons: a call that hangs must not keep the process from ending."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+_MAX_WAITING_JOBS = 1024
+
+
+class CallPool:
+    """Runs jobs on at most `limit` daemon threads, started as needed."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING_JOBS)
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._open_jobs = 0  # waiting or running
+        self._closed = False
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Have a job run soon; False when the pool is closed or too much waits already."""
+        with self._lock:
+            if self._closed:
+                return False
+            try:
+                self._jobs.put_nowait(job)
+            except queue.Full:
+                return False
+            self._open_jobs += 1
+            if self._open_jobs > len(self._threads) and len(self._threads) < self._limit:
+                thread = threading.Thread(
+                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+        return True
+
+    def close(self, wait_s: float) -> bool:
+        """Start nothing more and wait for running calls; whether all of them have returned."""
+        with self._lock:
+            self._closed = True
+            while True:
+                try:
+                    if self._jobs.get_nowait() is not None:
+                        self._open_jobs -= 1
+                except queue.Empty:
+                    break
+            threads = list(self._threads)
+            for _ in threads:
+                self._jobs.put_nowait(None)
+        until = time.monotonic() + wait_s
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            try:
+                job()
+            except Exception:
+                _log.exception("a call to the autopilot failed in an unexpected way")
+            finally:
+                with self._lock:
+                    self._open_jobs -= 1

@@ -1,0 +1,96 @@
+"""Who speaks on a vehicle's UDP port, found out before the connection is given to MAVSDK.
+
+MAVSDK merges vehicles with the same system id, whichever connection they come from, so a wrong or doubled id
+could not be seen any more behind it. The probe owns the port until a heartbeat with the pinned id arrived on
+it.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from chimera_ros.autopilot.connect import VehicleUrl, bind
+
+_AUTOPILOT_COMPONENT = 1
+_HEARTBEAT = 0
+_HEARTBEAT_CRC_EXTRA = 50
+_HEARTBEAT_LENGTH = 9
+_NO_AUTOPILOT = 8  # MAV_AUTOPILOT_INVALID: ground stations and companions
+_MAX_DATAGRAM = 2048
+_MAX_DATAGRAMS_PER_POLL = 64
+
+
+def x25(data: bytes) -> int:
+    """MAVLink's checksum (CRC-16/MCRF4XX)."""
+    crc = 0xFFFF
+    for byte in data:
+        tmp = (byte ^ crc) & 0xFF
+        tmp = (tmp ^ (tmp << 4)) & 0xFF
+        crc = (crc >> 8) ^ (tmp << 8) ^ (tmp << 3) ^ (tmp >> 4)
+    return crc & 0xFFFF
+
+
+def autopilot_ids(datagram: bytes) -> set[int]:
+    """System ids of the autopilots whose heartbeats (MAVLink 1 or 2) are in a datagram; junk is skipped."""
+    found = set()
+    at = 0
+    while at < len(datagram):
+        magic = datagram[at]
+        head = 10 if magic == 0xFD else 6
+        if magic not in (0xFD, 0xFE) or at + head + 2 > len(datagram):
+            at += 1
+            continue
+        length = datagram[at + 1]
+        end = at + head + length
+        if end + 2 > len(datagram):
+            at += 1
+            continue
+        if magic == 0xFD:
+            system, component = datagram[at + 5], datagram[at + 6]
+            message = int.from_bytes(datagram[at + 7 : at + 10], "little")
+            signed = bool(datagram[at + 2] & 1)
+        else:
+            system, component, message, signed = datagram[at + 3], datagram[at + 4], datagram[at + 5], False
+        if message != _HEARTBEAT:
+            at = end + 2 + (13 if signed else 0)
+            continue
+        body = datagram[at + 1 : end]
+        payload = datagram[at + head : end].ljust(_HEARTBEAT_LENGTH, b"\0")
+        crc = int.from_bytes(datagram[end : end + 2], "little")
+        if x25(body + bytes((_HEARTBEAT_CRC_EXTRA,))) != crc:
+            at += 1
+            continue
+        if component == _AUTOPILOT_COMPONENT and payload[5] != _NO_AUTOPILOT:
+            found.add(system)
+        at = end + 2 + (13 if signed else 0)
+    return found
+
+
+class PortProbe:
+    """Holds a vehicle's port and notes which autopilots speak there. Raises PortBusy where it is taken."""
+
+    def __init__(self, url: VehicleUrl, drone: str) -> None:
+        self._socket: socket.socket | None = bind(url, drone)
+        self._socket.setblocking(False)
+        self.seen: set[int] = set()
+
+    def fileno(self) -> int:
+        """For selectors; -1 after `close()`."""
+        return self._socket.fileno() if self._socket else -1
+
+    def poll(self) -> set[int]:
+        """Read what has arrived; all system ids seen so far."""
+        if self._socket is None:
+            return self.seen
+        for _ in range(_MAX_DATAGRAMS_PER_POLL):
+            try:
+                self.seen |= autopilot_ids(self._socket.recv(_MAX_DATAGRAM))
+            except (BlockingIOError, ConnectionError):
+                break
+        return self.seen
+
+    def close(self) -> None:
+        """Give the port back."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

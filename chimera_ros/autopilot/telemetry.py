@@ -1,0 +1,114 @@
+"""The newest of what one vehicle tells, stored by MAVSDK's callbacks and put into words and frames by others.
+
+MAVSDK has one thread for the callbacks of all vehicles, and a blocking call inside one deadlocks for good:
+these callbacks store a value and a time, nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from mavsdk.plugins.telemetry import FlightMode
+
+from chimera_ros.autopilot.frames import Vec3
+
+_MODES = {FlightMode.RETURN_TO_LAUNCH: "return"}
+MODE_NAMES: dict[int, str] = {int(mode): _MODES.get(mode, mode.name.lower()) for mode in FlightMode}
+_SEVERE = 3  # StatusTextType.WARNING and above
+_TEXTS = 8
+_HEALTH = (
+    ("is_gyrometer_calibration_ok", "its gyroscope is not calibrated"),
+    ("is_accelerometer_calibration_ok", "its accelerometer is not calibrated"),
+    ("is_magnetometer_calibration_ok", "its magnetometer is not calibrated"),
+    ("is_local_position_ok", "its estimator has no local position yet"),
+    ("is_global_position_ok", "its estimator has no global position yet"),
+    ("is_home_position_ok", "it has no home position yet"),
+)
+
+
+class Inbox:
+    """Newest values of one vehicle, each replaced as a whole, so that readers need no lock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.connected = False
+        self.heard_s = float("-inf")
+        self.local: tuple[float, Vec3, Vec3] | None = None  # stamp, NED metres, NED m/s; local origin
+        self.geodetic: tuple[float, float, float, float] | None = None  # stamp, deg, deg, AMSL metres
+        self.attitude: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)  # w, x, y, z; FRD in NED
+        self.armed = False
+        self.in_air = False
+        self.mode = 0
+        self.battery_fraction = math.nan
+        self.health: Any = None
+        self.texts: deque[tuple[float, int, str]] = deque(maxlen=_TEXTS)
+
+    def subscribe(self, telemetry: Any) -> None:
+        """Connect the callbacks to a MAVSDK Telemetry plugin."""
+        telemetry.subscribe_position_velocity_ned(self._on_local)
+        telemetry.subscribe_position(self._on_global)
+        telemetry.subscribe_attitude_quaternion(self._on_attitude)
+        telemetry.subscribe_armed(self._on_armed)
+        telemetry.subscribe_in_air(self._on_in_air)
+        telemetry.subscribe_flight_mode(self._on_mode)
+        telemetry.subscribe_battery(self._on_battery)
+        telemetry.subscribe_health(self._on_health)
+        telemetry.subscribe_status_text(self._on_text)
+
+    def on_connected(self, connected: bool, _: Any = None) -> None:
+        """MAVSDK found or lost the vehicle."""
+        self.connected = bool(connected)
+
+    def _on_local(self, data: Any, _: Any) -> None:
+        p, v = data.position, data.velocity
+        now = self._clock()
+        self.local = (now, (p.north_m, p.east_m, p.down_m), (v.north_m_s, v.east_m_s, v.down_m_s))
+        self.heard_s = now
+
+    def _on_global(self, data: Any, _: Any) -> None:
+        self.geodetic = (self._clock(), data.latitude_deg, data.longitude_deg, data.absolute_altitude_m)
+
+    def _on_attitude(self, q: Any, _: Any) -> None:
+        self.attitude = (q.w, q.x, q.y, q.z)
+
+    def _on_armed(self, armed: bool, _: Any) -> None:
+        self.armed = bool(armed)
+        self.heard_s = self._clock()
+
+    def _on_in_air(self, in_air: bool, _: Any) -> None:
+        self.in_air = bool(in_air)
+
+    def _on_mode(self, mode: int, _: Any) -> None:
+        self.mode = int(mode)
+
+    def _on_battery(self, battery: Any, _: Any) -> None:
+        self.battery_fraction = battery.remaining_percent / 100.0
+
+    def _on_health(self, health: Any, _: Any) -> None:
+        self.health = health
+
+    def _on_text(self, text: Any, _: Any) -> None:
+        self.texts.append((self._clock(), int(text.type), text.text))
+
+    def complaint(self, since_s: float) -> str:
+        """The newest warning that the autopilot sent after `since_s`; empty if none."""
+        for stamp, kind, text in reversed(tuple(self.texts)):
+            if stamp >= since_s and kind >= _SEVERE:
+                return text
+        return ""
+
+    def unhealthy(self, drone: str, now: float) -> list[str]:
+        """Reasons not to arm that the autopilot itself gives, one sentence each."""
+        health = self.health
+        if health is None:
+            return [f"{drone} has not told its health yet"]
+        reasons = [f"{drone}: {words}" for name, words in _HEALTH if not getattr(health, name)]
+        if not reasons and not health.is_armable and not self.armed:
+            text = self.complaint(now - 30.0)
+            reasons.append(
+                f"{drone}: the autopilot's checks before arming fail" + (f" ({text})" if text else "")
+            )
+        return reasons

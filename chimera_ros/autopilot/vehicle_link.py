@@ -1,0 +1,448 @@
+"""One vehicle behind the bridge: its state in `map`, its orders, its setpoints.
+
+Three kinds of threads come here: the node's (state, submit, setpoint, tick), the bridge's supervisor (step),
+and the call pool's (configuring, carrying out orders). MAVSDK's own threads only reach the `Inbox`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+from mavsdk.plugins.action import Action
+from mavsdk.plugins.info import Info
+from mavsdk.plugins.mavlink_direct import MavlinkDirect
+from mavsdk.plugins.offboard import AccelerationNed, Offboard, PositionNedYaw, VelocityNedYaw
+from mavsdk.plugins.telemetry import Telemetry
+
+from chimera_ros.autopilot.config import PROJECTIONS, VehicleConfig
+from chimera_ros.autopilot.frames import (
+    Datum,
+    TangentPlane,
+    enu_from_ned,
+    flu_in_enu_from_frd_in_ned,
+    yaw_ned_from_enu,
+    yaw_of,
+)
+from chimera_ros.autopilot.orders import OrderDesk, Running
+from chimera_ros.autopilot.origin import OriginTracker
+from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins, attempt
+from chimera_ros.autopilot.pool import CallPool
+from chimera_ros.autopilot.telemetry import MODE_NAMES, Inbox
+from chimera_ros.autopilot.watchdog import SetpointWatchdog
+from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, VehicleState
+
+_log = logging.getLogger(__name__)
+HEIGHT_REACHED_WITHIN_M = 0.5
+_POSITION_SILENT_S = 1.0
+_ORIGIN_SOON_S = 1.0
+_ORIGIN_SELDOM_S = 10.0
+_BLOCKERS_EVERY_S = 0.2
+_UNTOLD_AFTER = 2  # unanswered questions for the origin
+_NEVER = float("-inf")
+
+
+class SetpointRefusal(Enum):
+    """Why a setpoint was not handed to the autopilot."""
+
+    NOT_CONNECTED = "not_connected"
+    ORIGIN_UNKNOWN = "origin_unknown"
+    NOT_FINITE = "not_finite"
+    REFUSED_BY_MAVSDK = "refused_by_mavsdk"
+
+
+class VehicleLink:
+    """See the module's docstring. Nothing here blocks except `configure`, which belongs in the pool."""
+
+    def __init__(
+        self,
+        config: VehicleConfig,
+        plane: TangentPlane,
+        clock: Callable[[], float],
+        pool: CallPool,
+        on_result: Callable[[str, OrderResult], None],
+    ) -> None:
+        self.config = config
+        self.inbox = Inbox(clock)
+        self.uid: str | None = None
+        self.connection_trouble = f"{config.drone} has not been looked for yet"
+        self.refused: Counter[SetpointRefusal] = Counter()
+        self.setpoints_given = 0
+        self._clock = clock
+        self._pool = pool
+        self._on_result = on_result
+        self._personality = PERSONALITIES[config.personality]()
+        self._origin = OriginTracker(plane, PROJECTIONS[config.personality])
+        self._watchdog = SetpointWatchdog()
+        self._desk = OrderDesk()
+        self._lock = threading.RLock()  # origin, desk
+        self._setpoint_lock = threading.Lock()  # watchdog and the order in which setpoints reach MAVSDK
+        self._plugins: Plugins | None = None
+        self._system: Any = None
+        self._configuring = False
+        self._was_connected = False
+        self._local_used = self._global_used = _NEVER
+        self._origin_next = _NEVER
+        self._origin_asked = False
+        self._origin_unanswered = 0
+        self._blockers: tuple[str, ...] = (self.connection_trouble,)
+        self._blockers_next = _NEVER
+        self._uid_trouble = ""
+        self._climb_from_m = math.nan
+        self._order_since = _NEVER
+        self._closed = False
+
+    # ------------------------------------------------------------------ the node's side
+
+    def state(self) -> VehicleState:
+        """The newest known state; cheap."""
+        inbox, local, frame = self.inbox, self.inbox.local, self._origin.frame
+        orientation = flu_in_enu_from_frd_in_ned(*inbox.attitude)
+        mode = MODE_NAMES.get(inbox.mode, "unknown")
+        stamp, position, velocity = _NEVER, (math.nan,) * 3, (0.0, 0.0, 0.0)
+        if local is not None and frame is not None:
+            stamp = local[0]
+            position = frame.to_map(enu_from_ned(local[1]))
+            velocity = frame.vector_to_map(enu_from_ned(local[2]))
+        return VehicleState(
+            drone=self.config.drone,
+            stamp_s=stamp,
+            connected=inbox.connected,
+            armed=inbox.armed,
+            in_air=inbox.in_air,
+            offboard=mode == "offboard",
+            mode=mode,
+            position_enu_m=position,
+            velocity_enu_m_s=velocity,
+            orientation_xyzw=orientation,
+            yaw_enu_rad=yaw_of(orientation),
+            battery_fraction=inbox.battery_fraction,
+            blockers=self._blockers,
+        )
+
+    def submit(self, order: Order) -> None:
+        """Take an order; see `Bridge.submit`."""
+        now = self._clock()
+        with self._lock:
+            if self._closed:
+                results = [OrderResult(order.order_id, order.kind, False, "the bridge is closed")]
+            else:
+                results = self._desk.submit(order, now)
+        self._emit(results)
+        self._start_next(now)
+
+    def setpoint(self, setpoint: Setpoint) -> None:
+        """Hand a setpoint to MAVSDK; refusals are counted in `refused`."""
+        with self._setpoint_lock:
+            if self._hand_over(setpoint):
+                self.setpoints_given += 1
+                self._watchdog.fresh(setpoint, self._clock())
+
+    @property
+    def degraded(self) -> int:
+        """How many times a stale setpoint was replaced by a hold."""
+        return self._watchdog.degraded
+
+    @property
+    def origin(self) -> OriginTracker:
+        """Where this vehicle counts its local coordinates from."""
+        return self._origin
+
+    def step(self, now: float) -> None:
+        """Watchdog, origin, deadlines, take-off progress: at least ten times a second, from any thread."""
+        with self._setpoint_lock:
+            hold = self._watchdog.check(now)
+            if hold is not None:
+                _log.warning("%s: no fresh setpoint, holding the last commanded position", self.config.drone)
+                self._hand_over(hold, at_rest=True)
+        with self._lock:
+            if self._closed:
+                return
+            self._follow_origin()
+            self._ask_origin(now)
+            self._reconnect()
+            if now >= self._blockers_next:
+                self._blockers_next = now + _BLOCKERS_EVERY_S
+                self._blockers = tuple(self._reasons(now))
+            results = self._progress(now)
+        self._emit(results)
+        self._start_next(now)
+
+    # ------------------------------------------------------------------ the bridge's side
+
+    def attach(self, system: Any) -> None:
+        """MAVSDK has discovered the pinned system: subscribe and configure it, in the pool."""
+        with self._lock:
+            if self._system is not None or self._closed:
+                return
+            self._system = system
+            self._configuring = True
+        self._pool.submit(self._configure_first)
+
+    @property
+    def attached(self) -> bool:
+        """Whether the pinned system has been discovered."""
+        return self._system is not None
+
+    def close(self) -> None:
+        """Fail all orders; nothing is sent to the autopilot afterwards."""
+        with self._lock:
+            self._closed = True
+            results = self._desk.drop_all("the bridge is closed")
+        with self._setpoint_lock:
+            self._plugins = None
+        self._emit(results)
+
+    # ------------------------------------------------------------------ in the pool
+
+    def _configure_first(self) -> None:
+        system = self._system
+        plugins = Plugins(
+            system_id=self.config.system_id,
+            action=Action(system),
+            telemetry=Telemetry(system),
+            offboard=Offboard(system),
+            direct=MavlinkDirect(system) if self._personality.needs_direct else None,
+            info=Info(system),
+        )
+        self.inbox.subscribe(plugins.telemetry)
+        self.inbox.connected = bool(system.is_connected())
+        system.subscribe_is_connected(self.inbox.on_connected)
+        with self._setpoint_lock:
+            if self._closed:
+                return
+            self._plugins = plugins
+        self._was_connected = self.inbox.connected
+        self._configure()
+
+    def _configure(self) -> None:
+        plugins = self._plugins
+        if plugins is None:
+            return
+        try:
+            for refusal in self._personality.request_streams(plugins):
+                _log.info("%s: %s", self.config.drone, refusal)
+            self._identify(plugins)
+        finally:
+            with self._lock:
+                self._configuring = False
+                self._origin_next = _NEVER
+
+    def _identify(self, plugins: Plugins) -> None:
+        pinned = self.config.uid
+        try:
+            told = attempt(plugins.info.get_identification)
+        except CallFailed as failure:
+            if pinned:
+                self._uid_trouble = f"{self.config.drone} is pinned to autopilot {pinned}, but {failure}"
+            return
+        self.uid = told.hardware_uid.strip("\0").lower() or f"{told.legacy_uid:x}"
+        matches = pinned is None or pinned.lower() in (self.uid, f"{told.legacy_uid:x}")
+        self._uid_trouble = (
+            "" if matches else f"{self.config.drone} is pinned to autopilot {pinned}, but {self.uid} answers"
+        )
+
+    def _query_origin(self) -> None:
+        plugins = self._plugins
+        told: Datum | None = None
+        try:
+            if plugins is not None:
+                answer = attempt(plugins.telemetry.get_gps_global_origin)
+                told = Datum(answer.latitude_deg, answer.longitude_deg, answer.altitude_m)
+        except (CallFailed, ValueError) as failure:
+            _log.debug("%s: no origin: %s", self.config.drone, failure)
+        with self._lock:
+            self._origin_asked = False
+            if told is not None:
+                self._origin_unanswered = 0
+                self._origin.on_origin(told)
+            elif self.inbox.connected:
+                self._origin_unanswered += 1
+                if self._origin_unanswered >= _UNTOLD_AFTER:
+                    self._origin.on_origin_untold()
+
+    def _carry_out(self, running: Running) -> None:
+        order, ok, reason = running.order, False, ""
+        plugins = self._plugins
+        try:
+            if plugins is None:
+                raise CallFailed("the vehicle is not connected")
+            self._personality.carry_out(plugins, order)
+            ok = True
+        except CallFailed as failure:
+            complaint = self.inbox.complaint(self._order_since)
+            reason = f"{failure} ({complaint})" if complaint else str(failure)
+        now = self._clock()
+        repeat = None
+        with self._lock:
+            running.in_call = False
+            if not running.live:
+                repeat = self._desk.undone_by(running) if ok else None
+                results = []
+            elif ok and order.kind is OrderKind.TAKEOFF:
+                running.accepted = True
+                results = []
+            else:
+                results = self._desk.finish(running, ok, reason)
+        if ok and order.kind in (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL, OrderKind.STOP_OFFBOARD):
+            with self._setpoint_lock:
+                self._watchdog.forget()
+        self._emit(results)
+        if repeat is not None and plugins is not None:
+            _log.warning("%s: repeating %s after a late answer", self.config.drone, repeat.order.kind.value)
+            try:
+                self._personality.carry_out(plugins, repeat.order)
+            except CallFailed as failure:
+                _log.error("%s: repeating %s: %s", self.config.drone, repeat.order.kind.value, failure)
+        self._start_next(now)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _hand_over(self, setpoint: Setpoint, at_rest: bool = False) -> bool:
+        plugins, frame = self._plugins, self._origin.frame
+        if plugins is None:
+            self.refused[SetpointRefusal.NOT_CONNECTED] += 1
+            return False
+        if frame is None:
+            self.refused[SetpointRefusal.ORIGIN_UNKNOWN] += 1
+            return False
+        e, n, u = frame.to_local(setpoint.position_enu_m)
+        ve, vn, vu = frame.vector_to_local(setpoint.velocity_enu_m_s)
+        ae, an, au = frame.vector_to_local(setpoint.acceleration_enu_m_s2)
+        if not math.isfinite(e + n + u + ve + vn + vu + ae + an + au + setpoint.yaw_enu_rad):
+            self.refused[SetpointRefusal.NOT_FINITE] += 1
+            return False
+        yaw_deg = math.degrees(yaw_ned_from_enu(setpoint.yaw_enu_rad))
+        position = PositionNedYaw(n, e, -u, yaw_deg)
+        try:
+            if at_rest:
+                attempt(plugins.offboard.set_position_ned, position)
+            else:
+                attempt(
+                    plugins.offboard.set_position_velocity_acceleration_ned,
+                    position,
+                    VelocityNedYaw(vn, ve, -vu, yaw_deg),
+                    AccelerationNed(an, ae, -au),
+                )
+        except CallFailed:
+            self.refused[SetpointRefusal.REFUSED_BY_MAVSDK] += 1
+            return False
+        return True
+
+    def _start_next(self, now: float) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            running = self._desk.next(now)
+            if running is None:
+                return
+            reason = self._refusal(running.order, now)
+            if not reason:
+                self._order_since = now
+                state_up = self.state().position_enu_m[2]
+                self._climb_from_m = state_up
+                if self._pool.submit(lambda: self._carry_out(running)):
+                    return
+                reason = "too many calls are waiting for answers"
+            results = self._desk.finish(running, False, reason)
+        self._emit(results)
+        self._start_next(now)
+
+    def _refusal(self, order: Order, now: float) -> str:
+        """Why an order is not even given to the autopilot; empty if it is."""
+        if self._plugins is None:
+            return "; ".join(self._reasons(now)) or "the vehicle is not connected"
+        if order.kind is OrderKind.ARM:
+            return "; ".join(self._reasons(now))
+        if order.kind is OrderKind.TAKEOFF:
+            if not (math.isfinite(order.height_m) and order.height_m > 0.0):
+                return f"the take-off height is {order.height_m} m, but must be positive"
+            if not self.inbox.armed:
+                return "it is not armed"
+            if self.inbox.in_air:
+                return "it is in the air already"
+        if (
+            order.kind is OrderKind.START_OFFBOARD
+            and self._watchdog.age_s(now) > self._watchdog.stale_after_s
+        ):
+            return "offboard control needs a fresh setpoint first"
+        if order.kind is OrderKind.KILL and not self.config.allow_kill:
+            return "this flight was not started with --allow-kill"
+        return ""
+
+    def _reasons(self, now: float) -> Iterable[str]:
+        drone = self.config.drone
+        if self._plugins is None:
+            yield self.connection_trouble
+            return
+        if not self.inbox.connected:
+            yield f"{drone} (system id {self.config.system_id}, {self.config.url}) is no longer heard"
+            return
+        if self._uid_trouble:
+            yield self._uid_trouble
+        if not self.config.allow_arm:
+            yield f"{drone}: motors may not start, because this flight was not started with --arm"
+        if self._configuring:
+            yield f"{drone}: the autopilot is still being asked for its telemetry"
+        local = self.inbox.local
+        if local is None:
+            yield f"{drone} has sent no local position yet"
+        elif now - local[0] > _POSITION_SILENT_S:
+            yield f"{drone}: the last position is {now - local[0]:.1f} s old"
+        yield from self._origin.blockers(drone, now)
+        yield from self.inbox.unhealthy(drone, now)
+
+    def _follow_origin(self) -> None:
+        local, geodetic = self.inbox.local, self.inbox.geodetic
+        if local is not None and local[0] > self._local_used:
+            self._local_used = local[0]
+            self._origin.on_local(enu_from_ned(local[1]), enu_from_ned(local[2]), local[0])
+        if geodetic is not None and geodetic[0] > self._global_used:
+            self._global_used = geodetic[0]
+            stamp, latitude, longitude, altitude = geodetic
+            if math.isfinite(latitude + longitude + altitude):
+                self._origin.on_global(latitude, longitude, altitude, stamp)
+
+    def _ask_origin(self, now: float) -> None:
+        if self._plugins is None or self._origin_asked or self._configuring or not self.inbox.connected:
+            return
+        soon = self._origin.wants_origin()
+        if now < self._origin_next and not (
+            soon and now >= self._origin_next - _ORIGIN_SELDOM_S + _ORIGIN_SOON_S
+        ):
+            return
+        if self._pool.submit(self._query_origin):
+            self._origin_asked = True
+            self._origin_next = now + _ORIGIN_SELDOM_S
+
+    def _reconnect(self) -> None:
+        connected = self.inbox.connected
+        if connected and not self._was_connected and not self._configuring and self._plugins is not None:
+            self._configuring = True  # an autopilot that restarted has forgotten what was asked of it
+            self._pool.submit(self._configure)
+        self._was_connected = connected
+
+    def _progress(self, now: float) -> list[OrderResult]:
+        running = self._desk.running
+        if running is None:
+            return []
+        order = running.order
+        climbed = self.state().position_enu_m[2] - self._climb_from_m if running.accepted else math.nan
+        if running.accepted and climbed >= order.height_m - HEIGHT_REACHED_WITHIN_M:
+            return self._desk.finish(running, True)
+        if self._desk.overdue(now) is None:
+            return []
+        if running.accepted:
+            reason = f"reached {climbed:.1f} m of {order.height_m:g} m within {order.deadline_s:g} s"
+        else:
+            reason = f"the autopilot did not answer within {order.deadline_s:g} s"
+        return self._desk.finish(running, False, reason)
+
+    def _emit(self, results: list[OrderResult]) -> None:
+        for result in results:
+            self._on_result(self.config.drone, result)

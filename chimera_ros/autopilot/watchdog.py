@@ -1,0 +1,85 @@
+"""Two watchdogs: a setpoint that is no longer renewed, and an interpreter that no longer runs."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from chimera_ros.flight.vehicle import Setpoint
+
+STALE_AFTER_S = 0.5
+
+
+@dataclass(slots=True)
+class SetpointWatchdog:
+    """Turns a stale setpoint into a position hold.
+
+    MAVSDK repeats the last setpoint by itself, for ever. Repeating a position is a hover, repeating a
+    velocity is a fly-away, so when nothing fresh came for `stale_after_s` the last commanded position, at
+    rest, must replace it.
+    """
+
+    stale_after_s: float = STALE_AFTER_S
+    degraded: int = 0  # how many times it happened
+    stale: bool = False
+    _last: Setpoint | None = field(default=None, repr=False)
+    _last_s: float = field(default=float("-inf"), repr=False)
+
+    def fresh(self, setpoint: Setpoint, now: float) -> None:
+        """A setpoint was handed to the autopilot at `now`."""
+        self._last, self._last_s, self.stale = setpoint, now, False
+
+    def forget(self) -> None:
+        """No setpoint is being repeated any more (offboard control has ended)."""
+        self._last, self._last_s, self.stale = None, float("-inf"), False
+
+    def age_s(self, now: float) -> float:
+        """Seconds since the last fresh setpoint; infinite if there was none."""
+        return now - self._last_s
+
+    def check(self, now: float) -> Setpoint | None:
+        """The hold to give now, once per lapse; None while setpoints are fresh or the hold was given already."""
+        if self._last is None or self.stale or now - self._last_s <= self.stale_after_s:
+            return None
+        self.stale = True
+        self.degraded += 1
+        return Setpoint(position_enu_m=self._last.position_enu_m, yaw_enu_rad=self._last.yaw_enu_rad)
+
+
+class InterpreterWatchdog:
+    """Ends the process, with a traceback of all threads, when the control loop has not run for `limit_s`.
+
+    It is a thread of C code and needs no interpreter lock, so it also fires when a library holds that lock.
+    The autopilots then see no more setpoints and fall back to their own failsafe. One per process, off until
+    `enable()`: start-up and shut-down may take longer than a control cycle.
+    """
+
+    def __init__(self, limit_s: float = 0.5, stream: TextIO | None = None) -> None:
+        if limit_s <= 0.0:
+            raise ValueError(f"the interpreter watchdog's limit is {limit_s} s, but must be positive")
+        self._limit_s = limit_s
+        self._stream = stream
+        self._enabled = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the process ends if `pet()` is not called in time."""
+        return self._enabled
+
+    def enable(self) -> None:
+        """Start watching; `pet()` must follow within the limit, again and again."""
+        self._enabled = True
+        self.pet()
+
+    def pet(self) -> None:
+        """The control loop runs; call it once per cycle. Does nothing while disabled."""
+        if self._enabled:
+            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stream or sys.__stderr__)
+
+    def disable(self) -> None:
+        """Stop watching."""
+        if self._enabled:
+            self._enabled = False
+            faulthandler.cancel_dump_traceback_later()
