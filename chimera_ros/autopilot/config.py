@@ -54,7 +54,7 @@ class VehicleConfig:
 
 
 def check_fleet(vehicles: tuple[VehicleConfig, ...], own_system_id: int) -> None:
-    """Raise ValueError where two vehicles share a name, URL or system id, or one takes the bridge's own id."""
+    """Raise ValueError where two vehicles share a name, URL or system id, or one takes the bridge's own."""
     seen: dict[tuple[str, str], str] = {}
     for vehicle in vehicles:
         if vehicle.system_id == own_system_id:

@@ -34,7 +34,7 @@ def _listed(ids: set[int]) -> str:
 
 
 class Connection:
-    """One vehicle's way from URL to MAVSDK connection. Raises PortBusy or ConnectError when it cannot listen."""
+    """One vehicle's way from URL to MAVSDK connection. Raises PortBusy or ConnectError if it cannot."""
 
     def __init__(self, config: VehicleConfig, now: float) -> None:
         self.config = config
@@ -68,22 +68,17 @@ class Connection:
         if not pool.submit(lambda: self._open(mavsdk)):
             self.stage = ConnectionStage.CLOSED
 
-    def trouble(self, discovered: set[int], now: float) -> str:
-        """Why the vehicle is not there yet, one sentence. `discovered` are the system ids that MAVSDK knows."""
+    def trouble(self, strangers: set[int], now: float) -> str:
+        """Why the vehicle is not there yet, one sentence; `strangers` are ids that no drone is pinned to."""
         drone, wanted, url = self.config.drone, self.config.system_id, self.config.url
         with self._lock:
             seen = set(self._probe.seen) if self._probe is not None else None
-        if seen is not None:
-            if seen:
-                return (
-                    f"{drone} is pinned to system id {wanted}, but system id {_listed(seen)} answers at {url}"
-                )
-            return f"{drone} (system id {wanted}) has not been heard at {url} for {now - self._since:.0f} s"
-        if self.stage is ConnectionStage.OPEN:
-            others = discovered - {wanted}
-            hint = f"; system id {_listed(others)} answers, which is pinned to no drone" if others else ""
-            return f"{drone} (system id {wanted}) has not been heard at {url} for {now - self._since:.0f} s{hint}"
-        return f"{drone}: {url} cannot be opened{f' ({self._failure})' if self._failure else ''}"
+        if seen:
+            return f"{drone} is pinned to system id {wanted}, but system id {_listed(seen)} answers at {url}"
+        if seen is None and self.stage is not ConnectionStage.OPEN:
+            return f"{drone}: {url} cannot be opened{f' ({self._failure})' if self._failure else ''}"
+        hint = f"; system id {_listed(strangers)} answers, which is pinned to no drone" if strangers else ""
+        return f"{drone} (system id {wanted}) has not been heard at {url} for {now - self._since:.0f} s{hint}"
 
     def close(self) -> None:
         """Give the port back if it is still being probed."""

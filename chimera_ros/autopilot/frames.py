@@ -27,7 +27,7 @@ _HALF = math.sqrt(0.5)
 
 
 class Projection(Enum):
-    """How an autopilot turns latitude and longitude into metres; the value is the radius of its sphere, in metres."""
+    """How an autopilot turns latitude and longitude into metres; the value is its sphere's radius in metres."""
 
     WGS84 = 0.0  # a true tangent plane on the ellipsoid
     PX4 = 6_371_000.0  # azimuthal equidistant, lib/geo/geo.h CONSTANTS_RADIUS_OF_EARTH
@@ -179,7 +179,7 @@ class LocalFrame:
         return x / s[0], y / s[1], z / s[2]
 
     def vector_to_map(self, local_enu: Vec3) -> Vec3:
-        """A velocity or acceleration in `map`: turned, not scaled, since estimators measure it in true metres."""
+        """A velocity or acceleration in `map`: turned, not scaled, since it is measured in true metres."""
         return _times(self._rotation, local_enu)
 
     def vector_to_local(self, map_enu: Vec3) -> Vec3:

@@ -83,7 +83,7 @@ class OrderDesk:
         return self.running if self.running is not None and now > self.running.deadline else None
 
     def undone_by(self, late: Running) -> Running | None:
-        """The accepted urgent order that a late, overtaken call may have undone, so that it must be repeated."""
+        """The accepted urgent order that a late, overtaken call may have undone, to be repeated."""
         newest = self.newest_urgent
         if late.live or newest is None or newest is late or newest.live or not newest.accepted:
             return None

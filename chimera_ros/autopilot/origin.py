@@ -94,7 +94,7 @@ class OriginTracker:
         if self._frame is None or not (self.agrees or self.settling or self._from_pairs):
             self._adopt(told, from_pairs=False)
             return
-        # What is used now agrees with the positions. Let the next pairs decide: the news may be ahead of them.
+        # What is used now agrees with the positions. Let the next pairs decide: news may be ahead of them.
         if self._candidate is None or self._candidate.origin != origin:
             self._candidate, self._candidate_m = told, []
 

@@ -51,7 +51,7 @@ class CallFailed(Exception):
 
 @dataclass(slots=True)
 class Plugins:
-    """MAVSDK's handles for one vehicle. `direct` only for ArduPilot, `info` only while it is being identified."""
+    """MAVSDK's handles for one vehicle; `direct` only for ArduPilot."""
 
     system_id: int
     action: Any

@@ -278,15 +278,14 @@ class VehicleLink:
             complaint = self.inbox.complaint(self._order_since)
             reason = f"{failure} ({complaint})" if complaint else str(failure)
         now = self._clock()
-        repeat = None
+        repeat: Running | None = None
+        results: list[OrderResult] = []
         with self._lock:
             running.in_call = False
             if not running.live:
                 repeat = self._desk.undone_by(running) if ok else None
-                results = []
             elif ok and order.kind is OrderKind.TAKEOFF:
                 running.accepted = True
-                results = []
             else:
                 results = self._desk.finish(running, ok, reason)
         if ok and order.kind in (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL, OrderKind.STOP_OFFBOARD):

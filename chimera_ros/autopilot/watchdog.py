@@ -40,7 +40,7 @@ class SetpointWatchdog:
         return now - self._last_s
 
     def check(self, now: float) -> Setpoint | None:
-        """The hold to give now, once per lapse; None while setpoints are fresh or the hold was given already."""
+        """The hold to give now, once per lapse; None while setpoints are fresh or it was given already."""
         if self._last is None or self.stale or now - self._last_s <= self.stale_after_s:
             return None
         self.stale = True
@@ -76,7 +76,7 @@ class InterpreterWatchdog:
     def pet(self) -> None:
         """The control loop runs; call it once per cycle. Does nothing while disabled."""
         if self._enabled:
-            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stream or sys.__stderr__)
+            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stream or sys.stderr)
 
     def disable(self) -> None:
         """Stop watching."""
