@@ -1,10 +1,10 @@
 """Starts, watches and ends the processes of a swarm.
 
-Each child leads a session of its own, so that a terminal's Ctrl-C reaches only this process, which then lands the
-swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe; nothing is read but in `poll` and `stop`,
-nothing runs in another thread. If this process is killed, the kernel kills the children (PR_SET_PDEATHSIG), and
-their next status line fails as a second warning. The kernel sends that signal when the *thread* ends that started
-the child: use a `Supervisor` from the main thread only.
+Each child leads a session of its own, so that a terminal's Ctrl-C reaches only this process, which then lands
+the swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe; nothing is read but in `poll` and
+`stop`, nothing runs in another thread. If this process is killed, the kernel kills the children
+(PR_SET_PDEATHSIG), and their next status line fails as a second warning. The kernel sends that signal when
+the *thread* ends that started the child: use a `Supervisor` from the main thread only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class StatusReceived:
-    """A status line from a child. `process` is the supervisor's own name for it, `status["process"]` its claim."""
+    """A status line from a child. `process` is our name for it, `status["process"]` its own claim."""
 
     process: str
     pid: int
@@ -126,8 +126,8 @@ class _Child:
 class Supervisor:
     """Runs child processes; see the module for how.
 
-    `log_dir` receives `<name>.log` per child. `on_exit` decides about restarts of children that were not asked to
-    stop. `own_name` is this process's own row in `usage()`.
+    `log_dir` receives `<name>.log` per child. `on_exit` decides about restarts of children that were not
+    asked to stop. `own_name` is this process's own row in `usage()`.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class Supervisor:
     # -- the loop ------------------------------------------------------------------------------------------
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Waits up to `timeout_s` for something to happen; returns status lines, exits and restarts in order."""
+        """Waits up to `timeout_s` for something to happen; returns status lines, exits, restarts in order."""
         deadline = self._clock() + timeout_s
         while True:
             now = self._clock()
@@ -282,7 +282,8 @@ class Supervisor:
                 return events
 
     def stop(self, names: Iterable[str] | None = None, deadline_s: float = 8.0) -> list[Event]:
-        """Sends SIGTERM to the named processes (default: all), and SIGKILL to what is left after `deadline_s`.
+        """Sends SIGTERM to the named processes (default: all), and SIGKILL to what is left after
+        `deadline_s`.
 
         Returns everything that was heard meanwhile, also from the others. Takes at most about a second more
         than `deadline_s`. No named process is restarted.

@@ -1,8 +1,9 @@
-"""Shared-memory files that Fast DDS leaves in /dev/shm when a process dies: whose they are, and their removal.
+"""Shared-memory files that Fast DDS leaves in /dev/shm when a process dies: whose they are, and their
+removal.
 
-Fast DDS locks `<segment>_el` (flock) as long as the owner lives, and keeps it open. So a process's files are found
-in its table of open files while it lives, and a file is dead when nobody holds the lock of its `_el` file. Even a
-clean end may leave port files behind. Fast DDS 2 calls them fastrtps_*, Fast DDS 3 fastdds_*.
+Fast DDS locks `<segment>_el` (flock) as long as the owner lives, and keeps it open. So a process's files are
+found in its table of open files while it lives, and a file is dead when nobody holds the lock of its `_el`
+file. Even a clean end may leave port files behind. Fast DDS 2 calls them fastrtps_*, Fast DDS 3 fastdds_*.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-SHM_DIR = Path("/dev/shm")
+SHM_DIR = Path("/dev/shm")  # noqa: S108 - where Fast DDS keeps its files
 _LOCK_NAME = re.compile(r"(?:fastrtps|fastdds)_(?:port\d{1,5}|[0-9a-f]{16})_el")
 _ANY_NAME = re.compile(r"(?:sem\.)?((?:fastrtps|fastdds)_(?:port\d{1,5}|[0-9a-f]{16}))(?:_el|_mutex)?")
 

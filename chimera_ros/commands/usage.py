@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import psutil
 
 MIB = 1024 * 1024
 
@@ -15,9 +15,9 @@ MIB = 1024 * 1024
 class Usage:
     """What the processes used since measuring began.
 
-    `cpu_percent` is in percent of one core, averaged over `window_s`; `rss_mb` and `pss_mb` are the peaks in MiB.
-    RSS counts a page shared by several processes once for each, PSS splits it among them. Every mapping has one
-    entry per process and one called "total", which for memory is the peak of the sum.
+    `cpu_percent` is in percent of one core, averaged over `window_s`; `rss_mb` and `pss_mb` are the peaks in
+    MiB. RSS counts a page shared by several processes once for each, PSS splits it among them. Every mapping
+    has one entry per process and one called "total", which for memory is the peak of the sum.
     """
 
     window_s: float

@@ -1,4 +1,4 @@
-"""Counts of measured values in fixed, logarithmic buckets: small enough for a status line, mergeable, no samples kept."""
+"""Counts of measured values in fixed, logarithmic buckets: small, mergeable, no samples kept."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_BUCKETS: Final = _HIGHEST - _LOWEST + 1
 class Histogram:
     """A histogram of non-negative values (unit of your choice); zero counts in the lowest bucket.
 
-    On a status line it reads `{"count": n, "max": x, "histogram": [[bucket_upper, count], …]}`, only buckets that
-    have something in them, counted since the process began.
+    On a status line it reads `{"count": n, "max": x, "histogram": [[bucket_upper, count], …]}`, only buckets
+    that have something in them, counted since the process began.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Histogram:
         self.max = max(self.max, other.max)
 
     def percentile(self, percent: float) -> float | None:
-        """The value below which `percent` % of the counted values lie, within 5 %; None if nothing was counted."""
+        """The value below which `percent` % of the counted values lie, within 5 %; None if none was."""
         if self.count == 0:
             return None
         wanted = percent / 100.0 * self.count

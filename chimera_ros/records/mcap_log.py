@@ -1,11 +1,12 @@
-"""The flight recorder: decrypted messages in `flight.mcap`, the sealed originals beside them in `sealed.mcap`.
+"""The flight recorder: decrypted messages in `flight.mcap`, the sealed originals beside them in
+`sealed.mcap`.
 
-Both are MCAP files of profile `ros2` (https://mcap.dev/spec): CDR data with `ros2msg` schemas, which Foxglove opens
-without further help. What was written reaches the operating system at most a second later, so a killed process loses
-no more than that; its file lacks the index at the end, and `chimera log`, Foxglove and `mcap recover` read it all the
-same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …); existing files are never
-overwritten. A disk that is full or read-only costs the records, never the flight: messages are dropped and counted,
-`status().problem` says why, and every ten seconds a new file is tried.
+Both are MCAP files of profile `ros2` (https://mcap.dev/spec): CDR data with `ros2msg` schemas, which Foxglove
+opens without further help. What was written reaches the operating system at most a second later, so a killed
+process loses no more than that; its file lacks the index at the end, and `chimera log`, Foxglove and `mcap
+recover` read it all the same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …);
+existing files are never overwritten. A disk that is full or read-only costs the records, never the flight:
+messages are dropped and counted, `status().problem` says why, and every ten seconds a new file is tried.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class RecorderStatus:
 class FlightRecorder:
     """Records into `directory`; never raises for the disk's troubles, and may be called from any thread.
 
-    `namespace` goes before every channel name to make the topic (`/chimera` gives `/chimera/drone_07/telemetry`).
-    `clock` is monotonic, in seconds.
+    `namespace` goes before every channel name to make the topic (`/chimera` gives
+    `/chimera/drone_07/telemetry`). `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -278,14 +279,14 @@ class _Stream:
         return channel
 
     def _flush(self, writer: Writer) -> None:
-        writer.flush()  # type: ignore[no-untyped-call]  # the library is annotated in parts
+        writer.flush()
         self._pending = 0
         self._chunks += 1
         if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:
             self._finish(writer)
 
     def _finish(self, writer: Writer) -> None:
-        writer.finish()  # type: ignore[no-untyped-call]  # as above
+        writer.finish()
         file = self._file
         assert file is not None
         file.flush()
@@ -305,14 +306,15 @@ class _Stream:
     def _fail(self, error: Exception) -> None:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         self.problem = (
-            f"records are being lost: {self._directory} cannot be written ({what}); free space there or choose"
-            " another directory with --record"
+            f"records are being lost: {self._directory} cannot be written ({what}); free space there or"
+            " choose another directory with --record"
         )
         self._finished_bytes += self._size()
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-            # Closing fails as long as the buffer cannot be written, and the descriptor stays open: let go of it.
+            # Closing fails as long as the buffer cannot be written, and the descriptor stays open: let go of
+            # it.
             with contextlib.suppress(OSError, AttributeError):
                 self._file.raw.close()  # type: ignore[attr-defined]  # a BufferedWriter has it
         self._file = self._writer = None
@@ -320,9 +322,11 @@ class _Stream:
 
 
 def read_messages(path: Path) -> Iterator[tuple[Schema | None, Channel, Message]]:
-    """Reads a record file from the front, in the order written, also one that a killed process has left behind.
+    """Reads a record file from the front, in the order written, also one that a killed process has left
+    behind.
 
-    Ends silently where the file breaks off. Raises OSError if it cannot be opened, ValueError if it is no MCAP file.
+    Ends silently where the file breaks off. Raises OSError if it cannot be opened, ValueError if it is no
+    MCAP file.
     """
     with path.open("rb") as file:
         if file.read(8) != b"\x89MCAP0\r\n":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -79,10 +80,10 @@ class ReportEvent:
 class Report:
     """A flight in figures. Lengths in metres, times as the names say, `cpu_percent` in percent of one core.
 
-    `cpu_percent` has one entry per process and "total". `rss_mb` is the peak of all processes together in MiB,
-    `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest distance between two
-    flying drones, `asked_separation_m` what the mission asked for. `command_latency_ms` is from the leader's
-    publish to the setpoint handed to the autopilot.
+    `cpu_percent` has one entry per process and "total". `rss_mb` is the peak of all processes together in
+    MiB, `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest distance between
+    two flying drones, `asked_separation_m` what the mission asked for. `command_latency_ms` is from the
+    leader's publish to the setpoint handed to the autopilot.
     """
 
     drones: int
@@ -141,8 +142,9 @@ def build_report(
 ) -> Report:
     """Makes the report out of what the processes said (`totals`) and what the command measured.
 
-    `cpu_percent`, `rss_mb`, `pss_mb` are the mappings of `commands.usage.Usage`, each with an entry "total". A
-    `failure` of the command itself (a process that would not start, a Ctrl-C) goes before that of the leader.
+    `cpu_percent`, `rss_mb`, `pss_mb` are the mappings of `commands.usage.Usage`, each with an entry "total".
+    A `failure` of the command itself (a process that would not start, a Ctrl-C) goes before that of the
+    leader.
     """
     reason = failure if failure is not None else totals.failure
     rss = dict(rss_mb or {})
@@ -198,10 +200,8 @@ def write_report(report: Report, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise ReportFailed(f"the report cannot be written to {path}: {error.strerror or error}") from error
 
 
@@ -243,7 +243,8 @@ def render_report(report: Report) -> RenderableType:
     rekey = report.epochs.rekey_ms
     grid.add_row(
         "epochs",
-        f"{report.epochs.rotations} rotations · rekey p50 {_show(rekey.p50, 1)} ms · p99 {_show(rekey.p99, 1)} ms",
+        f"{report.epochs.rotations} rotations"
+        f" · rekey p50 {_show(rekey.p50, 1)} ms · p99 {_show(rekey.p99, 1)} ms",
     )
     latency = report.command_latency_ms
     grid.add_row(

@@ -1,8 +1,9 @@
 """Puts the status lines of a swarm's processes together: one view for the table, totals for the report.
 
-Pure: time comes in as `now` (monotonic seconds). A line may be wrong in any way (its writer may be broken): fields of
-the wrong type are ignored and counted in `ignored`, nothing raises. Counters and histograms on a line count from the
-start of its process; when a process was restarted (another pid) what the old one had counted is kept.
+Pure: time comes in as `now` (monotonic seconds). A line may be wrong in any way (its writer may be broken):
+fields of the wrong type are ignored and counted in `ignored`, nothing raises. Counters and histograms on a
+line count from the start of its process; when a process was restarted (another pid) what the old one had
+counted is kept.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class _Process:
 
 
 class StatusAggregator:
-    """Feed it status lines and process events; ask it for a `view` at any time and for `totals` at the end."""
+    """Feed it status lines and process events; ask for a `view` at any time and for `totals` at the end."""
 
     def __init__(self, drones: Sequence[str], now: float) -> None:
         self._began_s = now

@@ -1,8 +1,8 @@
 """Status lines: one JSON object per line on a pipe, from a child process to the one that started it.
 
-The child finds the pipe's number in the environment variable `CHIMERA_STATUS_FD`. A line has at most 64 KiB; what is
-longer or no JSON object is skipped and counted. A status pipe never makes the child wait: while the parent does not
-read, new lines are dropped whole and counted.
+The child finds the pipe's number in the environment variable `CHIMERA_STATUS_FD`. A line has at most 64 KiB;
+what is longer or no JSON object is skipped and counted. A status pipe never makes the child wait: while the
+parent does not read, new lines are dropped whole and counted.
 """
 
 from __future__ import annotations

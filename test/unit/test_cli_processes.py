@@ -1,4 +1,4 @@
-"""The child-process supervisor with small real children: crash, deafness to SIGTERM, floods, restarts, orphans."""
+"""The child-process supervisor with small real children: crash, deafness, floods, restarts, orphans."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ if {guard!r} == "python":
     processes.shutil.which = lambda name, path=None, real=processes.shutil.which: (
         None if name == "setpriv" else real(name, path=path))
 supervisor = processes.Supervisor(Path({str(tmp_path)!r}))
-code = "import os,time; os.write(int(os.environ['CHIMERA_STATUS_FD']), b'{{\\"process\\": \\"x\\"}}\\\\n'); time.sleep(60)"
+code = {TALK!r} + "say(); time.sleep(60)"
 pid = supervisor.start(processes.ProcessSpec("x", (sys.executable, "-I", "-S", "-c", code)))
 while not supervisor.poll(1.0):
     pass
@@ -206,7 +206,7 @@ time.sleep(60)
 
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
     with Supervisor(tmp_path, own_name="me") as supervisor:
-        busy = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nsay(done=1)\ntime.sleep(60)"
+        busy = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nsay()\ntime.sleep(60)"
         supervisor.start(child("busy", busy))
         supervisor.start(child("idle", "say(done=1); time.sleep(60)"))
         supervisor.restart_measuring()
@@ -232,7 +232,7 @@ def test_wake_ends_a_poll(tmp_path: Path) -> None:
 
 def test_what_cannot_start_is_said_in_one_sentence(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
-        with pytest.raises(StartFailed, match="process ghost cannot start: .*no_such_program"):
+        with pytest.raises(StartFailed, match=r"process ghost cannot start: .*no_such_program"):
             supervisor.start(ProcessSpec("ghost", ("no_such_program",)))
         supervisor.start(child("one", "time.sleep(60)"))
         with pytest.raises(StartFailed, match="already running"):

@@ -86,7 +86,8 @@ def test_both_files_decode_with_the_public_reader(tmp_path: Path) -> None:
         reader = make_reader(file)
         assert reader.get_header().profile == "ros2"
         summary = reader.get_summary()
-        assert summary is not None and summary.statistics is not None
+        assert summary is not None
+        assert summary.statistics is not None
         assert summary.statistics.message_count == 50
 
 
@@ -155,8 +156,9 @@ while True:
     lost = written - len(found)
     assert len(found) > 200
     assert lost <= 1.0 / 0.005 + 1, f"{lost} of {written} lost"
-    schema, channel, message = found[-1]
-    assert schema is not None and schema.name == TYPE
+    schema, _, message = found[-1]
+    assert schema is not None
+    assert schema.name == TYPE
     assert DecoderFactory().decoder_for("cdr", schema)(message.data).drone == "d"  # type: ignore[misc]
 
 
