@@ -1,0 +1,116 @@
+"""The crypto node: admits members, announces epochs, rotates keys, serves the swarm's clock."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from chimera_ros import swarm
+from chimera_ros.crypto.key_server import KeyServerConfig
+from chimera_ros.crypto.roles import Role
+from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.ros import names
+from chimera_ros.ros.executor import run_node
+from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
+from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.session import SecureSession
+from chimera_ros.srv import EvictMember, RotateEpoch
+
+STATUS_S = 0.5
+
+
+@dataclass(frozen=True)
+class CryptoParameters:
+    """Parameters of the crypto node."""
+
+    keystore: str = parameter("", "folder of the swarm's keystore")
+    member: str = parameter(swarm.CRYPTO_MEMBER, "name of this node's identity")
+    rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
+    rank: int = parameter(0, "rank among crypto nodes: it issues the epochs with this remainder modulo 4", ge=0, le=3)
+    autostart: bool = parameter(True, "configure and activate without being asked")
+
+
+class CryptoNode(SwarmNode[CryptoParameters]):
+    """Wires `KeyServer` and `SecureSession`."""
+
+    def __init__(self) -> None:
+        super().__init__("crypto", CryptoParameters)
+        self._status = StatusWriter()
+        self._session: SecureSession | None = None
+        self._reported = 0
+
+    def setup(self) -> None:
+        """Load keys, make the key server."""
+        values = self.parameters
+        self._session = session = SecureSession(
+            self,
+            member=values.member,
+            keystore=values.keystore,
+            server=KeyServerConfig(rank=values.rank, rotate_s=values.rotation_s),
+        )
+        session.create_service(RotateEpoch, names.CRYPTO_ROTATE, self._on_rotate)
+        session.create_service(EvictMember, names.CRYPTO_EVICT, self._on_evict)
+
+    def begin(self) -> None:
+        """Ask for key packages and announce."""
+        assert self._session is not None
+        self._session.start()
+        self._timer = self.create_steady_timer(STATUS_S, self._report_status)
+
+    def pause(self) -> None:
+        """Stop issuing."""
+        self.destroy_timer(self._timer)
+
+    def close(self) -> None:
+        """Leave the swarm."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def wipe(self) -> None:
+        """Forget keys."""
+        if self._session is not None:
+            self._session.wipe()
+
+    def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response:
+        assert self._session is not None
+        if self._session.role_of(sender) is not Role.OPERATOR:
+            return RotateEpoch.Response(accepted=False, reason="only an operator may order a rotation")
+        self._session.rotate("manual")
+        return RotateEpoch.Response(
+            accepted=True, epoch=self._session.server_status()["epoch"], reason=f"ordered by {sender}"
+        )
+
+    def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response:
+        return EvictMember.Response(
+            accepted=False, reason="this version cannot put a member out in flight; land it with `chimera command stop`"
+        )
+
+    def _report_status(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        status = session.server_status()
+        durations = status["rekey_ms"]
+        self._status.write(
+            {
+                "process": "crypto",
+                "epoch": status["epoch"],
+                "members": status["members"],
+                "rotations": status["rotations"],
+                "rekey_ms": durations[self._reported :],
+                "security": session.status(),
+            }
+        )
+        self._reported = len(durations)
+        if self._status.orphaned:
+            self.spinner.stop()  # type: ignore[attr-defined]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a crypto node."""
+    return run_node(CryptoNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

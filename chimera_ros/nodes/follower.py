@@ -1,0 +1,298 @@
+"""The follower: hosts drones, obeys the leader inside each drone's own limits, drives the autopilots."""
+
+from __future__ import annotations
+
+import queue
+import sys
+from dataclasses import dataclass
+
+from chimera_ros import swarm
+from chimera_ros.autopilot.bridge import Bridge
+from chimera_ros.autopilot.config import VehicleConfig
+from chimera_ros.autopilot.connect import ConnectError, expand
+from chimera_ros.autopilot.frames import Datum
+from chimera_ros.autopilot.watchdog import InterpreterWatchdog
+from chimera_ros.crypto.effects import StopOrder
+from chimera_ros.flight.effects import Alarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.follower import FollowerConfig, FollowerCore
+from chimera_ros.flight.limits import FlightEnvelope
+from chimera_ros.flight.mission_file import load_mission
+from chimera_ros.flight.shard import Effects, Shard
+from chimera_ros.flight.types import DroneState
+from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
+from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.ros import convert, names
+from chimera_ros.ros.executor import run_node
+from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
+from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.session import SecureSession
+
+CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
+GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
+STATUS_S = 0.5
+
+
+@dataclass(frozen=True)
+class FollowerParameters:
+    """Parameters of the follower."""
+
+    keystore: str = parameter("", "folder of the swarm's keystore")
+    drones: tuple[int, ...] = parameter((1,), "numbers of the drones that this process hosts, from 1")
+    swarm_size: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
+    mission: str = parameter("", "mission file: datum, fence, limits and pads of this flight")
+    connect: str = parameter("udpin://127.0.0.1:{14540+i}", "MAVSDK URL template, i counts drones from 0")
+    autopilot: str = parameter("px4", "kind of autopilot", choices=("embedded", "px4", "ardupilot"))
+    allow_arm: bool = parameter(False, "motors may start")
+    allow_kill: bool = parameter(False, "an operator's stop may cut motors in flight")
+    control_hz: float = parameter(20.0, "setpoints per second", ge=5.0, le=50.0)
+    telemetry_hz: float = parameter(10.0, "telemetry messages per second and drone", ge=1.0, le=50.0)
+    autostart: bool = parameter(True, "configure and activate without being asked")
+
+
+class FollowerNode(SwarmNode[FollowerParameters]):
+    """Wires `Shard` (flight logic), `Bridge` (autopilots) and `SecureSession` (the swarm)."""
+
+    def __init__(self) -> None:
+        super().__init__("follower", FollowerParameters)
+        self._status = StatusWriter()
+        self._bridge: Bridge | None = None
+        self._session: SecureSession | None = None
+        self._results: queue.SimpleQueue[tuple[str, OrderResult]] = queue.SimpleQueue()
+        self._tracking_m = Histogram()
+        self._latency_ms = Histogram()
+        self._alarms: list[str] = []
+        self._goodbye_until_s: float | None = None
+        self._goodbye_open: set[str] = set()
+
+    def setup(self) -> None:
+        """Load the mission's limits, make the cores and the connections, load keys."""
+        values = self.parameters
+        try:
+            mission = load_mission(values.mission)
+        except (OSError, ValueError) as error:
+            raise SetupError(f"mission {values.mission}: {error}") from None
+        if mission.datum is None:
+            raise SetupError(
+                f"mission {values.mission} has `datum: local`, which needs a pose from outside; this version flies by "
+                "GPS: give the datum as latitude, longitude and altitude"
+            )
+        envelope = FlightEnvelope(fence=mission.fence)
+        self._names = [swarm.drone_name(number) for number in values.drones]
+        cores = {}
+        vehicles = []
+        for number, drone in zip(values.drones, self._names, strict=True):
+            config = FollowerConfig.for_swarm(
+                drone, number - 1, values.swarm_size, envelope, allow_kill=values.allow_kill
+            )
+            cores[drone] = FollowerCore(config)
+            try:
+                url = expand(values.connect, number - 1).text
+                vehicles.append(
+                    VehicleConfig(
+                        drone=drone,
+                        url=url,
+                        system_id=number,
+                        personality=values.autopilot,  # type: ignore[arg-type]  # checked by VehicleConfig
+                        allow_arm=values.allow_arm,
+                        allow_kill=values.allow_kill,
+                    )
+                )
+            except (ConnectError, ValueError) as error:
+                raise SetupError(str(error)) from None
+        self._shard = Shard(cores)
+        datum = Datum(mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
+        self._session = session = SecureSession(self, members=self._names, keystore=values.keystore)
+        session.on_stop(self._on_stop)
+        self._telemetry_publishers = {
+            drone: session.create_publisher(DroneTelemetry, names.telemetry(drone), member=drone)
+            for drone in self._names
+        }
+        self._ack_publishers = {
+            drone: session.create_publisher(CommandAck, names.ack(drone), member=drone) for drone in self._names
+        }
+        session.create_opened_subscription(SwarmCommand, names.LEADER_COMMAND, self._on_command)
+        session.create_opened_subscription(Trajectory, names.LEADER_TRAJECTORY, self._on_trajectory)
+        session.create_opened_subscription(LeaderHeartbeat, names.LEADER_HEARTBEAT, self._on_heartbeat)
+        for number in range(1, values.swarm_size + 1):
+            drone = swarm.drone_name(number)
+            if drone not in cores:
+                session.create_opened_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
+        self._bridge = Bridge(vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result)))
+        self._watchdog = InterpreterWatchdog()
+
+    def begin(self) -> None:
+        """Connect to the autopilots, join the swarm, start the control cycle."""
+        assert self._bridge is not None and self._session is not None
+        try:
+            self._bridge.start()
+        except (ConnectError, OSError) as error:
+            raise SetupError(str(error)) from None
+        self._session.start()
+        values = self.parameters
+        self._every = max(1, round(values.control_hz / values.telemetry_hz))
+        self._cycle = 0
+        self._timers = [
+            self.create_steady_timer(1.0 / values.control_hz, self._control),
+            self.create_steady_timer(STATUS_S, self._report_status),
+        ]
+
+    def pause(self) -> None:
+        """Stop the control cycle; the autopilots' own failsafe takes over."""
+        self._watchdog.disable()
+        for timer in self._timers:
+            self.destroy_timer(timer)
+
+    def close(self) -> None:
+        """Close connections and session."""
+        if self._bridge is not None:
+            self._bridge.close()
+            self._bridge = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def wipe(self) -> None:
+        """Hold all drones by their own autopilots, then forget the keys."""
+        if self._bridge is not None:
+            for drone in self._names:
+                if self._bridge.state(drone).in_air:
+                    self._bridge.submit(drone, Order(0, OrderKind.HOLD))
+        if self._session is not None:
+            self._session.wipe()
+
+    def stop_requested(self, count: int) -> bool:
+        """Asked to end: what is in the air is told to land first; True while that is under way."""
+        if count > 1 or self._bridge is None or not self.active:
+            return False
+        self._goodbye_open = {drone for drone in self._names if self._bridge.state(drone).in_air}
+        for drone in self._goodbye_open:
+            self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=GOODBYE_S))
+        self._goodbye_until_s = boot_time_s() + GOODBYE_S
+        return bool(self._goodbye_open)
+
+    # Control cycle -------------------------------------------------------------------------------------------
+
+    def _control(self) -> None:
+        bridge, session = self._bridge, self._session
+        if bridge is None or session is None:
+            return
+        now, swarm_ns = boot_time_s(), session.swarm_ns()
+        while not self._results.empty():
+            drone, result = self._results.get_nowait()
+            self._goodbye_open.discard(drone)
+            if result.order_id:
+                self._perform(self._shard.on_order_result(drone, result, now, swarm_ns))
+        if self._goodbye_until_s is not None:
+            if not self._goodbye_open or now > self._goodbye_until_s:
+                self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
+            return
+        airborne = False
+        for drone in self._names:
+            state = bridge.state(drone)
+            airborne |= state.in_air
+            self._perform(self._shard.step(drone, state, now, swarm_ns))
+        bridge.tick(now)
+        # A hung interpreter must not hold a drone in the air: the process ends and the autopilot's failsafe lands.
+        if airborne != self._watchdog.enabled:
+            self._watchdog.enable() if airborne else self._watchdog.disable()
+        self._watchdog.pet()
+        self._cycle += 1
+        if self._cycle % self._every == 0:
+            self._send_telemetry(session, now, swarm_ns)
+
+    def _send_telemetry(self, session: SecureSession, now: float, swarm_ns: int) -> None:
+        offset_s = session.clock_offset_s
+        for drone in self._names:
+            core = self._shard.cores[drone]
+            blockers = []
+            if not session.ready(drone):
+                blockers.append("waits for the keys of an epoch")
+            if not session.clock_synchronised(CLOCK_LIMIT_S):
+                blockers.append("waits for the clock offset to the crypto node")
+            core.set_blockers(blockers)
+            telemetry = core.telemetry(
+                now, swarm_ns, epoch=session.epoch(drone) or 0, clock_offset_s=offset_s
+            )
+            if telemetry.state == DroneState.FOLLOWING:
+                self._tracking_m.add(telemetry.tracking_error_m)
+            self._shard.on_neighbour(telemetry, now)
+            self._telemetry_publishers[drone].publish(convert.telemetry_to_msg(telemetry))
+
+    def _perform(self, effects: Effects) -> None:
+        assert self._bridge is not None
+        for drone, effect in effects:
+            if isinstance(effect, GiveSetpoint):
+                self._bridge.setpoint(drone, effect.setpoint)
+            elif isinstance(effect, GiveOrder):
+                self._bridge.submit(drone, effect.order)
+            elif isinstance(effect, SendAck):
+                self._ack_publishers[drone].publish(convert.ack_to_msg(effect.ack))
+            elif isinstance(effect, Alarm):
+                self._alarms.append(f"{drone}: {effect.text}")
+
+    # What arrives --------------------------------------------------------------------------------------------
+
+    def _on_command(self, message: SwarmCommand, opened) -> None:  # type: ignore[no-untyped-def]
+        assert self._session is not None
+        swarm_ns = self._session.swarm_ns()
+        effects = self._shard.on_command(convert.command_from_msg(message), opened.sender, boot_time_s(), swarm_ns)
+        # The setpoint first, acknowledgements (signed, a millisecond each) after it.
+        self._perform([e for e in effects if isinstance(e[1], GiveSetpoint)])
+        if any(isinstance(effect, GiveSetpoint) for _, effect in effects):
+            self._latency_ms.add(max(0, self._session.swarm_ns() - opened.sent_ns) * 1e-6)
+        self._perform([e for e in effects if not isinstance(e[1], GiveSetpoint)])
+
+    def _on_trajectory(self, message: Trajectory, opened) -> None:  # type: ignore[no-untyped-def]
+        assert self._session is not None
+        if message.drone not in self._shard.cores:
+            return
+        trajectory = convert.trajectory_from_msg(message)
+        self._perform(
+            self._shard.on_trajectory(trajectory, opened.sender, boot_time_s(), self._session.swarm_ns())
+        )
+
+    def _on_heartbeat(self, message: LeaderHeartbeat, opened) -> None:  # type: ignore[no-untyped-def]
+        assert self._session is not None
+        heartbeat = convert.heartbeat_from_msg(message)
+        self._perform(self._shard.on_heartbeat(heartbeat, opened.sender, boot_time_s(), self._session.swarm_ns()))
+
+    def _on_neighbour(self, message: DroneTelemetry, opened) -> None:  # type: ignore[no-untyped-def]
+        self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
+
+    def _on_stop(self, order: StopOrder) -> None:
+        assert self._session is not None
+        now, swarm_ns = boot_time_s(), self._session.swarm_ns()
+        self._alarms.append(f"{order.operator} ordered {order.level} for {', '.join(order.targets)}")
+        self._perform(self._shard.on_stop(order.level, order.operator, order.targets, now, swarm_ns))
+
+    # Status --------------------------------------------------------------------------------------------------
+
+    def _report_status(self) -> None:
+        if self._session is None:
+            return
+        alarms, self._alarms = self._alarms[:50], []
+        for text in alarms:
+            self.get_logger().warning(text)
+        self._status.write(
+            {
+                "process": self.get_name(),
+                "drones": self._names,
+                "latency_ms": self._latency_ms.to_status(),
+                "tracking_m": self._tracking_m.to_status(),
+                "alarms": alarms,
+                "security": self._session.status(),
+            }
+        )
+        if self._status.orphaned:
+            self.spinner.stop()  # type: ignore[attr-defined]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a follower."""
+    return run_node(FollowerNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

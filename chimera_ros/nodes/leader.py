@@ -1,0 +1,190 @@
+"""The leader: flies a checked mission by signed commands and trajectories, and takes an operator's steps."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import deque
+from dataclasses import dataclass
+
+from chimera_ros import swarm
+from chimera_ros.flight.effects import MissionEvent, SendCommand, SendTrajectory
+from chimera_ros.flight.leader import LeaderConfig, LeaderCore
+from chimera_ros.flight.mission_file import load_mission
+from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.ros import convert, names
+from chimera_ros.ros.executor import run_node
+from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
+from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.session import SecureSession
+from chimera_ros.srv import SubmitSteps
+
+TICK_HZ = 20.0
+HEARTBEAT_HZ = 10.0
+STATUS_S = 0.5
+SENDS_PER_TICK = 16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
+
+
+@dataclass(frozen=True)
+class LeaderParameters:
+    """Parameters of the leader."""
+
+    keystore: str = parameter("", "folder of the swarm's keystore")
+    member: str = parameter(swarm.LEADER_MEMBER, "name of this node's identity")
+    mission: str = parameter("", "mission file to fly")
+    drones: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
+    ready_timeout_s: float = parameter(60.0, "how long to wait for every drone to be ready", ge=5.0, le=600.0)
+    autostart: bool = parameter(True, "configure and activate without being asked")
+
+
+class LeaderNode(SwarmNode[LeaderParameters]):
+    """Wires `LeaderCore` (mission) and `SecureSession` (the swarm)."""
+
+    def __init__(self) -> None:
+        super().__init__("leader", LeaderParameters)
+        self._status = StatusWriter()
+        self._session: SecureSession | None = None
+        self._events: list[str] = []
+        self._outbox: deque[SendCommand | SendTrajectory] = deque()
+        self._commands_sent = 0
+        self._land_asked = False
+
+    def setup(self) -> None:
+        """Load mission and keys."""
+        values = self.parameters
+        try:
+            mission = load_mission(values.mission)
+        except (OSError, ValueError) as error:
+            raise SetupError(f"mission {values.mission}: {error}") from None
+        drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
+        config = LeaderConfig(leader=values.member, ready_timeout_s=values.ready_timeout_s)
+        self._core = LeaderCore(config, mission, drones)
+        self._session = session = SecureSession(self, member=values.member, keystore=values.keystore)
+        self._command_publisher = session.create_publisher(SwarmCommand, names.LEADER_COMMAND)
+        self._trajectory_publisher = session.create_publisher(Trajectory, names.LEADER_TRAJECTORY)
+        self._heartbeat_publisher = session.create_publisher(LeaderHeartbeat, names.LEADER_HEARTBEAT)
+        for drone in drones:
+            session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_telemetry)
+            session.create_subscription(CommandAck, names.ack(drone), self._on_ack)
+        session.create_service(SubmitSteps, names.LEADER_SUBMIT, self._on_submit)
+
+    def begin(self) -> None:
+        """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
+        assert self._session is not None
+        self._session.start()
+        signal.signal(signal.SIGUSR1, self._ask_to_land)
+        self._timers = [
+            self.create_steady_timer(1.0 / TICK_HZ, self._tick),
+            self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._beat),
+            self.create_steady_timer(STATUS_S, self._report_status),
+        ]
+
+    def pause(self) -> None:
+        """Stop leading; followers hold, then return."""
+        for timer in self._timers:
+            self.destroy_timer(timer)
+
+    def close(self) -> None:
+        """Leave the swarm."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def wipe(self) -> None:
+        """Forget keys."""
+        if self._session is not None:
+            self._session.wipe()
+
+    def stop_requested(self, count: int) -> bool:
+        """Asked to end: land everything first; True while that is under way.
+
+        Where a parent supervises this process, the landing is the parent's to ask for (SIGUSR1) and the end is the end.
+        """
+        if count > 1 or not self.active or self._core.finished or self._status.attached:
+            return False
+        self._land_asked = True
+        return True
+
+    def _ask_to_land(self, *_: object) -> None:
+        self._land_asked = True
+
+    def _tick(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        now, swarm_ns = boot_time_s(), session.swarm_ns()
+        if self._land_asked:
+            self._land_asked = False
+            self._core.abort_and_land("asked to end", now, swarm_ns)
+        for effect in self._core.tick(now, swarm_ns):
+            if isinstance(effect, MissionEvent):
+                self._events.append(effect.text)
+                self.get_logger().info(effect.text)
+            else:
+                self._outbox.append(effect)
+        if session.ready(self.parameters.member):
+            for _ in range(min(SENDS_PER_TICK, len(self._outbox))):
+                self._send(self._outbox.popleft())
+        if self._core.finished and self.spinner.stopping:  # type: ignore[attr-defined]  # set by run_node
+            self.spinner.stop()  # type: ignore[attr-defined]
+
+    def _send(self, effect: SendCommand | SendTrajectory) -> None:
+        if isinstance(effect, SendCommand):
+            self._command_publisher.publish(convert.command_to_msg(effect.command))
+            self._commands_sent += 1
+        else:
+            self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
+
+    def _beat(self) -> None:
+        session = self._session
+        if session is None or not session.ready(self.parameters.member):
+            return
+        heartbeat = self._core.heartbeat(boot_time_s(), session.transcript_hash() or b"")
+        self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
+
+    def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
+        assert self._session is not None
+        if message.drone == sender:
+            self._core.on_telemetry(convert.telemetry_from_msg(message), boot_time_s(), self._session.swarm_ns())
+
+    def _on_ack(self, message: CommandAck, sender: str) -> None:
+        assert self._session is not None
+        if message.drone == sender:
+            self._core.on_ack(convert.ack_from_msg(message), boot_time_s(), self._session.swarm_ns())
+
+    def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
+        assert self._session is not None
+        accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self._session.swarm_ns())
+        word = "accepted" if accepted else "refused"
+        self._events.append(f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}")
+        return SubmitSteps.Response(accepted=accepted, reason=reason[:500])
+
+    def _report_status(self) -> None:
+        if self._session is None:
+            return
+        events, self._events = self._events[:100], []
+        core_status = self._core.status(boot_time_s())
+        self._status.write(
+            {
+                **core_status,
+                "process": "leader",
+                "finished": self._core.finished and not self._outbox,
+                "failure": self._core.failure,
+                "lost": list(self._core.lost),
+                "events": events,
+                "commands_sent": self._commands_sent,
+                "security": self._session.status(),
+            }
+        )
+        if self._status.orphaned:
+            self.spinner.stop()  # type: ignore[attr-defined]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the leader."""
+    return run_node(LeaderNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,155 @@
+"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, and knows every drone's state."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from chimera_ros import swarm
+from chimera_ros.crypto.host import Opened
+from chimera_ros.flight.types import DroneState
+from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.records.mcap_log import FlightRecorder
+from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.ros import names
+from chimera_ros.ros.executor import run_node
+from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
+from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.schema import schema_text
+from chimera_ros.ros.session import SecureSession
+
+STATUS_S = 0.5
+
+
+@dataclass(frozen=True)
+class LoggerParameters:
+    """Parameters of the telemetry logger."""
+
+    keystore: str = parameter("", "folder of the swarm's keystore")
+    member: str = parameter(swarm.LOGGER_MEMBER, "name of this node's identity")
+    swarm_size: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
+    record: str = parameter("", "folder for MCAP files; empty records nothing")
+    autostart: bool = parameter(True, "configure and activate without being asked")
+
+
+class LoggerNode(SwarmNode[LoggerParameters]):
+    """Wires `FlightRecorder` and `SecureSession`."""
+
+    def __init__(self) -> None:
+        super().__init__("telemetry_logger", LoggerParameters)
+        self._status = StatusWriter()
+        self._session: SecureSession | None = None
+        self._recorder: FlightRecorder | None = None
+        self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
+
+    def setup(self) -> None:
+        """Load keys, subscribe to everything."""
+        values = self.parameters
+        self._session = session = SecureSession(self, member=values.member, keystore=values.keystore)
+        if values.record:
+            self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
+        watched: list[tuple[type, str]] = [
+            (SwarmCommand, names.LEADER_COMMAND),
+            (Trajectory, names.LEADER_TRAJECTORY),
+            (LeaderHeartbeat, names.LEADER_HEARTBEAT),
+        ]
+        for number in range(1, values.swarm_size + 1):
+            drone = swarm.drone_name(number)
+            watched += [(CommandAck, names.ack(drone)), (DroneTelemetry, names.telemetry(drone))]
+        for message_type, channel in watched:
+            self._watch(message_type, channel)
+
+    def _watch(self, message_type: type, channel: str) -> None:
+        assert self._session is not None
+        type_name = names.type_name(message_type)
+        schema = schema_text(type_name)
+
+        def take(message: object, opened: Opened, envelope_cdr: bytes) -> None:
+            self._take(message, opened, envelope_cdr, channel, type_name, schema)
+
+        self._session.create_recording_subscription(message_type, channel, take)
+
+    def begin(self) -> None:
+        """Join the swarm."""
+        assert self._session is not None
+        self._session.start()
+        self._timer = self.create_steady_timer(STATUS_S, self._report_status)
+
+    def pause(self) -> None:
+        """Stop reporting."""
+        self.destroy_timer(self._timer)
+
+    def close(self) -> None:
+        """Complete the files and leave the swarm."""
+        if self._recorder is not None:
+            problem = self._recorder.close().problem
+            if problem:
+                self.get_logger().error(problem)
+            self._recorder = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def wipe(self) -> None:
+        """Forget keys."""
+        if self._session is not None:
+            self._session.wipe()
+
+    def _take(
+        self, message: object, opened: Opened, envelope_cdr: bytes, channel: str, type_name: str, schema: str
+    ) -> None:
+        assert self._session is not None
+        if self._recorder is not None:
+            received_ns = self._session.swarm_ns()
+            self._recorder.write(
+                channel, type_name, schema, opened.payload, opened.sent_ns, received_ns, opened.sender
+            )
+            self._recorder.write_sealed(channel, envelope_cdr, received_ns)
+        if isinstance(message, DroneTelemetry) and message.drone == opened.sender:
+            self._newest[opened.sender] = (message, boot_time_s())
+
+    def _report_status(self) -> None:
+        if self._session is None:
+            return
+        now = boot_time_s()
+        rows = []
+        for drone, (message, heard_s) in sorted(self._newest.items()):
+            position = message.position_enu_m
+            state = message.state
+            rows.append(
+                {
+                    "drone": drone,
+                    "state": DroneState(state).name.lower() if state in DroneState else "unknown",
+                    "error_m": message.tracking_error_m,
+                    "battery": message.battery_fraction,
+                    "epoch": message.epoch,
+                    "age_s": now - heard_s,
+                    "enu": [position.x, position.y, position.z],
+                    "reason": message.reason,
+                }
+            )
+        status: dict[str, object] = {
+            "process": "telemetry_logger",
+            "drones": rows,
+            "security": self._session.status(),
+        }
+        if self._recorder is not None:
+            self._recorder.tick()
+            records = self._recorder.status()
+            status["recorded"] = records.opened
+            status["records"] = self.parameters.record
+            if records.problem:
+                status["alarms"] = [records.problem]
+        self._status.write(status)
+        if self._status.orphaned:
+            self.spinner.stop()  # type: ignore[attr-defined]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the telemetry logger."""
+    return run_node(LoggerNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
