@@ -1,0 +1,102 @@
+"""Writes one vehicle's set points into the rows of the vectorised controller."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from chimera_ros.sitl.config import Vec3
+from chimera_ros.sitl.control import BRAKING, Controller
+from chimera_ros.sitl.parameters import Parameters
+
+
+class Guidance:
+    """Set points of one vehicle, world NED metres from the swarm datum, yaw clockwise from north."""
+
+    def __init__(self, index: int, controller: Controller, parameters: Parameters) -> None:
+        self.index = index
+        self._c = controller
+        self._parameters = parameters
+
+    @property
+    def yaw_rad(self) -> float:
+        """The heading wanted now."""
+        return float(self._c.yaw_rad[self.index])
+
+    @property
+    def target_m(self) -> Vec3:
+        """The position wanted now."""
+        north, east, down = self._c.position_m[self.index].tolist()
+        return north, east, down
+
+    @property
+    def wanted_down_m_s(self) -> float:
+        """The downward velocity that the controller follows now."""
+        return float(self._c.velocity_sp_m_s[self.index, 2])
+
+    def go(
+        self, target_m: Vec3, now: float, speed_m_s: float | None = None, up_m_s: float | None = None
+    ) -> None:
+        """Fly to a place and stay there, with bounded acceleration."""
+        i, c, p = self.index, self._c, self._parameters
+        c.position_m[i] = target_m
+        c.velocity_m_s[i] = 0.0
+        c.acceleration_m_s2[i] = 0.0
+        c.hold[i] = 1.0
+        c.stamp_s[i] = now
+        c.yaw_rate_rad_s[i] = 0.0
+        c.speed_xy_m_s[i] = p["MPC_XY_CRUISE"] if speed_m_s is None else speed_m_s
+        c.speed_up_m_s[i] = p["MPC_Z_V_AUTO_UP"] if up_m_s is None else up_m_s
+        c.speed_down_m_s[i] = p["MPC_Z_V_AUTO_DN"]
+        c.slew_m_s2[i] = p["MPC_ACC_HOR"]
+
+    def stop(self, at_m: Vec3, velocity_m_s: Vec3, now: float) -> None:
+        """Brake and stay where the braking ends."""
+        north, east, down = velocity_m_s
+        time = math.hypot(north, east) / (2.0 * BRAKING * self._parameters["MPC_ACC_HOR"]) + 0.25
+        self.go((at_m[0] + north * time, at_m[1] + east * time, at_m[2] + down * 0.5), now)
+
+    def descend(self, above_m: Vec3, speed_m_s: float, now: float) -> None:
+        """Sink at a speed above a place."""
+        self.go(above_m, now)
+        i, c = self.index, self._c
+        c.hold[i, 2] = 0.0
+        c.velocity_m_s[i, 2] = speed_m_s
+        c.speed_down_m_s[i] = speed_m_s
+
+    def face(self, yaw_rad: float) -> None:
+        """Turn to a heading."""
+        self._c.yaw_rad[self.index] = yaw_rad
+
+    def stream(
+        self,
+        position_m: tuple[float | None, float | None, float | None],
+        velocity_m_s: Vec3,
+        acceleration_m_s2: Vec3,
+        yaw_rad: float | None,
+        yaw_rate_rad_s: float,
+        now: float,
+        feed_forward: bool,
+    ) -> None:
+        """Follow a set point of a stream; a position of None leaves that axis to the velocity.
+
+        With feed_forward the acceleration is not limited, because the stream is expected to be smooth.
+        """
+        i, c, p = self.index, self._c, self._parameters
+        for axis, wanted in enumerate(position_m):
+            if wanted is None:
+                c.hold[i, axis] = 0.0
+            else:
+                c.hold[i, axis] = 1.0
+                c.position_m[i, axis] = wanted
+        c.velocity_m_s[i] = velocity_m_s
+        c.acceleration_m_s2[i] = acceleration_m_s2
+        c.stamp_s[i] = now
+        if yaw_rad is not None:
+            c.yaw_rad[i] = yaw_rad
+        c.yaw_rate_rad_s[i] = yaw_rate_rad_s
+        c.speed_xy_m_s[i] = p["MPC_XY_VEL_MAX"]
+        c.speed_up_m_s[i] = p["MPC_Z_VEL_MAX_UP"]
+        c.speed_down_m_s[i] = p["MPC_Z_VEL_MAX_DN"]
+        c.slew_m_s2[i] = np.inf if feed_forward else p["MPC_ACC_HOR"]

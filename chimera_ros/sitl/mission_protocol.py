@@ -1,0 +1,176 @@
+"""The MAVLink mission protocol of one vehicle: upload, download, clear, jump; missions only, no fences or rally points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymavlink.dialects.v20 import common as m
+
+from chimera_ros.sitl import missions
+from chimera_ros.sitl.autopilot_logic import Autopilot
+from chimera_ros.sitl.mavlink_frames import Frame
+from chimera_ros.sitl.missions import Item
+from chimera_ros.sitl.modes import Mode, Notice, Result, Severity
+
+RETRY_S = 0.5
+TRIES = 6
+MISSION = 0  # MAV_MISSION_TYPE
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A mission on its way in."""
+
+    count: int
+    system: int
+    component: int
+    asked_s: float
+    tries: int = 0
+    items: list[Item] = field(default_factory=list)
+
+
+class MissionProtocol:
+    """Answers the mission messages; a mission replaces the old one only when it has arrived whole."""
+
+    def __init__(self, pilot: Autopilot) -> None:
+        self._pilot = pilot
+        self._upload: _Upload | None = None
+        self.handlers = {
+            40: self._on_request,
+            41: self._on_set_current,
+            43: self._on_list,
+            44: self._on_count,
+            45: self._on_clear,
+            47: self._on_ack,
+            51: self._on_request,
+            73: self._on_item,
+        }
+
+    def handle(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        """The answers to a mission message."""
+        answers: list[Any] = self.handlers[frame.message_id](message, frame, now)
+        return answers
+
+    def retry(self, now: float) -> list[Any]:
+        """Ask again for an item that did not come, or give up."""
+        upload = self._upload
+        if upload is None or now - upload.asked_s < RETRY_S:
+            return []
+        upload.tries += 1
+        if upload.tries > TRIES:
+            self._upload = None
+            return []
+        upload.asked_s = now
+        return [self._ask(upload)]
+
+    def jump(self, number: float) -> Result:
+        """Continue with another item."""
+        mission = self._pilot.mission
+        if not math.isfinite(number) or not 0 <= int(number) < len(mission.items):
+            return Result.DENIED
+        mission.restart(int(number))
+        self._pilot.emit(Notice.MISSION)
+        return Result.ACCEPTED
+
+    def _ask(self, upload: _Upload) -> Any:
+        return m.MAVLink_mission_request_int_message(
+            upload.system, upload.component, len(upload.items), MISSION
+        )
+
+    def _ack(self, frame: Frame, result: int, kind: int = MISSION) -> list[Any]:
+        return [m.MAVLink_mission_ack_message(frame.system_id, frame.component_id, result, kind)]
+
+    def _on_count(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        if message.mission_type != MISSION:
+            result = missions.ACCEPTED if message.count == 0 else missions.UNSUPPORTED
+            return self._ack(frame, result, message.mission_type)
+        if self._pilot.armed and self._pilot.mode is Mode.MISSION:
+            self._pilot.say(Severity.WARNING, "Mission upload refused while it is flown")
+            return self._ack(frame, missions.ERROR)
+        if message.count > missions.MAX_ITEMS:
+            return self._ack(frame, missions.NO_SPACE)
+        if message.count == 0:
+            self._pilot.mission.replace([])
+            return self._ack(frame, missions.ACCEPTED)
+        self._upload = _Upload(message.count, frame.system_id, frame.component_id, now)
+        return [self._ask(self._upload)]
+
+    def _on_item(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        upload = self._upload
+        if upload is None or message.mission_type != MISSION or frame.system_id != upload.system:
+            return []
+        if message.seq != len(upload.items):
+            if message.seq < len(upload.items):
+                return []  # a repetition
+            self._upload = None
+            return self._ack(frame, missions.INVALID_SEQUENCE)
+        local = message.frame == missions.FRAME_MISSION
+        item = Item(
+            message.command,
+            message.frame,
+            (message.param1, message.param2, message.param3, message.param4),
+            float(message.x) if local else message.x * 1e-7,
+            float(message.y) if local else message.y * 1e-7,
+            message.z,
+            message.autocontinue,
+        )
+        problem = item.problem()
+        if problem != missions.ACCEPTED:
+            self._upload = None
+            return self._ack(frame, problem)
+        upload.items.append(item)
+        upload.asked_s, upload.tries = now, 0
+        if len(upload.items) < upload.count:
+            return [self._ask(upload)]
+        self._upload = None
+        self._pilot.mission.replace(upload.items)
+        self._pilot.emit(Notice.MISSION)
+        return self._ack(frame, missions.ACCEPTED)
+
+    def _on_list(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        count = len(self._pilot.mission.items) if message.mission_type == MISSION else 0
+        return [
+            m.MAVLink_mission_count_message(frame.system_id, frame.component_id, count, message.mission_type)
+        ]
+
+    def _on_request(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        items = self._pilot.mission.items
+        if message.mission_type != MISSION or not 0 <= message.seq < len(items):
+            return self._ack(frame, missions.INVALID_SEQUENCE, message.mission_type)
+        item = items[message.seq]
+        scale = 1.0 if item.frame == missions.FRAME_MISSION else 1e7
+        return [
+            m.MAVLink_mission_item_int_message(
+                frame.system_id,
+                frame.component_id,
+                message.seq,
+                item.frame,
+                item.command,
+                int(message.seq == self._pilot.mission.current),
+                item.autocontinue,
+                *item.params,
+                round(item.latitude_deg * scale),
+                round(item.longitude_deg * scale),
+                item.altitude_m,
+                MISSION,
+            )
+        ]
+
+    def _on_set_current(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        self.jump(float(message.seq))
+        return []
+
+    def _on_clear(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        if message.mission_type in (MISSION, 255):
+            if self._pilot.armed and self._pilot.mode is Mode.MISSION:
+                return self._ack(frame, missions.ERROR, message.mission_type)
+            self._upload = None
+            self._pilot.mission.replace([])
+        return self._ack(frame, missions.ACCEPTED, message.mission_type)
+
+    def _on_ack(self, message: Any, frame: Frame, now: float) -> list[Any]:
+        if message.type == missions.CANCELLED:
+            self._upload = None
+        return []
