@@ -27,7 +27,7 @@ _HALF = math.sqrt(0.5)
 
 
 class Projection(Enum):
-    """How an autopilot turns latitude and longitude into metres; the value is its sphere's radius in metres."""
+    """How an autopilot turns latitude and longitude into metres; the value is its sphere's radius, m."""
 
     WGS84 = 0.0  # a true tangent plane on the ellipsoid
     PX4 = 6_371_000.0  # azimuthal equidistant, lib/geo/geo.h CONSTANTS_RADIUS_OF_EARTH

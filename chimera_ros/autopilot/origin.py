@@ -47,7 +47,7 @@ class OriginTracker:
         )
         self._untold = False  # the autopilot does not tell its origin
         self._candidate: LocalFrame | None = None
-        self._candidate_m: list[float] = []
+        self._candidate_misses = 0
         self._residuals_m: deque[float] = deque(maxlen=_PAIRS)
         self._offsets: deque[Vec3] = deque(maxlen=_PAIRS)
         self._local: tuple[float, Vec3, Vec3] | None = None
@@ -96,7 +96,7 @@ class OriginTracker:
             return
         # What is used now agrees with the positions. Let the next pairs decide: news may be ahead of them.
         if self._candidate is None or self._candidate.origin != origin:
-            self._candidate, self._candidate_m = told, []
+            self._candidate, self._candidate_misses = told, 0
 
     def on_origin_untold(self) -> None:
         """The autopilot was asked for its origin and gave none."""
@@ -165,7 +165,8 @@ class OriginTracker:
         if self._frame is not None:
             self.origin_changes += 1
         self._frame, self._from_pairs = frame, from_pairs
-        self._candidate, self._candidate_m = None, []
+        if not from_pairs:
+            self._candidate = None
         self._residuals_m.clear()
 
     def _learn(self, seen: Vec3, local: Vec3) -> None:
@@ -200,6 +201,6 @@ class OriginTracker:
             self._adopt(candidate, from_pairs=False)
             self._residuals_m.append(candidate_m)
             return
-        self._candidate_m.append(candidate_m)
-        if len(self._candidate_m) >= _PAIRS and self._from_pairs is False and current_m > self._limit_m:
+        self._candidate_misses += 1
+        if self._candidate_misses >= _PAIRS and not self._from_pairs and current_m > self._limit_m:
             self._adopt(candidate, from_pairs=False)
