@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 
 import numpy as np
@@ -326,3 +326,25 @@ def _land(draft: _Draft, index: int, step: Land) -> None:
     duration = fall / _LAND_M_S + _LAND_DEAD_S + step.interval_s * (len(waves) - 1)
     draft.phases.append(Phase("land", index, "land", duration, ends, (), waves, step.interval_s))
     draft.here, draft.airborne = ends, False
+
+
+def replan_move(
+    mission: Mission, phase: Phase, drones: Sequence[str], positions: Array, goals: Array
+) -> tuple[Phase | None, str]:
+    """A new way to the same goals from where the drones (N, 3) hover now: the phase, or None and why there is none."""
+    draft = _Draft(mission, tuple(drones), goals, positions, True)
+    room = Room(
+        mission.separation_m + TRACKING_MARGIN_M,
+        mission.separation_m + LAYER_MARGIN_M,
+        mission.limits,
+        mission.fence,
+    )
+    try:
+        legs = move(positions, goals, room)
+    except Infeasible as error:
+        return None, (draft.names(*error.pair) + " " if error.pair else "drones ") + str(error)
+    if not _move(draft, phase.step, Goto(), legs, goals, room):
+        return None, draft.reasons[0]
+    if not draft.phases:
+        return replace(phase, knots=(), ends=goals, duration_s=0.0), ""
+    return replace(draft.phases[0], title=phase.title), ""

@@ -16,6 +16,7 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
+OPERATOR = "operator "  # begins the reason of a drone that an operator has stopped
 NOWHERE: Vec3 = (nan, nan, nan)
 
 
