@@ -1,0 +1,86 @@
+"""Swarm time: the wall clock plus the measured offset to the crypto node's.
+
+Each hosted member asks in its turn, at least every two seconds, which also tells the crypto node that it is
+alive; all answers go into one filter, since the members of a process share a clock.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from chimera_ros.crypto.clock import ClockFilter
+from chimera_ros.srv import ClockSync
+
+from . import names
+from .services import Reply, SecureClient, SecureService
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+PERIOD_S: Final = 1.8  # per member: the crypto node takes a member for live for 3 s
+FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
+TIMEOUT_S: Final = 1.0
+ENOUGH: Final = 4
+
+
+class ClockServer:
+    """The crypto node's side: answers with its own wall clock, which is swarm time."""
+
+    def __init__(self, session: SecureSession, member: str) -> None:
+        self._service: SecureService = session.create_service(
+            ClockSync, names.CRYPTO_CLOCK, self._on_request, member=member
+        )
+
+    @staticmethod
+    def _on_request(request: ClockSync.Request, _sender: str) -> ClockSync.Response:
+        t2_ns = time.time_ns()
+        return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=time.time_ns())
+
+
+class ClockClient:
+    """A member's side: asks in turn for each hosted member."""
+
+    def __init__(self, session: SecureSession, members: tuple[str, ...]) -> None:
+        self.filter = ClockFilter()
+        self._session = session
+        self._clients: list[SecureClient] = [
+            session.create_client(ClockSync, names.CRYPTO_CLOCK, member=member) for member in members
+        ]
+        self._turn = 0
+        self._due = 0.0
+        self.offset_ns = 0
+
+    def next_timer(self) -> float:
+        """When `tick` wants to be called."""
+        return self._due
+
+    def tick(self, now: float) -> None:
+        """Ask if it is time."""
+        if now < self._due:
+            return
+        first = self.filter.samples < ENOUGH
+        self._due = now + (FIRST_PERIOD_S if first else PERIOD_S / len(self._clients))
+        client = self._clients[self._turn % len(self._clients)]
+        self._turn += 1
+        if not self._session.host.ready(client.member) or not client.service_is_ready():
+            return
+        request = ClockSync.Request(t1_ns=time.time_ns())
+        client.call_async(request, TIMEOUT_S, lambda reply: self._on_reply(request.t1_ns, reply))
+
+    def _on_reply(self, t1_ns: int, reply: Reply) -> None:
+        response = reply.response
+        if response is None or response.t1_ns != t1_ns:
+            self._session.counts["clock_unanswered"] += 1
+            return
+        if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, reply.received_ns, self._session.now()):
+            self.offset_ns = round(self.filter.offset_s * 1e9)
+
+    def status(self) -> dict[str, float | bool | None]:
+        """offset_s (crypto node minus own), error_s (largest possible; None before the first), synchronised."""
+        error_s = self.filter.error_s
+        return {
+            "offset_s": self.filter.offset_s,
+            "error_s": error_s if error_s != float("inf") else None,
+            "synchronised": self.filter.synchronised(now=self._session.now()),
+        }

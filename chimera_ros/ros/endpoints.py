@@ -1,0 +1,268 @@
+"""Sealed publishers and the one subscription per channel that a process has."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.serialization import deserialize_message, serialize_message
+
+from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.host import Opened
+from chimera_ros.crypto.wire import Envelope
+from chimera_ros.msg import SecureEnvelope
+
+from . import names, qos
+from .cdr import CdrError, decode_envelope, encode_envelope
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+RETRY_S: Final = 0.01
+RETRY_FOR_S: Final = 1.0
+MAX_WAITING: Final = 256
+RESEAL_PAUSE_S: Final = 0.5
+
+MessageCallback = Callable[[Any, str], None]
+RawCallback = Callable[["RawMessage"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RawMessage:
+    """An opened message with everything a recorder wants.
+
+    `opened.payload` is the CDR of the message in clear, `envelope_cdr` that of the SecureEnvelope it came in.
+    """
+
+    channel: str
+    type_name: str
+    opened: Opened
+    envelope_cdr: bytes
+
+
+class Outlet:
+    """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits a bounded while."""
+
+    def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:
+        self._session = session
+        self._reliable = profile.reliability == qos.ReliabilityPolicy.RELIABLE
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self.publisher = session.node.create_publisher(
+            message_type, names.topic(channel, session.namespace), profile
+        )
+
+    def send(self, data: bytes) -> bool:
+        """Publish serialised bytes; False if they were dropped (best effort) or had to wait (reliable)."""
+        if not self._waiting:
+            try:
+                self.publisher.publish(data)
+                return True
+            except _rclpy.RCLError:
+                self._session.counts["writer_saturated"] += 1
+        if not self._reliable:
+            return False
+        if len(self._waiting) >= MAX_WAITING:
+            self._session.counts["publish_dropped"] += 1
+            return False
+        self._waiting.append((time.monotonic() + RETRY_FOR_S, data))
+        self._session.retry_later(self)
+        return False
+
+    def retry(self) -> bool:
+        """Send what waits, in order; True when nothing is left."""
+        while self._waiting:
+            deadline, data = self._waiting[0]
+            try:
+                self.publisher.publish(data)
+            except _rclpy.RCLError:
+                if time.monotonic() < deadline:
+                    return False
+                self._session.counts["publish_dropped"] += 1
+            else:
+                self._session.counts["publish_retried"] += 1
+            self._waiting.popleft()
+        return True
+
+    def destroy(self) -> None:
+        """Take the publisher out of its node."""
+        self._waiting.clear()
+        self._session.node.destroy_publisher(self.publisher)
+
+
+class SecurePublisher:
+    """Publishes sealed messages of one type on one channel in the name of one member.
+
+    Made by `SecureSession.create_publisher`.
+    """
+
+    def __init__(
+        self, session: SecureSession, message_type: type[Any], channel: str, member: str, latched: bool
+    ) -> None:
+        self._session = session
+        self._seal = session.host.seal
+        self._message_type = message_type
+        self._type_name = names.type_name(message_type)
+        self._latched = latched
+        self._last: bytes | None = None
+        self._resealed_at = float("-inf")
+        self._readers = 0
+        self.channel = channel
+        self.member = member
+        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel, latched))
+
+    def publish(self, message: Any) -> bool:
+        """Seal and send a message, or its CDR as bytes.
+
+        Returns:
+            True if it was handed to DDS. False if the member has no epoch yet (`SecureSession.on_ready` tells
+            when; a latched message is kept and sent then), or the writer is saturated (reliable channels
+            retry for a second, others drop).
+
+        Raises:
+            TypeError: a message of another type.
+            Rejected: the policy does not let this member publish here.
+            ForkedProcess: called in a forked child.
+        """
+        if isinstance(message, bytes):
+            payload = message
+        elif isinstance(message, self._message_type):
+            payload = serialize_message(message)
+        else:
+            raise TypeError(f"{self.channel} carries {self._type_name}, not {type(message).__name__}")
+        if self._latched:
+            self._last = payload
+        return self._send(payload)
+
+    def _send(self, payload: bytes) -> bool:
+        session = self._session
+        try:
+            envelope = self._seal(self.channel, self._type_name, payload, session.swarm_ns(), self.member)
+        except NotReady:
+            session.counts["not_ready"] += 1
+            return False
+        return self._outlet.send(encode_envelope(*envelope))
+
+    @property
+    def latched(self) -> bool:
+        """Whether latecomers get the last message."""
+        return self._latched
+
+    def reseal(self) -> None:
+        """Send the last sample of a latched publisher again, under the present epoch and with a fresh time."""
+        if self._last is not None:
+            self._resealed_at = time.monotonic()
+            self._send(self._last)
+
+    def look_for_latecomers(self) -> None:
+        """Reseal a latched sample when readers have come: the one DDS keeps may be too old to be accepted."""
+        readers = self._outlet.publisher.get_subscription_count()
+        if readers > self._readers and time.monotonic() - self._resealed_at < RESEAL_PAUSE_S:
+            return  # look again later
+        if readers > self._readers:
+            self.reseal()
+        self._readers = readers
+
+    def destroy(self) -> None:
+        """Stop publishing."""
+        self._last = None
+        self._outlet.destroy()
+        self._session.forget_publisher(self)
+
+
+class Channel:
+    """The process's one DDS subscription to a channel: each packet is opened once, then handed to everyone."""
+
+    def __init__(self, session: SecureSession, channel: str, message_type: type[Any], latched: bool) -> None:
+        self._session = session
+        self._open = session.host.open
+        self.channel = channel
+        self.message_type = message_type
+        self.type_name = names.type_name(message_type)
+        self.latched = latched
+        self.callbacks: list[MessageCallback] = []
+        self.raw_callbacks: list[RawCallback] = []
+        self._delivered: dict[str, bytes] = {}  # latched: last payload by sender
+        self._subscription: Any = None
+        self.subscribe(latched)
+
+    def subscribe(self, latched: bool) -> None:
+        """Make the DDS subscription, or make it again with another durability."""
+        node = self._session.node
+        if self._subscription is not None:
+            node.destroy_subscription(self._subscription)
+        self.latched = latched
+        self._subscription = node.create_subscription(
+            SecureEnvelope,
+            names.topic(self.channel, self._session.namespace),
+            self.on_packet,
+            qos.for_subscription(self.channel, latched),
+            raw=True,
+        )
+
+    def on_packet(self, data: bytes) -> None:
+        """One packet from DDS: decode, open, hand out."""
+        session = self._session
+        try:
+            envelope = Envelope(*decode_envelope(data))
+        except CdrError:
+            session.counts["malformed_packet"] += 1
+            return
+        try:
+            opened = self._open(self.channel, self.type_name, envelope, session.swarm_ns())
+        except Rejected:
+            return  # counted by reason in the host
+        if self.latched:
+            # A latched sample comes again after every switch of epochs; the receiver has it already.
+            if self._delivered.get(opened.sender) == opened.payload:
+                session.counts["resealed_again"] += 1
+                return
+            self._delivered[opened.sender] = bytes(opened.payload)
+        if self.callbacks:
+            try:
+                message = deserialize_message(bytes(opened.payload), self.message_type)
+            except Exception:  # rmw implementations raise different classes
+                session.counts["malformed_payload"] += 1
+                return
+            for callback in tuple(self.callbacks):
+                session.guarded(self.channel, callback, message, opened.sender)
+        if self.raw_callbacks:
+            raw = RawMessage(self.channel, self.type_name, opened, data)
+            for raw_callback in tuple(self.raw_callbacks):
+                session.guarded(self.channel, raw_callback, raw)
+
+    def destroy(self) -> None:
+        """Take the subscription out of its node."""
+        self.callbacks.clear()
+        self.raw_callbacks.clear()
+        if self._subscription is not None:
+            self._session.node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+
+class SecureSubscription:
+    """One receiver of a channel; made by `SecureSession.create_subscription`."""
+
+    def __init__(self, channel: Channel, callback: Any, raw: bool, forget: Callable[[Channel], None]) -> None:
+        self._channel = channel
+        self._forget = forget
+        self._callback = callback
+        self._raw = raw
+        (channel.raw_callbacks if raw else channel.callbacks).append(callback)
+
+    @property
+    def channel(self) -> str:
+        """Logical channel name."""
+        return self._channel.channel
+
+    def destroy(self) -> None:
+        """Stop receiving."""
+        receivers = self._channel.raw_callbacks if self._raw else self._channel.callbacks
+        if self._callback in receivers:
+            receivers.remove(self._callback)  # type: ignore[arg-type]
+        if not self._channel.callbacks and not self._channel.raw_callbacks:
+            self._channel.destroy()
+            self._forget(self._channel)

@@ -1,0 +1,141 @@
+"""Spinning: EventsExecutor, signals, a clean end.
+
+EventsExecutor costs an eighth of the single-threaded executor's CPU. In rclpy 9.1.2 its `spin()` burns a core
+and runs nothing, while `spin_once` with a time-out works: it runs one event, or returns when the time is
+over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from .lifecycle import SwarmNode
+
+_PR_SET_PDEATHSIG = 1
+_WAIT_S = 0.25  # a signal that arrives while nothing happens is seen within this time
+
+
+def make_executor(context: Context | None = None) -> Executor:
+    """EventsExecutor where rclpy has it, else the single-threaded one."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor(context=context)
+    return EventsExecutor(context=context)
+
+
+def die_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Ask Linux to send this process `death_signal` when its parent ends; does nothing elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the request was made
+        os.kill(os.getpid(), death_signal)
+
+
+class Spinner:
+    """Runs nodes until told to stop.
+
+    The first SIGINT or SIGTERM calls `on_stop(count=1)`; if that returns True the spinner goes on (a
+    supervised landing, say) until `stop` is called or a second signal comes, which always ends it.
+    """
+
+    def __init__(self, context: Context | None = None, on_stop: Callable[[int], bool] | None = None) -> None:
+        self._executor = make_executor(context)
+        self._context = context if context is not None else rclpy.get_default_context()
+        self._on_stop = on_stop
+        self._signals = 0
+        self._handled = 0
+        self._running = True
+        self._nodes: list[Node] = []
+
+    def add(self, node: Node) -> None:
+        """Add a node."""
+        self._executor.add_node(node)
+        self._nodes.append(node)
+
+    def stop(self) -> None:
+        """End `spin` after the present callback; may be called from any thread."""
+        self._running = False
+        wake = getattr(self._executor, "wake", None)
+        if wake is not None:
+            wake()
+
+    def install_signal_handlers(self) -> None:
+        """Take SIGINT and SIGTERM; call from the main thread."""
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1  # the rest is done outside the handler, between two callbacks
+
+    def spin(self, until: Callable[[], bool] | None = None) -> None:
+        """Run callbacks until `stop`, `until()` is true, a signal ends it, or the context is shut down."""
+        while self._running and self._context.ok():
+            if until is not None and until():
+                return
+            if self._handled != self._signals:
+                self._handled += 1
+                go_on = self._handled == 1 and self._on_stop is not None and self._on_stop(1)
+                if not go_on:
+                    if self._handled > 1 and self._on_stop is not None:
+                        self._on_stop(self._handled)
+                    return
+            self._executor.spin_once(timeout_sec=_WAIT_S)
+
+    def close(self) -> None:
+        """Take the nodes out and end the executor; the nodes are the caller's to destroy."""
+        for node in self._nodes:
+            self._executor.remove_node(node)
+        self._nodes.clear()
+        self._executor.shutdown()
+
+
+def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
+    """`main` of a node's executable: make it, start it, spin, end it cleanly. Returns the exit status.
+
+    If the node has a method ``stop_requested(count) -> bool`` it is called at the first signal: True means
+    that it needs time (and calls ``node.spinner.stop()`` when done); a second signal ends it in any case. A
+    node parameter ``autostart`` of False leaves it unconfigured.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node: SwarmNode[Any] | None = None
+    status = 1
+    try:
+        node = make_node()
+        spinner = Spinner(on_stop=getattr(node, "stop_requested", None))
+        node.spinner = spinner  # type: ignore[attr-defined]
+        spinner.install_signal_handlers()
+        spinner.add(node)
+        try:
+            if not _wants_autostart(node) or node.autostart():
+                spinner.spin()
+                status = 0 if node.failure is None else 1
+            else:
+                print(node.failure or f"{node.get_name()} could not start", file=sys.stderr)
+        finally:
+            node.end()
+            spinner.close()
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return status
+
+
+def _wants_autostart(node: SwarmNode[Any]) -> bool:
+    value = node._parameter_overrides.get("autostart")
+    return value is None or bool(value.value)

@@ -1,0 +1,230 @@
+"""The base of all nodes: a lifecycle node with the doors shut that starts itself.
+
+What ROS opens by itself can be used by anyone on the network, without authentication: transition services,
+parameter services, the type description service. They are off unless `open_doors` asks for them. Transitions
+come from the own process (or from sealed commands that it accepts); parameters are read-only once the node
+is active.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.timer import Timer
+
+from .names import DEFAULT_NAMESPACE
+from .parameters import ParameterError, declare
+
+P = TypeVar("P")
+
+
+class SetupError(Exception):
+    """A node cannot start; the text is one sentence for people: what, where, how to mend it."""
+
+
+class SwarmNode(LifecycleNode, Generic[P]):
+    """A node of the swarm over a pure core.
+
+    A subclass overrides `setup` (configure: load and check keys, build the core), `begin` (activate: join the
+    swarm), `pause` (deactivate), `close` (release everything) and `wipe` (forget key material, and whatever
+    keeps the vehicle safe without it). Each may raise `SetupError` with one sentence for people.
+
+    Nothing secret and no position may be logged: the log travels in clear on /rosout.
+
+    Args:
+        name: default node name; remapping (``-r __node:=…``) wins.
+        parameters_type: frozen dataclass made with `parameters.parameter`; None declares nothing.
+        namespace: default ROS namespace, which is also the swarm's; remapping (``-r __ns:=…``) wins.
+        overrides: parameter values that win over the command line's, for tests and embedding.
+        open_doors: offer lifecycle and parameter services on the network, for use on a bench only.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters_type: type[P] | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        overrides: dict[str, Any] | None = None,
+        open_doors: bool = False,
+        context: Context | None = None,
+        cli_args: Sequence[str] | None = None,
+    ) -> None:
+        self._parameters_type = parameters_type
+        self._active = False
+        self._failing: str | None = None
+        self._failure: str | None = None
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        values = {**(overrides or {}), "start_type_description_service": open_doors}
+        super().__init__(
+            name,
+            namespace=namespace,
+            context=context,
+            cli_args=list(cli_args) if cli_args is not None else None,
+            enable_communication_interface=open_doors,
+            start_parameter_services=open_doors,
+            parameter_overrides=[Parameter(key, value=value) for key, value in values.items()],
+        )
+        self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
+        self.add_on_set_parameters_callback(self._refuse_when_active)
+
+    # Hooks ---------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Configure: load and check keys, build the core. Nothing is sent yet."""
+
+    def begin(self) -> None:
+        """Activate: join the swarm."""
+
+    def pause(self) -> None:
+        """Deactivate: stop sending."""
+
+    def close(self) -> None:
+        """Release everything that `setup` made. Called at most once per `setup`, also after a failed one."""
+
+    def wipe(self) -> None:
+        """Forget key material and put the vehicle into a safe state; called on error, must not raise."""
+
+    # What subclasses and the runner use ----------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the lifecycle state *active*."""
+        return self._active
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last transition failed, one sentence; None if none did."""
+        return self._failure
+
+    @property
+    def swarm_namespace(self) -> str:
+        """Namespace of the swarm: the node's own."""
+        return self.get_namespace()
+
+    def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
+        """A timer on the monotonic clock, whatever /clock says: for failsafes, security and control."""
+        return self.create_timer(period_s, callback, clock=self._steady_clock)
+
+    def autostart(self) -> bool:
+        """Configure and activate; False (and `failure` set) if either did not work."""
+        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+            return False
+        return self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+    def fail(self, reason: str) -> None:
+        """Enter error processing from any state: keys are wiped, the node ends up unconfigured."""
+        self.get_logger().error(reason)
+        self._failure = reason
+        if self._active:
+            self._failing = reason
+            self.trigger_deactivate()  # reports ERROR, which leads to on_error
+        else:
+            self._safely(self.wipe)
+
+    def end(self) -> None:
+        """Shut down from whatever state: pause, close, wipe. Safe to call twice."""
+        label = self._state_machine.current_state[1]
+        if label in ("unconfigured", "inactive", "active"):
+            self.trigger_shutdown()
+        self._safely(self.wipe)
+
+    # Lifecycle -----------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load parameters and run `setup`."""
+        try:
+            if self._parameters_type is not None and self.parameters is None:
+                self.parameters = declare(self, self._parameters_type)
+            self.setup()
+        except Exception as error:
+            self._report("cannot start", error)
+            self._safely(self.close)
+            self._safely(self.wipe)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `begin`."""
+        self._active = True  # before `begin`: what it starts may already look
+        try:
+            self.begin()
+        except Exception as error:
+            self._active = False
+            self._report("cannot join the swarm", error)
+            self._safely(self.wipe)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `pause`; after `fail` report an error instead."""
+        self._active = False
+        if self._failing is not None:
+            self._failing = None
+            return TransitionCallbackReturn.ERROR
+        self._safely(self.pause)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `close` and forget keys."""
+        self._safely(self.close)
+        self._safely(self.wipe)
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `pause` if active, then `close`, and forget keys."""
+        if self._active:
+            self._active = False
+            self._safely(self.pause)
+        self._safely(self.close)
+        self._safely(self.wipe)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget keys; the node is unconfigured afterwards."""
+        self._active = False
+        self._safely(self.wipe)
+        self._safely(self.close)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _refuse_when_active(self, _parameters: list[Parameter]) -> SetParametersResult:
+        if self._active:
+            return SetParametersResult(
+                successful=False, reason="parameters are read-only while the node is active"
+            )
+        return SetParametersResult(successful=True)
+
+    def _report(self, what: str, error: Exception) -> None:
+        # Only texts written for people are passed on: any other exception may carry data in its text.
+        expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
+        detail = str(error) if expected else f"{type(error).__name__} at {_where(error)}"
+        self._failure = f"{self.get_name()} {what}: {detail}"
+        self.get_logger().error(self._failure)
+
+    def _safely(self, hook: Any) -> None:
+        try:
+            hook()
+        except Exception as error:
+            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {_where(error)}")
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    if trace is None:
+        return "unknown place"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+
+
+def boot_time_s() -> float:
+    """Seconds of the boot-time clock: monotonic, counts suspend, ignores /clock. The `now` of all cores."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,143 @@
+"""Node parameters, declared once: a frozen dataclass whose fields carry description and range.
+
+    @dataclass(frozen=True, slots=True)
+    class FollowerParameters:
+        keystore: str = parameter("", "Directory of the keystore")
+        rate_hz: float = parameter(20.0, "Control rate, Hz", ge=1.0, le=50.0)
+
+``declare(node, FollowerParameters)`` declares them on a node and returns the checked object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
+from rclpy.node import Node
+
+P = TypeVar("P")
+
+_META = "chimera_parameter"
+_LARGEST = 2**62
+
+_TYPES: dict[Any, int] = {
+    bool: ParameterType.PARAMETER_BOOL,
+    int: ParameterType.PARAMETER_INTEGER,
+    float: ParameterType.PARAMETER_DOUBLE,
+    str: ParameterType.PARAMETER_STRING,
+    tuple[str, ...]: ParameterType.PARAMETER_STRING_ARRAY,
+    tuple[int, ...]: ParameterType.PARAMETER_INTEGER_ARRAY,
+    tuple[float, ...]: ParameterType.PARAMETER_DOUBLE_ARRAY,
+}
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that is not allowed; the text is one sentence for people."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Spec:
+    description: str
+    ge: float | None
+    le: float | None
+    choices: tuple[str, ...]
+
+
+def parameter(
+    default: Any,
+    description: str,
+    *,
+    ge: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that is a node parameter: default, description (with unit) and what is allowed."""
+    spec = _Spec(description, ge, le, choices)
+    return dataclasses.field(default=default, metadata={_META: spec})
+
+
+def declare(node: Node, parameters_type: type[P]) -> P:
+    """Declare every field of `parameters_type` on `node` and return the values it was started with.
+
+    Raises:
+        ParameterError: a value of the wrong type or outside its range; names the parameter and what is
+        allowed.
+    """
+    hints = typing.get_type_hints(parameters_type)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(parameters_type):  # type: ignore[arg-type]
+        spec: _Spec = field.metadata[_META]
+        kind = hints[field.name]
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        allowed = _allowed(kind, spec)
+        given = node._parameter_overrides.get(
+            field.name
+        )  # the only place rclpy keeps values from the command line
+        if (
+            given is not None
+            and kind is float
+            and isinstance(given.value, int)
+            and not isinstance(given.value, bool)
+        ):
+            # `-p rate_hz:=20` means 20.0.
+            node._parameter_overrides[field.name] = type(given)(field.name, value=float(given.value))
+        elif given is not None and isinstance(default, list) and given.value in ([], ()):
+            del node._parameter_overrides[field.name]  # YAML's empty list has no element type
+            default = []
+        try:
+            value = node.declare_parameter(field.name, default, _descriptor(field.name, kind, spec)).value
+        except Exception as error:  # rclpy raises a family of classes without common root
+            shown = default if given is None else given.value
+            raise ParameterError(f"parameter {field.name} is {shown!r}; allowed is {allowed}") from error
+        value = tuple(value) if isinstance(default, list) else value
+        if not _is_allowed(value, spec):
+            raise ParameterError(f"parameter {field.name} is {value!r}; allowed is {allowed}")
+        values[field.name] = value
+    try:
+        return parameters_type(**values)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+
+
+def _is_allowed(value: Any, spec: _Spec) -> bool:
+    for item in value if isinstance(value, tuple) else (value,):
+        if spec.choices and item not in spec.choices:
+            return False
+        # Written so that NaN is refused wherever there is a bound.
+        if (spec.ge is not None and not item >= spec.ge) or (spec.le is not None and not item <= spec.le):
+            return False
+    return True
+
+
+def _allowed(kind: Any, spec: _Spec) -> str:
+    name = getattr(kind, "__name__", str(kind)) if kind in (bool, int, float, str) else f"a list ({kind})"
+    text = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}.get(
+        name, name
+    )
+    if spec.choices:
+        return f"one of {', '.join(spec.choices)}"
+    if spec.ge is not None and spec.le is not None:
+        return f"{text} from {spec.ge} to {spec.le}"
+    if spec.ge is not None:
+        return f"{text} of at least {spec.ge}"
+    return f"{text} of at most {spec.le}" if spec.le is not None else text
+
+
+def _descriptor(name: str, kind: Any, spec: _Spec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(name=name, type=_TYPES[kind], description=spec.description)
+    if spec.choices:
+        descriptor.additional_constraints = f"one of {', '.join(spec.choices)}"
+    if spec.ge is not None or spec.le is not None:
+        if kind is int:
+            low = int(spec.ge) if spec.ge is not None else -_LARGEST
+            high = int(spec.le) if spec.le is not None else _LARGEST
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+        elif kind is float:
+            low_f = spec.ge if spec.ge is not None else -float(_LARGEST)
+            high_f = spec.le if spec.le is not None else float(_LARGEST)
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=low_f, to_value=high_f, step=0.0)
+            ]
+    return descriptor

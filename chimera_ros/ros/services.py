@@ -1,0 +1,257 @@
+"""Sealed request and response over two channels, `<service>/request` and `<service>/response`.
+
+A response is bound to the exact request envelope and to the requester, so that nobody can pass an answer
+off as the answer to another question; a caller accepts one response.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rclpy.serialization import deserialize_message, serialize_message
+
+from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.host import PendingRequest
+from chimera_ros.crypto.wire import Envelope
+from chimera_ros.msg import SecureEnvelope
+
+from . import names, qos
+from .cdr import CdrError, decode_envelope, encode_envelope
+from .endpoints import Outlet
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+MAX_PENDING: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a call: `response` and who gave it, or `failure`, one sentence."""
+
+    response: Any | None
+    sender: str = ""
+    failure: str | None = None
+    received_ns: int = 0  # own wall clock when the response arrived, ns since the Unix epoch
+
+
+ServiceCallback = Callable[[Any, str], Any]
+DoneCallback = Callable[[Reply], None]
+
+
+class SecureService:
+    """Answers a sealed service in the name of one member; made by `SecureSession.create_service`."""
+
+    def __init__(
+        self,
+        session: SecureSession,
+        service_type: type[Any],
+        service: str,
+        callback: ServiceCallback,
+        member: str,
+    ) -> None:
+        self._session = session
+        self._callback = callback
+        self._request_type = service_type.Request
+        self._response_type = service_type.Response
+        self._request_name = names.type_name(self._request_type)
+        self._response_name = names.type_name(self._response_type)
+        self.service = service
+        self.member = member
+        channel = names.response(service)
+        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
+        channel = names.request(service)
+        self._subscription = session.node.create_subscription(
+            SecureEnvelope,
+            names.topic(channel, session.namespace),
+            self._on_packet,
+            qos.for_subscription(channel),
+            raw=True,
+        )
+
+    def _on_packet(self, data: bytes) -> None:
+        session = self._session
+        try:
+            envelope = Envelope(*decode_envelope(data))
+        except CdrError:
+            session.counts["malformed_packet"] += 1
+            return
+        try:
+            opened = session.host.open(
+                names.request(self.service), self._request_name, envelope, session.swarm_ns()
+            )
+        except Rejected:
+            return
+        try:
+            request = deserialize_message(bytes(opened.payload), self._request_type)
+        except Exception:  # rmw implementations raise different classes
+            session.counts["malformed_payload"] += 1
+            return
+        answer = session.guarded(self.service, self._callback, request, opened.sender)
+        if answer is None:
+            return  # the callback failed: the caller's time-out tells
+        try:
+            sealed = session.host.seal_response(
+                self.service,
+                self._response_name,
+                serialize_message(answer),
+                session.swarm_ns(),
+                self.member,
+                envelope,
+            )
+        except (NotReady, Rejected):
+            session.counts["unanswered"] += 1
+            return
+        self._outlet.send(encode_envelope(*sealed))
+
+    def destroy(self) -> None:
+        """Stop answering."""
+        self._session.node.destroy_subscription(self._subscription)
+        self._outlet.destroy()
+
+
+@dataclass(slots=True)
+class _Call:
+    pending: PendingRequest
+    deadline: float
+    on_done: DoneCallback
+    response_type: type[Any]
+
+
+class ResponseChannel:
+    """The process's one subscription to a service's responses, for the clients of all hosted members."""
+
+    def __init__(self, session: SecureSession, service_type: type[Any], service: str) -> None:
+        self._session = session
+        self._response_type = service_type.Response
+        self._response_name = names.type_name(self._response_type)
+        self.service = service
+        self.clients = 0
+        self._calls: list[_Call] = []
+        channel = names.response(service)
+        self._subscription = session.node.create_subscription(
+            SecureEnvelope,
+            names.topic(channel, session.namespace),
+            self._on_packet,
+            qos.for_subscription(channel),
+            raw=True,
+        )
+
+    @property
+    def publishers(self) -> int:
+        """How many servers DDS has matched."""
+        return int(self._subscription.get_publisher_count())
+
+    def add(self, pending: PendingRequest, deadline: float, on_done: DoneCallback) -> bool:
+        """Wait for the response to a request; False if too many are waited for."""
+        if len(self._calls) >= MAX_PENDING:
+            return False
+        self._calls.append(_Call(pending, deadline, on_done, self._response_type))
+        return True
+
+    def _on_packet(self, data: bytes) -> None:
+        received_ns = time.time_ns()
+        if not self._calls:
+            return  # somebody else's
+        session = self._session
+        try:
+            envelope = Envelope(*decode_envelope(data))
+        except CdrError:
+            session.counts["malformed_packet"] += 1
+            return
+        try:
+            pending, opened = session.host.open_response(
+                self.service,
+                self._response_name,
+                envelope,
+                session.swarm_ns(),
+                [call.pending for call in self._calls],
+            )
+        except Rejected:
+            return
+        call = next(call for call in self._calls if call.pending is pending)
+        self._calls.remove(call)
+        try:
+            response = deserialize_message(bytes(opened.payload), self._response_type)
+        except Exception:  # rmw implementations raise different classes
+            session.counts["malformed_payload"] += 1
+            reply = Reply(None, opened.sender, f"{opened.sender} answered {self.service} with nonsense")
+        else:
+            reply = Reply(response, opened.sender, None, received_ns)
+        session.guarded(self.service, call.on_done, reply)
+
+    def next_deadline(self) -> float | None:
+        """When the next call times out, s of the session's clock."""
+        return min((call.deadline for call in self._calls), default=None)
+
+    def expire(self, now: float) -> None:
+        """Tell the callers whose time is over."""
+        over = [call for call in self._calls if call.deadline <= now]
+        if not over:
+            return
+        self._calls = [call for call in self._calls if call.deadline > now]
+        for call in over:
+            reply = Reply(None, failure=f"no answer from {self.service} in time")
+            self._session.guarded(self.service, call.on_done, reply)
+
+    def destroy(self) -> None:
+        """Stop listening; calls that wait are dropped."""
+        self._calls.clear()
+        self._session.node.destroy_subscription(self._subscription)
+
+
+class SecureClient:
+    """Calls a sealed service in the name of one member; made by `SecureSession.create_client`."""
+
+    def __init__(
+        self, session: SecureSession, service_type: type[Any], responses: ResponseChannel, member: str
+    ) -> None:
+        self._session = session
+        self._request_type = service_type.Request
+        self._request_name = names.type_name(service_type.Request)
+        self._responses = responses
+        self.service = responses.service
+        self.member = member
+        channel = names.request(self.service)
+        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
+
+    def service_is_ready(self) -> bool:
+        """Whether DDS has matched a server in both directions; says nothing about who it is."""
+        return self._outlet.publisher.get_subscription_count() > 0 and self._responses.publishers > 0
+
+    def call_async(self, request: Any, timeout_s: float, on_done: DoneCallback) -> bool:
+        """Send a request; `on_done(reply)` is called exactly once, with the response or why there is none.
+
+        Returns:
+            True if the request was sent. False if not (no epoch yet, too many open calls): `on_done` has been
+            called already, with the failure.
+
+        Raises:
+            TypeError: a request of another type.
+            Rejected: the policy does not let this member call the service.
+        """
+        if not isinstance(request, self._request_type):
+            raise TypeError(f"{self.service} takes {self._request_name}, not {type(request).__name__}")
+        session = self._session
+        try:
+            pending = session.host.seal_request(
+                self.service, self._request_name, serialize_message(request), session.swarm_ns(), self.member
+            )
+        except NotReady:
+            session.counts["not_ready"] += 1
+            on_done(Reply(None, failure=f"{self.member} has not joined the swarm yet"))
+            return False
+        if not self._responses.add(pending, session.now() + timeout_s, on_done):
+            on_done(Reply(None, failure=f"{MAX_PENDING} calls of {self.service} are still open"))
+            return False
+        self._outlet.send(encode_envelope(*pending.envelope))
+        session.rearm()
+        return True
+
+    def destroy(self) -> None:
+        """Stop calling."""
+        self._outlet.destroy()
+        self._session.forget_client(self, self._responses)

@@ -1,0 +1,579 @@
+"""SecureSession: what turns a rclpy node into a member (or several) of the swarm.
+
+    session = SecureSession(node, member="drone_07", keystore="keys")
+    pub = session.create_publisher(PoseStamped, "survey/pose")
+    sub = session.create_subscription(PoseStamped, "survey/pose", on_pose)   # on_pose(message, sender)
+    srv = session.create_service(Trigger, "survey/start", on_start)          # on_start(request, sender) ->
+    response
+
+The session only wires: control topics to and from the protocol core, one timer, effects. All callbacks run
+in the node's executor. What the core decides is specified in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
+from chimera_ros.crypto.host import HostConfig, SecureHost
+from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
+from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.wire import ControlKind
+
+from . import names
+from .clock_sync import ClockClient, ClockServer
+from .control import ControlTopics
+from .endpoints import RETRY_S, Channel, Outlet, SecurePublisher, SecureSubscription
+from .lifecycle import SetupError, boot_time_s
+from .services import ResponseChannel, SecureClient, SecureService
+from .stop import StopCall
+
+HOUSEKEEPING_S: Final = 1.0
+_SOONEST_S: Final = 0.0002
+_KEPT_ALARMS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """How a session behaves beyond what the swarm's policy says."""
+
+    host: HostConfig = HostConfig()
+    key_server: KeyServerConfig = KeyServerConfig()
+    synchronise_clock: bool = True  # measure the offset to the crypto node
+
+
+class SecureSession:
+    """Joins a swarm in the name of one or several members and makes sealed publishers, subscriptions, services.
+
+    A process makes one session for all members it hosts: each packet is then opened once and delivered once.
+    If the member has the role *crypto* the session also runs the key server.
+
+    Args:
+        node: any rclpy node; its executor runs everything.
+        member: the member's name in the keystore; or
+        members: several names.
+        keystore: directory made by `chimera keys create`.
+        namespace: swarm namespace; the node's own if None.
+        passphrase: of the members' key files, where they are encrypted.
+        autostart: join at once. False: nothing is sent before `start()`.
+
+    Raises:
+        KeystoreError: a key or certificate is missing, unsafe, expired or of another swarm; says how to
+        mend it. ValueError: no member, or a crypto member beside others.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        member: str | None = None,
+        *,
+        members: Sequence[str] = (),
+        keystore: str | Path,
+        namespace: str | None = None,
+        passphrase: bytes | None = None,
+        config: SessionConfig | None = None,
+        autostart: bool = True,
+    ) -> None:
+        chosen = tuple(dict.fromkeys((*(() if member is None else (member,)), *members)))
+        if not chosen:
+            raise ValueError("a session needs the name of at least one member")
+        config = config if config is not None else SessionConfig()
+        store = Keystore(keystore)
+        wall_ns = time.time_ns()
+        trust = store.load_trust(wall_ns=wall_ns)
+        identities = [store.load_identity(name, wall_ns=wall_ns, passphrase=passphrase) for name in chosen]
+        stores = {name: store.state_store(name) for name in chosen}
+
+        self.node = node
+        self.namespace = namespace if namespace is not None else node.get_namespace()
+        self.members = chosen
+        self.policy = trust.policy
+        self.counts: Counter[str] = Counter()
+        self.key_server: KeyServer | None = None
+        self._roles = {identity.name: identity.role for identity in identities}
+        if any(role is Role.CRYPTO for role in self._roles.values()):
+            if len(identities) > 1:
+                raise ValueError(
+                    f"{chosen[0]}: a crypto member is hosted alone, not with {len(chosen) - 1} others"
+                )
+            self.key_server = KeyServer(
+                identities[0], trust, stores[chosen[0]], config=config.key_server, host_config=config.host
+            )
+            self.host: SecureHost = self.key_server.host
+        else:
+            self.host = SecureHost(identities, trust, stores, config=config.host)
+        self._core: SecureHost | KeyServer = self.key_server if self.key_server is not None else self.host
+
+        self._lock = RLock()
+        self._started = False
+        self._closed = False
+        self._channels: dict[str, Channel] = {}
+        self._publishers: list[SecurePublisher] = []
+        self._services: dict[str, SecureService] = {}
+        self._responses: dict[str, ResponseChannel] = {}
+        self._clients: list[SecureClient] = []
+        self._retries: list[Outlet] = []
+        self._stops: list[StopCall] = []
+        self._installed: dict[str, int] = {}
+        self._ready_members: set[str] = set()
+        self._on_ready: list[Callable[[], None]] = []
+        self._on_switched: list[Callable[[str, int], None]] = []
+        self._on_alarm: list[Callable[[str, str], None]] = []
+        self._on_stop: list[Callable[[StopOrder], None]] = []
+        self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
+        self._control = ControlTopics(self, self._control_kinds(identities))
+        self._clock: ClockClient | None = None
+        self._synchronise = config.synchronise_clock and self.key_server is None
+        self._housekeeping_due = 0.0
+        self._armed_at = float("inf")
+        self._timer = node.create_timer(
+            HOUSEKEEPING_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._timer.cancel()
+        if autostart:
+            self.start()
+
+    @staticmethod
+    def _control_kinds(identities: Iterable[MemberIdentity]) -> set[ControlKind]:
+        """Which control topics this process has to hear."""
+        roles = {identity.role for identity in identities}
+        kinds = {
+            ControlKind.KEY_REQUEST,
+            ControlKind.ANNOUNCEMENT,
+            ControlKind.SWITCH,
+            ControlKind.BEAT,
+            ControlKind.CERTIFICATE,
+        }
+        if Role.CRYPTO in roles:
+            kinds |= {ControlKind.KEY_PACKAGE, ControlKind.READY}
+        if Role.DRONE in roles:
+            kinds.add(ControlKind.STOP)
+        if Role.OPERATOR in roles:
+            kinds.add(ControlKind.STOP_ACK)
+        return kinds
+
+    # Joining -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Join the swarm: open the control topics, offer certificates and keys. Does nothing when started."""
+        if self._started or self._closed:
+            return
+        self._started = True
+        self._control.open()
+        with self._lock:
+            self._perform(self._core.start(boot_time_s(), time.time_ns()))
+        if self.key_server is not None:
+            self._clock_server = ClockServer(self, self.members[0])
+        elif self._synchronise:
+            self._clock = ClockClient(self, self.members)
+        self.rearm()
+
+    def close(self) -> None:
+        """Leave: take every topic out of the node and let go of all keys."""
+        if self._closed:
+            return
+        self._closed = True
+        self.node.destroy_timer(self._timer)
+        self._control.close()
+        for thing in (
+            *self._channels.values(),
+            *tuple(self._publishers),
+            *tuple(self._clients),
+            *self._services.values(),
+        ):
+            thing.destroy()
+        for responses in self._responses.values():
+            responses.destroy()
+        self._channels.clear()
+        self._services.clear()
+        self._responses.clear()
+        self._clock = None
+        self.host.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every hosted member has an epoch to send under."""
+        return all(self.host.ready(name) for name in self.members)
+
+    def member_ready(self, member: str) -> bool:
+        """Whether this hosted member has an epoch to send under."""
+        return self.host.ready(member)
+
+    def epoch(self, member: str | None = None) -> int | None:
+        """Epoch that a hosted member (the first if None) sends under."""
+        return self.host.epoch(member if member is not None else self.members[0])
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, as soon as every hosted member can send (at once if so already)."""
+        if self.ready:
+            callback()
+        else:
+            self._on_ready.append(callback)
+
+    def on_switched(self, callback: Callable[[str, int], None]) -> None:
+        """Call `callback(member, epoch)` whenever a hosted member begins to send under another epoch."""
+        self._on_switched.append(callback)
+
+    def on_alarm(self, callback: Callable[[str, str], None]) -> None:
+        """Call `callback(severity, text)` for what a person should know; severity is info, warning or error."""
+        self._on_alarm.append(callback)
+
+    def on_stop(self, callback: Callable[[StopOrder], None]) -> None:
+        """Call `callback(order)` for a verified operator's stop; `order.targets` are the hosted drones meant."""
+        self._on_stop.append(callback)
+
+    # Time ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def now() -> float:
+        """Seconds of the boot-time clock, the `now` of the cores."""
+        return boot_time_s()
+
+    def swarm_ns(self) -> int:
+        """Swarm time: own wall clock plus the measured offset to the crypto node, ns since the Unix epoch."""
+        clock = self._clock
+        return time.time_ns() if clock is None else time.time_ns() + clock.offset_ns
+
+    @property
+    def clock_offset_s(self) -> float:
+        """Measured offset, crypto node minus own clock, s; 0 at the crypto node and before the first answer."""
+        return 0.0 if self._clock is None else self._clock.filter.offset_s
+
+    @property
+    def clock_error_s(self) -> float:
+        """Largest error that the offset can have, s; infinite before the first answer."""
+        if self.key_server is not None:
+            return 0.0
+        return float("inf") if self._clock is None else self._clock.filter.error_s
+
+    def clock_synchronised(self, limit_s: float = 0.02) -> bool:
+        """Whether the offset is known to within `limit_s`."""
+        if self.key_server is not None:
+            return True
+        return self._clock is not None and self._clock.filter.synchronised(limit_s, self.now())
+
+    # Sealed topics and services ------------------------------------------------------------------------
+
+    def create_publisher(
+        self, message_type: type[Any], channel: str, member: str | None = None, *, latched: bool = False
+    ) -> SecurePublisher:
+        """A publisher of sealed messages.
+
+        Args:
+            message_type: any generated ROS message class.
+            channel: logical name, relative to the swarm namespace, such as ``survey/pose``.
+            member: in whose name; may be left out when the session hosts one member.
+            latched: latecomers get the last message; it is resealed after each change of epoch.
+
+        Raises:
+            ValueError: not a channel name, or a member that is not hosted here.
+            PermissionError: the policy does not let the member's role publish on this channel.
+        """
+        names.check_channel(channel)
+        name = self._member(member)
+        self._check_permission(channel, name)
+        publisher = SecurePublisher(self, message_type, channel, name, latched)
+        self._publishers.append(publisher)
+        return publisher
+
+    def create_subscription(
+        self,
+        message_type: type[Any],
+        channel: str,
+        callback: Callable[..., None],
+        *,
+        latched: bool = False,
+        raw: bool = False,
+    ) -> SecureSubscription:
+        """Receive what members publish on a channel, opened and checked.
+
+        Args:
+            message_type: the generated ROS message class.
+            channel: logical name, as for `create_publisher`.
+            callback: ``callback(message, sender)``, or with `raw` ``callback(RawMessage)``.
+            latched: also get the last message from before; the publisher must be latched too.
+            raw: hand out the message's CDR bytes with everything known about them, for recorders.
+
+        Raises:
+            ValueError: not a channel name, or already subscribed here with another type.
+        """
+        names.check_channel(channel)
+        hub = self._channels.get(channel)
+        if hub is None:
+            hub = self._channels[channel] = Channel(self, channel, message_type, latched)
+        elif hub.message_type is not message_type:
+            raise ValueError(
+                f"channel {channel} is subscribed as {hub.type_name}, not {names.type_name(message_type)}"
+            )
+        elif latched and not hub.latched:
+            hub.subscribe(latched=True)
+        return SecureSubscription(hub, callback, raw, self._forget_channel)
+
+    def create_service(
+        self,
+        service_type: type[Any],
+        service: str,
+        callback: Callable[[Any, str], Any],
+        member: str | None = None,
+    ) -> SecureService:
+        """Answer a sealed service: ``callback(request, sender) -> response``. One server per service and process.
+
+        Raises:
+            ValueError: not a channel name, a member that is not hosted here, or the service is served
+            already. PermissionError: the policy does not let the member's role answer.
+        """
+        names.check_channel(service)
+        if service in self._services:
+            raise ValueError(f"service {service} is answered by this session already")
+        name = self._member(member)
+        self._check_permission(names.response(service), name)
+        server = SecureService(self, service_type, service, callback, name)
+        self._services[service] = server
+        return server
+
+    def create_client(self, service_type: type[Any], service: str, member: str | None = None) -> SecureClient:
+        """A caller of a sealed service.
+
+        Raises:
+            ValueError: not a channel name, or a member that is not hosted here.
+            PermissionError: the policy does not let the member's role call.
+        """
+        names.check_channel(service)
+        name = self._member(member)
+        self._check_permission(names.request(service), name)
+        responses = self._responses.get(service)
+        if responses is None:
+            responses = self._responses[service] = ResponseChannel(self, service_type, service)
+        responses.clients += 1
+        client = SecureClient(self, service_type, responses, name)
+        self._clients.append(client)
+        return client
+
+    def stop_drones(
+        self,
+        level: str,
+        targets: Sequence[str],
+        on_done: Callable[[frozenset[str]], None],
+        *,
+        timeout_s: float = 8.0,
+        operator: str | None = None,
+    ) -> None:
+        """Order drones to stop, repeated until all have acknowledged or `timeout_s` is over.
+
+        Args:
+            level: ``hold``, ``land`` or ``kill``.
+            targets: names of drones; the call waits for these. Empty addresses all and waits for the time
+            to end. on_done: called once with the names that acknowledged. operator: hosted member with the
+            role operator; the first one if None.
+        """
+        if operator is None:
+            operators = [name for name, role in self._roles.items() if role is Role.OPERATOR]
+            if not operators:
+                raise PermissionError("only a member with the role operator can order a stop")
+            operator = operators[0]
+        message = self.host.sign_stop(operator, level, list(targets), time.time_ns())
+        self._stops.append(StopCall(message, frozenset(targets), on_done, self.now(), timeout_s))
+        self.rearm()
+
+    def rotate(self, reason: str = "manual") -> None:
+        """Crypto node only: announce a new epoch now."""
+        if self.key_server is None:
+            raise PermissionError("only the crypto node can rotate; others ask it through crypto/rotate")
+        with self._lock:
+            self._perform(self.key_server.rotate(reason, boot_time_s(), time.time_ns()))
+        self.rearm()
+
+    def status(self) -> dict[str, Any]:
+        """What diagnostics and reports show; no secrets, JSON-ready."""
+        counters = self.host.counters.snapshot()
+        return {
+            "suite": self.policy.suite,
+            "members": list(self.members),
+            "ready": self.ready,
+            "epoch": {name: self.host.epoch(name) for name in self.members},
+            **counters,
+            "shell": dict(sorted(self.counts.items())),
+            "clock": self._clock.status() if self._clock is not None else None,
+            "key_server": self.key_server.status() if self.key_server is not None else None,
+            "alarms": [text for _, text in self.alarms],
+        }
+
+    def _member(self, member: str | None) -> str:
+        if member is None:
+            if len(self.members) > 1:
+                raise ValueError(f"this session hosts {', '.join(self.members)}: say which member is meant")
+            return self.members[0]
+        if member not in self._roles:
+            raise ValueError(f"{member} is not hosted by this session, which hosts {', '.join(self.members)}")
+        return member
+
+    def _check_permission(self, channel: str, member: str) -> None:
+        rule = self.policy.rule_for(channel)
+        if rule is None:
+            raise PermissionError(f"the swarm's policy has no rule for channel {channel}")
+        role = self._roles[member]
+        if role not in rule.publish:
+            allowed = ", ".join(sorted(item.value for item in rule.publish))
+            raise PermissionError(
+                f"the swarm's policy lets {allowed} publish on {channel}; {member} is a {role.value}"
+            )
+
+    # Wiring --------------------------------------------------------------------------------------------
+
+    def on_control(self, message: Any) -> None:
+        """A control message from the network, decoded."""
+        with self._lock:
+            self._perform(self._core.handle(message, boot_time_s(), time.time_ns()))
+        self.rearm()
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(message):
+                    self._control.send(message)
+                case Installed(member, epoch, _):
+                    self._installed[member] = epoch
+                case Switched(member, epoch, _):
+                    self._switched(member, epoch)
+                case Alarm(severity, text):
+                    self._alarm(severity, text)
+                case StopOrder():
+                    for callback in tuple(self._on_stop):
+                        self.guarded("operator/stop", callback, effect)
+                case StopAcked(drone, _, counter):
+                    for call in self._stops:
+                        call.acknowledged_by(drone, counter)
+
+    def _switched(self, member: str, epoch: int) -> None:
+        for publisher in tuple(self._publishers):
+            if publisher.latched and publisher.member == member:
+                publisher.reseal()
+        for callback in tuple(self._on_switched):
+            self.guarded("crypto/switch", callback, member, epoch)
+        self._ready_members.add(member)
+        if self._on_ready and self._ready_members.issuperset(self.members):
+            waiting, self._on_ready = self._on_ready, []
+            for ready in waiting:
+                self.guarded("crypto/switch", ready)
+
+    def _alarm(self, severity: str, text: str) -> None:
+        self.alarms.append((severity, text))
+        logger = self.node.get_logger()
+        if severity == "error":
+            logger.error(text)
+        elif severity == "warning":
+            logger.warning(text)
+        else:
+            logger.info(text)
+        for callback in tuple(self._on_alarm):
+            self.guarded("alarm", callback, severity, text)
+
+    def guarded(self, where: str, callback: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a user's callback. An exception is counted and logged by type, never by text: that may hold data."""
+        try:
+            return callback(*arguments)
+        except Exception as error:
+            self.counts["callback_errors"] += 1
+            trace = error.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+            text = f"{where}: {type(error).__name__} in a callback at {place}"
+            self.node.get_logger().error(text)
+            return None
+
+    # The one timer -------------------------------------------------------------------------------------
+
+    def rearm(self) -> None:
+        """Set the one-shot timer to the next thing that is due."""
+        if self._closed or not self._started:
+            return
+        due = self._housekeeping_due
+        core = self._core.next_timer()
+        if core is not None and core < due:
+            due = core
+        if self._clock is not None:
+            due = min(due, self._clock.next_timer())
+        for responses in self._responses.values():
+            deadline = responses.next_deadline()
+            if deadline is not None and deadline < due:
+                due = deadline
+        for call in self._stops:
+            due = min(due, call.next_timer())
+        now = boot_time_s()
+        if self._retries:
+            due = min(due, now + RETRY_S)
+        if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
+            return
+        self._armed_at = due
+        self._timer.cancel()
+        self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_SOONEST_S * 1e9))
+        self._timer.reset()
+
+    def _on_timer(self) -> None:
+        self._timer.cancel()
+        self._armed_at = float("inf")
+        now = boot_time_s()
+        core = self._core.next_timer()
+        if core is not None and core <= now:
+            with self._lock:
+                self._perform(self._core.tick(now, time.time_ns()))
+        if self._clock is not None:
+            self._clock.tick(now)
+        for responses in tuple(self._responses.values()):
+            responses.expire(now)
+        for call in tuple(self._stops):
+            message = call.due(now)
+            if message is not None:
+                self._control.send(message)
+        for call in tuple(self._stops):
+            if call.over(now):
+                self._stops.remove(call)
+                self.guarded("operator/stop", call.on_done, call.acknowledged)
+        if self._retries:
+            self._retries = [outlet for outlet in self._retries if not outlet.retry()]
+        if now >= self._housekeeping_due:
+            self._housekeeping_due = now + HOUSEKEEPING_S
+            for publisher in self._publishers:
+                if publisher.latched:
+                    publisher.look_for_latecomers()
+        self.rearm()
+
+    # What endpoints call -------------------------------------------------------------------------------
+
+    def retry_later(self, outlet: Outlet) -> None:
+        """An outlet has messages that a saturated writer did not take."""
+        if outlet not in self._retries:
+            self._retries.append(outlet)
+        self.rearm()
+
+    def forget_publisher(self, publisher: SecurePublisher) -> None:
+        """A publisher was destroyed."""
+        if publisher in self._publishers:
+            self._publishers.remove(publisher)
+
+    def forget_client(self, client: SecureClient, responses: ResponseChannel) -> None:
+        """A client was destroyed; with the last one of a service its responses are no longer listened to."""
+        if client in self._clients:
+            self._clients.remove(client)
+            responses.clients -= 1
+            if responses.clients == 0 and self._responses.pop(responses.service, None) is not None:
+                responses.destroy()
+
+    def _forget_channel(self, channel: Channel) -> None:
+        self._channels.pop(channel.channel, None)
+
+
+__all__ = ["SecureSession", "SessionConfig", "SetupError"]

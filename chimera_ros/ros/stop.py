@@ -1,0 +1,58 @@
+"""An operator's stop under way: repeated until every named drone has acknowledged, or the time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from chimera_ros.crypto.wire import ControlMessage
+
+REPEAT_S: Final = 0.25
+
+
+class StopCall:
+    """One stop order. Times in seconds of the session's clock."""
+
+    def __init__(
+        self,
+        message: ControlMessage,
+        targets: frozenset[str],
+        on_done: Callable[[frozenset[str]], None],
+        now: float,
+        timeout_s: float,
+    ) -> None:
+        self.on_done = on_done
+        self._message = message
+        self._targets = targets
+        self._acknowledged: set[str] = set()
+        self._next = now
+        self._deadline = now + timeout_s
+
+    @property
+    def acknowledged(self) -> frozenset[str]:
+        """Drones that have acknowledged."""
+        return frozenset(self._acknowledged)
+
+    def acknowledged_by(self, drone: str, _counter: int) -> None:
+        """A verified acknowledgement."""
+        self._acknowledged.add(drone)
+        if self._all_there():
+            self._next = float("-inf")  # `over` at the next tick
+
+    def _all_there(self) -> bool:
+        return bool(self._targets) and self._targets <= self._acknowledged
+
+    def next_timer(self) -> float:
+        """When `due` and `over` want to be asked."""
+        return min(self._next, self._deadline)
+
+    def due(self, now: float) -> ControlMessage | None:
+        """The message, if it is time to send it (again)."""
+        if now < self._next or self._all_there() or now >= self._deadline:
+            return None
+        self._next = now + REPEAT_S
+        return self._message
+
+    def over(self, now: float) -> bool:
+        """Whether everyone has acknowledged or the time is over."""
+        return self._all_there() or now >= self._deadline
