@@ -166,7 +166,7 @@ class OriginTracker:
             self.origin_changes += 1
         self._frame, self._from_pairs = frame, from_pairs
         if not from_pairs:
-            self._candidate = None
+            self._candidate, self._ask = None, False
         self._residuals_m.clear()
 
     def _learn(self, seen: Vec3, local: Vec3) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chimera_ros.autopilot.config import VehicleConfig, check_fleet
 from chimera_ros.autopilot.connect import (
     ConnectError,
@@ -17,8 +20,6 @@ from chimera_ros.autopilot.connect import (
     require_free_port,
 )
 from chimera_ros.autopilot.probe import PortProbe, autopilot_ids
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,10 @@ def test_only_arithmetic_is_evaluated(expression: str) -> None:
 @given(st.text(max_size=80), st.integers(0, 100))
 def test_any_text_is_a_number_or_a_sentence(text: str, i: int) -> None:
     try:
-        assert isinstance(evaluate(text, i), int)
-    except ConnectError as error:
-        assert str(error)
+        value = evaluate(text, i)
+    except ConnectError:
+        return
+    assert isinstance(value, int)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
 from chimera_ros.autopilot.frames import (
     Datum,
     LocalFrame,
@@ -20,9 +24,6 @@ from chimera_ros.autopilot.frames import (
     yaw_ned_from_enu,
     yaw_of,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 ZURICH = Datum(47.397742, 8.545594, 488.0)
 latitudes = st.floats(-85.0, 85.0)
@@ -65,7 +66,7 @@ def test_radii_of_curvature() -> None:
 
 
 def px4_project(origin: Datum, latitude_deg: float, longitude_deg: float) -> tuple[float, float]:
-    """North and east as PX4's lib/geo MapProjection::project computes them (azimuthal equidistant on a sphere)."""
+    """North and east as PX4's MapProjection::project has them (azimuthal equidistant on a sphere)."""
     lat, lon = math.radians(latitude_deg), math.radians(longitude_deg)
     lat0, lon0 = math.radians(origin.latitude_deg), math.radians(origin.longitude_deg)
     arg = math.sin(lat0) * math.sin(lat) + math.cos(lat0) * math.cos(lat) * math.cos(lon - lon0)
@@ -79,7 +80,7 @@ def px4_project(origin: Datum, latitude_deg: float, longitude_deg: float) -> tup
 @pytest.mark.parametrize("north", [-450.0, 30.0, 500.0])
 @pytest.mark.parametrize("latitude", [-35.36, 0.5, 47.4, 64.0])
 def test_px4_metres_become_map_metres(latitude: float, north: float, east: float) -> None:
-    """The autopilot's sphere is undone: 500 m away the frame is right to 5 cm, where naive addition is metres off."""
+    """The autopilot's sphere is undone: 500 m away the frame is right to 8 cm, not metres off."""
     plane = TangentPlane(Datum(latitude, 8.5, 100.0))
     origin = Datum(*plane.to_geodetic((150.0, -80.0, 3.0)))
     place = plane.to_geodetic((east, north, 25.0))

@@ -1,4 +1,4 @@
-"""Orders: one at a time, urgent ones overtake, every order has exactly one result; what each autopilot is told."""
+"""Orders: one at a time, urgent ones overtake, each has exactly one result; what autopilots are told."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import chimera_ros.autopilot
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mavsdk.plugins.action import ActionError, ActionResult
+
+import chimera_ros.autopilot
 from chimera_ros.autopilot.orders import MAX_WAITING, OrderDesk
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins
 from chimera_ros.autopilot.pool import CallPool
 from chimera_ros.flight.vehicle import Order, OrderKind
-from hypothesis import given
-from hypothesis import strategies as st
-from mavsdk.plugins.action import ActionError, ActionResult
 
 URGENT = (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL)
 

@@ -1,4 +1,4 @@
-"""Following an estimator's origin: told, wrong, changed in flight, reset, or found from pairs of positions."""
+"""Following an estimator's origin: told, wrong, changed in flight, reset, or found from pairs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+
 from chimera_ros.autopilot.frames import Datum, LocalFrame, Projection, TangentPlane, Vec3
 from chimera_ros.autopilot.origin import OriginTracker
 
@@ -18,7 +19,7 @@ def add(a: Vec3, b: Vec3) -> Vec3:
 
 @dataclass
 class Vehicle:
-    """A vehicle whose truth is known: 20 Hz local, 10 Hz global positions, noise of centimetres, jittered arrival."""
+    """A vehicle whose truth is known: 20 Hz local, 10 Hz global positions, noise, jittered arrival."""
 
     tracker: OriginTracker
     origin_enu_m: Vec3 = (30.0, -20.0, 2.0)
@@ -103,7 +104,7 @@ def test_origin_corrected_on_the_ground(vehicle: Vehicle) -> None:
 
 @pytest.mark.parametrize("velocity", [(0.0, 0.0, 0.0), (9.0, -4.0, 2.0)])
 def test_origin_moved_in_flight(vehicle: Vehicle, velocity: Vec3) -> None:
-    """Positions stay right at once, before the autopilot has told its new origin, and exactly right afterwards."""
+    """Positions stay right at once, before the new origin has been told, and exactly right afterwards."""
     vehicle.tracker.on_origin(vehicle.origin())
     vehicle.velocity = velocity
     vehicle.fly(2.0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog, SetpointWatchdog
 from chimera_ros.flight.vehicle import Setpoint
 
