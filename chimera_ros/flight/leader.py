@@ -69,6 +69,7 @@ class _Drone:
     telemetry: DroneTelemetry | None = None
     heard_s: float = -1e9
     lost: str = ""  # why it no longer takes part
+    flew: bool = False  # has been seen on its way up or in the air, and not yet down by order
     down_ordered: bool = False
     odd_since: float | None = None
 
@@ -309,6 +310,8 @@ class LeaderCore:
                 yield from self._sleep(phase.interval_s)
             names = [plan.drones[r] for r in wave if self._takes_part(plan.drones[r])]
             if names:
+                for name in names:
+                    self._drones[name].down_ordered = False
                 command = self._command(CommandKind.TAKEOFF, names, target=(nan, nan, phase.height_m))
                 sent.update(dict.fromkeys(names, command))
         until = self._now + self.config.takeoff_timeout_s
@@ -463,9 +466,10 @@ class LeaderCore:
         """Supervised landing of everyone who is in the air."""
         self._stopping = True
         self.phase = "landing all"
-        for drone in self._drones.values():
-            if drone.telemetry is not None and drone.telemetry.state is DroneState.ARMED and drone.telemetry.armed:
-                self._order_down([drone.name])
+        grounded = [n for n in self.drones if self._state(n) in _GROUND]
+        if self._command_id and grounded:  # an order to take off may still be under way to them
+            self._order_down(grounded)
+            yield from self._sleep(0.6)
         try:
             names = [n for n in self.drones if self._takes_part(n) and self._state(n) in _FLYING]
             if names:
@@ -526,7 +530,13 @@ class LeaderCore:
         """Marks drones that fell out of the mission, and notices an operator's stop."""
         for drone in self._drones.values():
             t = drone.telemetry
-            if t is None or drone.lost or not (t.in_air or t.state not in _GROUND or drone.odd_since):
+            if t is None or drone.lost:
+                continue
+            if t.state in _FLYING or t.in_air:
+                drone.flew = True
+            elif drone.down_ordered and t.state in _GROUND and not t.armed:
+                drone.flew = False
+            if not drone.flew:
                 continue
             silence = self._now - drone.heard_s
             if silence > self.config.silent_s:
