@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.key_server import KeyServerConfig
-from chimera_ros.crypto.roles import Role
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
-from chimera_ros.ros.session import SecureSession
+from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
 
 STATUS_S = 0.5
@@ -26,7 +25,9 @@ class CryptoParameters:
     keystore: str = parameter("", "folder of the swarm's keystore")
     member: str = parameter(swarm.CRYPTO_MEMBER, "name of this node's identity")
     rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
-    rank: int = parameter(0, "rank among crypto nodes: it issues the epochs with this remainder modulo 4", ge=0, le=3)
+    rank: int = parameter(
+        0, "rank among crypto nodes: it issues the epochs with this remainder modulo 4", ge=0, le=3
+    )
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -46,7 +47,8 @@ class CryptoNode(SwarmNode[CryptoParameters]):
             self,
             member=values.member,
             keystore=values.keystore,
-            server=KeyServerConfig(rank=values.rank, rotate_s=values.rotation_s),
+            config=SessionConfig(key_server=KeyServerConfig(rank=values.rank, rotate_s=values.rotation_s)),
+            autostart=False,
         )
         session.create_service(RotateEpoch, names.CRYPTO_ROTATE, self._on_rotate)
         session.create_service(EvictMember, names.CRYPTO_EVICT, self._on_evict)
@@ -70,27 +72,27 @@ class CryptoNode(SwarmNode[CryptoParameters]):
     def wipe(self) -> None:
         """Forget keys."""
         if self._session is not None:
-            self._session.wipe()
+            self._session.close()
 
     def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response:
-        assert self._session is not None
-        if self._session.role_of(sender) is not Role.OPERATOR:
-            return RotateEpoch.Response(accepted=False, reason="only an operator may order a rotation")
-        self._session.rotate("manual")
-        return RotateEpoch.Response(
-            accepted=True, epoch=self._session.server_status()["epoch"], reason=f"ordered by {sender}"
-        )
+        # Only operators come this far: the policy lets nobody else publish on the request channel.
+        session = self._session
+        assert session is not None and session.key_server is not None
+        session.rotate("manual")
+        epoch = session.key_server.status()["epoch"] or 0
+        return RotateEpoch.Response(accepted=True, epoch=epoch, reason=f"ordered by {sender}")
 
     def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response:
         return EvictMember.Response(
-            accepted=False, reason="this version cannot put a member out in flight; land it with `chimera command stop`"
+            accepted=False,
+            reason="this version cannot put a member out in flight; land it with `chimera command stop`",
         )
 
     def _report_status(self) -> None:
         session = self._session
-        if session is None:
+        if session is None or session.key_server is None:
             return
-        status = session.server_status()
+        status = session.key_server.status()
         durations = status["rekey_ms"]
         self._status.write(
             {

@@ -6,6 +6,8 @@ import queue
 import sys
 from dataclasses import dataclass
 
+from rclpy.serialization import deserialize_message
+
 from chimera_ros import swarm
 from chimera_ros.autopilot.bridge import Bridge
 from chimera_ros.autopilot.config import VehicleConfig
@@ -27,6 +29,7 @@ from chimera_ros.ros import convert, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.session import SecureSession
 
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
@@ -103,23 +106,28 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 raise SetupError(str(error)) from None
         self._shard = Shard(cores)
         datum = Datum(mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
-        self._session = session = SecureSession(self, members=self._names, keystore=values.keystore)
+        self._session = session = SecureSession(
+            self, members=self._names, keystore=values.keystore, autostart=False
+        )
         session.on_stop(self._on_stop)
         self._telemetry_publishers = {
             drone: session.create_publisher(DroneTelemetry, names.telemetry(drone), member=drone)
             for drone in self._names
         }
         self._ack_publishers = {
-            drone: session.create_publisher(CommandAck, names.ack(drone), member=drone) for drone in self._names
+            drone: session.create_publisher(CommandAck, names.ack(drone), member=drone)
+            for drone in self._names
         }
-        session.create_opened_subscription(SwarmCommand, names.LEADER_COMMAND, self._on_command)
-        session.create_opened_subscription(Trajectory, names.LEADER_TRAJECTORY, self._on_trajectory)
-        session.create_opened_subscription(LeaderHeartbeat, names.LEADER_HEARTBEAT, self._on_heartbeat)
+        session.create_subscription(SwarmCommand, names.LEADER_COMMAND, self._on_command, raw=True)
+        session.create_subscription(Trajectory, names.LEADER_TRAJECTORY, self._on_trajectory)
+        session.create_subscription(LeaderHeartbeat, names.LEADER_HEARTBEAT, self._on_heartbeat)
         for number in range(1, values.swarm_size + 1):
             drone = swarm.drone_name(number)
             if drone not in cores:
-                session.create_opened_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
-        self._bridge = Bridge(vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result)))
+                session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
+        self._bridge = Bridge(
+            vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
+        )
         self._watchdog = InterpreterWatchdog()
 
     def begin(self) -> None:
@@ -160,7 +168,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 if self._bridge.state(drone).in_air:
                     self._bridge.submit(drone, Order(0, OrderKind.HOLD))
         if self._session is not None:
-            self._session.wipe()
+            self._session.close()
 
     def stop_requested(self, count: int) -> bool:
         """Asked to end: what is in the air is told to land first; True while that is under way."""
@@ -207,7 +215,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         for drone in self._names:
             core = self._shard.cores[drone]
             blockers = []
-            if not session.ready(drone):
+            if not session.member_ready(drone):
                 blockers.append("waits for the keys of an epoch")
             if not session.clock_synchronised(CLOCK_LIMIT_S):
                 blockers.append("waits for the clock offset to the crypto node")
@@ -234,32 +242,33 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
     # What arrives --------------------------------------------------------------------------------------------
 
-    def _on_command(self, message: SwarmCommand, opened) -> None:  # type: ignore[no-untyped-def]
+    def _on_command(self, raw: RawMessage) -> None:
         assert self._session is not None
+        command = convert.command_from_msg(deserialize_message(raw.opened.payload, SwarmCommand))
         swarm_ns = self._session.swarm_ns()
-        effects = self._shard.on_command(convert.command_from_msg(message), opened.sender, boot_time_s(), swarm_ns)
-        # The setpoint first, acknowledgements (signed, a millisecond each) after it.
-        self._perform([e for e in effects if isinstance(e[1], GiveSetpoint)])
-        if any(isinstance(effect, GiveSetpoint) for _, effect in effects):
-            self._latency_ms.add(max(0, self._session.swarm_ns() - opened.sent_ns) * 1e-6)
-        self._perform([e for e in effects if not isinstance(e[1], GiveSetpoint)])
+        effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
+        # The setpoints first: an acknowledgement costs a signature, most of a millisecond.
+        setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
+        self._perform(setpoints)
+        if setpoints:
+            self._latency_ms.add(max(0, self._session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
+        self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
 
-    def _on_trajectory(self, message: Trajectory, opened) -> None:  # type: ignore[no-untyped-def]
+    def _on_trajectory(self, message: Trajectory, sender: str) -> None:
         assert self._session is not None
         if message.drone not in self._shard.cores:
             return
         trajectory = convert.trajectory_from_msg(message)
-        self._perform(
-            self._shard.on_trajectory(trajectory, opened.sender, boot_time_s(), self._session.swarm_ns())
-        )
+        self._perform(self._shard.on_trajectory(trajectory, sender, boot_time_s(), self._session.swarm_ns()))
 
-    def _on_heartbeat(self, message: LeaderHeartbeat, opened) -> None:  # type: ignore[no-untyped-def]
+    def _on_heartbeat(self, message: LeaderHeartbeat, sender: str) -> None:
         assert self._session is not None
         heartbeat = convert.heartbeat_from_msg(message)
-        self._perform(self._shard.on_heartbeat(heartbeat, opened.sender, boot_time_s(), self._session.swarm_ns()))
+        self._perform(self._shard.on_heartbeat(heartbeat, sender, boot_time_s(), self._session.swarm_ns()))
 
-    def _on_neighbour(self, message: DroneTelemetry, opened) -> None:  # type: ignore[no-untyped-def]
-        self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
+    def _on_neighbour(self, message: DroneTelemetry, sender: str) -> None:
+        if message.drone == sender:
+            self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
 
     def _on_stop(self, order: StopOrder) -> None:
         assert self._session is not None

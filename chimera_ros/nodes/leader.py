@@ -23,7 +23,9 @@ from chimera_ros.srv import SubmitSteps
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0
 STATUS_S = 0.5
-SENDS_PER_TICK = 16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
+SENDS_PER_TICK = (
+    16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         config = LeaderConfig(leader=values.member, ready_timeout_s=values.ready_timeout_s)
         self._core = LeaderCore(config, mission, drones)
-        self._session = session = SecureSession(self, member=values.member, keystore=values.keystore)
+        self._session = session = SecureSession(
+            self, member=values.member, keystore=values.keystore, autostart=False
+        )
         self._command_publisher = session.create_publisher(SwarmCommand, names.LEADER_COMMAND)
         self._trajectory_publisher = session.create_publisher(Trajectory, names.LEADER_TRAJECTORY)
         self._heartbeat_publisher = session.create_publisher(LeaderHeartbeat, names.LEADER_HEARTBEAT)
@@ -94,7 +98,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
     def wipe(self) -> None:
         """Forget keys."""
         if self._session is not None:
-            self._session.wipe()
+            self._session.close()
 
     def stop_requested(self, count: int) -> bool:
         """Asked to end: land everything first; True while that is under way.
@@ -123,7 +127,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 self.get_logger().info(effect.text)
             else:
                 self._outbox.append(effect)
-        if session.ready(self.parameters.member):
+        if session.ready:
             for _ in range(min(SENDS_PER_TICK, len(self._outbox))):
                 self._send(self._outbox.popleft())
         if self._core.finished and self.spinner.stopping:  # type: ignore[attr-defined]  # set by run_node
@@ -138,15 +142,19 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def _beat(self) -> None:
         session = self._session
-        if session is None or not session.ready(self.parameters.member):
+        if session is None or not session.ready:
             return
-        heartbeat = self._core.heartbeat(boot_time_s(), session.transcript_hash() or b"")
+        heartbeat = self._core.heartbeat(
+            boot_time_s(), session.host.transcript_hash(self.parameters.member) or b""
+        )
         self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         assert self._session is not None
         if message.drone == sender:
-            self._core.on_telemetry(convert.telemetry_from_msg(message), boot_time_s(), self._session.swarm_ns())
+            self._core.on_telemetry(
+                convert.telemetry_from_msg(message), boot_time_s(), self._session.swarm_ns()
+            )
 
     def _on_ack(self, message: CommandAck, sender: str) -> None:
         assert self._session is not None
@@ -157,7 +165,9 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         assert self._session is not None
         accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self._session.swarm_ns())
         word = "accepted" if accepted else "refused"
-        self._events.append(f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}")
+        self._events.append(
+            f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}"
+        )
         return SubmitSteps.Response(accepted=accepted, reason=reason[:500])
 
     def _report_status(self) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chimera_ros import swarm
-from chimera_ros.crypto.host import Opened
 from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
 from chimera_ros.records.mcap_log import FlightRecorder
@@ -17,9 +16,11 @@ from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.schema import schema_text
+from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.session import SecureSession
 
 STATUS_S = 0.5
+STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def setup(self) -> None:
         """Load keys, subscribe to everything."""
         values = self.parameters
-        self._session = session = SecureSession(self, member=values.member, keystore=values.keystore)
+        self._session = session = SecureSession(
+            self, member=values.member, keystore=values.keystore, autostart=False
+        )
         if values.record:
             self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
         watched: list[tuple[type, str]] = [
@@ -64,11 +67,11 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         assert self._session is not None
         type_name = names.type_name(message_type)
         schema = schema_text(type_name)
-
-        def take(message: object, opened: Opened, envelope_cdr: bytes) -> None:
-            self._take(message, opened, envelope_cdr, channel, type_name, schema)
-
-        self._session.create_recording_subscription(message_type, channel, take)
+        self._session.create_subscription(
+            message_type, channel, lambda raw: self._record(raw, schema), raw=True
+        )
+        if message_type is DroneTelemetry:
+            self._session.create_subscription(message_type, channel, self._on_telemetry)
 
     def begin(self) -> None:
         """Join the swarm."""
@@ -94,20 +97,20 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def wipe(self) -> None:
         """Forget keys."""
         if self._session is not None:
-            self._session.wipe()
+            self._session.close()
 
-    def _take(
-        self, message: object, opened: Opened, envelope_cdr: bytes, channel: str, type_name: str, schema: str
-    ) -> None:
+    def _record(self, raw: RawMessage, schema: str) -> None:
         assert self._session is not None
         if self._recorder is not None:
-            received_ns = self._session.swarm_ns()
+            opened, received_ns = raw.opened, self._session.swarm_ns()
             self._recorder.write(
-                channel, type_name, schema, opened.payload, opened.sent_ns, received_ns, opened.sender
+                raw.channel, raw.type_name, schema, opened.payload, opened.sent_ns, received_ns, opened.sender
             )
-            self._recorder.write_sealed(channel, envelope_cdr, received_ns)
-        if isinstance(message, DroneTelemetry) and message.drone == opened.sender:
-            self._newest[opened.sender] = (message, boot_time_s())
+            self._recorder.write_sealed(raw.channel, raw.envelope_cdr, received_ns)
+
+    def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
+        if message.drone == sender:
+            self._newest[sender] = (message, boot_time_s())
 
     def _report_status(self) -> None:
         if self._session is None:
@@ -116,11 +119,10 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         rows = []
         for drone, (message, heard_s) in sorted(self._newest.items()):
             position = message.position_enu_m
-            state = message.state
             rows.append(
                 {
                     "drone": drone,
-                    "state": DroneState(state).name.lower() if state in DroneState else "unknown",
+                    "state": STATE_NAMES.get(message.state, "unknown"),
                     "error_m": message.tracking_error_m,
                     "battery": message.battery_fraction,
                     "epoch": message.epoch,
