@@ -337,3 +337,13 @@ def read_messages(path: Path) -> Iterator[tuple[Schema | None, Channel, Message]
             yield from reader.iter_messages(log_time_order=False)
         except (McapError, EOFError, ValueError):
             return
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the file was closed properly and has its index at the end. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell() < 16:
+            return False
+        file.seek(-8, os.SEEK_END)
+        return file.read(8) == b"\x89MCAP0\r\n"

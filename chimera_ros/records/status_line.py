@@ -114,6 +114,11 @@ class StatusWriter:
             except OSError:
                 self._fd = None
 
+    @property
+    def attached(self) -> bool:
+        """Whether a parent reads the status lines, that is: whether somebody supervises this process."""
+        return self._fd is not None
+
     def write(self, status: Mapping[str, Any]) -> bool:
         """Sends one line; False if it was dropped because it is too long or the parent is not reading."""
         if self._fd is None:

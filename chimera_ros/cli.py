@@ -1,0 +1,107 @@
+"""The `chimera` command: finds the sub-command's module in `chimera_ros.commands`, imports only that one,
+runs it.
+
+A module declares its options in `register(parser)` and works in `run(arguments) -> int`; one that has a
+parser of its own offers `main(argv) -> int` instead. Exit status: 0 for success, 1 for failure, 2 for misuse,
+130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chimera_ros import __version__
+from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command: the module that runs it and what the overview says."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "swarm": Command("chimera_ros.commands.swarm", "fly a swarm: start it, watch it, land it, report"),
+    "sitl": Command("chimera_ros.commands.sitl", "simulate vehicles that speak MAVLink like PX4"),
+    "command": Command("chimera_ros.commands.command", "send a signed command to a running swarm"),
+    "keys": Command("chimera_ros.commands.keys", "create a keystore, enrol members, list and show them"),
+    "check": Command("chimera_ros.commands.check", "check a mission file and draw what it plans"),
+    "preflight": Command("chimera_ros.commands.preflight", "GO or NO-GO: machine, keys and mission"),
+    "log": Command("chimera_ros.commands.log", "show what a flight has recorded, draw its tracks"),
+    "bench": Command("chimera_ros.commands.bench", "measure latency, throughput, rekeying and whole swarms"),
+    "doctor": Command("chimera_ros.commands.doctor", "what is installed, what is missing, what to do"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `chimera` with these arguments (default: the process's own) and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else ""
+    try:
+        if name in COMMANDS:
+            return _run(name, arguments[1:])
+        return _overview(arguments)
+    except CommandFailed as error:
+        print(f"chimera {name}: {error}", file=sys.stderr)
+        return error.status
+    except SystemExit as error:  # argparse: help was printed, or misuse was explained
+        return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
+    except KeyboardInterrupt:
+        print(f"chimera {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(name: str, argv: list[str]) -> int:
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        raise CommandFailed(
+            f"{error.name} is not installed; run `chimera doctor` to see what is missing and how to get it"
+        ) from error
+    if hasattr(module, "main"):
+        return int(module.main(argv))
+    parser = argparse.ArgumentParser(prog=f"chimera {name}", description=_sentence(command.summary))
+    module.register(parser)
+    return int(module.run(parser.parse_args(argv)))
+
+
+def _overview(arguments: list[str]) -> int:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="chimera",
+        usage="chimera COMMAND [options]",
+        description="Fly a drone swarm whose every message is protected by post-quantum cryptography.",
+        epilog=f"commands:\n{lines}\n\n`chimera COMMAND --help` explains one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"chimera_ros {__version__}")
+    _, rest = parser.parse_known_args(arguments)
+    if not rest:
+        parser.print_help()
+        return 0 if arguments else MISUSE
+    known = ", ".join(COMMANDS)
+    print(f"chimera: there is no command {rest[0]!r}; the commands are: {known}", file=sys.stderr)
+    return MISUSE
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

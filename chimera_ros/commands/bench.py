@@ -1,0 +1,166 @@
+"""`chimera bench [NAME …]`: runs benchmarks, one after the other, and puts their results side by side.
+
+A benchmark is a script `bench/bench_<name>.py` (or `bench/<name>.py`) that takes `--quick` and `--json` and
+prints `{"benchmark", "machine", "results": [{"name", "value", "unit", "target": {"op", "value"} or null,
+"met"}]}`. It runs in a process of its own, so that it measures nothing of its neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+
+ORDER = ("secure", "command", "rekey", "swarm")
+TIMEOUT_S = 1800.0
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `chimera bench`."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="shorter runs, for a first impression")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the benchmarks; 1 if one of them could not be run (with --strict: or missed a target)."""
+    scripts = find_benchmarks()
+    if not scripts:
+        raise CommandFailed("the benchmarks are not installed; run `chimera bench` from the source checkout")
+    unknown = [name for name in arguments.names if name not in scripts]
+    if unknown:
+        raise CommandFailed(f"there is no benchmark {unknown[0]!r}; there are {', '.join(scripts)}", MISUSE)
+    names = arguments.names or list(scripts)
+    reports: list[dict[str, Any]] = []
+    failed = False
+    for name in names:
+        print(f"benchmark {name} …", file=sys.stderr, flush=True)
+        try:
+            report = run_one(name, scripts[name], quick=arguments.quick)
+        except CommandFailed as error:
+            failed = True
+            print(f"chimera bench: {error}", file=sys.stderr)
+            continue
+        reports.append(report)
+        if not arguments.json:
+            _print(report)
+    if arguments.json:
+        print(json.dumps(reports[0] if len(names) == 1 and reports else reports, indent=2))
+    missed = [row for report in reports for row in report["results"] if row["met"] is False]
+    if missed and not arguments.json:
+        print(f"{len(missed)} target(s) missed")
+    return 1 if failed or (arguments.strict and missed) else 0
+
+
+def find_benchmarks() -> dict[str, Path]:
+    """Name and script of every benchmark, the usual ones first."""
+    folders = [Path(__file__).resolve().parents[2] / "bench"]
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    folders += [Path(prefix) / "share" / "chimera_ros" / "bench" for prefix in prefixes if prefix]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.py")):
+            name = path.stem.removeprefix("bench_")
+            if name in ORDER or path.stem.startswith("bench_"):
+                found.setdefault(name, path)
+    return {name: found[name] for name in sorted(found, key=lambda name: (_rank(name), name))}
+
+
+def run_one(name: str, script: Path, *, quick: bool) -> dict[str, Any]:
+    """Runs one benchmark and returns its checked report. Raises CommandFailed."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, str(script), "--json", *(["--quick"] if quick else [])]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"benchmark {name} did not end within {TIMEOUT_S:.0f} s") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    report = parse_report(output)
+    if report is None:
+        raise CommandFailed(f"benchmark {name} ended with status {process.returncode} and gave no result")
+    return report
+
+
+def parse_report(output: bytes) -> dict[str, Any] | None:
+    """The report in a benchmark's output, or None if it holds none."""
+    start = output.find(b"{")
+    if start < 0:
+        return None
+    try:
+        report = json.loads(output[start:])
+        rows = [
+            {
+                "name": str(row["name"]),
+                "value": None if row["value"] is None else float(row["value"]),
+                "unit": str(row["unit"]),
+                "target": _target(row.get("target")),
+                "met": None if row.get("met") is None else bool(row["met"]),
+            }
+            for row in report["results"]
+        ]
+        return {"benchmark": str(report["benchmark"]), "machine": report["machine"], "results": rows}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _target(target: Any) -> dict[str, Any] | None:
+    return None if target is None else {"op": str(target["op"]), "value": float(target["value"])}
+
+
+def _rank(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=report["benchmark"], title_justify="left", box=None, pad_edge=False, header_style="dim"
+    )
+    table.add_column("what")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("target", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in report["results"]:
+        target, met = row["target"], row["met"]
+        verdict = (
+            Text("")
+            if met is None
+            else Text("met", style="green")
+            if met
+            else Text("missed", style="bold red")
+        )
+        wanted = f"{target['op']} {_figure(target['value'])}" if target else ""
+        table.add_row(
+            Text(row["name"]), Text(_figure(row["value"])), Text(row["unit"]), Text(wanted), verdict
+        )
+    Console().print(table)
+
+
+def _figure(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"

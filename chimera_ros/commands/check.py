@@ -1,0 +1,139 @@
+"""`chimera check FILE`: a mission file's verdict, and a picture of what it plans."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+
+if TYPE_CHECKING:
+    from chimera_ros.flight.mission import Mission
+    from chimera_ros.flight.planner import Plan
+
+MAX_DRONES = 250
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `chimera check`."""
+    parser.add_argument("mission", metavar="FILE", help="mission file, or the name of a shipped one")
+    add_drones(parser)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the planned tracks")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def add_drones(parser: argparse.ArgumentParser) -> None:
+    """Declares how many drones shall fly it."""
+    parser.add_argument(
+        "--drones", type=int, default=20, metavar="N", help="how many drones fly it (default 20)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Checks the mission; 0 for GO, 1 for NO-GO, 2 if the file is wrong."""
+    mission, plan = plan_file(arguments.mission, arguments.drones)
+    picture = None
+    if arguments.plot is not None and plan.phases:
+        picture = _plot(mission, plan, arguments.plot)
+    if arguments.json:
+        print(json.dumps(summary(mission, plan) | {"picture": picture}, indent=2))
+    else:
+        _print(mission, plan)
+        if picture:
+            print(f"picture     {picture}")
+    return 0 if plan.ok else 1
+
+
+def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
+    """Reads and plans a mission for so many drones. Raises CommandFailed."""
+    from chimera_ros.flight.mission_file import MissionError, load_mission
+    from chimera_ros.flight.planner import plan_mission
+    from chimera_ros.swarm import drone_name
+
+    if not 1 <= drones <= MAX_DRONES:
+        raise CommandFailed(f"--drones is {drones}; allowed are 1 to {MAX_DRONES}", MISUSE)
+    path = find_mission(text)
+    try:
+        mission = load_mission(path)
+        return mission, plan_mission(mission, [drone_name(i) for i in range(1, drones + 1)])
+    except MissionError as error:
+        raise CommandFailed(str(error), MISUSE) from error
+    except OSError as error:
+        raise CommandFailed(f"mission {path} cannot be read: {error.strerror or error}", MISUSE) from error
+
+
+def find_mission(text: str) -> Path:
+    """The file of that path, or the shipped mission of that name. Raises CommandFailed."""
+    path = Path(text)
+    if path.is_file():
+        return path
+    folders = [Path(__file__).resolve().parents[2] / "config" / "missions"]
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    folders += [
+        Path(prefix) / "share" / "chimera_ros" / "config" / "missions" for prefix in prefixes if prefix
+    ]
+    for folder in folders:
+        shipped = folder / f"{text}.yaml"
+        if "/" not in text and shipped.is_file():
+            return shipped
+    names = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
+    raise CommandFailed(
+        f"there is no mission file {text}; give a path or the name of a shipped mission"
+        + (f" ({', '.join(names)})" if names else ""),
+        MISUSE,
+    )
+
+
+def summary(mission: Mission, plan: Plan) -> dict[str, object]:
+    """The verdict as plain data."""
+    smallest = plan.min_separation_m
+    return {
+        "mission": mission.name,
+        "drones": len(plan.drones),
+        "go": plan.ok,
+        "reasons": list(plan.verdict.reasons),
+        "duration_s": round(plan.duration_s, 1),
+        "min_separation_m": round(smallest, 3) if math.isfinite(smallest) else None,
+        "asked_separation_m": mission.separation_m,
+        "battery_used": round(plan.battery_used, 4),
+        "phases": [
+            {"title": phase.title, "kind": phase.kind, "duration_s": round(phase.duration_s, 1)}
+            for phase in plan.phases
+        ],
+    }
+
+
+def _print(mission: Mission, plan: Plan) -> None:
+    print(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
+    for reason in plan.verdict.reasons:
+        print(f"  - {reason}")
+    if not plan.phases:
+        return
+    smallest = plan.min_separation_m
+    apart = f"{smallest:.2f} m" if math.isfinite(smallest) else "one drone only"
+    print(f"duration    {plan.duration_s:.0f} s")
+    print(f"separation  {apart} (asked for {mission.separation_m:g} m)")
+    print(f"battery     {100.0 * plan.battery_used:.0f} % at most")
+    for phase in plan.phases:
+        print(f"  {phase.duration_s:6.1f} s  {phase.title}")
+
+
+def _plot(mission: Mission, plan: Plan, path: Path) -> str:
+    from chimera_ros.records.tracks import Tracks, TracksFailed, draw_tracks
+
+    time_s, position_enu_m = plan.tracks()
+    try:
+        draw_tracks(
+            Tracks(time_s, position_enu_m),
+            path,
+            title=f"{mission.name} (plan)",
+            asked_separation_m=mission.separation_m,
+        )
+    except TracksFailed as error:
+        raise CommandFailed(str(error)) from error
+    return str(path)

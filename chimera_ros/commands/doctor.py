@@ -1,0 +1,61 @@
+"""`chimera doctor`: what is installed, what is missing, what to do."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from chimera_ros.commands import shm
+from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, Check, run_checks
+
+_STYLES = {OK: "green", MISSING: "bold red", ADVICE: "yellow", "optional": "dim"}
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `chimera doctor`."""
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="first remove shared memory that dead Fast DDS processes have left",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examines the machine; 0 if a swarm can fly here."""
+    removed = shm.remove(shm.dead_segments()) if arguments.clean else []
+    checks = run_checks()
+    fit = all(check.status != MISSING for check in checks)
+    if arguments.json:
+        findings = [dataclasses.asdict(check) for check in checks]
+        print(json.dumps({"ok": fit, "removed": removed, "checks": findings}, indent=2))
+        return 0 if fit else 1
+    if arguments.clean:
+        print(f"removed {len(removed)} Fast DDS files left by dead processes")
+    _print(checks, fit)
+    return 0 if fit else 1
+
+
+def _print(checks: list[Check], fit: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = max(len(check.name) for check in checks)
+    group = ""
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            console.print(Text(group, style="bold"))
+        line = Text.assemble(
+            "  ",
+            (f"{check.status:<8}", _STYLES.get(check.status, "")),
+            f"  {check.name:<{width}}  {check.detail}",
+        )
+        console.print(line, soft_wrap=True)
+        if check.advice:
+            console.print(Text(f"{'':<12}{check.advice}", style="yellow"), soft_wrap=True)
+    missing = sum(check.status == MISSING for check in checks)
+    verdict = "a swarm can fly here" if fit else f"no swarm can fly here yet: {missing} missing, see above"
+    console.print(Text(verdict, style="bold green" if fit else "bold red"))

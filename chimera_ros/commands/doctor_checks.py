@@ -1,0 +1,342 @@
+"""What `chimera doctor` looks at. Each check takes milliseconds, changes nothing and never raises."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import struct
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from chimera_ros.commands import shm
+from chimera_ros.swarm import FIRST_PORT, GCS_PORT
+
+OK, MISSING, ADVICE, OPTIONAL = "ok", "missing", "advice", "optional"
+SITL_PORTS = 20
+_STA_UNSYNC = 0x40
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `status`: ok, missing (no swarm can fly), advice (it can) or optional (not installed)."""
+
+    group: str
+    name: str
+    status: str
+    detail: str
+    advice: str = ""
+
+
+def run_checks() -> list[Check]:
+    """All findings, in the order in which to read them."""
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+        _machine,
+        _build_tools,
+        _ros,
+        _cryptography,
+        _libraries,
+        _network,
+        _shared_memory,
+        _clock,
+        _extras,
+    )
+    found: list[Check] = []
+    for group in groups:
+        try:
+            found += group()
+        except Exception as error:  # a check that breaks is a finding, not the end of the examination
+            name = group.__name__.strip("_").replace("_", " ")
+            found.append(Check(name, "check", ADVICE, f"could not be examined: {error}"))
+    return found
+
+
+def _machine() -> Iterator[Check]:
+    version = platform.python_version()
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    advice = "" if good else "install Python 3.11, 3.12 or 3.13 and make the virtual environment anew"
+    yield Check("machine", "Python", OK if good else MISSING, version, advice)
+    linux = sys.platform == "linux"
+    detail = f"{platform.system()} {platform.release()} {platform.machine()}"
+    advice = "" if linux else "use Linux: process supervision and ROS 2 from wheels need it"
+    yield Check("machine", "system", OK if linux else MISSING, detail, advice)
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    advice = "" if cores >= 2 else "20 drones want two cores; try --drones 5"
+    yield Check("machine", "cores", OK if cores >= 2 else ADVICE, str(cores), advice)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free_gib = int(fields["MemAvailable"].split()[0]) / 2**20
+        enough = free_gib >= 2.0
+        advice = "" if enough else "20 drones take up to 1.5 GiB; close something or fly fewer"
+        yield Check("machine", "memory", OK if enough else ADVICE, f"{free_gib:.1f} GiB available", advice)
+
+
+def _build_tools() -> Iterator[Check]:
+    compiled = _has_module("chimera_ros.msg")
+    absent = ADVICE if compiled else MISSING
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    yield Check(
+        "build",
+        "compiler",
+        OK if compiler else absent,
+        compiler or "none",
+        "" if compiler else "sudo apt install build-essential",
+    )
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    yield Check(
+        "build",
+        "Python headers",
+        OK if header.is_file() else absent,
+        str(header.parent) if header.is_file() else "none",
+        "" if header.is_file() else "sudo apt install python3-dev",
+    )
+    cmake = _tool("cmake")
+    yield Check("build", "cmake", OK if cmake else absent, cmake or "none", "" if cmake else "make install")
+
+
+def _ros() -> Iterator[Check]:
+    if not _has_module("rclpy"):
+        advice = "make install (from wheels), or source /opt/ros/<distribution>/setup.bash"
+        yield Check("ROS 2", "rclpy", MISSING, "none", advice)
+    else:
+        version = _version("ros-rclpy", "rclpy")
+        names = {"7": "jazzy", "9": "kilted"}
+        distribution = os.environ.get("ROS_DISTRO") or names.get(version.split(".")[0], "")
+        known = distribution in ("jazzy", "kilted")
+        yield Check(
+            "ROS 2",
+            "rclpy",
+            OK if known else ADVICE,
+            f"{version} {distribution}".strip(),
+            "" if known else "tested are Jazzy and Kilted",
+        )
+    wanted = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    library = next(
+        (path for root in _prefixes() if (path := root / "lib" / f"lib{wanted}.so").is_file()), None
+    )
+    advice = "" if library else f"install {wanted}, or unset RMW_IMPLEMENTATION to use rmw_fastrtps_cpp"
+    yield Check(
+        "ROS 2", "middleware", OK if library else MISSING, wanted if library else f"no {wanted}", advice
+    )
+    compiled = _has_module("chimera_ros.msg") and _has_module("chimera_ros.srv")
+    advice = "" if compiled else "make install (or colcon build, then source install/setup.bash)"
+    yield Check(
+        "ROS 2", "messages", OK if compiled else MISSING, "compiled" if compiled else "not compiled", advice
+    )
+
+
+def _cryptography() -> Iterator[Check]:
+    version = _version("cryptography")
+    if version == "none":
+        yield Check("cryptography", "cryptography", MISSING, "none", "make install")
+    else:
+        try:
+            from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
+
+            mldsa.MLDSA87PrivateKey.generate()
+            mlkem.MLKEM1024PrivateKey.generate()
+        except Exception as error:  # absent module, or an OpenSSL without these algorithms
+            detail = f"{version} without ML-KEM-1024 or ML-DSA-87 ({type(error).__name__})"
+            yield Check("cryptography", "cryptography", MISSING, detail, "pip install 'cryptography>=50'")
+        else:
+            yield Check("cryptography", "cryptography", OK, f"{version} with ML-KEM-1024 and ML-DSA-87")
+    library = liboqs_path()
+    yield Check(
+        "cryptography",
+        "liboqs",
+        OK if library else OPTIONAL,
+        library or "not found; OpenSSL is used",
+        "" if library else "signs about ten times faster; set OQS_INSTALL_PATH to where it is installed",
+    )
+
+
+def liboqs_path() -> str | None:
+    """Where the liboqs library is; the Python package is not asked, for its import would build one."""
+    roots = [os.environ.get("OQS_INSTALL_PATH", ""), str(Path.home() / "_oqs"), sys.prefix]
+    for root in roots:
+        for folder in ("lib", "lib64"):
+            path = Path(root) / folder / "liboqs.so"
+            if root and path.is_file():
+                return str(path)
+    return ctypes.util.find_library("oqs")
+
+
+def _libraries() -> Iterator[Check]:
+    needed = {
+        "mavsdk": "talks to the autopilots",
+        "pymavlink": "simulated vehicles",
+        "fastcrc": "simulated vehicles",
+        "numpy": "trajectories",
+        "scipy": "slot assignment",
+        "pyyaml": "missions",
+        "blake3": "hashes",
+        "mcap": "records",
+        "zstandard": "records",
+        "rich": "tables",
+        "matplotlib": "pictures",
+        "psutil": "CPU and memory in reports",
+    }
+    for package, purpose in needed.items():
+        version = _version(package)
+        there = version != "none"
+        advice = "" if there else f"make install ({purpose})"
+        yield Check("libraries", package, OK if there else MISSING, version, advice)
+
+
+def _network() -> Iterator[Check]:
+    busy = busy_ports([*range(FIRST_PORT, FIRST_PORT + SITL_PORTS), GCS_PORT])
+    shown = ", ".join(map(str, busy[:6])) + (" …" if len(busy) > 6 else "")
+    ports = f"UDP {FIRST_PORT}-{FIRST_PORT + SITL_PORTS - 1} and {GCS_PORT}"
+    advice = "end what uses them (ss -lunp shows it), or choose others with --first-port and --gcs-port"
+    yield Check(
+        "network",
+        "MAVLink ports",
+        ADVICE if busy else OK,
+        f"{shown} busy" if busy else f"{ports} free",
+        advice if busy else "",
+    )
+    problem = _multicast_problem()
+    yield Check(
+        "network",
+        "multicast on loopback",
+        ADVICE if problem else OK,
+        problem or "works",
+        "DDS discovery needs it: sudo ip link set lo multicast on" if problem else "",
+    )
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    yield Check("network", "ROS domain", OK, f"{domain}, range {reach or 'LOCALHOST in chimera swarm'}")
+
+
+def busy_ports(ports: list[int]) -> list[int]:
+    """Which of these UDP ports on loopback somebody uses."""
+    busy = []
+    for port in ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                busy.append(port)
+    return busy
+
+
+def _multicast_problem() -> str:
+    group = "239.255.0.1"  # that of DDS discovery
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            receiver.bind(("", 0))
+            membership = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+            receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            receiver.settimeout(0.5)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            sender.sendto(b"chimera doctor", (group, receiver.getsockname()[1]))
+            receiver.recv(64)
+    except TimeoutError:
+        return "nothing arrives"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _shared_memory() -> Iterator[Check]:
+    dead = shm.dead_segments()
+    yield Check(
+        "shared memory",
+        "left by dead processes",
+        ADVICE if dead else OK,
+        f"{len(dead)} Fast DDS files" if dead else "nothing",
+        "chimera doctor --clean removes them" if dead else "",
+    )
+    with contextlib.suppress(OSError):
+        free_mib = shutil.disk_usage(shm.SHM_DIR).free / 2**20
+        enough = free_mib >= 64.0
+        advice = (
+            "" if enough else "Fast DDS takes about 1 MiB per process; enlarge it (docker: --shm-size=256m)"
+        )
+        yield Check(
+            "shared memory", str(shm.SHM_DIR), OK if enough else ADVICE, f"{free_mib:.0f} MiB free", advice
+        )
+
+
+def _clock() -> Iterator[Check]:
+    synchronised = clock_synchronised()
+    if synchronised is None:
+        yield Check(
+            "clock", "synchronised", OPTIONAL, "the kernel does not say", "matters with several machines only"
+        )
+        return
+    advice = "" if synchronised else "matters with several machines only: install chrony there"
+    detail = "yes" if synchronised else "no time source"
+    yield Check("clock", "synchronised", OK if synchronised else OPTIONAL, detail, advice)
+
+
+def clock_synchronised() -> bool | None:
+    """Whether the kernel's clock follows a time source (adjtimex(2)); None if it cannot be asked."""
+    buffer = ctypes.create_string_buffer(256)  # struct timex, all zero: ask, change nothing
+    try:
+        result = ctypes.CDLL(None).adjtimex(buffer)
+    except (OSError, AttributeError):
+        return None
+    if result < 0 or ctypes.sizeof(ctypes.c_long) != 8:
+        return None
+    (status,) = struct.unpack_from("i", buffer, 40)
+    return not status & _STA_UNSYNC
+
+
+def _extras() -> Iterator[Check]:
+    extras = {
+        "qiskit": ("quantum", "path moderation with a VQE, QRNG and QKD"),
+        "qiskit-aer": ("quantum", "their simulator"),
+        "torch": ("neural", "training of the quantum neural network"),
+        "fastapi": ("gateway", "the REST and WebSocket door"),
+        "mcap-ros2-support": ("dev", "tests of the records"),
+    }
+    for package, (extra, purpose) in extras.items():
+        version = _version(package)
+        there = version != "none"
+        advice = "" if there else f"pip install -e '.[{extra}]' ({purpose})"
+        yield Check("extras", package, OK if there else OPTIONAL, version, advice)
+    for module, purpose in {"launch_ros": "ros2 launch", "px4_msgs": "the px4_msgs bridge"}.items():
+        there = _has_module(module)
+        advice = "" if there else f"comes with a ROS 2 machine ({purpose})"
+        yield Check("extras", module, OK if there else OPTIONAL, "found" if there else "none", advice)
+
+
+def _has_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _version(*packages: str) -> str:
+    """Version of the first of these packages that is installed, or "none"."""
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    module = {"pyyaml": "yaml"}.get(packages[-1], packages[-1].replace("-", "_"))
+    return "unknown version" if _has_module(module) else "none"
+
+
+def _tool(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def _prefixes() -> list[Path]:
+    listed = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return [Path(text) for text in (*listed, sys.prefix) if text]

@@ -1,0 +1,240 @@
+"""`chimera keys`: the identities of a swarm.
+
+The authority's passphrase is asked for on the terminal or read from a file; it never stands on the command
+line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.keystore import Keystore, MemberInfo
+from chimera_ros.crypto.roles import Role
+
+KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
+SOON_S = 30 * 86400.0
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `chimera keys`."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="create|enroll|list|show")
+    create = verbs.add_parser(
+        "create", help="make a keystore: authority, signed policy, empty revocation list"
+    )
+    create.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="same as --keystore")
+    create.add_argument(
+        "--swarm", default="chimera", metavar="NAME", help="name of the swarm (default chimera)"
+    )
+    create.add_argument(
+        "--policy", type=Path, metavar="FILE", help="policy to sign (default: the shipped one)"
+    )
+    create.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    create.add_argument(
+        "--no-passphrase",
+        action="store_true",
+        help="leave the authority's key unencrypted: for simulations, never for a swarm that flies",
+    )
+    enroll = verbs.add_parser("enroll", help="make a member's key and certificate")
+    enroll.add_argument("name", metavar="NAME", help="for example drone_07")
+    enroll.add_argument("role", metavar="ROLE", help=", ".join(role.value for role in Role))
+    enroll.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    listing = verbs.add_parser("list", help="all members")
+    show = verbs.add_parser("show", help="one member")
+    show.add_argument("name", metavar="NAME")
+    for verb in (create, enroll, listing, show):
+        verb.add_argument(
+            "--keystore", type=Path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
+        )
+        verb.add_argument("--json", action="store_true", help="machine-readable output")
+    for verb in (create, enroll):
+        verb.add_argument(
+            "--passphrase-file", type=Path, metavar="FILE", help="first line opens the authority's key"
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs one verb."""
+    keystore = Keystore(_path(arguments))
+    try:
+        if arguments.verb == "create":
+            return _create(keystore, arguments)
+        if arguments.verb == "enroll":
+            return _enroll(keystore, arguments)
+        if arguments.verb == "list":
+            return _list(keystore, as_json=arguments.json)
+        return _show(keystore.show(arguments.name), as_json=arguments.json)
+    except CryptoError as error:
+        raise CommandFailed(str(error)) from error
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or keystore.path}: {error.strerror or error}") from error
+
+
+def _path(arguments: argparse.Namespace) -> Path:
+    positional = getattr(arguments, "directory", None)
+    if positional and arguments.keystore and positional != arguments.keystore:
+        raise CommandFailed(
+            f"two keystores are named, {positional} and {arguments.keystore}; give one", MISUSE
+        )
+    chosen = positional or arguments.keystore or os.environ.get(KEYSTORE_VARIABLE) or "keystore"
+    return Path(chosen)
+
+
+def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
+    _check_days(arguments.days)
+    policy = arguments.policy.read_text(encoding="utf-8") if arguments.policy else None
+    if keystore.exists():  # before anybody types a passphrase
+        raise CommandFailed(
+            f"{keystore.path} already holds a keystore; choose another directory or delete it"
+        )
+    passphrase = None
+    if arguments.passphrase_file:
+        passphrase = _passphrase_from(arguments.passphrase_file)
+    elif not arguments.no_passphrase:
+        passphrase = _new_passphrase()
+    keystore.create(
+        arguments.swarm,
+        wall_ns=time.time_ns(),
+        passphrase=passphrase,
+        policy_text=policy,
+        days=arguments.days,
+    )
+    if arguments.json:
+        made = {"keystore": str(keystore.path), "swarm": arguments.swarm, "encrypted": passphrase is not None}
+        print(json.dumps(made))
+        return 0
+    print(f"keystore of swarm {arguments.swarm} made in {keystore.path}")
+    if passphrase is None:
+        print("the authority's key is not encrypted: use this keystore for simulations only")
+    print(f"next: chimera keys enroll NAME ROLE --keystore {keystore.path}")
+    return 0
+
+
+def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
+    _check_days(arguments.days)
+    passphrase = None
+    if arguments.passphrase_file:
+        passphrase = _passphrase_from(arguments.passphrase_file)
+    elif _is_encrypted(keystore.path / "authority.key"):
+        passphrase = _ask(f"passphrase of the authority in {keystore.path}: ").encode()
+    keystore.enroll(
+        arguments.name, arguments.role, wall_ns=time.time_ns(), passphrase=passphrase, days=arguments.days
+    )
+    return _show(keystore.show(arguments.name), as_json=arguments.json)
+
+
+def _list(keystore: Keystore, *, as_json: bool) -> int:
+    members = keystore.list()
+    if as_json:
+        print(json.dumps([_plain(member) for member in members], indent=2))
+        return 0
+    if not members:
+        print(f"no member is enrolled in {keystore.path}; add one with: chimera keys enroll NAME ROLE")
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("name", "role", "valid until", "state", "fingerprint"):
+        table.add_column(title, no_wrap=True)
+    for member in members:
+        plain = _plain(member)
+        state = plain["state"]
+        style = "green" if state == "ok" else "yellow" if state.startswith("expires") else "red"
+        until = plain["valid_until"][:10]
+        table.add_row(
+            member.name, member.role.value, until, f"[{style}]{state}[/]", plain["fingerprint"][:16]
+        )
+    Console().print(table)
+    return 0
+
+
+def _show(member: MemberInfo, *, as_json: bool) -> int:
+    plain = _plain(member)
+    if as_json:
+        print(json.dumps(plain, indent=2))
+        return 0
+    width = max(map(len, plain))
+    for key, value in plain.items():
+        print(f"{key.replace('_', ' '):<{width}}  {value}")
+    return 0
+
+
+def _plain(member: MemberInfo) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "role": member.role.value,
+        "swarm": member.swarm,
+        "state": _state(member),
+        "valid_from": _date(member.not_before_ns),
+        "valid_until": _date(member.not_after_ns),
+        "fingerprint": member.fingerprint.hex(),
+        "serial": f"{member.serial:x}",
+        "key": "none here" if not member.has_key else "encrypted" if member.key_encrypted else "unencrypted",
+        "certificate": str(member.certificate_path),
+    }
+
+
+def _state(member: MemberInfo) -> str:
+    now_ns = time.time_ns()
+    if member.revoked:
+        return "revoked"
+    if member.expired(now_ns):
+        return "expired"
+    left_s = (member.not_after_ns - now_ns) / 1e9
+    return "ok" if left_s > SOON_S else f"expires in {left_s / 86400.0:.0f} days"
+
+
+def _date(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _check_days(days: float) -> None:
+    if not 0.01 <= days <= 36500.0:
+        raise CommandFailed(f"--days is {days:g}; allowed are 0.01 to 36500", MISUSE)
+
+
+def _is_encrypted(path: Path) -> bool:
+    try:
+        return b"BEGIN ENCRYPTED PRIVATE KEY" in path.read_bytes()
+    except OSError:
+        return False  # the keystore says what is wrong with it
+
+
+def _passphrase_from(path: Path) -> bytes:
+    if path.exists() and path.stat().st_mode & 0o077:
+        raise CommandFailed(f"{path} can be read by others; run `chmod 600 {path}`")
+    lines = path.read_bytes().splitlines()
+    if not lines or not lines[0]:
+        raise CommandFailed(f"the first line of {path} is empty; it must hold the passphrase")
+    return lines[0]
+
+
+def _new_passphrase() -> bytes:
+    first = _ask("new passphrase for the authority's key: ")
+    if not first:
+        raise CommandFailed(
+            "an empty passphrase protects nothing; for simulations use --no-passphrase", MISUSE
+        )
+    if first != _ask("again: "):
+        raise CommandFailed("the two passphrases differ; nothing was made", MISUSE)
+    return first.encode()
+
+
+def _ask(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        raise CommandFailed(
+            "a passphrase is needed and this is no terminal; give --passphrase-file FILE"
+            " (or, to make a keystore for simulations, --no-passphrase)",
+            MISUSE,
+        )
+    return getpass.getpass(prompt)
