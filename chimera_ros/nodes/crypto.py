@@ -10,7 +10,7 @@ from chimera_ros.crypto.key_server import KeyServerConfig
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import SwarmNode
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
@@ -77,7 +77,8 @@ class CryptoNode(SwarmNode[CryptoParameters]):
     def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response:
         # Only operators come this far: the policy lets nobody else publish on the request channel.
         session = self._session
-        assert session is not None and session.key_server is not None
+        assert session is not None
+        assert session.key_server is not None
         session.rotate("manual")
         epoch = session.key_server.status()["epoch"] or 0
         return RotateEpoch.Response(accepted=True, epoch=epoch, reason=f"ordered by {sender}")

@@ -26,10 +26,10 @@ from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCo
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
+from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
-from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.session import SecureSession
 
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
@@ -78,8 +78,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             raise SetupError(f"mission {values.mission}: {error}") from None
         if mission.datum is None:
             raise SetupError(
-                f"mission {values.mission} has `datum: local`, which needs a pose from outside; this version flies by "
-                "GPS: give the datum as latitude, longitude and altitude"
+                f"mission {values.mission} has `datum: local`, which needs a pose from outside; "
+                "this version flies by GPS: give the datum as latitude, longitude and altitude"
             )
         envelope = FlightEnvelope(fence=mission.fence)
         self._names = [swarm.drone_name(number) for number in values.drones]
@@ -132,7 +132,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
     def begin(self) -> None:
         """Connect to the autopilots, join the swarm, start the control cycle."""
-        assert self._bridge is not None and self._session is not None
+        assert self._bridge is not None
+        assert self._session is not None
         try:
             self._bridge.start()
         except (ConnectError, OSError) as error:
@@ -180,7 +181,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._goodbye_until_s = boot_time_s() + GOODBYE_S
         return bool(self._goodbye_open)
 
-    # Control cycle -------------------------------------------------------------------------------------------
+    # Control cycle
 
     def _control(self) -> None:
         bridge, session = self._bridge, self._session
@@ -202,7 +203,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             airborne |= state.in_air
             self._perform(self._shard.step(drone, state, now, swarm_ns))
         bridge.tick(now)
-        # A hung interpreter must not hold a drone in the air: the process ends and the autopilot's failsafe lands.
+        # A hung interpreter must not hold a drone in the air: the process ends, the autopilot's failsafe lands.
         if airborne != self._watchdog.enabled:
             self._watchdog.enable() if airborne else self._watchdog.disable()
         self._watchdog.pet()
@@ -240,7 +241,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             elif isinstance(effect, Alarm):
                 self._alarms.append(f"{drone}: {effect.text}")
 
-    # What arrives --------------------------------------------------------------------------------------------
+    # What arrives
 
     def _on_command(self, raw: RawMessage) -> None:
         assert self._session is not None
@@ -276,7 +277,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._alarms.append(f"{order.operator} ordered {order.level} for {', '.join(order.targets)}")
         self._perform(self._shard.on_stop(order.level, order.operator, order.targets, now, swarm_ns))
 
-    # Status --------------------------------------------------------------------------------------------------
+    # Status
 
     def _report_status(self) -> None:
         if self._session is None:

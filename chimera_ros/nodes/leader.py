@@ -71,7 +71,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         for drone in drones:
             session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_telemetry)
             session.create_subscription(CommandAck, names.ack(drone), self._on_ack)
-        session.create_service(SubmitSteps, names.LEADER_SUBMIT, self._on_submit)
+        session.create_service(SubmitSteps, names.LEADER_STEPS, self._on_submit)
 
     def begin(self) -> None:
         """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
@@ -103,7 +103,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
     def stop_requested(self, count: int) -> bool:
         """Asked to end: land everything first; True while that is under way.
 
-        Where a parent supervises this process, the landing is the parent's to ask for (SIGUSR1) and the end is the end.
+        Where a parent supervises this process, the landing is the parent's to ask for (SIGUSR1).
         """
         if count > 1 or not self.active or self._core.finished or self._status.attached:
             return False

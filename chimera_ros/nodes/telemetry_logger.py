@@ -1,4 +1,4 @@
-"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, and knows every drone's state."""
+"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, knows every drone's state."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCo
 from chimera_ros.records.mcap_log import FlightRecorder
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
+from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.schema import schema_text
-from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.session import SecureSession
 
 STATUS_S = 0.5
@@ -47,9 +47,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def setup(self) -> None:
         """Load keys, subscribe to everything."""
         values = self.parameters
-        self._session = session = SecureSession(
-            self, member=values.member, keystore=values.keystore, autostart=False
-        )
+        self._session = SecureSession(self, member=values.member, keystore=values.keystore, autostart=False)
         if values.record:
             self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
         watched: list[tuple[type, str]] = [

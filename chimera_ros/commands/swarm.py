@@ -1,0 +1,245 @@
+"""`chimera swarm`: start a swarm, watch it fly, land it, say how it went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from chimera_ros.commands import processes as child
+from chimera_ros.commands.swarm_setup import Prepared, SetupFailed, add_arguments, prepare
+from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
+from chimera_ros.records.status import StatusAggregator, SwarmView
+from chimera_ros.records.table import LiveTable
+from chimera_ros.swarm import drone_name
+
+if TYPE_CHECKING:
+    from chimera_ros.commands.usage import Usage
+
+LAND_S = 60.0  # how long the first Ctrl-C lets the swarm land under supervision
+STOP_S = 8.0  # how long processes may take to end
+LEADER_SILENT_S = 15.0
+START_S = (
+    30.0  # the leader's own patience for drones is longer; this is for processes that say nothing at all
+)
+RESTARTS = 5
+RESTART_S = {"crypto": 0.2, "telemetry_logger": 1.0}
+SHARD_RESTART_S = 1.0
+AIRBORNE_M = 0.3
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `chimera swarm`."""
+    add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
+    try:
+        prepared = prepare(arguments)
+    except SetupFailed as error:
+        print(f"chimera swarm: {error}", file=sys.stderr)
+        return error.status
+    return Flight(prepared).run()
+
+
+def restart_policy(event: child.Exited) -> float | None:
+    """Seconds until a process that ended by itself is started again; None: a flight cannot go on without it."""
+    if event.process in ("leader", "sitl") or event.starts > RESTARTS:
+        return None
+    return RESTART_S.get(event.process, SHARD_RESTART_S)
+
+
+@dataclass
+class Flight:
+    """One run of a swarm: processes, table, landing, report."""
+
+    prepared: Prepared
+    interrupts: int = 0
+    landing_since_s: float | None = None
+    failure: str | None = None
+    first_takeoff_s: float | None = None
+    usage: Usage | None = None
+    _pads: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def run(self) -> int:
+        """Start everything, wait for the end, stop everything, write the report."""
+        prepared = self.prepared
+        began = time.monotonic()
+        names = [drone_name(i) for i in range(1, prepared.spec.drones + 1)]
+        aggregator = StatusAggregator(names, began)
+        self._pads = list(prepared.pads)
+        title = f"chimera swarm · {prepared.spec.drones} drones · {prepared.mission_name}"
+        with (
+            child.Supervisor(prepared.log_dir, on_exit=restart_policy) as supervisor,
+            _Signals(self, supervisor),
+            LiveTable(title) as table,
+        ):
+            try:
+                for spec in prepared.processes:
+                    aggregator.expect(spec.name)
+                    supervisor.start(spec)
+            except child.StartFailed as error:
+                self.failure = str(error)
+            while self.failure is None or self.landing_since_s is not None:
+                now = time.monotonic()
+                for event in supervisor.poll(0.2):
+                    self._take(event, aggregator, supervisor, began)
+                view = aggregator.view(now)
+                table.update(view, now)
+                if self._over(view, aggregator, supervisor, now, began):
+                    break
+            self.usage = supervisor.usage()
+            table.update(aggregator.view(time.monotonic()), time.monotonic(), force=True)
+            if self.failure:
+                table.say(self.failure)
+            supervisor.stop(deadline_s=STOP_S)
+        return self._finish(aggregator, time.monotonic() - began)
+
+    def _take(
+        self, event: child.Event, aggregator: StatusAggregator, supervisor: child.Supervisor, began: float
+    ) -> None:
+        now = time.monotonic()
+        if isinstance(event, child.StatusReceived):
+            aggregator.feed(event.status, now, pid=event.pid)
+            if event.process == "leader":
+                for drone in event.status.get("lost", []):
+                    aggregator.drone_lost(str(drone))
+            if event.process == "sitl":
+                self._watch_takeoff(event.status, supervisor, now - began)
+        elif isinstance(event, child.Exited):
+            aggregator.process_exited(event.process, event.reason, now, expected=event.expected)
+            if not event.expected and event.restart_in_s is None:
+                last = f": {event.last_lines[-1]}" if event.last_lines else ""
+                self._fail(f"process {event.process} {event.reason}{last} (its log is {event.log_path})")
+        elif event.problem:
+            self._fail(f"process {event.process} could not be started again: {event.problem}")
+        else:
+            aggregator.process_restarted(event.process, now)
+
+    def _watch_takeoff(
+        self, status: Mapping[str, object], supervisor: child.Supervisor, elapsed_s: float
+    ) -> None:
+        if self.first_takeoff_s is not None:
+            return
+        vehicles = status.get("vehicles")
+        if not isinstance(vehicles, list):
+            return
+        for vehicle, pad in zip(vehicles, self._pads, strict=False):
+            if vehicle["enu"][2] - pad[2] > AIRBORNE_M:
+                self.first_takeoff_s = elapsed_s
+                supervisor.restart_measuring()  # CPU and memory of the flight, not of the start
+                return
+
+    def _over(
+        self,
+        view: SwarmView,
+        aggregator: StatusAggregator,
+        supervisor: child.Supervisor,
+        now: float,
+        began: float,
+    ) -> bool:
+        if self.interrupts >= 2:
+            self._fail("ended by the second interrupt before the swarm had landed")
+            return True
+        if view.finished:
+            return True
+        if "leader" not in supervisor.running():
+            self._fail("the leader has ended; the drones return and land by themselves")
+            return True
+        limit_s = self.prepared.duration_s
+        if self.landing_since_s is None and (
+            self.interrupts or (limit_s is not None and now - began > limit_s)
+        ):
+            why = "interrupted" if self.interrupts else f"--duration {limit_s:g} s is over"
+            aggregator.event(f"{why}: landing all drones (again Ctrl-C ends at once)", now)
+            self.failure = f"{why} before the mission was complete; all drones were ordered to land"
+            self.landing_since_s = now
+            supervisor.kill("leader", signal.SIGUSR1)
+        if self.landing_since_s is not None and now - self.landing_since_s > LAND_S:
+            self._fail(f"the swarm had not landed {LAND_S:g} s after it was ordered to")
+            return True
+        return False
+
+    def _fail(self, sentence: str) -> None:
+        if self.failure is None:
+            self.failure = sentence
+
+    def _finish(self, aggregator: StatusAggregator, duration_s: float) -> int:
+        prepared, spec = self.prepared, self.prepared.spec
+        totals = aggregator.totals()
+        pictures = _draw(prepared)
+        usage = self.usage
+        report = build_report(
+            totals,
+            drones=spec.drones,
+            mission=prepared.mission_name,
+            duration_s=duration_s,
+            asked_separation_m=prepared.separation_m,
+            time_to_first_takeoff_s=self.first_takeoff_s,
+            failure=self.failure or totals.failure,
+            seed=spec.seed,
+            cpu_percent=usage.cpu_percent if usage else None,
+            rss_mb=usage.rss_mb if usage else None,
+            pss_mb=usage.pss_mb if usage else None,
+            records=str(spec.record) if spec.record else None,
+            pictures=pictures,
+        )
+        status = 0 if report.ok else 1
+        for path in dict.fromkeys((prepared.run_dir / "report.json", prepared.report)):
+            if path is None:
+                continue
+            try:
+                write_report(report, path)
+            except ReportFailed as error:
+                print(f"chimera swarm: {error}", file=sys.stderr)
+                status = 1
+        if prepared.json:
+            print(json.dumps(json.loads(report.to_json())))
+        else:
+            from rich.console import Console
+
+            Console().print(render_report(report))
+        return status
+
+
+def _draw(prepared: Prepared) -> tuple[str, ...]:
+    """The picture of the flown tracks; a flight that left none gets none."""
+    tracks = prepared.spec.tracks
+    if tracks is None or not tracks.exists() or tracks.stat().st_size == 0:
+        return ()
+    from chimera_ros.records.tracks import TracksFailed, draw_tracks
+
+    picture = prepared.run_dir / "tracks.png"
+    try:
+        draw_tracks(tracks, picture, title=prepared.mission_name, asked_separation_m=prepared.separation_m)
+    except TracksFailed as error:
+        print(f"chimera swarm: {error}", file=sys.stderr)
+        return ()
+    return (str(picture),)
+
+
+class _Signals:
+    """Counts Ctrl-C and SIGTERM while a flight runs; the flight's loop decides what they mean."""
+
+    def __init__(self, flight: Flight, supervisor: child.Supervisor) -> None:
+        self._flight, self._supervisor = flight, supervisor
+        self._old: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._old[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._flight.interrupts += 1
+        self._supervisor.wake()

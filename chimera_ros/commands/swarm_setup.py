@@ -1,0 +1,294 @@
+"""What `chimera swarm` settles before anything starts: options, mission, plan, keystore, folders, ports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chimera_ros.commands.processes import ProcessSpec
+from chimera_ros.swarm import FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
+
+DEFAULT_MISSION = "antipodal_swap"
+SWARM_NAME = "chimera"
+
+
+class SetupFailed(Exception):
+    """One sentence for people; `status` is the exit status: 2 for misuse, 1 for failure."""
+
+    def __init__(self, sentence: str, status: int = 2) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A swarm that can be started: everything was checked, folders and keys exist."""
+
+    spec: SwarmSpec
+    processes: tuple[ProcessSpec, ...]
+    pads: tuple[tuple[float, float, float], ...]
+    mission_name: str
+    separation_m: float
+    planned_s: float
+    run_dir: Path
+    report: Path | None
+    duration_s: float | None
+    json: bool
+
+    @property
+    def log_dir(self) -> Path:
+        """Where each process's output goes."""
+        return self.run_dir / "log"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `chimera swarm`."""
+    add = parser.add_argument
+    add("--drones", type=int, default=20, metavar="N", help="how many drones (default 20)")
+    add(
+        "--mission",
+        default=DEFAULT_MISSION,
+        metavar="FILE",
+        help="mission file, or the name of a shipped one",
+    )
+    add(
+        "--autopilot",
+        choices=("embedded", "px4", "ardupilot"),
+        default="embedded",
+        help="default: embedded SITL",
+    )
+    add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
+    add("--report", type=Path, metavar="FILE", help="write the report as JSON here too")
+    add("--record", type=Path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
+    add("--no-record", action="store_true", help="keep no MCAP files")
+    add("--duration", type=float, metavar="S", help="land the swarm after this long, mission complete or not")
+    add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
+    add("--shards", type=int, metavar="K", help="follower processes (default one per five drones)")
+    add(
+        "--wind",
+        type=float,
+        default=0.0,
+        metavar="M_PER_S",
+        help="mean wind of the embedded SITL (default 0)",
+    )
+    add(
+        "--rotation", type=float, default=60.0, metavar="S", help="seconds between key rotations (default 60)"
+    )
+    add(
+        "--keystore",
+        type=Path,
+        metavar="DIR",
+        help="identities (default: a keystore for simulations, made once)",
+    )
+    add(
+        "--first-port",
+        type=int,
+        default=FIRST_PORT,
+        metavar="PORT",
+        help="first MAVLink port of the embedded SITL",
+    )
+    add(
+        "--gcs-port",
+        type=int,
+        default=GCS_PORT,
+        metavar="PORT",
+        help="ground-station port of the SITL, 0 for none",
+    )
+    add("--arm", action="store_true", help="motors of anything but the embedded SITL may start")
+    add("--allow-kill", action="store_true", help="an operator's stop may cut motors in flight")
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME:DRONE",
+        help="fault in the embedded SITL, for tests",
+    )
+    add("--json", action="store_true", help="print the report as JSON instead of the summary")
+
+
+def prepare(arguments: argparse.Namespace) -> Prepared:
+    """Check everything and make folders and keys.
+
+    Raises:
+        SetupFailed: one sentence saying what is wrong, where, and what is allowed.
+    """
+    from chimera_ros.flight.mission import MissionError
+    from chimera_ros.flight.mission_file import load_mission
+    from chimera_ros.flight.planner import plan_mission
+
+    if arguments.duration is not None and not arguments.duration > 0:
+        raise SetupFailed(f"--duration is {arguments.duration}; allowed are seconds above 0")
+    mission_path = find_mission(arguments.mission)
+    run_dir = arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission_path.stem}"
+    run_dir = run_dir.absolute()
+    embedded = arguments.autopilot == "embedded" and arguments.connect is None
+    try:
+        spec = SwarmSpec(
+            drones=arguments.drones,
+            mission=mission_path.absolute(),
+            keystore=(arguments.keystore or simulation_keystore()).absolute(),
+            autopilot=arguments.autopilot,
+            connect=arguments.connect,
+            shards=arguments.shards,
+            seed=arguments.seed,
+            wind_m_s=arguments.wind,
+            first_port=arguments.first_port,
+            gcs_port=arguments.gcs_port,
+            record=None if arguments.no_record else run_dir,
+            tracks=run_dir / "tracks.jsonl" if embedded else None,
+            allow_arm=arguments.arm,
+            allow_kill=arguments.allow_kill,
+            rotation_s=arguments.rotation,
+            faults=tuple(arguments.fault),
+        )
+        mission = load_mission(mission_path)
+    except (ValueError, MissionError) as error:
+        raise SetupFailed(str(error)) from None
+    except OSError as error:
+        raise SetupFailed(f"mission {mission_path}: {error.strerror}") from None
+    if mission.datum is None and embedded:
+        raise SetupFailed(
+            f"mission {mission_path}: the embedded SITL needs a datum with latitude and longitude"
+        )
+    pads = tuple(mission.pad_positions(spec.drones))
+    plan = plan_mission(mission, [drone_name(i) for i in range(1, spec.drones + 1)], pads)
+    if not plan.ok:
+        raise SetupFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}", status=1)
+    if embedded:
+        check_ports(spec)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "log").mkdir(exist_ok=True)
+        spawn = run_dir / "spawn.json"
+        spawn.write_text(json.dumps([list(pad) for pad in pads]))
+    except OSError as error:
+        raise SetupFailed(f"folder {run_dir}: {error.strerror}; choose another with --record", 1) from None
+    ensure_keystore(spec, simulated=arguments.keystore is None)
+
+    specs = list(processes(spec))
+    if embedded:
+        assert mission.datum is not None
+        datum = (mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
+        specs.insert(0, sitl_process(spec, datum, spawn))
+    return Prepared(
+        spec=spec,
+        processes=tuple(ProcessSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),
+        pads=pads,
+        mission_name=mission.name,
+        separation_m=mission.separation_m,
+        planned_s=plan.duration_s,
+        run_dir=run_dir,
+        report=arguments.report,
+        duration_s=arguments.duration,
+        json=arguments.json,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Environment of the swarm's processes: this host only, unless the user has chosen otherwise."""
+    return {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        # One thread each: numpy's pools cost more than they give on matrices this small.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def mission_folder() -> Path:
+    """Where the shipped missions are: beside the source, or in the installed share folder."""
+    beside = Path(__file__).resolve().parents[2] / "config" / "missions"
+    if beside.is_dir():
+        return beside
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p] + [sys.prefix]
+    for prefix in prefixes:
+        folder = Path(prefix) / "share" / "chimera_ros" / "config" / "missions"
+        if folder.is_dir():
+            return folder
+    return beside
+
+
+def find_mission(text: str) -> Path:
+    """A mission file by path, or a shipped one by name.
+
+    Raises:
+        SetupFailed: there is no such file.
+    """
+    path = Path(text)
+    if path.is_file():
+        return path
+    shipped = mission_folder() / f"{text}.yaml"
+    if "/" not in text and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in mission_folder().glob("*.yaml")))
+    raise SetupFailed(f"there is no mission file {text}; give a path or one of the shipped missions: {names}")
+
+
+def simulation_keystore() -> Path:
+    """The keystore that simulations share; made on first use."""
+    base = os.environ.get("CHIMERA_HOME") or os.path.join(os.path.expanduser("~"), ".chimera")
+    return Path(base) / "simulation_keystore"
+
+
+def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
+    """Make the simulation's keystore or complete it; check that another one holds every member.
+
+    Raises:
+        SetupFailed: a key is missing, expired, world-readable or of another swarm; says how to mend it.
+    """
+    from chimera_ros.crypto.errors import CryptoError
+    from chimera_ros.crypto.keystore import Keystore
+
+    keystore = Keystore(spec.keystore)
+    wall_ns = time.time_ns()
+    try:
+        if not keystore.exists():
+            if not simulated:
+                raise SetupFailed(
+                    f"there is no keystore in {spec.keystore}; "
+                    f"make one with: chimera keys create {spec.keystore}"
+                )
+            spec.keystore.parent.mkdir(parents=True, exist_ok=True)
+            keystore.create(SWARM_NAME, wall_ns=wall_ns)
+        enrolled = {member.name for member in keystore.list()}
+        missing = [(name, role) for name, role in spec.members() if name not in enrolled]
+        if missing and not simulated:
+            names = ", ".join(name for name, _ in missing[:5]) + (" …" if len(missing) > 5 else "")
+            raise SetupFailed(
+                f"keystore {spec.keystore} lacks {len(missing)} of the swarm's members ({names}); "
+                f"add each with: chimera keys enroll NAME ROLE --keystore {spec.keystore}"
+            )
+        for name, role in missing:
+            keystore.enroll(name, role, wall_ns=wall_ns)
+        keystore.load_trust(wall_ns=wall_ns)
+        for name, _ in spec.members():
+            keystore.load_identity(name, wall_ns=wall_ns)
+    except CryptoError as error:
+        raise SetupFailed(str(error), status=1) from None
+    except OSError as error:
+        raise SetupFailed(f"keystore {spec.keystore}: {error.strerror or error}", status=1) from None
+
+
+def check_ports(spec: SwarmSpec) -> None:
+    """Find out before anything starts whether a port that a follower will listen on is taken.
+
+    Raises:
+        SetupFailed: names the port.
+    """
+    for index in range(spec.drones):
+        port = spec.first_port + index
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise SetupFailed(
+                    f"UDP port {port} (MAVLink of {drone_name(index + 1)}) is in use; "
+                    "is another swarm running? Choose other ports with --first-port",
+                    status=1,
+                ) from None
