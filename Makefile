@@ -48,7 +48,7 @@ check: install-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
-	$(bin)/python tools/lint_imports.py
+	$(bin)/lint-imports --no-logo
 
 format: install-dev
 	$(bin)/ruff format .

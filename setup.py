@@ -1,4 +1,4 @@
-"""pip's door: `pip install .` builds with the same CMakeLists.txt as colcon and puts the result into the wheel."""
+"""pip's door: `pip install .` puts what CMakeLists.txt builds for colcon into a wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
-import ros_build  # noqa: E402  (tools/ is not importable before the line above)
+import ros_build
 
 
 class BinaryDistribution(Distribution):
@@ -24,8 +24,8 @@ class BinaryDistribution(Distribution):
         return True
 
 
-class build_with_messages(build_py):  # noqa: N801  (setuptools' commands are lower case)
-    """Adds the compiled messages to the rooms; an editable installation leaves compiling to `make messages`."""
+class build_with_messages(build_py):
+    """Adds the compiled messages to the rooms; an editable installation leaves that to `make messages`."""
 
     def run(self) -> None:
         super().run()

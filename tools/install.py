@@ -1,7 +1,7 @@
-"""Brings the virtual environment of a checkout up to date: `make install`, `make install-all`, `make messages`.
+"""Brings the virtual environment of a checkout up to date: `make install`, `install-all`, `messages`.
 
-Every step leaves a stamp with a hash of what it was made from, so that a second run finds nothing to do and ends
-in a fraction of a second. Standard library only: it runs before anything is installed.
+Every step leaves a stamp with a hash of what it was made from, so that a second run finds nothing to do and
+ends in a fraction of a second. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-if sys.version_info < (3, 11):  # before the imports that older ones lack
+if sys.version_info < (3, 11):  # noqa: UP036  (an older one may be asked to run this; said before it fails)
     sys.exit(
         f"chimera_ros: PYTHON is Python {platform.python_version()}; Python 3.11, 3.12 or 3.13 is needed, "
         "for example `make install PYTHON=python3.11`"
@@ -132,8 +132,8 @@ class Environment:
             present = ".".join(_python_version(self.path).split(".")[:2])
             if present != version:
                 raise Trouble(
-                    f"{_shown(self.path)} holds Python {present} but PYTHON is {version}: `make clean` removes it, "
-                    f"or VENV=.venv-{version} makes another beside it"
+                    f"{_shown(self.path)} holds Python {present} but PYTHON is {version}: "
+                    f"`make clean` removes it, or VENV=.venv-{version} makes another beside it"
                 )
             return
         _check_machine()
@@ -241,8 +241,8 @@ def _check_machine() -> None:
         )
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise Trouble(
-            f"the ROS wheels exist for Linux on x86-64 only, this is {platform.system()} on {platform.machine()}: "
-            "install ROS 2 itself and build with colcon (README.md, “On a ROS 2 machine”)"
+            f"the ROS wheels exist for Linux on x86-64 only, this is {platform.system()} "
+            f"on {platform.machine()}: install ROS 2 itself and build with colcon, as README.md says"
         )
     missing = ros_build.missing_prerequisites()
     if missing:

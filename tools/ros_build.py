@@ -1,7 +1,7 @@
 """Runs the package's CMake build outside colcon: for `pip install .` (setup.py) and for `make` (install.py).
 
-Needs the wheels of pyproject.toml's [build-system] in some environment; finds them through `ament_index_python`.
-Standard library only.
+Needs the wheels of pyproject.toml's [build-system] in some environment; finds them through
+`ament_index_python`. Standard library only.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def ros_prefix() -> Path:
         import ament_index_python
     except ImportError:
         raise BuildError(
-            f"{sys.executable} does not see the ROS wheels: run `make install`, or give pip its build isolation"
+            f"{sys.executable} does not see the ROS wheels: run `make install`, "
+            "or leave pip its build isolation"
         ) from None
     # <prefix>/lib/pythonX.Y/site-packages/ament_index_python/__init__.py
     return Path(ament_index_python.__file__).parents[4]

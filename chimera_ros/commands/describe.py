@@ -1,0 +1,50 @@
+"""What launch starts: the processes of `chimera swarm` as JSON, checked and prepared in the same way.
+
+`launch/swarm.launch.py` runs this as an executable of the package, because `ros2 launch` itself runs on the
+system's Python, which need not have this package's dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from chimera_ros.commands.swarm_setup import Prepared, SetupFailed, add_arguments, prepare
+from chimera_ros.swarm import processes
+
+
+def description(prepared: Prepared) -> dict[str, object]:
+    """Processes in the order in which to start them: name, executable of the package, arguments, environment."""
+    nodes = {spec.name: spec for spec in processes(prepared.spec)}
+    return {
+        "run_dir": str(prepared.run_dir),
+        "mission": prepared.mission_name,
+        "processes": [
+            {
+                "name": child.name,
+                "executable": nodes[child.name].executable if child.name in nodes else child.name,
+                "arguments": list(child.argv[3:]),  # after `python -m module`
+                "environment": dict(child.environment),
+                "is_node": child.name in nodes,
+            }
+            for child in prepared.processes
+        ],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare a swarm with the options of `chimera swarm` and print its processes. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="describe", description="print a swarm's processes as JSON")
+    add_arguments(parser)
+    try:
+        print(json.dumps(description(prepare(parser.parse_args(argv)))))
+    except SetupFailed as error:
+        print(f"chimera swarm: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Starts what `chimera swarm` starts, from the same description (chimera_ros/swarm.py).
+
+ros2 launch chimera_ros swarm.launch.py drones:=20 autopilot:=embedded
+ros2 launch chimera_ros swarm.launch.py drones:=3 autopilot:=px4 connect:='udpin://127.0.0.1:{14540+i}' arm:=true
+
+The description is printed by the package's executable `describe`, in a process of its own: this file runs on the
+Python of `ros2`, the nodes on the one that built the package, and only that one surely has their dependencies.
+"""
+
+import json
+import os
+import subprocess
+
+from ament_index_python.packages import get_package_prefix
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, LogInfo, OpaqueFunction
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+PACKAGE = "chimera_ros"
+
+# Launch argument: (default, description). An empty value leaves the choice to `chimera swarm`.
+VALUES = {
+    "drones": ("20", "how many drones"),
+    "mission": ("", "mission file, or the name of a shipped one"),
+    "autopilot": ("embedded", "embedded, px4 or ardupilot"),
+    "connect": ("", "MAVSDK URL per drone, for example udpin://127.0.0.1:{14540+i}"),
+    "keystore": ("", "identities; empty is a keystore for simulations, made once"),
+    "record": ("", "folder for records; empty is a new one below runs/"),
+    "shards": ("", "follower processes; empty is one per five drones"),
+    "seed": ("", "seed of the embedded simulation"),
+    "wind": ("", "mean wind of the embedded simulation, m/s"),
+    "rotation": ("", "seconds between key rotations"),
+    "first_port": ("", "first MAVLink port of the embedded simulation"),
+    "gcs_port": ("", "ground-station port of the embedded simulation, 0 for none"),
+}
+SWITCHES = {
+    "arm": ("false", "true: motors of anything but the embedded simulation may start"),
+    "allow_kill": ("false", "true: an operator's stop may cut motors in flight"),
+}
+AUTOSTART = ("true", "false: nodes wait unconfigured for their lifecycle transitions")
+
+# Processes without which there is no flight; the others are started again, as `chimera swarm` does.
+VITAL = ("leader", "sitl")
+RESPAWN_S = 1.0
+LANDING_S = "75"  # after the first Ctrl-C: time for the supervised landing before launch insists
+
+
+def start(context, *_args, **_kwargs):
+    """Ask `describe` for the processes and turn each into an action."""
+    prefix = get_package_prefix(PACKAGE)
+    command = [os.path.join(prefix, "lib", PACKAGE, "describe")]
+    for name in VALUES:
+        if value := LaunchConfiguration(name).perform(context):
+            command.append(f"--{name.replace('_', '-')}={value}")
+    for name in SWITCHES:
+        if _is_true(name, LaunchConfiguration(name).perform(context)):
+            command.append(f"--{name.replace('_', '-')}")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
+    description = json.loads(done.stdout)
+    autostart = _is_true("autostart", LaunchConfiguration("autostart").perform(context))
+    actions = [LogInfo(msg=f"mission {description['mission']}, records in {description['run_dir']}")]
+    return actions + [_action(prefix, process, autostart) for process in description["processes"]]
+
+
+def _action(prefix, process, autostart):
+    vital = process["name"] in VITAL
+    common = {
+        "additional_env": process["environment"],
+        "output": "both",
+        "sigterm_timeout": LANDING_S,
+        "respawn": not vital,
+        "respawn_delay": RESPAWN_S,
+        "on_exit": [EmitEvent(event=Shutdown(reason=f"{process['name']} has ended"))] if vital else None,
+    }
+    if not process["is_node"]:
+        executable = os.path.join(prefix, "lib", PACKAGE, process["executable"])
+        return ExecuteProcess(cmd=[executable, *process["arguments"]], name=process["name"], **common)
+    arguments = list(process["arguments"])
+    if not autostart:
+        arguments += ["-p", "autostart:=false"]
+    return Node(package=PACKAGE, executable=process["executable"], arguments=arguments, **common)
+
+
+def _is_true(name, text):
+    if text.lower() not in ("true", "false"):
+        raise RuntimeError(f"launch argument {name} is {text!r}; allowed are true and false")
+    return text.lower() == "true"
+
+
+def generate_launch_description():
+    declared = {**VALUES, **SWITCHES, "autostart": AUTOSTART}
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in declared.items()
+            ),
+            OpaqueFunction(function=start),
+        ]
+    )
