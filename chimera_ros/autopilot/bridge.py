@@ -134,9 +134,9 @@ class Bridge:
         """Have an order carried out, one at a time per drone.
 
         HOLD, LAND and KILL overtake: what waits or runs fails as overtaken, and they start at once. ARM is
-        refused while there are blockers. TAKEOFF is done when the height is reached within 0.5 m, LAND when
-        it is accepted. KILL stops the motors wherever the vehicle is and needs `allow_kill`; nothing else
-        ever does that.
+        refused while there are blockers. ARM and START_OFFBOARD are done when the vehicle reports armed or
+        offboard, TAKEOFF when the height is reached within 0.5 m, LAND and the others when the autopilot has
+        accepted. KILL stops the motors wherever the vehicle is and needs `allow_kill`; nothing else does that.
         """
         self._links[drone].submit(order)
 

@@ -26,7 +26,7 @@ class Running:
     order: Order
     deadline: float
     live: bool = True
-    accepted: bool = False  # the autopilot said yes, the effect is still awaited (TAKEOFF)
+    accepted: bool = False  # the autopilot said yes, the effect is still awaited
     in_call: bool = True  # a MAVSDK call for it has not returned yet
 
 

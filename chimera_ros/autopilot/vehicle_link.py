@@ -45,6 +45,7 @@ _ORIGIN_SELDOM_S = 10.0
 _BLOCKERS_EVERY_S = 0.2
 _UNTOLD_AFTER = 2  # unanswered questions for the origin
 _NEVER = float("-inf")
+_AWAITED = (OrderKind.ARM, OrderKind.TAKEOFF, OrderKind.START_OFFBOARD)  # done when the effect is seen
 
 
 class SetpointRefusal(Enum):
@@ -284,7 +285,7 @@ class VehicleLink:
             running.in_call = False
             if not running.live:
                 repeat = self._desk.undone_by(running) if ok else None
-            elif ok and order.kind is OrderKind.TAKEOFF:
+            elif ok and order.kind in _AWAITED:
                 running.accepted = True
             else:
                 results = self._desk.finish(running, ok, reason)
@@ -431,16 +432,25 @@ class VehicleLink:
         if running is None:
             return []
         order = running.order
-        climbed = self.state().position_enu_m[2] - self._climb_from_m if running.accepted else math.nan
-        if running.accepted and climbed >= order.height_m - HEIGHT_REACHED_WITHIN_M:
+        short = self._falls_short(order) if running.accepted else "the autopilot did not answer"
+        if not short:
             return self._desk.finish(running, True)
         if self._desk.overdue(now) is None:
             return []
-        if running.accepted:
-            reason = f"reached {climbed:.1f} m of {order.height_m:g} m within {order.deadline_s:g} s"
-        else:
-            reason = f"the autopilot did not answer within {order.deadline_s:g} s"
+        reason = f"{short} within {order.deadline_s:g} s"
         return self._desk.finish(running, False, reason)
+
+    def _falls_short(self, order: Order) -> str:
+        """What an accepted order has not brought about yet; empty when it is done."""
+        if order.kind is OrderKind.ARM:
+            return "" if self.inbox.armed else "the autopilot accepted, but did not report to be armed"
+        if order.kind is OrderKind.START_OFFBOARD:
+            offboard = MODE_NAMES.get(self.inbox.mode) == "offboard"
+            return "" if offboard else "the autopilot accepted, but did not report offboard mode"
+        climbed = self.state().position_enu_m[2] - self._climb_from_m
+        if climbed >= order.height_m - HEIGHT_REACHED_WITHIN_M:
+            return ""
+        return f"reached {climbed:.1f} m of {order.height_m:g} m"
 
     def _emit(self, results: list[OrderResult]) -> None:
         for result in results:
