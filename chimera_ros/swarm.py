@@ -60,11 +60,15 @@ class SwarmSpec:
         if self.autopilot not in ("embedded", "px4", "ardupilot"):
             raise ValueError(f"--autopilot is {self.autopilot!r}; allowed are embedded, px4, ardupilot")
         if self.shards is not None and not 1 <= self.shards <= self.drones:
-            raise ValueError(f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}")
+            raise ValueError(
+                f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
+            )
         if not (math.isfinite(self.wind_m_s) and 0.0 <= self.wind_m_s <= 15.0):
             raise ValueError(f"--wind is {self.wind_m_s}; allowed are 0 to 15 m/s")
         if not 1024 <= self.first_port <= 65535 - self.drones:
-            raise ValueError(f"the first MAVLink port is {self.first_port}; allowed are 1024 to {65535 - self.drones}")
+            raise ValueError(
+                f"the first MAVLink port is {self.first_port}; allowed are 1024 to {65535 - self.drones}"
+            )
         if not 2.0 <= self.rotation_s <= 3600.0:
             raise ValueError(f"--rotation is {self.rotation_s}; allowed are 2 to 3600 s")
 
@@ -80,7 +84,7 @@ class SwarmSpec:
         return "tcpout://127.0.0.1:{5760+10*i}"
 
     def shard_drones(self) -> list[list[int]]:
-        """Drone numbers (from 1) per follower process, neighbours together, sizes differing by at most one."""
+        """Drone numbers (from 1) per follower process, neighbours together, sizes alike to within one."""
         count = self.shards or math.ceil(self.drones / DRONES_PER_SHARD)
         base, extra = divmod(self.drones, count)
         shards, first = [], 1
@@ -103,7 +107,7 @@ class SwarmSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: `python -m module arguments`, or executable `executable` of the package with the same arguments."""
+    """One process: `python -m module …`, or the package's executable with the same arguments."""
 
     name: str
     module: str
@@ -117,7 +121,9 @@ class ProcessSpec:
         return [python, "-m", self.module, *self.arguments]
 
 
-def _node(spec: SwarmSpec, name: str, module: str, executable: str, parameters: dict[str, object]) -> ProcessSpec:
+def _node(
+    spec: SwarmSpec, name: str, module: str, executable: str, parameters: dict[str, object]
+) -> ProcessSpec:
     arguments = ["--ros-args", "-r", f"__ns:={spec.namespace}", "-r", f"__node:={name}"]
     common: dict[str, object] = {"keystore": str(spec.keystore)}
     for key, value in {**common, **parameters}.items():
@@ -137,7 +143,7 @@ def _literal(value: object) -> str:
 
 
 def sitl_process(spec: SwarmSpec, datum: tuple[float, float, float], spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `datum` is latitude, longitude (degrees) and AMSL altitude (m), `spawn_file` JSON ENU m."""
+    """The embedded SITL; `datum`: latitude, longitude (deg), AMSL altitude (m); `spawn_file`: JSON, ENU m."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
@@ -177,7 +183,7 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
                     "mission": str(spec.mission),
                     "swarm_size": spec.drones,
                     "connect": spec.connect_template,
-                    "autopilot": "ardupilot" if spec.autopilot == "ardupilot" else "px4",
+                    "autopilot": spec.autopilot,
                     "allow_arm": spec.allow_arm or spec.autopilot == "embedded",
                     "allow_kill": spec.allow_kill,
                 },
@@ -186,7 +192,9 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
     logger: dict[str, object] = {"member": LOGGER_MEMBER, "swarm_size": spec.drones}
     if spec.record is not None:
         logger["record"] = str(spec.record)
-    nodes.append(_node(spec, "telemetry_logger", "chimera_ros.nodes.telemetry_logger", "telemetry_logger", logger))
+    nodes.append(
+        _node(spec, "telemetry_logger", "chimera_ros.nodes.telemetry_logger", "telemetry_logger", logger)
+    )
     leader: dict[str, object] = {"member": LEADER_MEMBER, "mission": str(spec.mission), "drones": spec.drones}
     nodes.append(_node(spec, "leader", spec.leader_module, "leader", leader))
     return nodes

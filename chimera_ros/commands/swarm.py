@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from chimera_ros.commands import processes as child
-from chimera_ros.commands.swarm_setup import Prepared, SetupFailed, add_arguments, prepare
+from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
 from chimera_ros.records.status import StatusAggregator, SwarmView
 from chimera_ros.records.table import LiveTable
@@ -41,16 +41,11 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
-    try:
-        prepared = prepare(arguments)
-    except SetupFailed as error:
-        print(f"chimera swarm: {error}", file=sys.stderr)
-        return error.status
-    return Flight(prepared).run()
+    return Flight(prepare(arguments)).run()
 
 
 def restart_policy(event: child.Exited) -> float | None:
-    """Seconds until a process that ended by itself is started again; None: a flight cannot go on without it."""
+    """Seconds until a process that ended by itself is started again; None: the flight is over."""
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
     return RESTART_S.get(event.process, SHARD_RESTART_S)

@@ -11,19 +11,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.processes import ProcessSpec
 from chimera_ros.swarm import FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
-
-
-class SetupFailed(Exception):
-    """One sentence for people; `status` is the exit status: 2 for misuse, 1 for failure."""
-
-    def __init__(self, sentence: str, status: int = 2) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +109,14 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     """Check everything and make folders and keys.
 
     Raises:
-        SetupFailed: one sentence saying what is wrong, where, and what is allowed.
+        CommandFailed: one sentence saying what is wrong, where, and what is allowed.
     """
     from chimera_ros.flight.mission import MissionError
     from chimera_ros.flight.mission_file import load_mission
     from chimera_ros.flight.planner import plan_mission
 
     if arguments.duration is not None and not arguments.duration > 0:
-        raise SetupFailed(f"--duration is {arguments.duration}; allowed are seconds above 0")
+        raise CommandFailed(f"--duration is {arguments.duration}; allowed are seconds above 0", MISUSE)
     mission_path = find_mission(arguments.mission)
     run_dir = arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission_path.stem}"
     run_dir = run_dir.absolute()
@@ -149,17 +142,17 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         )
         mission = load_mission(mission_path)
     except (ValueError, MissionError) as error:
-        raise SetupFailed(str(error)) from None
+        raise CommandFailed(str(error), MISUSE) from None
     except OSError as error:
-        raise SetupFailed(f"mission {mission_path}: {error.strerror}") from None
+        raise CommandFailed(f"mission {mission_path}: {error.strerror}", MISUSE) from None
     if mission.datum is None and embedded:
-        raise SetupFailed(
-            f"mission {mission_path}: the embedded SITL needs a datum with latitude and longitude"
+        raise CommandFailed(
+            f"mission {mission_path}: the embedded SITL needs a datum with latitude and longitude", MISUSE
         )
     pads = tuple(mission.pad_positions(spec.drones))
     plan = plan_mission(mission, [drone_name(i) for i in range(1, spec.drones + 1)], pads)
     if not plan.ok:
-        raise SetupFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}", status=1)
+        raise CommandFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}")
     if embedded:
         check_ports(spec)
     try:
@@ -168,7 +161,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         spawn = run_dir / "spawn.json"
         spawn.write_text(json.dumps([list(pad) for pad in pads]))
     except OSError as error:
-        raise SetupFailed(f"folder {run_dir}: {error.strerror}; choose another with --record", 1) from None
+        raise CommandFailed(f"folder {run_dir}: {error.strerror}; choose another with --record") from None
     ensure_keystore(spec, simulated=arguments.keystore is None)
 
     specs = list(processes(spec))
@@ -218,7 +211,7 @@ def find_mission(text: str) -> Path:
     """A mission file by path, or a shipped one by name.
 
     Raises:
-        SetupFailed: there is no such file.
+        CommandFailed: there is no such file.
     """
     path = Path(text)
     if path.is_file():
@@ -227,7 +220,9 @@ def find_mission(text: str) -> Path:
     if "/" not in text and shipped.is_file():
         return shipped
     names = ", ".join(sorted(p.stem for p in mission_folder().glob("*.yaml")))
-    raise SetupFailed(f"there is no mission file {text}; give a path or one of the shipped missions: {names}")
+    raise CommandFailed(
+        f"there is no mission file {text}; give a path or one of the shipped missions: {names}"
+    )
 
 
 def simulation_keystore() -> Path:
@@ -240,7 +235,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
     """Make the simulation's keystore or complete it; check that another one holds every member.
 
     Raises:
-        SetupFailed: a key is missing, expired, world-readable or of another swarm; says how to mend it.
+        CommandFailed: a key is missing, expired, world-readable or of another swarm; says how to mend it.
     """
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore import Keystore
@@ -250,9 +245,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
     try:
         if not keystore.exists():
             if not simulated:
-                raise SetupFailed(
+                raise CommandFailed(
                     f"there is no keystore in {spec.keystore}; "
-                    f"make one with: chimera keys create {spec.keystore}"
+                    f"make one with: chimera keys create {spec.keystore}",
+                    MISUSE,
                 )
             spec.keystore.parent.mkdir(parents=True, exist_ok=True)
             keystore.create(SWARM_NAME, wall_ns=wall_ns)
@@ -260,9 +256,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]
         if missing and not simulated:
             names = ", ".join(name for name, _ in missing[:5]) + (" …" if len(missing) > 5 else "")
-            raise SetupFailed(
+            raise CommandFailed(
                 f"keystore {spec.keystore} lacks {len(missing)} of the swarm's members ({names}); "
-                f"add each with: chimera keys enroll NAME ROLE --keystore {spec.keystore}"
+                f"add each with: chimera keys enroll NAME ROLE --keystore {spec.keystore}",
+                MISUSE,
             )
         for name, role in missing:
             keystore.enroll(name, role, wall_ns=wall_ns)
@@ -270,16 +267,16 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         for name, _ in spec.members():
             keystore.load_identity(name, wall_ns=wall_ns)
     except CryptoError as error:
-        raise SetupFailed(str(error), status=1) from None
+        raise CommandFailed(str(error)) from None
     except OSError as error:
-        raise SetupFailed(f"keystore {spec.keystore}: {error.strerror or error}", status=1) from None
+        raise CommandFailed(f"keystore {spec.keystore}: {error.strerror or error}") from None
 
 
 def check_ports(spec: SwarmSpec) -> None:
     """Find out before anything starts whether a port that a follower will listen on is taken.
 
     Raises:
-        SetupFailed: names the port.
+        CommandFailed: names the port.
     """
     for index in range(spec.drones):
         port = spec.first_port + index
@@ -287,8 +284,7 @@ def check_ports(spec: SwarmSpec) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                raise SetupFailed(
+                raise CommandFailed(
                     f"UDP port {port} (MAVLink of {drone_name(index + 1)}) is in use; "
                     "is another swarm running? Choose other ports with --first-port",
-                    status=1,
                 ) from None

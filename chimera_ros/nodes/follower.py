@@ -203,7 +203,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             airborne |= state.in_air
             self._perform(self._shard.step(drone, state, now, swarm_ns))
         bridge.tick(now)
-        # A hung interpreter must not hold a drone in the air: the process ends, the autopilot's failsafe lands.
+        # A hung interpreter must not hold a drone in the air: the process ends, its autopilot lands.
         if airborne != self._watchdog.enabled:
             self._watchdog.enable() if airborne else self._watchdog.disable()
         self._watchdog.pet()

@@ -1,4 +1,4 @@
-"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, knows every drone's state."""
+"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, sees every drone."""
 
 from __future__ import annotations
 

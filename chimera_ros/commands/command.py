@@ -1,0 +1,215 @@
+"""`chimera command`: signed orders to a running swarm, in the name of an operator.
+
+Everything but `stop` goes to the leader as mission steps, is checked there like a whole mission, and needs
+the operator to join the swarm first (a second or two). `stop` goes straight to the followers, without epoch
+or leader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.swarm import OPERATOR_MEMBER
+
+if TYPE_CHECKING:
+    from chimera_ros.ros.session import SecureSession
+
+JOIN_S = 20.0
+REPLY_S = 5.0
+SHAPES = ("grid", "line", "vee", "circle", "sphere")
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declare the orders and their options."""
+    from chimera_ros.commands.swarm_setup import simulation_keystore
+
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--keystore", type=Path, default=None, metavar="DIR", help=f"default: {simulation_keystore()}")
+    add("--operator", default=OPERATOR_MEMBER, metavar="NAME", help=f"identity (default {OPERATOR_MEMBER})")
+    add("--namespace", default="/chimera", help="swarm namespace (default /chimera)")
+    add("--json", action="store_true", help="machine-readable answer")
+    verbs = parser.add_subparsers(dest="order", required=True, metavar="ORDER")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, parents=[common])
+
+    takeoff = verb("takeoff", "all drones climb")
+    takeoff.add_argument("--height", type=float, required=True, metavar="M", help="height above the datum")
+    verb("land", "fly above free pads and land")
+    verb("rtl", "each drone returns to its own pad and lands")
+    hold = verb("hold", "hover")
+    hold.add_argument("--seconds", type=float, default=0.0, metavar="S")
+    goto = verb("goto", "move the whole formation")
+    goto.add_argument("enu_m", nargs=3, type=float, metavar=("EAST", "NORTH", "UP"), help="metres")
+    goto.add_argument("--by", action="store_true", help="relative to where the formation is")
+    formation = verb("formation", "take a formation")
+    formation.add_argument("shape", choices=SHAPES)
+    formation.add_argument("--spacing", type=float, default=4.0, metavar="M")
+    formation.add_argument("--center", nargs=3, type=float, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U"))
+    formation.add_argument("--heading", type=float, default=0.0, metavar="DEG", help="clockwise from north")
+    stop = verb("stop", "stop drones without leader or epoch")
+    stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none means every drone")
+    stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")
+    rotate = verb("rotate", "have the crypto node issue a new epoch now")
+    rotate.add_argument("--reason", default="operator", metavar="TEXT")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send one order and print the answer. Returns 0 if it was accepted, 1 if not."""
+    operator = _Operator(arguments)
+    try:
+        accepted, text = operator.stop() if arguments.order == "stop" else operator.order()
+    finally:
+        operator.close()
+    if arguments.json:
+        print(json.dumps({"order": arguments.order, "accepted": accepted, "reason": text}))
+    else:
+        print(text, file=sys.stdout if accepted else sys.stderr)
+    return 0 if accepted else 1
+
+
+def steps_yaml(arguments: argparse.Namespace) -> str:
+    """The order as mission steps (JSON, which is YAML)."""
+    step: Any
+    match arguments.order:
+        case "takeoff":
+            step = {"takeoff": {"height_m": arguments.height}}
+        case "land":
+            step = {"land": {"pads": "any"}}
+        case "rtl":
+            step = {"land": {"pads": "own"}}
+        case "hold":
+            step = {"hold": {"seconds": arguments.seconds}}
+        case "goto":
+            step = {"goto": {"by_m" if arguments.by else "center_m": list(arguments.enu_m)}}
+        case "formation":
+            step = {
+                "formation": {
+                    "shape": arguments.shape,
+                    "spacing_m": arguments.spacing,
+                    "center_m": list(arguments.center),
+                    "heading_deg": arguments.heading,
+                }
+            }
+        case other:
+            raise CommandFailed(f"there is no order {other!r}", MISUSE)
+    return json.dumps([step])
+
+
+class _Operator:
+    """A short-lived node with an operator's identity."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+
+        from chimera_ros.commands.swarm_setup import simulation_keystore
+        from chimera_ros.crypto.errors import CryptoError
+        from chimera_ros.ros.executor import Spinner
+        from chimera_ros.ros.session import SecureSession
+
+        self._arguments = arguments
+        keystore = arguments.keystore or simulation_keystore()
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(
+            f"chimera_command_{os.getpid()}", namespace=arguments.namespace, start_parameter_services=False
+        )
+        self._spinner = Spinner()
+        self._spinner.add(self._node)
+        try:
+            self._session: SecureSession = SecureSession(
+                self._node, member=arguments.operator, keystore=keystore, autostart=False
+            )
+        except CryptoError as error:
+            self.close()
+            raise CommandFailed(str(error)) from None
+
+    def close(self) -> None:
+        """Leave the swarm."""
+        import rclpy
+
+        session = getattr(self, "_session", None)
+        if session is not None:
+            session.close()
+        self._spinner.close()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def stop(self) -> tuple[bool, str]:
+        """Order a stop and wait until every named drone has acknowledged."""
+        from chimera_ros.commands.swarm_setup import simulation_keystore
+        from chimera_ros.crypto.keystore import Keystore
+
+        arguments = self._arguments
+        known = {
+            member.name
+            for member in Keystore(arguments.keystore or simulation_keystore()).list()
+            if member.role.value == "drone"
+        }
+        unknown = [name for name in arguments.drones if name not in known]
+        if unknown:
+            raise CommandFailed(f"the keystore has no drone {unknown[0]!r}; names look like drone_07", MISUSE)
+        done: list[frozenset[str]] = []
+        self._session.start()
+        try:
+            self._session.stop_drones(arguments.level, arguments.drones, done.append, timeout_s=REPLY_S)
+        except PermissionError as error:
+            raise CommandFailed(str(error)) from None
+        self._until(lambda: bool(done), REPLY_S + 2.0)
+        acknowledged = done[0] if done else frozenset()
+        missing = sorted(set(arguments.drones) - acknowledged)
+        if missing:
+            return False, f"stop ({arguments.level}): no acknowledgement from {', '.join(missing)}"
+        if not acknowledged:
+            return (
+                False,
+                f"stop ({arguments.level}): no drone has acknowledged; is a swarm running?",
+            )
+        return True, f"stop ({arguments.level}): acknowledged by {', '.join(sorted(acknowledged))}"
+
+    def order(self) -> tuple[bool, str]:
+        """Join the swarm and call the leader (or the crypto node)."""
+        from chimera_ros.ros import names
+        from chimera_ros.srv import RotateEpoch, SubmitSteps
+
+        arguments = self._arguments
+        request: Any
+        if arguments.order == "rotate":
+            service, kind = names.CRYPTO_ROTATE, RotateEpoch
+            request = RotateEpoch.Request(reason=arguments.reason[:48])
+        else:
+            service, kind = names.LEADER_STEPS, SubmitSteps
+            request = SubmitSteps.Request(steps_yaml=steps_yaml(arguments))
+        self._session.start()
+        try:
+            client = self._session.create_client(kind, service)
+        except PermissionError as error:
+            raise CommandFailed(str(error)) from None
+        if not self._until(lambda: self._session.ready and client.service_is_ready(), JOIN_S):
+            raise CommandFailed(
+                f"{arguments.operator} could not join within {JOIN_S:g} s; is a swarm running in ROS domain "
+                f"{os.environ.get('ROS_DOMAIN_ID', '0')} with this keystore?"
+            )
+        replies: list[Any] = []
+        client.call_async(request, REPLY_S, replies.append)
+        self._until(lambda: bool(replies), REPLY_S + 2.0)
+        reply = replies[0] if replies else None
+        if reply is None or reply.response is None:
+            return False, f"no answer from {service}: {reply.failure if reply else 'timed out'}"
+        answer = reply.response
+        return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
+
+    def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        deadline = time.monotonic() + limit_s
+        self._spinner.spin(until=lambda: condition() or time.monotonic() > deadline)
+        return condition()

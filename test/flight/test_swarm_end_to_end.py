@@ -1,0 +1,224 @@
+"""Whole swarms, as a user starts them: real processes, middleware, MAVLink and cryptography, embedded SITL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mcap.reader import make_reader
+
+MISSION = """
+mission: short_hop
+datum: {lat_deg: 47.397742, lon_deg: 8.545594, amsl_m: 488.0}
+separation_m: 2.0
+fence: {east_m: [-60, 60], north_m: [-60, 60], height_m: [1.5, 30]}
+steps:
+  - takeoff: {height_m: 5, wave: 5}
+  - formation: {shape: circle, spacing_m: 4, center_m: [0, 0, 6]}
+  - hold: {seconds: %g}
+  - formation: {shape: line, spacing_m: 4, center_m: [0, 0, 6]}
+  - land
+"""
+
+
+def shm_files() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.glob("*fastrtps*")} | {path.name for path in folder.glob("*fastdds*")}
+
+
+class Swarm:
+    """A `chimera swarm` process and its folder."""
+
+    def __init__(self, folder: Path, domain: int, port: int, *, hold_s: float = 2.0, extra: tuple[str, ...] = ()):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.report_path = folder / "report.json"
+        mission = folder / "mission.yaml"
+        mission.write_text(MISSION % hold_s)
+        command = [sys.executable, "-m", "chimera_ros.cli", "swarm", "--drones", "5", "--mission", str(mission)]
+        command += ["--report", str(self.report_path), "--record", str(folder / "record"), "--gcs-port", "0"]
+        command += ["--first-port", str(port), *extra]
+        environment = os.environ | {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "CHIMERA_HOME": str(folder / "home"),
+        }
+        self.output = (folder / "output.txt").open("wb")
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT
+        )
+        self._seen: set[psutil.Process] = set()
+
+    def text(self) -> str:
+        return (self.folder / "output.txt").read_text(errors="replace")
+
+    def children(self) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        self._seen.update(found)
+        return found
+
+    def shard(self) -> psutil.Process:
+        for child in self.children():
+            if "chimera_ros.nodes.follower" in " ".join(child.cmdline()):
+                return child
+        raise AssertionError("no follower process is running")
+
+    def wait_for(self, condition: Callable[[], bool], what: str, limit_s: float = 90.0) -> None:
+        until = time.monotonic() + limit_s
+        while not condition():
+            assert self.process.poll() is None, f"ended while waiting for {what}:\n{self.text()}"
+            assert time.monotonic() < until, f"{what} did not happen in {limit_s:g} s:\n{self.text()}"
+            self.children()
+            time.sleep(0.1)
+
+    def heights(self) -> list[float]:
+        tracks = self.folder / "record" / "tracks.jsonl"
+        if not tracks.exists():
+            return []
+        lines = tracks.read_text().splitlines()
+        for line in reversed(lines):
+            try:
+                return [float(enu[2]) for enu in json.loads(line)["enu"]]
+            except ValueError:
+                continue
+        return []
+
+    def all_airborne(self) -> bool:
+        heights = self.heights()
+        return len(heights) == 5 and min(heights) > 3.0
+
+    def end(self, limit_s: float = 150.0) -> int:
+        until = time.monotonic() + limit_s
+        while self.process.poll() is None and time.monotonic() < until:
+            self.children()
+            time.sleep(0.1)
+        assert self.process.poll() is not None, f"still running after {limit_s:g} s:\n{self.text()}"
+        return self.process.returncode
+
+    def report(self) -> dict:
+        return json.loads(self.report_path.read_text())
+
+    def orphans(self) -> list[psutil.Process]:
+        return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.output.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callable[..., Swarm]]:
+    swarms: list[Swarm] = []
+
+    def make(**options: object) -> Swarm:
+        swarm = Swarm(tmp_path / f"swarm{len(swarms)}", ros_domain, mavlink_port, **options)  # type: ignore[arg-type]
+        swarms.append(swarm)
+        return swarm
+
+    yield make
+    for swarm in swarms:
+        swarm.close()
+
+
+def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
+    before = shm_files()
+    swarm = start()
+    status = swarm.end()
+    assert status == 0, swarm.text()
+    report = swarm.report()
+    assert report["completed"] is True and report["failure"] is None
+    assert report["collisions"] == 0
+    assert report["min_separation_m"] >= 2.0
+    assert report["drones"] == 5
+    assert report["messages"]["sealed"] > 500 and report["messages"]["opened"] > 500
+    assert report["epochs"]["rotations"] >= 1
+    assert report["command_latency_ms"]["p50"] > 0
+    assert report["tracking_error_m"]["p99"] < 1.0
+    assert swarm.orphans() == []
+    assert shm_files() <= before, "shared memory was left behind"
+    record = swarm.folder / "record"
+    assert (record / "tracks.png").stat().st_size > 10_000
+    with (next(record.glob("flight*.mcap"))).open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    topics = {channel.topic for channel in summary.channels.values()}
+    assert any(topic.endswith("drone_03/telemetry") for topic in topics)
+    assert any(topic.endswith("leader/command") for topic in topics)
+
+
+def test_first_interrupt_lands_everything(start: Callable[..., Swarm]) -> None:
+    swarm = start(hold_s=120.0)
+    swarm.wait_for(swarm.all_airborne, "all drones in the air")
+    swarm.process.send_signal(signal.SIGINT)
+    assert swarm.end(75.0) == 1
+    assert max(swarm.heights()) < 0.3, "a drone was left in the air"
+    report = swarm.report()
+    assert report["completed"] is False and "interrupted" in report["failure"]
+    assert report["collisions"] == 0
+    assert swarm.orphans() == []
+
+
+def test_second_interrupt_ends_at_once(start: Callable[..., Swarm]) -> None:
+    before = shm_files()
+    swarm = start(hold_s=120.0)
+    swarm.wait_for(swarm.all_airborne, "all drones in the air")
+    swarm.process.send_signal(signal.SIGTERM)
+    swarm.wait_for(lambda: "landing" in swarm.text(), "the landing to begin")
+    began = time.monotonic()
+    swarm.process.send_signal(signal.SIGTERM)
+    assert swarm.end(15.0) == 1
+    assert time.monotonic() - began < 10.0
+    assert swarm.orphans() == []
+    assert shm_files() <= before
+
+
+def test_a_killed_shard_costs_only_its_drones(start: Callable[..., Swarm]) -> None:
+    swarm = start(hold_s=15.0, extra=("--shards", "5"))
+    swarm.wait_for(swarm.all_airborne, "all drones in the air")
+    victim = swarm.shard()
+    victim.send_signal(signal.SIGKILL)
+    swarm.end()
+    report = swarm.report()
+    assert len(report["drones_lost"]) == 1
+    assert report["collisions"] == 0
+    assert any("started again" in event["text"] for event in report["events"]), report["events"]
+    assert max(swarm.heights()) < 0.3, "a drone was left in the air"
+    assert swarm.orphans() == []
+
+
+def test_a_drone_that_never_answers_is_named(start: Callable[..., Swarm]) -> None:
+    swarm = start(extra=("--fault", "silent:3"))
+    assert swarm.end() == 1
+    report = swarm.report()
+    assert report["completed"] is False
+    assert "drone_03" in report["failure"]
+    assert swarm.orphans() == []
+
+
+def test_killing_the_parent_leaves_nothing(start: Callable[..., Swarm]) -> None:
+    swarm = start(hold_s=60.0)
+    swarm.wait_for(lambda: len(swarm.children()) >= 5, "the processes to start")
+    swarm.process.kill()
+    swarm.process.wait()
+    gone, alive = psutil.wait_procs(list(swarm._seen), timeout=10.0)
+    assert alive == []
+
+
+def test_busy_port_is_named(start: Callable[..., Swarm], mavlink_port: int) -> None:
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", mavlink_port + 1))
+        swarm = start()
+        assert swarm.end(30.0) == 1
+    assert f"port {mavlink_port + 1}" in swarm.text() and "drone_02" in swarm.text()
