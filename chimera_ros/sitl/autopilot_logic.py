@@ -1,7 +1,7 @@
 """The simulated PX4 commander of one vehicle: arming, modes, commands, landing detection, failsafes.
 
-Time comes in as simulation seconds. Positions are estimates in world NED metres from the swarm datum; `origin_m` is
-the vehicle's own estimator origin in that frame, so a client sees `position - origin` as its local position.
+Time comes in as simulation seconds. Positions are estimates in world NED metres from the swarm datum.
+`origin_m` is the vehicle's own estimator origin there: a client sees `position - origin` as its local position.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from chimera_ros.sitl import behaviours
+from chimera_ros.sitl import behaviours, failsafes
 from chimera_ros.sitl.config import FaultKind, SitlConfig, Vec3
 from chimera_ros.sitl.control import Controller
 from chimera_ros.sitl.dynamics import Fleet
@@ -69,7 +69,7 @@ class OffboardSetpoint:
 
 
 class Autopilot:
-    """One vehicle's commander. Commands and set points go in, `events` come out; `update` runs at about 25 Hz."""
+    """One vehicle's commander: commands and set points go in, `events` come out, `update` runs at 25 Hz."""
 
     def __init__(
         self,
@@ -115,11 +115,11 @@ class Autopilot:
         jump = config.fault_of(index, FaultKind.ORIGIN_JUMP)
         self._jump_at_s = jump.at_s if jump else math.inf
         self._contact_since_s: float | None = None
-        self._setpoint: OffboardSetpoint | None = None
-        self._setpoint_s = -math.inf  # when the last one came, repeated or not
-        self._gcs_heard_s: float | None = None
-        self._link_lost = False
-        self._battery_level = 0
+        self.setpoint: OffboardSetpoint | None = None
+        self.setpoint_s = -math.inf  # when the last one came, repeated or not
+        self.gcs_heard_s: float | None = None
+        self.link_lost = False
+        self.battery_level = 0
         self._flown = False
 
     # -- what others ask of the state ------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Autopilot:
         if not self.ready:
             self.say(Severity.WARNING, "Mode denied: no position estimate")
             return Result.REJECTED
-        if mode is Mode.OFFBOARD and now - self._setpoint_s > self.parameters["COM_OF_LOSS_T"]:
+        if mode is Mode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
             self.say(Severity.WARNING, "Offboard denied: no set points")
             return Result.REJECTED
         if mode is Mode.MISSION and (not self.mission.items or self.mission.finished):
@@ -211,19 +211,19 @@ class Autopilot:
 
     def set_point(self, setpoint: OffboardSetpoint, now: float) -> None:
         """Take a streamed set point; it acts in offboard mode and otherwise only proves the stream."""
-        previous = self._setpoint
-        self._setpoint_s = now
+        previous = self.setpoint
+        self.setpoint_s = now
         if previous is not None and setpoint.same_as(previous):
             return  # a repetition must not start the extrapolation again
-        self._setpoint = setpoint
+        self.setpoint = setpoint
         if self.mode is Mode.OFFBOARD:
             behaviours.follow(self, setpoint, previous, now)
 
     def gcs_heartbeat(self, now: float) -> None:
         """A ground station is alive."""
-        self._gcs_heard_s = now
-        if self._link_lost:
-            self._link_lost = False
+        self.gcs_heard_s = now
+        if self.link_lost:
+            self.link_lost = False
             self.say(Severity.INFO, "Data link regained")
 
     def _enter(self, mode: Mode, now: float) -> None:
@@ -231,8 +231,8 @@ class Autopilot:
         self.mode_since_s = now
         self.failsafe = False
         behaviours.enter(self, now)
-        if mode is Mode.OFFBOARD and self._setpoint is not None and self.flying():
-            behaviours.follow(self, self._setpoint, None, now)
+        if mode is Mode.OFFBOARD and self.setpoint is not None and self.flying():
+            behaviours.follow(self, self.setpoint, None, now)
         self.emit(Notice.STATE)
 
     def _arm_disarm(self, p: tuple[float, ...], now: float) -> Result:
@@ -257,7 +257,7 @@ class Autopilot:
         reasons = self.blockers()
         if self.mode in (Mode.RETURN, Mode.LAND):
             reasons.append(f"mode {self.mode.name.lower()} cannot be armed in")
-        if self.mode is Mode.OFFBOARD and now - self._setpoint_s > self.parameters["COM_OF_LOSS_T"]:
+        if self.mode is Mode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
             reasons.append("no offboard set points")
         if self.crashed or (reasons and not force):
             self.say(Severity.CRITICAL, f"Arming denied: {reasons[0]}")
@@ -385,7 +385,7 @@ class Autopilot:
         if not self.armed:
             return
         if not self.landed:
-            self._guard(now)
+            failsafes.guard(self, now)
         behaviours.run(self, now)
         self._disarm_when_idle(now)
 
@@ -398,6 +398,10 @@ class Autopilot:
     def finish_mode(self, mode: Mode, now: float) -> None:
         """Change mode by the autopilot's own decision."""
         self._enter(mode, now)
+
+    def stop_motors(self, now: float) -> None:
+        """Disarm wherever the vehicle is."""
+        self._disarm(now)
 
     def _move_origin(self) -> None:
         o = self.origin_m
@@ -440,57 +444,3 @@ class Autopilot:
                 "Disarmed by auto disarm after landing" if self._flown else "Auto disarmed: idle",
             )
             self._disarm(now)
-
-    def _guard(self, now: float) -> None:
-        p = self.parameters
-        if self.mode is Mode.OFFBOARD and now - self._setpoint_s > p["COM_OF_LOSS_T"]:
-            self._fail("Offboard set points lost", int(p["COM_OBL_RC_ACT"]), now)
-        self._guard_battery(now)
-        action = int(p["NAV_DLL_ACT"])
-        heard = self._gcs_heard_s
-        if action and not self._link_lost and heard is not None and now - heard > p["COM_DL_LOSS_T"]:
-            self._link_lost = True
-            self._fail("Data link lost", {1: 5, 2: 3, 3: 4, 5: 6, 6: 7}.get(action, 5), now)
-        self._guard_fence(now)
-
-    def _guard_battery(self, now: float) -> None:
-        p, charge = self.parameters, self.body.battery
-        level = 0
-        for number, name in enumerate(("BAT_LOW_THR", "BAT_CRIT_THR", "BAT_EMERGEN_THR"), start=1):
-            if charge < p[name]:
-                level = number
-        if level <= self._battery_level:
-            return
-        self._battery_level = level
-        action = int(p["COM_LOW_BAT_ACT"])
-        if level == 1 or action == 0:
-            self.say(Severity.WARNING, f"Low battery: {charge * 100:.0f}%")
-        elif level == 2 and action in (1, 3):
-            self._fail("Critical battery", 3, now)
-        else:
-            self._fail("Dangerously low battery", 4, now)
-
-    def _guard_fence(self, now: float) -> None:
-        p, here, home = self.parameters, self.body.position_m, self.home_m
-        action = int(p["GF_ACTION"])
-        far, high = p["GF_MAX_HOR_DIST"], p["GF_MAX_VER_DIST"]
-        if self.failsafe or action < 2 or (far <= 0.0 and high <= 0.0):
-            return
-        outside = (
-            0.0 < far < math.hypot(here[0] - home[0], here[1] - home[1]) or 0.0 < high < home[2] - here[2]
-        )
-        if outside and self.mode not in (Mode.RETURN, Mode.LAND):
-            self._fail("Geofence breached", {2: 5, 3: 3, 4: 6, 5: 4}.get(action, 5), now)
-
-    def _fail(self, reason: str, action: int, now: float) -> None:
-        """Act as COM_OBL_RC_ACT numbers it: 0-2 and 5 hold, 3 return, 4 land, 6 terminate, 7 disarm."""
-        mode = {3: Mode.RETURN, 4: Mode.LAND}.get(action, Mode.HOLD)
-        if self.mode is Mode.LAND or (self.mode is Mode.RETURN and mode is Mode.HOLD):
-            return
-        if action in (6, 7):
-            self.say(Severity.EMERGENCY, f"{reason}: motors stopped")
-            self._disarm(now)
-            return
-        self.say(Severity.CRITICAL, f"Failsafe: {reason}, {mode.name.lower()}")
-        self._enter(mode, now)
-        self.failsafe = True

@@ -111,13 +111,13 @@ def _return(pilot: Autopilot, now: float) -> None:
 
 def _offboard(pilot: Autopilot, now: float) -> None:
     """On the ground only: lift off when the set point asks for it. In the air set points act as they come."""
-    setpoint = pilot._setpoint
+    setpoint = pilot.setpoint
     if pilot.flying() or not pilot.landed or setpoint is None or not _spooled_up(pilot, now):
         return
     down, climb = setpoint.position_m[2], setpoint.velocity_m_s
     wants = down is not None and down < pilot.body.position_m[2] - 0.2
     wants = wants or (down is None and climb is not None and climb[2] < -0.2)
-    if wants and now - pilot._setpoint_s <= pilot.parameters["COM_OF_LOSS_T"]:
+    if wants and now - pilot.setpoint_s <= pilot.parameters["COM_OF_LOSS_T"]:
         pilot.begin_flight()
         follow(pilot, setpoint, None, now)
 

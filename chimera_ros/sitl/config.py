@@ -70,7 +70,7 @@ class Datum:
 
 @dataclass(frozen=True, slots=True)
 class SitlConfig:
-    """Everything that decides how a simulation runs; the same values and seed give the same flight in stepped time."""
+    """Everything that decides how a simulation runs: equal values give equal flights in stepped time."""
 
     drones: int = 5
     first_port: int = DEFAULT_FIRST_PORT  # vehicle i (from 0) talks to 127.0.0.1:(first_port + i)
@@ -115,7 +115,7 @@ class SitlConfig:
         last = self.first_port + self.drones - 1 + OWN_PORT_OFFSET
         if self.first_port < 1024 or last > 65535:
             raise SitlError(
-                f"--first-port {self.first_port}: ports {self.first_port} to {last} must lie in 1024 to 65535."
+                f"--first-port {self.first_port}: ports up to {last} are used, 1024 to 65535 exist."
             )
         if self.drones > OWN_PORT_OFFSET:
             raise SitlError(f"--drones {self.drones}: at most {OWN_PORT_OFFSET}.")

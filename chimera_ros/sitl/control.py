@@ -1,9 +1,9 @@
 """The cascaded controller of N quadrotors at once: position → velocity → attitude → body rate.
 
 World frame: NED metres from the swarm datum. The attitude loop is geometric control on SO(3) (Lee, Leok and
-McClamroch 2010); the body-rate loop closes in `dynamics.Fleet.step`. PX4 holds a set point until the next one;
-this controller moves it along with the velocity and acceleration that came with it (at most
-`EXTRAPOLATION_LIMIT_S`), so that a stream of 20 Hz does not turn into steps.
+McClamroch 2010); the body-rate loop closes in `dynamics.Fleet.step`. PX4 holds a set point until the next;
+this controller moves it along with the velocity and acceleration that came with it, for at most
+`EXTRAPOLATION_LIMIT_S`, so that a stream of 20 Hz does not turn into steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from chimera_ros.sitl.dynamics import GRAVITY_M_S2, IDLE_THRUST, Fleet
+from chimera_ros.sitl.dynamics import GRAVITY_M_S2, IDLE_THRUST, Fleet, clamp
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +31,10 @@ BRAKING = 0.6  # share of the acceleration limit that the approach profile plans
 class Controller:
     """Set points of N vehicles and the loops that follow them.
 
-    Rows of the set points: position_m, velocity_m_s, acceleration_m_s2 (N,3) world NED; hold (N,3) 1 where the
+    Rows of set points: position_m, velocity_m_s, acceleration_m_s2 (N,3) world NED; hold (N,3) 1 where the
     position of that axis counts, 0 where only velocity does; stamp_s (N,) when it was set; yaw_rad,
-    yaw_rate_rad_s (N,); speed limits (N,); slew_m_s2 (N,1) limit of acceleration, infinite for streamed set points;
-    flying (N,) whether the loops run, or the motors idle.
+    yaw_rate_rad_s (N,); speed limits (N,); slew_m_s2 (N,1) limit of acceleration, infinite for streamed set
+    points; flying (N,) whether the loops run, or the motors idle.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -95,15 +95,15 @@ class Controller:
         climb = np.minimum(np.abs(down) * POSITION_GAIN_PER_S, np.sqrt(0.7 * limit * np.abs(down)))
         wanted[:, 2] = np.copysign(climb, down)
         wanted += target_v
-        np.clip(wanted[:, 2], -self.speed_up_m_s, self.speed_down_m_s, out=wanted[:, 2])
+        clamp(wanted[:, 2], -self.speed_up_m_s, self.speed_down_m_s)
 
         change = wanted - self.velocity_sp_m_s
         step = self.slew_m_s2 * dt
-        np.clip(change, -step, step, out=change)
+        clamp(change, -step, step)
         self.velocity_sp_m_s += change
         slip = self.velocity_sp_m_s - fleet.velocity_m_s
         self._integral += slip * (INTEGRAL_GAIN_PER_S2 * dt)
-        np.clip(self._integral, -INTEGRAL_LIMIT_M_S2, INTEGRAL_LIMIT_M_S2, out=self._integral)
+        clamp(self._integral, -INTEGRAL_LIMIT_M_S2, INTEGRAL_LIMIT_M_S2)
         force = slip * VELOCITY_GAIN_PER_S
         force += self._integral
         force += self.acceleration_m_s2
@@ -111,7 +111,8 @@ class Controller:
         return force
 
     def _attitude(self, dt: float, force: Floats, fleet: Fleet) -> tuple[Floats, Floats]:
-        up = np.clip(-force[:, 2], MIN_THRUST_M_S2, MAX_THRUST_M_S2)
+        up = -force[:, 2]
+        clamp(up, MIN_THRUST_M_S2, MAX_THRUST_M_S2)
         force[:, 2] = -up
         across = np.sqrt(force[:, 0] ** 2 + force[:, 1] ** 2) + 1e-9
         force[:, :2] *= np.minimum(1.0, TILT_LIMIT * up / across)[:, None]
@@ -122,7 +123,8 @@ class Controller:
         turn = (turn + np.pi) % (2.0 * np.pi) - np.pi
         reach = 1.2 * dt  # heading changes at most 1.2 rad/s, so the attitude error stays small
         self.yaw_rad += self.yaw_rate_rad_s * dt
-        self.yaw_now_rad += np.clip(turn, -reach, reach)
+        clamp(turn, -reach, reach)
+        self.yaw_now_rad += turn
         c, s = np.cos(self.yaw_now_rad), np.sin(self.yaw_now_rad)
         desired = self._desired
         # yd = zd × (c, s, 0), xd = yd × zd, as columns
@@ -140,9 +142,9 @@ class Controller:
         rates[:, 1] = m[:, 2, 0] - m[:, 0, 2]
         rates[:, 2] = m[:, 0, 1] - m[:, 1, 0]
         rates *= 0.5 * ATTITUDE_GAIN_PER_S
-        np.clip(rates, -RATE_LIMIT_RAD_S, RATE_LIMIT_RAD_S, out=rates)
+        clamp(rates, -RATE_LIMIT_RAD_S, RATE_LIMIT_RAD_S)
         thrust = -(force * fleet.rotation[:, :, 2]).sum(axis=1)
-        np.clip(thrust, MIN_THRUST_M_S2, MAX_THRUST_M_S2, out=thrust)
+        clamp(thrust, MIN_THRUST_M_S2, MAX_THRUST_M_S2)
 
         idle = np.where(fleet.motors, IDLE_THRUST * GRAVITY_M_S2, 0.0)
         active = self.flying & fleet.motors

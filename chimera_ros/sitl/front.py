@@ -1,7 +1,8 @@
 """The thin shell around the simulation: UDP sockets, the wall clock, status and tracks.
 
-Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and answers whoever else
-writes to its own port. All vehicles share one socket towards the ground-station port. Everything is on 127.0.0.1.
+Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and answers
+whoever else writes to its own port. All vehicles share one socket towards the ground-station port. Everything
+is on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def open_port(number: int, remote: int, what: str) -> Port:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise SitlError(
-                f"UDP port {number} ({what}) is busy: end the program that uses it, or choose another --first-port."
+                f"UDP port {number} ({what}) is busy: end its user or choose another --first-port."
             ) from None
         raise SitlError(f"UDP port {number} ({what}) cannot be opened: {error.strerror}.") from None
     sock.setblocking(False)
@@ -115,32 +116,34 @@ class Front:
         config.check()
         self.config = config
         self._ports: list[Port] = []
-        self._station: Port | None = None
         self._selector = selectors.DefaultSelector()
         try:
-            self._open(config)
+            self._station = self._open(config)
         except SitlError:
-            self.close()
+            self._selector.close()
+            for port in self._ports:
+                port.sock.close()
             raise
         self.simulation = Simulation(config)
         self.vehicles: list[MavlinkVehicle] = []
         for pilot in self.simulation.autopilots:
-            phase = pilot.index / config.drones  # spreads the load of the streams over time
-            links = {"client": Link(pilot.system_id, messages.CLIENT_RATES_HZ, phase, True)}
+            links = {"client": Link(pilot.system_id, messages.CLIENT_RATES_HZ, True)}
             if self._station is not None:
-                links["station"] = Link(pilot.system_id, messages.STATION_RATES_HZ, phase, False)
+                links["station"] = Link(pilot.system_id, messages.STATION_RATES_HZ, False)
             self.vehicles.append(MavlinkVehicle(pilot, self.simulation, links))
         self._mute_from_s = [self._mute_time(i) for i in range(config.drones)]
 
-    def _open(self, config: SitlConfig) -> None:
+    def _open(self, config: SitlConfig) -> Port | None:
         for i in range(config.drones):
             remote = config.first_port + i
             port = open_port(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
             self._ports.append(port)
             self._selector.register(port.sock, selectors.EVENT_READ, i)
-        if config.gcs_port:
-            self._station = open_port(0, config.gcs_port, "ground station")
-            self._selector.register(self._station.sock, selectors.EVENT_READ, -1)
+        if not config.gcs_port:
+            return None
+        station = open_port(0, config.gcs_port, "ground station")
+        self._selector.register(station.sock, selectors.EVENT_READ, -1)
+        return station
 
     def _mute_time(self, vehicle: int) -> float:
         if self.config.fault_of(vehicle, FaultKind.SILENT):
@@ -231,12 +234,11 @@ def run(
 ) -> None:
     """Simulate in real time until `stop()` is true.
 
-    status gets the ground truth of `Simulation.status` with `real_time_factor` (simulated over wall time) twice a
-    second. The loop sleeps to deadlines of 8 ms; when the machine is too slow it falls behind instead of skipping
-    physics.
+    status gets `Simulation.status` and `real_time_factor` (simulated over wall time) twice a second. The loop
+    sleeps to deadlines of 8 ms; when the machine is too slow it falls behind instead of skipping physics.
 
     Raises:
-        SitlError: if the configuration cannot be simulated, a port is busy or the track file cannot be written.
+        SitlError: if the configuration is not possible, a port is busy or the track file cannot be written.
     """
     tracks = _open_tracks(config.tracks)
     try:

@@ -1,4 +1,4 @@
-"""Between geographic coordinates and metres near a datum (WGS-84 tangent plane, good to centimetres within 1 km)."""
+"""Between geographic coordinates and metres near a datum (WGS-84, good to centimetres within 1 km)."""
 
 from __future__ import annotations
 

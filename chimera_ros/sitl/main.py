@@ -132,7 +132,7 @@ def read_parameters(texts: Sequence[str]) -> dict[str, float]:
 
 
 class StatusWriter:
-    """Writes JSON lines to a descriptor and never waits: what does not fit in the pipe is dropped, line by line."""
+    """Writes JSON lines to a descriptor and never waits: lines that do not fit in the pipe are dropped."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)

@@ -58,7 +58,7 @@ def heartbeat(a: Autopilot, s: Snapshot) -> Any:
         if a.mode is not Mode.POSITION
         else m.MAV_MODE_FLAG_MANUAL_INPUT_ENABLED
     )
-    base |= m.MAV_MODE_FLAG_AUTO_ENABLED if a.mode.value[0] == 4 else 0
+    base |= m.MAV_MODE_FLAG_AUTO_ENABLED if a.mode not in (Mode.POSITION, Mode.OFFBOARD) else 0
     base |= m.MAV_MODE_FLAG_SAFETY_ARMED if a.armed else 0
     if a.crashed:
         status = m.MAV_STATE_EMERGENCY

@@ -1,4 +1,4 @@
-"""The MAVLink mission protocol of one vehicle: upload, download, clear, jump; missions only, no fences or rally points."""
+"""The MAVLink mission protocol of one vehicle: upload, download, clear, jump; no fences or rally points."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The MAVLink side of one simulated vehicle: frames in, packed messages out, no socket and no clock.
 
-Not simulated: message signing, FTP, component metadata, attitude set points, manual control, cameras, gimbals, logs.
+Not simulated: message signing, FTP, component metadata, attitude set points, manual control, cameras,
+gimbals, logs.
 """
 
 from __future__ import annotations
@@ -24,17 +25,25 @@ COMPONENT = 1
 NO_COORDINATE = 0x7FFFFFFF
 MAX_POSITION_M, MAX_SPEED_M_S, MAX_ACCELERATION_M_S2 = 1e5, 100.0, 100.0
 PARAMETERS_PER_TICK = 4
+FRAME_S = 0.05  # period of the fastest default stream
+SLOTS, SLOT_S = 3, 0.016
 UNKNOWN_PARAMETER, READ_ONLY_OR_RANGE = 1, 2  # MAV_PARAM_ERROR_DOES_NOT_EXIST, …_VALUE_OUT_OF_RANGE
 
 
 class Link:
     """One direction of talk: streams with their rates, and packed messages waiting to be sent."""
 
-    def __init__(self, system_id: int, rates_hz: dict[int, float], phase: float, streaming: bool) -> None:
+    def __init__(self, system_id: int, rates_hz: dict[int, float], streaming: bool) -> None:
         self.mav = m.MAVLink(None, srcSystem=system_id, srcComponent=COMPONENT)
         self.defaults = dict(rates_hz)
         self.intervals: dict[int, float] = {number: 1.0 / rate for number, rate in rates_hz.items()}
-        self.due: dict[int, float] = {number: phase / rate for number, rate in rates_hz.items()}
+        # Fast streams of a vehicle are due together, so that they share a datagram and a snapshot; vehicles
+        # take turns in SLOTS ticks; slow streams are spread over the second.
+        slot_s = system_id % SLOTS * SLOT_S
+        self.due: dict[int, float] = {
+            number: slot_s + FRAME_S * ((number + 7 * system_id) % max(round(1.0 / (rate * FRAME_S)), 1))
+            for number, rate in rates_hz.items()
+        }
         self.next_due = 0.0
         self.streaming = streaming  # false: only heartbeats until somebody answers
         self.out: list[bytes] = []

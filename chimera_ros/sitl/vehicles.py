@@ -1,7 +1,7 @@
 """The simulated swarm in stepped time: physics, controllers, estimators and commanders together.
 
-`Simulation.advance` is the only thing that makes time pass, in steps of `STEP_S`. Two simulations with the same
-configuration and the same calls at the same steps are bit for bit equal.
+`Simulation.advance` is the only thing that makes time pass, in steps of `STEP_S`. Two simulations with the
+same configuration and the same calls at the same steps are bit for bit equal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DRIFT_TAU_S = 30.0
 
 @dataclass(slots=True)
 class Snapshot:
-    """Estimates of all vehicles at one moment as plain Python lists (one row per vehicle), for packing messages."""
+    """Estimates of all vehicles at one moment as plain Python lists (one row per vehicle)."""
 
     time_s: float
     position_m: list[list[float]]  # world NED
@@ -103,7 +103,7 @@ class Simulation:
         self._snapshot = None
 
     def run_until(self, done: Any, limit_s: float) -> bool:
-        """Advance until `done()` is true, for tests and scripts; False if it was not within limit_s of simulated time."""
+        """Advance until `done()` is true; False if it was not within limit_s of simulated time."""
         end = self.time_s + limit_s
         while not done():
             if self.time_s >= end:
