@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.processes import ProcessSpec
+from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
 DEFAULT_MISSION = "antipodal_swap"
@@ -279,12 +280,13 @@ def check_ports(spec: SwarmSpec) -> None:
         CommandFailed: names the port.
     """
     for index in range(spec.drones):
-        port = spec.first_port + index
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                raise CommandFailed(
-                    f"UDP port {port} (MAVLink of {drone_name(index + 1)}) is in use; "
-                    "is another swarm running? Choose other ports with --first-port",
-                ) from None
+        # The follower listens on the one, the vehicle on the other.
+        for port in (spec.first_port + index, spec.first_port + OWN_PORT_OFFSET + index):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise CommandFailed(
+                        f"UDP port {port} (MAVLink of {drone_name(index + 1)}) is in use; "
+                        "is another swarm running? Choose other ports with --first-port"
+                    ) from None
