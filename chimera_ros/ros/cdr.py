@@ -21,7 +21,8 @@ MAX_SIGNATURE: Final = 4627
 _ENVELOPE = struct.Struct("<4sBBHII")  # header, version, lane, sender, epoch, length of `sealed`
 _LENGTH = struct.Struct("<I")
 _PADDING: Final = (b"", b"\x00\x00\x00", b"\x00\x00", b"\x00")  # by length modulo 4
-_MAX_TRAILING: Final = 3  # RTPS may pad a payload to a multiple of four
+_MAX_TRAILING: Final = 3  # RTPS may pad a payload to a multiple of four; some writers say so in the header
+_ACCEPTED: Final = frozenset(HEADER[:3] + bytes([padding]) for padding in range(_MAX_TRAILING + 1))
 
 type_bounds: Final[dict[str, tuple[int, ...]]] = {
     "KeyRequest": (1024, MAX_SIGNATURE),
@@ -76,7 +77,7 @@ def decode_envelope(data: bytes) -> EnvelopeFields:
     if total < 20:
         raise CdrError(f"an envelope of {total} bytes is cut short")
     header, version, lane, sender, epoch, size = _ENVELOPE.unpack_from(data)
-    if header[:2] != b"\x00\x01":
+    if header not in _ACCEPTED:
         raise CdrError("an envelope in an encoding other than little-endian XCDR1")
     end = 16 + size
     start = (end + 3) & ~3
@@ -116,7 +117,7 @@ def decode_parts(data: bytes, bounds: Sequence[int]) -> tuple[bytes, ...]:
         CdrError: not little-endian XCDR1, cut short, longer than announced or over a bound.
     """
     total = len(data)
-    if total < 4 or data[:2] != b"\x00\x01":
+    if data[:4] not in _ACCEPTED:
         raise CdrError("a control message cut short or in an encoding other than little-endian XCDR1")
     parts = []
     end = 4

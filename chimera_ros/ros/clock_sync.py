@@ -77,7 +77,7 @@ class ClockClient:
             self.offset_ns = round(self.filter.offset_s * 1e9)
 
     def status(self) -> dict[str, float | bool | None]:
-        """offset_s (crypto node minus own), error_s (largest possible; None before the first), synchronised."""
+        """offset_s (crypto node minus own), error_s (None before the first answer), synchronised."""
         error_s = self.filter.error_s
         return {
             "offset_s": self.filter.offset_s,

@@ -10,7 +10,7 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 from . import names, qos
 from .cdr import CdrError, decode_parts, encode_parts, type_bounds
-from .endpoints import Outlet
+from .outlet import Outlet
 
 if TYPE_CHECKING:
     from .session import SecureSession

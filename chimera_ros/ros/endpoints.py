@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.serialization import deserialize_message, serialize_message
 
 from chimera_ros.crypto.errors import NotReady, Rejected
@@ -18,13 +16,11 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, decode_envelope, encode_envelope
+from .outlet import Outlet
 
 if TYPE_CHECKING:
     from .session import SecureSession
 
-RETRY_S: Final = 0.01
-RETRY_FOR_S: Final = 1.0
-MAX_WAITING: Final = 256
 RESEAL_PAUSE_S: Final = 0.5
 
 MessageCallback = Callable[[Any, str], None]
@@ -42,55 +38,6 @@ class RawMessage:
     type_name: str
     opened: Opened
     envelope_cdr: bytes
-
-
-class Outlet:
-    """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits a bounded while."""
-
-    def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:
-        self._session = session
-        self._reliable = profile.reliability == qos.ReliabilityPolicy.RELIABLE
-        self._waiting: deque[tuple[float, bytes]] = deque()
-        self.publisher = session.node.create_publisher(
-            message_type, names.topic(channel, session.namespace), profile
-        )
-
-    def send(self, data: bytes) -> bool:
-        """Publish serialised bytes; False if they were dropped (best effort) or had to wait (reliable)."""
-        if not self._waiting:
-            try:
-                self.publisher.publish(data)
-                return True
-            except _rclpy.RCLError:
-                self._session.counts["writer_saturated"] += 1
-        if not self._reliable:
-            return False
-        if len(self._waiting) >= MAX_WAITING:
-            self._session.counts["publish_dropped"] += 1
-            return False
-        self._waiting.append((time.monotonic() + RETRY_FOR_S, data))
-        self._session.retry_later(self)
-        return False
-
-    def retry(self) -> bool:
-        """Send what waits, in order; True when nothing is left."""
-        while self._waiting:
-            deadline, data = self._waiting[0]
-            try:
-                self.publisher.publish(data)
-            except _rclpy.RCLError:
-                if time.monotonic() < deadline:
-                    return False
-                self._session.counts["publish_dropped"] += 1
-            else:
-                self._session.counts["publish_retried"] += 1
-            self._waiting.popleft()
-        return True
-
-    def destroy(self) -> None:
-        """Take the publisher out of its node."""
-        self._waiting.clear()
-        self._session.node.destroy_publisher(self.publisher)
 
 
 class SecurePublisher:
@@ -152,7 +99,7 @@ class SecurePublisher:
         return self._latched
 
     def reseal(self) -> None:
-        """Send the last sample of a latched publisher again, under the present epoch and with a fresh time."""
+        """Send the last sample of a latched publisher again, under the present epoch and time."""
         if self._last is not None:
             self._resealed_at = time.monotonic()
             self._send(self._last)
@@ -174,7 +121,7 @@ class SecurePublisher:
 
 
 class Channel:
-    """The process's one DDS subscription to a channel: each packet is opened once, then handed to everyone."""
+    """The process's one DDS subscription to a channel: a packet is opened once, then handed to everyone."""
 
     def __init__(self, session: SecureSession, channel: str, message_type: type[Any], latched: bool) -> None:
         self._session = session

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from array import array
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
@@ -27,9 +28,6 @@ _TYPES: dict[Any, int] = {
     int: ParameterType.PARAMETER_INTEGER,
     float: ParameterType.PARAMETER_DOUBLE,
     str: ParameterType.PARAMETER_STRING,
-    tuple[str, ...]: ParameterType.PARAMETER_STRING_ARRAY,
-    tuple[int, ...]: ParameterType.PARAMETER_INTEGER_ARRAY,
-    tuple[float, ...]: ParameterType.PARAMETER_DOUBLE_ARRAY,
 }
 
 
@@ -83,22 +81,27 @@ def declare(node: Node, parameters_type: type[P]) -> P:
         ):
             # `-p rate_hz:=20` means 20.0.
             node._parameter_overrides[field.name] = type(given)(field.name, value=float(given.value))
-        elif given is not None and isinstance(default, list) and given.value in ([], ()):
-            del node._parameter_overrides[field.name]  # YAML's empty list has no element type
-            default = []
         try:
             value = node.declare_parameter(field.name, default, _descriptor(field.name, kind, spec)).value
         except Exception as error:  # rclpy raises a family of classes without common root
             shown = default if given is None else given.value
             raise ParameterError(f"parameter {field.name} is {shown!r}; allowed is {allowed}") from error
-        value = tuple(value) if isinstance(default, list) else value
-        if not _is_allowed(value, spec):
+        if isinstance(default, list):
+            value = tuple(value) if isinstance(value, (list, tuple, array)) else value
+        if not _is_of(kind, value) or not _is_allowed(value, spec):
             raise ParameterError(f"parameter {field.name} is {value!r}; allowed is {allowed}")
         values[field.name] = value
     try:
         return parameters_type(**values)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if kind in (bool, int, float, str):
+        return type(value) is kind
+    item = typing.get_args(kind)[0]
+    return isinstance(value, tuple) and all(type(each) is item for each in value)
 
 
 def _is_allowed(value: Any, spec: _Spec) -> bool:
@@ -112,10 +115,8 @@ def _is_allowed(value: Any, spec: _Spec) -> bool:
 
 
 def _allowed(kind: Any, spec: _Spec) -> str:
-    name = getattr(kind, "__name__", str(kind)) if kind in (bool, int, float, str) else f"a list ({kind})"
-    text = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}.get(
-        name, name
-    )
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    text = words.get(kind) or f"a list, each item {words[typing.get_args(kind)[0]]}"
     if spec.choices:
         return f"one of {', '.join(spec.choices)}"
     if spec.ge is not None and spec.le is not None:
@@ -126,6 +127,9 @@ def _allowed(kind: Any, spec: _Spec) -> str:
 
 
 def _descriptor(name: str, kind: Any, spec: _Spec) -> ParameterDescriptor:
+    if typing.get_origin(kind) is tuple:
+        # An empty list has no element type that rclpy could compare; `declare` checks instead.
+        return ParameterDescriptor(name=name, description=spec.description, dynamic_typing=True)
     descriptor = ParameterDescriptor(name=name, type=_TYPES[kind], description=spec.description)
     if spec.choices:
         descriptor.additional_constraints = f"one of {', '.join(spec.choices)}"

@@ -20,7 +20,7 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, decode_envelope, encode_envelope
-from .endpoints import Outlet
+from .outlet import Outlet
 
 if TYPE_CHECKING:
     from .session import SecureSession

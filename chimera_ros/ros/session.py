@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -35,8 +35,9 @@ from chimera_ros.crypto.wire import ControlKind
 from . import names
 from .clock_sync import ClockClient, ClockServer
 from .control import ControlTopics
-from .endpoints import RETRY_S, Channel, Outlet, SecurePublisher, SecureSubscription
+from .endpoints import Channel, SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s
+from .outlet import RETRY_S, Outlet
 from .services import ResponseChannel, SecureClient, SecureService
 from .stop import StopCall
 
@@ -49,13 +50,13 @@ _KEPT_ALARMS: Final = 32
 class SessionConfig:
     """How a session behaves beyond what the swarm's policy says."""
 
-    host: HostConfig = HostConfig()
-    key_server: KeyServerConfig = KeyServerConfig()
+    host: HostConfig = field(default_factory=HostConfig)
+    key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
     synchronise_clock: bool = True  # measure the offset to the crypto node
 
 
 class SecureSession:
-    """Joins a swarm in the name of one or several members and makes sealed publishers, subscriptions, services.
+    """Joins a swarm in the name of one or several members; makes sealed publishers, subscriptions, services.
 
     A process makes one session for all members it hosts: each packet is then opened once and delivered once.
     If the member has the role *crypto* the session also runs the key server.
@@ -227,11 +228,11 @@ class SecureSession:
         self._on_switched.append(callback)
 
     def on_alarm(self, callback: Callable[[str, str], None]) -> None:
-        """Call `callback(severity, text)` for what a person should know; severity is info, warning or error."""
+        """Call `callback(severity, text)` for what a person should know; info, warning or error."""
         self._on_alarm.append(callback)
 
     def on_stop(self, callback: Callable[[StopOrder], None]) -> None:
-        """Call `callback(order)` for a verified operator's stop; `order.targets` are the hosted drones meant."""
+        """Call `callback(order)` for a verified operator's stop; `order.targets` are hosted drones."""
         self._on_stop.append(callback)
 
     # Time ----------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ class SecureSession:
 
     @property
     def clock_offset_s(self) -> float:
-        """Measured offset, crypto node minus own clock, s; 0 at the crypto node and before the first answer."""
+        """Measured offset, crypto node minus own clock, s; 0 before the first answer."""
         return 0.0 if self._clock is None else self._clock.filter.offset_s
 
     @property
@@ -328,7 +329,7 @@ class SecureSession:
         callback: Callable[[Any, str], Any],
         member: str | None = None,
     ) -> SecureService:
-        """Answer a sealed service: ``callback(request, sender) -> response``. One server per service and process.
+        """Answer a sealed service: ``callback(request, sender) -> response``; one server per service.
 
         Raises:
             ValueError: not a channel name, a member that is not hosted here, or the service is served
@@ -481,7 +482,7 @@ class SecureSession:
             self.guarded("alarm", callback, severity, text)
 
     def guarded(self, where: str, callback: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a user's callback. An exception is counted and logged by type, never by text: that may hold data."""
+        """Run a user's callback. An exception is counted and logged by type, never by text."""
         try:
             return callback(*arguments)
         except Exception as error:

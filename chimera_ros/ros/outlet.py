@@ -1,0 +1,67 @@
+"""Publishing bytes, also when DDS cannot take them at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+
+from . import names, qos
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+RETRY_S: Final = 0.01
+RETRY_FOR_S: Final = 1.0
+MAX_WAITING: Final = 256
+
+
+class Outlet:
+    """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits."""
+
+    def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:
+        self._session = session
+        self._reliable = profile.reliability == qos.ReliabilityPolicy.RELIABLE
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self.publisher = session.node.create_publisher(
+            message_type, names.topic(channel, session.namespace), profile
+        )
+
+    def send(self, data: bytes) -> bool:
+        """Publish serialised bytes; False if they were dropped (best effort) or had to wait (reliable)."""
+        if not self._waiting:
+            try:
+                self.publisher.publish(data)
+                return True
+            except _rclpy.RCLError:
+                self._session.counts["writer_saturated"] += 1
+        if not self._reliable:
+            return False
+        if len(self._waiting) >= MAX_WAITING:
+            self._session.counts["publish_dropped"] += 1
+            return False
+        self._waiting.append((time.monotonic() + RETRY_FOR_S, data))
+        self._session.retry_later(self)
+        return False
+
+    def retry(self) -> bool:
+        """Send what waits, in order; True when nothing is left."""
+        while self._waiting:
+            deadline, data = self._waiting[0]
+            try:
+                self.publisher.publish(data)
+            except _rclpy.RCLError:
+                if time.monotonic() < deadline:
+                    return False
+                self._session.counts["publish_dropped"] += 1
+            else:
+                self._session.counts["publish_retried"] += 1
+            self._waiting.popleft()
+        return True
+
+    def destroy(self) -> None:
+        """Take the publisher out of its node."""
+        self._waiting.clear()
+        self._session.node.destroy_publisher(self.publisher)
