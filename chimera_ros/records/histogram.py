@@ -28,10 +28,14 @@ class Histogram:
         """Counts a value; NaN is ignored, infinity and giants fall into the highest bucket."""
         if math.isnan(value) or count <= 0:
             return
-        index = _LOWEST
-        if value > 0.0:
+        if value <= 0.0:
+            index = _LOWEST
+        else:
             index = _HIGHEST if math.isinf(value) else math.ceil(PER_OCTAVE * math.log2(value) - 1e-9)
-            index = min(max(index, _LOWEST), _HIGHEST)
+        self._add(index, count, value)
+
+    def _add(self, index: int, count: int, value: float) -> None:
+        index = min(max(index, _LOWEST), _HIGHEST)
         self._counts[index] = self._counts.get(index, 0) + count
         self.count += count
         self.max = max(self.max, value)
@@ -79,7 +83,8 @@ class Histogram:
             upper, count = row
             if not _is_number(upper) or not isinstance(count, int) or not 0 <= count < 2**53:
                 raise ValueError("a bucket is not a bound and a count")
-            found.add(float(upper), count)
+            if count and upper > 0:  # the bound was rounded on its way: nearest, not next above
+                found._add(round(PER_OCTAVE * math.log2(upper)), count, float(upper))
         largest = status.get("max")
         if _is_number(largest) and found.count:
             found.max = float(largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def read_tracks(path: Path) -> Tracks:
                 if len(positions) != drones or (times and time_s <= times[-1]):
                     continue
                 index += 1
-                if index % step:
+                if (index - 1) % step:
                     continue
                 times.append(time_s)
                 rows.append(positions)
@@ -188,7 +189,8 @@ def draw_tracks(
         figure.savefig(temporary, format="png")
         temporary.replace(picture)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
     return apart
 

@@ -1,0 +1,180 @@
+"""The aggregator of status lines: sums over processes and restarts, and no line that can break it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.report import build_report
+from chimera_ros.records.status import StatusAggregator
+from chimera_ros.records.table import plain_line, render_view
+
+DRONES = ("drone_01", "drone_02", "drone_03")
+
+
+def security(sealed: int, opened: int, **rejected: int) -> dict[str, Any]:
+    return {"suite": "CHIMERA-1", "counters": {"sealed": sealed, "opened": opened, "rejected": rejected}}
+
+
+def test_drones_have_rows_before_they_are_heard_and_age_afterwards() -> None:
+    status = StatusAggregator(DRONES, now=10.0)
+    assert [row.state for row in status.view(10.0).drones] == ["not heard"] * 3
+    row = {"drone": "drone_02", "state": "HOLDING", "error_m": 0.25, "battery": 0.9, "epoch": 4, "age_s": 0.1,
+           "enu": [1, 2.5, 3], "reason": ""}  # fmt: skip
+    status.feed(
+        {"process": "telemetry_logger", "drones": [row], "recorded": 7, "records": "/tmp/x"}, now=11.0
+    )
+    view = status.view(11.5)
+    second = view.drones[1]
+    assert (second.state, second.error_m, second.battery, second.epoch) == ("HOLDING", 0.25, 0.9, 4)
+    assert second.enu_m == (1.0, 2.5, 3.0)
+    assert second.age_s == pytest.approx(0.6)
+    assert not second.stale
+    assert status.view(15.0).drones[1].stale
+    assert view.drones[0].stale
+    assert (view.recorded, view.records, view.elapsed_s) == (7, "/tmp/x", 1.5)
+    assert status.ignored == 0
+
+
+def test_counters_add_up_over_processes_and_survive_a_restart() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    histogram = Histogram()
+    histogram.add(2.0, 10)
+    line = {"process": "follower_0", "drones": ["drone_01"], "latency_ms": histogram.to_status()}
+    status.feed(line | {"security": security(5, 10, replay=1)}, 1.0, pid=100)
+    status.feed(line | {"security": security(8, 20, replay=2)}, 2.0, pid=100)
+    status.process_exited("follower_0", "was ended by SIGKILL", 2.5)
+    assert not status.view(2.6).processes[0].running
+    status.process_restarted("follower_0", 3.0)
+    status.feed(line | {"security": security(1, 1, replay=1, too_old=4)}, 4.0, pid=101)
+    status.feed({"process": "leader", "security": security(100, 0), "commands_sent": 6}, 4.0, pid=7)
+    totals = status.totals()
+    assert (totals.security.sealed, totals.security.opened) == (109, 21)
+    assert totals.security.rejected == {"replay": 3, "too_old": 4}
+    assert totals.command_latency_ms.count == 20
+    assert totals.commands_sent == 6
+    assert status.view(4.0).drones[0].process == "follower_0"
+    assert [text for _, text in totals.events] == [
+        "process follower_0 was ended by SIGKILL",
+        "process follower_0 was restarted",
+    ]
+    assert status.view(4.0).alarms == ("process follower_0 was ended by SIGKILL",)
+
+
+def test_the_leaders_word_on_the_mission() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    leader: dict[str, Any] = {"process": "leader", "phase": "vee", "mission_time_s": 3.5, "finished": False,
+                              "failure": None, "events": ["a"], "first_takeoff_s": 1.25,
+                              "waiting": [{"drone": "drone_03", "reason": "no GPS"}]}  # fmt: skip
+    status.feed(leader, 1.0)
+    view = status.view(1.0)
+    assert (view.phase, view.mission_time_s, view.waiting) == ("vee", 3.5, (("drone_03", "no GPS"),))
+    status.feed(leader | {"waiting": [], "finished": True, "events": ["b"]}, 2.0)
+    totals = status.totals()
+    assert totals.completed
+    assert totals.first_takeoff_s == 1.25
+    assert [text for _, text in totals.events] == ["a", "b"]
+    status.feed(leader | {"finished": True, "completed": False}, 3.0)
+    assert not status.totals().completed
+    status.feed(leader | {"finished": True, "failure": "drone_03 never answered"}, 3.0)
+    assert not status.totals().completed
+    assert status.totals().failure == "drone_03 never answered"
+
+
+def test_rekeying_and_the_simulation() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    status.feed(
+        {"process": "crypto", "epoch": 9, "members": list(DRONES), "rotations": 2, "rekey_ms": [10.0]}, 1.0
+    )
+    status.feed(
+        {"process": "crypto", "epoch": 10, "members": list(DRONES), "rotations": 3, "rekey_ms": [20.0]}, 2.0
+    )
+    status.feed({"process": "sitl", "real_time_factor": 0.995, "min_separation_m": 2.5, "collisions": 1}, 2.0)
+    view, totals = status.view(2.0), status.totals()
+    assert (view.security.epoch, view.security.members, view.security.rotations) == (10, 3, 3)
+    assert totals.rekey_ms == (10.0, 20.0)
+    assert (view.real_time_factor, view.min_separation_m, view.collisions) == (0.995, 2.5, 1)
+
+
+def test_wrong_fields_are_ignored_and_counted_and_the_good_ones_kept() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    row: dict[str, Any] = {"drone": "drone_01", "state": 7, "error_m": "far", "battery": True, "epoch": -1,
+                           "enu": [1, 2], "age_s": 0.5}  # fmt: skip
+    status.feed({"process": "telemetry_logger", "drones": [row, 5, {"drone": None}], "recorded": 1.5}, 1.0)
+    first = status.view(1.0).drones[0]
+    assert (first.state, first.error_m, first.battery, first.epoch, first.enu_m) == (
+        "unknown", None, None, None, None,
+    )  # fmt: skip
+    assert first.age_s == 0.5
+    assert status.ignored == 8
+
+
+def test_text_from_a_child_cannot_steer_the_terminal() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    status.feed({"process": "leader", "phase": "\x1b[2Jgone\n" + "x" * 1000, "events": ["\x07bell"]}, 1.0)
+    view = status.view(1.0)
+    assert view.phase.isprintable()
+    assert len(view.phase) <= 200
+    assert view.events[0][1] == " bell"
+
+
+def test_everything_is_bounded() -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    for i in range(3000):
+        status.alarm(f"alarm {i}", float(i))
+        status.feed({"process": "follower_0", "drones": [f"ghost_{i}"]}, float(i))
+    view = status.view(1.0)
+    assert len(view.drones) == 512
+    assert len(view.alarms) == 100
+    assert len(view.events) == 1000
+    assert view.alarms[-1] == "alarm 2999"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    [
+        "phase",
+        "mission_time_s",
+        "finished",
+        "failure",
+        "waiting",
+        "events",
+        "first_takeoff_s",
+        "commands_sent",
+        "security",
+        "drones",
+        "recorded",
+        "records",
+        "epoch",
+        "members",
+        "rotations",
+        "rekey_ms",
+        "latency_ms",
+        "tracking_m",
+        "real_time_factor",
+        "min_separation_m",
+        "collisions",
+        "alarms",
+        "completed",
+    ]
+)
+NAMES = st.sampled_from(["leader", "crypto", "sitl", "telemetry_logger", "follower_0"])
+
+
+@given(st.lists(st.tuples(NAMES, st.dictionaries(KEYS, JSON, max_size=6), st.integers(1, 3)), max_size=6))
+def test_no_line_breaks_view_table_or_report(lines: list[tuple[str, dict[str, Any], int]]) -> None:
+    status = StatusAggregator(DRONES, now=0.0)
+    for index, (name, fields, pid) in enumerate(lines):
+        status.feed({"process": name, **fields}, float(index), pid=pid)
+    view = status.view(10.0)
+    render_view(view, "title", 80, 30)
+    assert "\n" not in plain_line(view)
+    build_report(status.totals(), drones=3, mission="m", duration_s=1.0).to_json()

@@ -1,0 +1,85 @@
+"""The live table: 20 drones fit 80 × 30 characters, and without a terminal a line comes every 5 s."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from chimera_ros.records.status import StatusAggregator, SwarmView
+from chimera_ros.records.table import LiveTable, render_view
+
+
+def view_of(count: int, *, trouble: bool = True) -> SwarmView:
+    names = [f"drone_{i:02d}" for i in range(1, count + 1)]
+    status = StatusAggregator(names, now=0.0)
+    rows = [
+        {
+            "drone": name,
+            "state": "TAKING_OFF",
+            "error_m": 123.456,
+            "battery": 1.0,
+            "epoch": 1234,
+            "age_s": 0.1,
+        }
+        for name in names
+    ]
+    status.feed({"process": "telemetry_logger", "drones": rows, "recorded": 12_345}, 1.0)
+    status.feed({"process": "crypto", "epoch": 12, "members": names}, 1.0)
+    if trouble:
+        waiting = [{"drone": name, "reason": "estimator " * 20} for name in names]
+        status.feed({"process": "leader", "phase": "formation " * 20, "waiting": waiting}, 1.0)
+        for i in range(9):
+            status.process_exited(f"follower_{i}", "was ended by SIGKILL", 1.0)
+            status.alarm("something long " * 20, 1.0)
+    return status.view(1.2)
+
+
+def text_of(view: SwarmView, width: int, height: int) -> list[str]:
+    console = Console(width=width, height=height, record=True, file=io.StringIO())
+    console.print(render_view(view, "chimera swarm", width, height))
+    return [line.rstrip() for line in console.export_text().rstrip("\n").split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "height"), [(1, 80, 24), (20, 80, 30), (20, 80, 24), (80, 160, 50)]
+)
+def test_every_drone_is_in_the_picture_and_the_picture_in_the_terminal(
+    count: int, width: int, height: int
+) -> None:
+    lines = text_of(view_of(count), width, height)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    for i in range(1, count + 1):
+        assert any(f"drone_{i:02d} " in line for line in lines), f"drone_{i:02d} is not shown"
+
+
+def test_what_does_not_fit_is_said() -> None:
+    lines = text_of(view_of(200), 80, 30)
+    assert len(lines) <= 30
+    assert sum("more" in line for line in lines) >= 1
+
+
+def test_off_a_terminal_one_line_comes_every_five_seconds() -> None:
+    output = io.StringIO()
+    with LiveTable("title", Console(file=output, width=80)) as table:
+        assert table.plain
+        view = view_of(20, trouble=False)
+        for step in range(120):
+            table.update(view, now=100.0 + 0.1 * step)
+        table.update(view, now=112.0, force=True)
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 4  # at 0, 5 and 10 s, and the one that was forced
+    assert all("20 drones: 20 taking off" in line and "epoch 12, 20 in, 0 rejected" in line for line in lines)
+
+
+def test_on_a_terminal_it_redraws_in_place() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=80, height=30, force_terminal=True, color_system=None)
+    with LiveTable("title", console) as table:
+        for step in range(20):
+            table.update(view_of(5, trouble=False), now=0.1 * step)
+        table.say("a word")
+    assert output.getvalue().count("drone_05") in range(4, 8)
+    assert "a word" in output.getvalue()
