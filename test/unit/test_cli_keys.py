@@ -1,0 +1,105 @@
+"""`chimera keys`: from an empty folder to a member, and every refusal in one sentence."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from chimera_ros.cli import main
+from chimera_ros.commands import keys
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> Path:
+    path = tmp_path / "passphrase"
+    path.write_text("correct horse\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_create_enroll_list_show(
+    tmp_path: Path, passphrase: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "keys")
+    given = ["--passphrase-file", str(passphrase)]
+    assert main(["keys", "create", store, "--swarm", "alpha", "--json", *given]) == 0
+    assert json.loads(capsys.readouterr().out) == {"keystore": store, "swarm": "alpha", "encrypted": True}
+    assert main(["keys", "enroll", "drone_01", "drone", "--keystore", store, *given]) == 0
+    assert "drone_01" in capsys.readouterr().out
+    assert main(["keys", "list", "--keystore", store, "--json"]) == 0
+    (member,) = json.loads(capsys.readouterr().out)
+    assert (member["name"], member["role"], member["swarm"], member["state"]) == (
+        "drone_01",
+        "drone",
+        "alpha",
+        "ok",
+    )
+    assert main(["keys", "show", "drone_01", "--keystore", store, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == member
+    assert main(["keys", "list", "--keystore", store]) == 0
+    assert "drone_01" in capsys.readouterr().out
+
+
+def test_a_short_validity_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "keys")
+    assert main(["keys", "create", store, "--no-passphrase"]) == 0
+    assert main(["keys", "enroll", "drone_01", "drone", "--keystore", store, "--days", "3"]) == 0
+    capsys.readouterr()
+    main(["keys", "show", "drone_01", "--keystore", store, "--json"])
+    assert json.loads(capsys.readouterr().out)["state"] == "expires in 3 days"
+
+
+def test_refusals(
+    tmp_path: Path, passphrase: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    store = str(tmp_path / "keys")
+
+    def refused(status: int, words: str, *argv: str) -> None:
+        assert main(["keys", *argv]) == status
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+    refused(1, "authority.pem is missing", "list", "--keystore", store)
+    refused(2, "--passphrase-file FILE", "create", store)
+    refused(2, "--days is -1", "create", store, "--days", "-1", "--no-passphrase")
+    refused(2, "two keystores are named", "create", store, "--keystore", "other")
+    assert main(["keys", "create", store, "--passphrase-file", str(passphrase)]) == 0
+    capsys.readouterr()
+    refused(1, "already holds a keystore", "create", store)
+    refused(2, "a passphrase is needed", "enroll", "drone_01", "drone", "--keystore", store)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("battery staple\n")
+    wrong.chmod(0o600)
+    refused(
+        1, "passphrase is wrong", "enroll", "d", "drone", "--keystore", store, "--passphrase-file", str(wrong)
+    )
+    wrong.chmod(0o644)
+    refused(1, "chmod 600", "enroll", "d", "drone", "--keystore", store, "--passphrase-file", str(wrong))
+    given = ("--keystore", store, "--passphrase-file", str(passphrase))
+    refused(1, "no role", "enroll", "drone_01", "dragon", *given)
+    refused(1, "no member name", "enroll", "../x", "drone", *given)
+    refused(1, "not enrolled", "show", "drone_09", "--keystore", store)
+
+
+def test_the_keystore_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(keys.KEYSTORE_VARIABLE, str(tmp_path / "keys"))
+    assert main(["keys", "create", "--no-passphrase"]) == 0
+    assert main(["keys", "list", "--json"]) == 0
+    assert capsys.readouterr().out.endswith("[]\n")
+
+
+def test_typed_passphrases_must_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = iter(["one", "two"])
+    monkeypatch.setattr(keys, "_ask", lambda prompt: next(typed))
+    assert main(["keys", "create", str(tmp_path / "keys")]) == 2
+    assert "differ; nothing was made" in capsys.readouterr().err
+    assert not (tmp_path / "keys").exists()

@@ -1,0 +1,123 @@
+"""`chimera log` and `chimera bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chimera_ros.cli import main
+from chimera_ros.commands import bench
+from chimera_ros.records.mcap_log import FlightRecorder
+
+REPORT: dict[str, Any] = {
+    "benchmark": "secure",
+    "machine": {"cpu": "x"},
+    "results": [
+        {
+            "name": "added latency p50",
+            "value": 90.0,
+            "unit": "µs",
+            "target": {"op": "<=", "value": 120},
+            "met": True,
+        },
+        {
+            "name": "throughput",
+            "value": 1e4,
+            "unit": "1/s",
+            "target": {"op": ">=", "value": 15000},
+            "met": False,
+        },
+        {"name": "messages", "value": None, "unit": "", "target": None, "met": None},
+    ],
+}
+
+
+def record(folder: Path, *, close: bool) -> None:
+    recorder = FlightRecorder(folder, clock=iter(range(10**6)).__next__)
+    for i in range(20):
+        received_ns = 10**18 + i * 10**8
+        recorder.write(
+            "a/telemetry", "p/msg/T", "uint8 x", b"\0\1\0\0\7", received_ns, received_ns, f"m{i % 2}"
+        )
+        recorder.write_sealed("a/telemetry", b"\0\1\0\0", received_ns)
+    if close:
+        recorder.close()
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_log_show(tmp_path: Path, capsys: pytest.CaptureFixture[str], close: bool) -> None:
+    record(tmp_path, close=close)
+    assert main(["log", "show", str(tmp_path), "--json"]) == 0
+    flight, sealed = json.loads(capsys.readouterr().out)
+    assert flight["complete"] == sealed["complete"] == close
+    (topic,) = flight["topics"]
+    assert (topic["topic"], topic["type"], topic["senders"]) == (
+        "/chimera/a/telemetry",
+        "p/msg/T",
+        ["m0", "m1"],
+    )
+    assert topic["messages"] >= 19
+    assert topic["hz"] == pytest.approx(10.0)
+    assert main(["log", "show", str(tmp_path / "flight.mcap")]) == 0
+    assert ("not closed" in capsys.readouterr().out) == (not close)
+
+
+def test_log_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({"t": t, "enu": [[t, 0, t], [t, 5, t]]}) for t in range(9)]
+    (tmp_path / "tracks.jsonl").write_text("\n".join(lines) + "\n")
+    assert main(["log", "plot", str(tmp_path), "--separation", "2"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "tracks.png")
+    assert (tmp_path / "tracks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_log_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "show", str(tmp_path)]) == 2
+    assert "holds no MCAP files" in capsys.readouterr().err
+    assert main(["log", "plot", str(tmp_path / "x")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "x.mcap").write_text("no")
+    assert main(["log", "show", str(tmp_path / "x.mcap")]) == 1
+    assert "is not an MCAP file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    scripts = {
+        "secure": f"import json, sys; print(json.dumps({REPORT!r} | {{'machine': sys.argv[1:]}}))",
+        "rekey": "import sys; print('no result'); sys.exit(3)",
+    }
+    for name, text in scripts.items():
+        (tmp_path / f"bench_{name}.py").write_text(text)
+    found = {name: tmp_path / f"bench_{name}.py" for name in scripts}
+    monkeypatch.setattr(bench, "find_benchmarks", lambda: found)
+    return tmp_path
+
+
+def test_bench_tables_and_json(benchmarks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "secure"]) == 0
+    output = capsys.readouterr().out
+    assert "added latency p50" in output
+    assert "1 target(s) missed" in output
+    assert main(["bench", "secure", "--strict"]) == 1
+    capsys.readouterr()
+    assert main(["bench", "secure", "--json", "--quick"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["machine"] == ["--json", "--quick"]
+    assert [row["met"] for row in value["results"]] == [True, False, None]
+
+
+def test_bench_failures_are_named(benchmarks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "benchmark rekey ended with status 3 and gave no result" in captured.err
+    assert [report["benchmark"] for report in json.loads(captured.out)] == ["secure"]
+    assert main(["bench", "nothing"]) == 2
+    assert "there are secure, rekey" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [b"", b"{", b"[]", b'{"benchmark": "x"}', b'{"results": 5}'])
+def test_what_is_no_report_is_none(output: bytes) -> None:
+    assert bench.parse_report(output) is None
