@@ -1,0 +1,241 @@
+"""Key packages on the crypto node: which are good, which are unused, and what they prove about earlier epochs.
+
+Checks in the protocol's order: size, swarm, suite, challenge, duplicate, cached certificate, revocation and
+eviction, role, signature. Only then does anything change.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from . import labels
+from .effects import Alarm, Effect
+from .epochs import MAX_JUMP, NO_HASH, RosterEntry, SignedHead, parse_head
+from .errors import Rejected
+from .identity import CertifiedMember, Trust
+from .joining import KeyPackage
+from .reasons import Reason
+from .roles import Role
+from .suite import digest
+from .wire import ControlMessage
+
+if TYPE_CHECKING:
+    from .control import ControlPlane
+    from .host import SecureHost
+    from .member import Member
+
+_MAX_SEEN: Final = 16384
+_MAX_CHALLENGES: Final = 32
+_MARGIN_S: Final = 5.0  # a package this close to its end is not used any more
+_FRESH_S: Final = 50.0  # from this age on a new package is asked for
+_ALIVE_NS: Final = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A member with a valid, unused package."""
+
+    name: str
+    role: Role
+    fingerprint: bytes
+    serial: int
+    incarnation: bytes
+    public: bytes = field(repr=False)
+    package_hash: bytes
+    speaker: bytes
+    received_at: float
+
+
+class Admission:
+    """Candidates by name, one incarnation each."""
+
+    def __init__(self, trust: Trust, control: ControlPlane, own: Member) -> None:
+        self._trust = trust
+        self._control = control
+        self._own = own
+        self._limits = trust.policy.limits
+        self._suite = control.suite
+        self._challenges: deque[tuple[bytes, float]] = deque(maxlen=_MAX_CHALLENGES)
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+        self._candidates: dict[str, Candidate] = {}
+        self._incarnations: dict[str, tuple[bytes, float]] = {}  # name -> newest incarnation, since
+        self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
+        self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
+
+    # What is known
+
+    def learned_epoch(self) -> int:
+        """Highest epoch that members have proven."""
+        return self._learned[0]
+
+    def learned_hash(self) -> bytes:
+        """Its transcript hash."""
+        return self._learned[1]
+
+    def learned_roster(self) -> tuple[RosterEntry, ...]:
+        """Its roster: whose packages a restarted crypto node waits for."""
+        return self._learned[2]
+
+    def holds(self, name: str) -> bool:
+        """Do we hold an unused package of this member?"""
+        return name in self._candidates
+
+    def holds_own(self, now: float) -> bool:
+        """Do we hold one of our own that is not about to expire?"""
+        own = self._candidates.get(self._own.name)
+        return own is not None and now - own.received_at < self._limits.package_life_s - 2 * _MARGIN_S
+
+    def fresh(self, entry: RosterEntry, now: float) -> bool:
+        """Is there no need to ask this member for a package?"""
+        found = self._candidates.get(entry.name)
+        young_s = min(_FRESH_S, self._limits.package_life_s / 2)
+        return (
+            found is not None and found.incarnation == entry.incarnation and now - found.received_at < young_s
+        )
+
+    def add_challenge(self, challenge: bytes, now: float) -> None:
+        """Packages may echo this challenge from now on."""
+        self._challenges.append((challenge, now))
+
+    # Packages
+
+    def accept_own(self, package: KeyPackage, member: CertifiedMember, now: float) -> None:
+        """The crypto node's own package, which never travelled."""
+        self._candidates[member.name] = self._candidate(package, member, now)
+
+    def check(
+        self, message: ControlMessage, now: float, wall_ns: int, host: SecureHost
+    ) -> tuple[Candidate, list[Effect]]:
+        """A package from the network. Raises Rejected; then nothing has changed."""
+        body = message.parts[0]
+        suite = self._suite
+        package = KeyPackage.parse(body, self._trust.swarm, suite.name, suite.package_public_bytes)
+        if not any(
+            challenge == package.challenge and now - made_at <= self._limits.challenge_life_s
+            for challenge, made_at in self._challenges
+        ):
+            raise Rejected(Reason.CHALLENGE)
+        package_hash = digest(body)
+        if package_hash in self._seen:
+            raise Rejected(Reason.DUPLICATE)
+        try:
+            member = self._control.directory.good(package.fingerprint, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self._control.directory.wait_for(package.fingerprint, message)
+            raise
+        if member.fingerprint in self._own.state.evictions:
+            raise Rejected(Reason.EVICTED, member.name)
+        if member.name == self._own.name:
+            raise Rejected(Reason.OWN)
+        known = self._incarnations.get(member.name)
+        restarted = known is not None and known[0] != package.incarnation
+        if restarted and known is not None and now - known[1] < self._limits.restart_s:
+            raise Rejected(Reason.TOO_SOON, f"{member.name} has restarted a moment ago")
+        self._control.check_signature(member, message, now)
+        self._learn(package, now, wall_ns)
+        self._remember(package_hash, now)
+        effects: list[Effect] = []
+        if known is None or restarted:
+            self._incarnations[member.name] = (package.incarnation, now)
+        if restarted:
+            effects += self._note_restart(member.name, host, wall_ns)
+        candidate = self._candidate(package, member, now)
+        self._candidates[member.name] = candidate
+        return candidate, effects
+
+    def _candidate(self, package: KeyPackage, member: CertifiedMember, now: float) -> Candidate:
+        return Candidate(
+            name=member.name,
+            role=member.role,
+            fingerprint=member.fingerprint,
+            serial=member.serial,
+            incarnation=package.incarnation,
+            public=package.public,
+            package_hash=digest(package.encode()),
+            speaker=package.speaker,
+            received_at=now,
+        )
+
+    def _remember(self, package_hash: bytes, now: float) -> None:
+        self._seen[package_hash] = now
+        life_s = self._limits.challenge_life_s
+        while self._seen:
+            oldest = next(iter(self._seen))
+            if now - self._seen[oldest] <= life_s and len(self._seen) <= _MAX_SEEN:
+                break
+            del self._seen[oldest]
+
+    def _learn(self, package: KeyPackage, now: float, wall_ns: int) -> None:
+        """Takes over a proven head that is higher than what we know; a bare claim counts for nothing."""
+        highest = max(self._learned[0], self._own.state.highest_epoch)
+        if not package.proof or package.epoch <= highest:
+            return
+        proof = SignedHead.parse(package.proof)
+        head = parse_head(proof.head_bytes)
+        if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
+            raise Rejected(Reason.MALFORMED, "the proof is of another epoch")
+        if head.swarm != self._trust.swarm or head.epoch > highest + MAX_JUMP:
+            raise Rejected(Reason.TOO_FAR)
+        issuer = self._control.directory.good(head.issuer, wall_ns)
+        if issuer.role is not Role.CRYPTO:
+            raise Rejected(Reason.ROLE)
+        if not self._control.budget.take(now):
+            raise Rejected(Reason.BUDGET, "proof")
+        if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
+            raise Rejected(Reason.SIGNATURE, "proof")
+        self._learned = (head.epoch, proof.transcript_hash, head.roster)
+
+    def expire(self, now: float) -> None:
+        """Forgets packages whose key the member is about to delete."""
+        limit_s = self._limits.package_life_s - _MARGIN_S
+        for name in [name for name, item in self._candidates.items() if now - item.received_at > limit_s]:
+            del self._candidates[name]
+
+    def take_all(self, now: float, wall_ns: int) -> list[Candidate]:
+        """All candidates whose package and certificate are still good; they are used up."""
+        self.expire(now)
+        usable: list[Candidate] = []
+        for item in self._candidates.values():
+            if item.fingerprint in self._own.state.evictions:
+                continue
+            try:
+                self._control.directory.good(item.fingerprint, wall_ns)
+            except Rejected:
+                continue
+            usable.append(item)
+        self._candidates.clear()
+        return sorted(usable, key=lambda item: item.name)
+
+    def put_back(self, candidates: list[Candidate]) -> None:
+        """They were not used after all."""
+        for item in candidates:
+            self._candidates.setdefault(item.name, item)
+
+    # Two processes under one name
+
+    def _note_restart(self, name: str, host: SecureHost, wall_ns: int) -> list[Effect]:
+        entry = next((item for item in host.roster() if item.name == name), None)
+        epoch = host.epoch(self._own.name)
+        if entry is not None and epoch is not None:
+            self._old[name] = (epoch, entry.slot, wall_ns)
+        return [Alarm("info", f"{name} has restarted and joins again")]
+
+    def watch(self, host: SecureHost, wall_ns: int) -> list[Effect]:
+        """An alarm when the old incarnation of a restarted member still sends."""
+        effects: list[Effect] = []
+        for name, (epoch, slot, since_ns) in list(self._old.items()):
+            session = self._control.sessions.open.get(epoch)
+            if session is None:
+                del self._old[name]
+            elif session.heard_ns.get(slot, 0) > since_ns + _ALIVE_NS:
+                del self._old[name]
+                effects.append(
+                    Alarm(
+                        "error",
+                        f"two processes run as {name}: the old one still sends; one key is in two hands",
+                    )
+                )
+        return effects

@@ -1,0 +1,121 @@
+"""Making certificates: the authority's own, members', and the revocation list (X.509 with ML-DSA-87, RFC 9881)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from .identity import CrlView, datetime_ns, wall_datetime
+from .roles import Role
+
+_BACKDATE: Final = timedelta(minutes=5)  # members' clocks may be a little behind the authority's
+
+
+def _moment(wall_ns: int) -> datetime:
+    return wall_datetime(wall_ns).replace(microsecond=0)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def make_authority(swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days: float) -> x509.Certificate:
+    """The self-signed certificate of a swarm's authority."""
+    start = _moment(wall_ns)
+    name = _name(f"{swarm} authority")
+    return _sign(
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - _BACKDATE)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True),
+        key,
+    )
+
+
+def make_member(
+    swarm: str,
+    name: str,
+    role: Role,
+    public: mldsa.MLDSA87PublicKey,
+    authority: x509.Certificate,
+    authority_key: mldsa.MLDSA87PrivateKey,
+    wall_ns: int,
+    days: float,
+) -> x509.Certificate:
+    """A member's certificate with the URI urn:chimera:<swarm>:<role>:<name>."""
+    start = _moment(wall_ns)
+    uri = x509.UniformResourceIdentifier(f"urn:chimera:{swarm}:{role}:{name}")
+    return _sign(
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .issuer_name(authority.subject)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - _BACKDATE)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.SubjectAlternativeName([uri]), critical=False),
+        authority_key,
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, key: Any) -> x509.Certificate:
+    return builder.sign(key, None)
+
+
+def make_crl(
+    authority: x509.Certificate,
+    key: Any,
+    number: int,
+    serials: frozenset[int],
+    wall_ns: int,
+    days: float,
+) -> x509.CertificateRevocationList:
+    """A revocation list naming the serial numbers of revoked certificates."""
+    start = _moment(wall_ns)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(start - _BACKDATE)
+        .next_update(start + timedelta(days=days))
+        .add_extension(x509.CRLNumber(number), critical=False)
+    )
+    for serial in sorted(serials):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(start).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(key, None)
+
+
+def read_crl(crl: x509.CertificateRevocationList) -> CrlView:
+    """What members need of a revocation list whose signature has been checked."""
+    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    expires = crl.next_update_utc or datetime.max.replace(tzinfo=UTC)
+    return CrlView(
+        number=number,
+        serials=frozenset(entry.serial_number for entry in crl),
+        issued_ns=datetime_ns(crl.last_update_utc),
+        expires_ns=datetime_ns(expires),
+    )

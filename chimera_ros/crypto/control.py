@@ -1,0 +1,512 @@
+"""The member side of the key protocol for all members of a process: control messages in, effects out.
+
+What the crypto node signs is verified once and kept; every member then makes its own checks (member.py).
+
+Not handled here: issuing epochs (key_server.py), eviction orders, checkpoints, fallback.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Any, Final
+
+from . import labels
+from .budgets import Budget
+from .counters import Counters
+from .directory import Directory
+from .effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
+from .envelope import EpochSession
+from .epochs import NO_HASH, Announcement, EpochReason, parse_announcement
+from .errors import Rejected
+from .identity import CertifiedMember, MemberIdentity, Trust
+from .joining import BEHIND_FLAG, CONTEXT_OF, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
+from .member import Member, Opening
+from .reasons import Reason
+from .roles import Role
+from .sessions import Sessions
+from .stop import Stop, StopReceipt, check_age, make_stop, signed
+from .store import StateStore
+from .suite import digest, suite_named
+from .wire import ControlKind, ControlMessage, check_size
+
+_MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
+_ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up
+_ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than one that waits to join
+_ASK_S: Final = 0.5
+_VOLUME_S: Final = 5.0
+_CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
+_CERTIFICATE_REFRESH_S: Final = 30.0  # and again so often, for links without delivery guarantees
+_BEAT_AGE_S: Final = 2.0
+_RESEND_S: Final = 0.2
+
+_QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
+
+
+class ControlPlane:
+    """Events in, effects out; no clock of its own. `now` is monotonic seconds, `wall_ns` the wall clock."""
+
+    def __init__(
+        self,
+        identities: Sequence[MemberIdentity],
+        trust: Trust,
+        stores: Mapping[str, StateStore],
+        random: Callable[[int], bytes],
+        mapper: Callable[..., Iterable[Any]],
+        lock: Lock,
+        counters: Counters,
+    ) -> None:
+        self.trust = trust
+        self.policy = trust.policy
+        self.limits = trust.policy.limits
+        self.suite = suite_named(trust.policy.suite)
+        self.budget = Budget(self.limits.checks_per_s)
+        self.directory = Directory(trust, self.budget)
+        self.sessions = Sessions(self.limits, lock)
+        self.members = {
+            identity.name: Member(identity, trust, stores[identity.name], self.suite, random)
+            for identity in identities
+        }
+        self.silent = False
+        self._random = random
+        self._map = mapper
+        self._lock = lock
+        self._counters = counters
+        self._own = {member.identity.fingerprint for member in self.members.values()}
+        speaker = identities[0]
+        for member in self.members.values():
+            member.speaker = speaker.fingerprint
+            self.directory.put(member.identity.member)
+        self._speaker = self.members[speaker.name]
+        self._known: OrderedDict[int, bytes] = OrderedDict()
+        self._banned: set[bytes] = set()
+        self._sequences: dict[tuple[bytes, ControlKind], int] = {}
+        self._early_switch: ControlMessage | None = None
+        self._last_beat: float | None = None
+        self._ask_after = float("-inf")
+        self._volume_after = float("-inf")
+        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of last stop, its receipt
+        self._split_told: set[bytes] = set()
+        self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
+            ControlKind.CERTIFICATE: self._on_certificate,
+            ControlKind.KEY_REQUEST: self._on_request,
+            ControlKind.ANNOUNCEMENT: self._on_announcement,
+            ControlKind.SWITCH: self._on_switch,
+            ControlKind.BEAT: self._on_beat,
+            ControlKind.STOP: self._on_stop,
+            ControlKind.STOP_ACK: self._on_stop_ack,
+        }
+
+    # Entry points
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]:
+        """Shows the certificates of all hosted members."""
+        self._last_beat = now
+        effects: list[Effect] = []
+        for member in self.members.values():
+            effects.append(self._certificate(member, now))
+        return effects
+
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """Never raises on bytes from the network; refusals are counted by reason."""
+        handler = self._handlers.get(message.kind)
+        if handler is None:
+            return []
+        try:
+            check_size(message)
+            return handler(message, now, self.floor(wall_ns))
+        except Rejected as refusal:
+            self._counters.control[refusal.reason] += 1
+            return []
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        effects: list[Effect] = []
+        self.sessions.tick(now)
+        for member in self.members.values():
+            member.expire(now)
+            if member.sending is not None and member.sending[0].closed:
+                member.sending = None
+            if member.certificate_at is not None and member.certificate_at <= now:
+                effects.append(self._certificate(member, now))
+        due = [m for m in self.members.values() if m.answer_at is not None and m.answer_at <= now]
+        if due:  # one package a tick: making it takes a millisecond that data may need
+            member = min(due, key=lambda m: m.answer_at or 0.0)
+            member.answer_at = None
+            if member.request is not None:
+                effects.append(Send(member.answer(member.request, now)))
+        effects += self._watch(now)
+        return effects
+
+    def next_timer(self) -> float | None:
+        times = [self.sessions.next_timer()]
+        for member in self.members.values():
+            times += (member.answer_at, member.certificate_at)
+        if self._last_beat is not None and not self.silent:
+            times.append(self._last_beat + self.limits.silence_s)
+        return min((time for time in times if time is not None), default=None)
+
+    def floor(self, wall_ns: int) -> int:
+        """The wall clock, but never less than any member has stored."""
+        return max(wall_ns, *(member.state.time_floor_ns for member in self.members.values()))
+
+    # Checks that all of the crypto node's messages share
+
+    def _issuer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
+        if fingerprint in self._own:
+            raise Rejected(Reason.OWN)
+        if fingerprint in self._banned:
+            raise Rejected(Reason.ISSUER, "this crypto node has contradicted itself")
+        try:
+            issuer = self.directory.good(fingerprint, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self.directory.wait_for(fingerprint, message)
+            raise
+        if issuer.role is not Role.CRYPTO:
+            raise Rejected(Reason.ROLE, f"{issuer.name} is no crypto node")
+        if any(fingerprint in member.state.evictions for member in self.members.values()):
+            raise Rejected(Reason.EVICTED, issuer.name)
+        return issuer
+
+    def check_signature(self, signer: CertifiedMember, message: ControlMessage, now: float) -> None:
+        """Raises Rejected(BUDGET or SIGNATURE) unless `signer` signed the message's body."""
+        body, signature = message.parts
+        if not self.budget.take(now):
+            raise Rejected(Reason.BUDGET, message.kind.value)
+        if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
+            raise Rejected(Reason.SIGNATURE, message.kind.value)
+
+    def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
+        if sequence <= self._sequences.get((issuer, kind), -1):
+            raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
+
+    def note_own_beat(self, now: float) -> None:
+        """The crypto node hears itself."""
+        self._last_beat = now
+        self.silent = False
+
+    # Certificates
+
+    def _on_certificate(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        member = self.directory.add(message.parts[0], now, wall_ns)
+        effects: list[Effect] = []
+        for waiting in self.directory.take_waiting(member.fingerprint):
+            effects += self.handle(waiting, now, wall_ns)
+        return effects
+
+    def _certificate(self, member: Member, now: float) -> Effect:
+        member.certificate_sent_at = now
+        member.certificate_at = now + _CERTIFICATE_REFRESH_S * (1 + self._random(1)[0] / 256)
+        return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
+
+    def show_certificate(self, member: Member, now: float, delay_s: float) -> None:
+        """Shows the member's certificate soon; somebody may lack it."""
+        soon = max(now + delay_s, member.certificate_sent_at + _CERTIFICATE_S)
+        member.certificate_at = soon if member.certificate_at is None else min(soon, member.certificate_at)
+
+    # Joining
+
+    def _on_request(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        request = KeyRequest.parse(message.parts[0], self.trust.swarm, self.suite.name)
+        issuer = self._issuer(request.issuer, message, wall_ns)
+        self._sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
+        self.check_signature(issuer, message, now)
+        self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
+        for index, member in enumerate(self.members.values()):
+            if member.role is Role.CRYPTO or not member.needs_answer(request):
+                continue
+            member.request = request
+            if member.answer_at is None:
+                flying = member.sending is not None
+                start = max(now + (_ANSWER_DELAY_S if flying else 0.0), member.resent_at + _RESEND_S)
+                member.answer_at = start + index * _ANSWER_GAP_S
+                member.resent_at = member.answer_at
+            if request.transcript_hash == NO_HASH or member.installed is None:
+                self.show_certificate(member, now, 0.0)  # it may be new here and lack our certificate
+        return []
+
+    # Epochs
+
+    def _on_announcement(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        transcript_hash = digest(message.parts[0])
+        session = next(
+            (item for item in self.sessions.open.values() if item.transcript_hash == transcript_hash), None
+        )
+        outside = [m for m in self.members.values() if m.installed is None or m.installed is not session]
+        if session is not None and not outside:
+            raise Rejected(Reason.DUPLICATE)
+        announcement = parse_announcement(message, self.suite)
+        head = announcement.head
+        self._check_head(announcement)
+        issuer = self._issuer(head.issuer, message, wall_ns)
+        known = self._known.get(head.epoch)
+        newest = max(member.state.highest_epoch for member in self.members.values())
+        if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
+            raise Rejected(Reason.STALE, f"epoch {head.epoch}, a member has had {newest}")
+        if session is None or session.announcement.proof != announcement.proof:
+            if not self.budget.take(now):
+                raise Rejected(Reason.BUDGET, "announcement")
+            proof = announcement.proof
+            if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
+                raise Rejected(Reason.SIGNATURE, "announcement")
+        if known is not None and known != transcript_hash:
+            self._banned.add(head.issuer)
+            self._counters.control[Reason.EQUIVOCATION] += 1
+            return [
+                Alarm(
+                    "error",
+                    f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies and is no "
+                    "longer followed",
+                )
+            ]
+        return self.install(announcement, now, wall_ns)
+
+    def _check_head(self, announcement: Announcement) -> None:
+        head = announcement.head
+        if head.swarm != self.trust.swarm:
+            raise Rejected(Reason.SWARM)
+        if head.policy_hash != self.policy.hash:
+            raise Rejected(Reason.POLICY, "the crypto node has another policy")
+        for entry in head.roster:
+            certified = self.directory.get(entry.fingerprint)
+            if certified is not None and (certified.name != entry.name or certified.role is not entry.role):
+                raise Rejected(Reason.ROSTER, f"{entry.name} is not what its certificate says")
+
+    def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
+        """Installs a verified announcement for every hosted member that passes its own checks."""
+        head = announcement.head
+        self._known[head.epoch] = announcement.transcript_hash
+        while len(self._known) > _MAX_KNOWN:
+            self._known.popitem(last=False)
+        if not self.sessions.may_add(head.epoch):
+            raise Rejected(Reason.STALE, f"epoch {head.epoch}")
+
+        def attempt(member: Member) -> Opening | Rejected:
+            try:
+                return member.open_seed(announcement)
+            except Rejected as refusal:
+                return refusal
+
+        waiting = [m for m in self.members.values() if m.installed is None or m.installed.epoch < head.epoch]
+        openings: list[Opening] = []
+        for outcome in self._map(attempt, waiting):
+            if isinstance(outcome, Rejected):
+                self._counters.control[outcome.reason] += 1
+            else:
+                openings.append(outcome)
+        if not openings:
+            return []
+        for opening in openings:
+            opening.member.store_epoch(announcement, wall_ns)
+        session = self.sessions.open.get(head.epoch)
+        if session is None:
+            session = EpochSession(announcement, openings[0].keys, self.policy, self._lock)
+            self.sessions.add(session)
+        effects: list[Effect] = []
+        before = {
+            entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
+        }
+        newcomers = any(entry.incarnation not in before for entry in head.roster)
+        for opening in openings:
+            opening.member.install(session, opening.slot)
+            effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
+            if newcomers:
+                self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
+        if all(opening.member.role is Role.CRYPTO for opening in openings):
+            return effects  # the crypto node needs not tell itself
+        effects.insert(0, Send(self._ready(session, 0)))
+        self._last_beat = now
+        if head.reason is EpochReason.EVICT:
+            self.sessions.wipe_before(head.epoch)
+            effects += self.switch(session, now)
+        if self._early_switch is not None:
+            early, self._early_switch = self._early_switch, None
+            effects += self.handle(early, now, wall_ns)
+        return effects
+
+    def _ready(self, session: EpochSession | None, flags: int) -> ControlMessage:
+        slots = [m.installed_slot for m in self.members.values() if session and m.installed is session]
+        body = Ready(
+            self.trust.swarm,
+            session.epoch if session else 0,
+            session.transcript_hash if session else NO_HASH,
+            self._speaker.identity.fingerprint,
+            flags,
+            tuple(sorted(slots)),
+        ).encode()
+        return signed(ControlKind.READY, body, self._speaker.identity)
+
+    def _on_switch(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        order = Switch.parse(message.parts[0], self.trust.swarm)
+        issuer = self._issuer(order.issuer, message, wall_ns)
+        session = self.sessions.open.get(order.epoch)
+        if session is None or session.transcript_hash != order.transcript_hash:
+            newest = max((member.state.highest_epoch for member in self.members.values()), default=0)
+            if order.epoch > newest:
+                self._early_switch = message  # it overtook its announcement
+            raise Rejected(Reason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
+        if session.announcement.head.issuer != order.issuer:
+            raise Rejected(Reason.ISSUER)
+        if not self._would_switch(session):
+            raise Rejected(Reason.DUPLICATE)
+        self.check_signature(issuer, message, now)
+        self._last_beat = now
+        return self.switch(session, now)
+
+    def _would_switch(self, session: EpochSession) -> bool:
+        return any(
+            m.installed is session and (m.sending is None or m.sending[0] is not session)
+            for m in self.members.values()
+        )
+
+    def switch(self, session: EpochSession, now: float) -> list[Effect]:
+        """All members that installed the session send under it from now on."""
+        effects: list[Effect] = [
+            Switched(member.name, session.epoch, session.transcript_hash)
+            for member in self.members.values()
+            if member.switch(session)
+        ]
+        if effects:
+            self.sessions.supersede_before(session.epoch, now)
+        return effects
+
+    # Beats and silence
+
+    def _on_beat(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        beat = Beat.parse(message.parts[0], self.trust.swarm)
+        issuer = self._issuer(beat.issuer, message, wall_ns)
+        self._sequence(beat.issuer, ControlKind.BEAT, beat.sequence)
+        check_age(beat.sent_ns, wall_ns, _BEAT_AGE_S, self.limits.clock_ahead_s)
+        self.check_signature(issuer, message, now)
+        self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
+        effects: list[Effect] = []
+        session = self.sessions.open.get(beat.epoch)
+        known = self._known.get(beat.epoch)
+        if known is not None and known != beat.transcript_hash:
+            if beat.transcript_hash not in self._split_told:
+                self._split_told.add(beat.transcript_hash)
+                effects.append(
+                    Alarm("error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here")
+                )
+            self._counters.control[Reason.EQUIVOCATION] += 1
+            return effects
+        newest = max((s.epoch for s in self.sessions.open.values()), default=0)
+        if beat.epoch < newest:
+            raise Rejected(Reason.STALE, f"beat of epoch {beat.epoch}")
+        self._last_beat = now
+        if self.silent:
+            self.silent = False
+            effects.append(Alarm("info", f"{issuer.name} is heard again"))
+        if session is not None and session.transcript_hash == beat.transcript_hash and beat.switched:
+            effects += self.switch(session, now)
+        behind = any(m.installed is None or m.installed.epoch < beat.epoch for m in self.members.values())
+        if behind and beat.epoch > 0 and now >= self._ask_after:
+            self._ask_after = now + _ASK_S
+            best = max(
+                (m.installed for m in self.members.values() if m.installed),
+                key=lambda s: s.epoch,
+                default=None,
+            )
+            effects.append(Send(self._ready(best, BEHIND_FLAG)))
+        return effects
+
+    def _watch(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if self._last_beat is not None and not self.silent and now - self._last_beat >= self.limits.silence_s:
+            if any(member.sending is not None for member in self.members.values()):
+                effects.append(
+                    Alarm(
+                        "error",
+                        f"no crypto node heard for {self.limits.silence_s:g} s: this process stops sending",
+                    )
+                )
+            self.silent = True
+        if now >= self._volume_after:
+            for member in self.members.values():
+                if member.sending is not None and member.role is not Role.CRYPTO:
+                    session, slot = member.sending
+                    if session.volume_bytes(slot) >= self.limits.volume_bytes:
+                        self._volume_after = now + _VOLUME_S
+                        effects.append(Send(self._ready(session, VOLUME_FLAG)))
+                        break
+        return effects
+
+    # Stop
+
+    def sign_stop(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
+        """A stop under a hosted operator's signature; its counter is stored first."""
+        member = self.members[operator]
+        if member.role is not Role.OPERATOR:
+            raise Rejected(Reason.ROLE, f"{operator} is no operator")
+        counter = member.state.stop_counter + 1
+        message = make_stop(member.identity, counter, level, targets, self.floor(wall_ns))
+        member.remember(stop_counter=counter)
+        return message
+
+    def _on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        drones = [member for member in self.members.values() if member.role is Role.DRONE]
+        if not drones:
+            return []
+        stop = Stop.parse(message.parts[0], self.trust.swarm)
+        meant = [member for member in drones if not stop.targets or member.name in stop.targets]
+        if not meant:
+            raise Rejected(Reason.NOT_ADDRESSED)
+        try:
+            operator = self.directory.good(stop.operator, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self.directory.wait_for(stop.operator, message)
+            raise
+        if operator.role is not Role.OPERATOR:
+            raise Rejected(Reason.ROLE, f"{operator.name} is no operator")
+        if any(stop.operator in member.state.evictions for member in drones):
+            raise Rejected(Reason.EVICTED, operator.name)
+        check_age(stop.sent_ns, wall_ns, self.limits.stop_life_s, self.limits.clock_ahead_s)
+        repeated = digest(*message.parts)
+        receipts: list[Effect] = [
+            Send(self._stops[member.name][1])
+            for member in meant
+            if member.name in self._stops and self._stops[member.name][0] == repeated
+        ]
+        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
+        if not fresh:
+            if receipts:
+                return receipts  # obeyed already; the acknowledgement may have been lost
+            raise Rejected(Reason.STALE, f"stop {stop.counter} of {operator.name}")
+        self.check_signature(operator, message, now)
+        for member in fresh:
+            counters = {**member.state.operator_counters, operator.name: stop.counter}
+            member.remember(operator_counters=counters)
+            receipt = StopReceipt(
+                self.trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, wall_ns
+            )
+            ack = signed(ControlKind.STOP_ACK, receipt.encode(), member.identity)
+            self._stops[member.name] = (repeated, ack)
+            receipts.append(Send(ack))
+        names = tuple(member.name for member in fresh)
+        return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
+
+    def _on_stop_ack(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        operators = {
+            member.identity.fingerprint: member
+            for member in self.members.values()
+            if member.role is Role.OPERATOR
+        }
+        if not operators:
+            return []
+        receipt = StopReceipt.parse(message.parts[0], self.trust.swarm)
+        operator = operators.get(receipt.operator)
+        if operator is None:
+            raise Rejected(Reason.NOT_ADDRESSED)
+        try:
+            drone = self.directory.good(receipt.drone, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self.directory.wait_for(receipt.drone, message)
+            raise
+        if drone.role is not Role.DRONE:
+            raise Rejected(Reason.ROLE)
+        self.check_signature(drone, message, now)
+        return [StopAcked(drone.name, operator.name, receipt.counter)]
+

@@ -1,0 +1,51 @@
+"""Counts of what was sealed, opened and refused, by reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from .reasons import Reason
+
+
+class Counters:
+    """Plain integers; `snapshot` gives a copy for diagnostics and the report."""
+
+    __slots__ = (
+        "bytes_opened",
+        "bytes_sealed",
+        "control",
+        "opened",
+        "rejected",
+        "sealed",
+        "signed",
+        "verified",
+    )
+
+    def __init__(self) -> None:
+        self.sealed = 0
+        self.opened = 0
+        self.signed = 0
+        self.verified = 0
+        self.bytes_sealed = 0
+        self.bytes_opened = 0
+        self.rejected: Counter[Reason] = Counter()  # envelopes
+        self.control: Counter[Reason] = Counter()  # control messages
+
+    def snapshot(self) -> dict[str, int | dict[str, int]]:
+        """A JSON-ready copy: sealed, opened, signed, verified, bytes, rejected and control by reason."""
+        return {
+            "sealed": self.sealed,
+            "opened": self.opened,
+            "signed": self.signed,
+            "verified": self.verified,
+            "bytes_sealed": self.bytes_sealed,
+            "bytes_opened": self.bytes_opened,
+            "rejected": {
+                reason.value: count for reason, count in sorted(self.rejected.items(), key=_by_name)
+            },
+            "control": {reason.value: count for reason, count in sorted(self.control.items(), key=_by_name)},
+        }
+
+
+def _by_name(item: tuple[Reason, int]) -> str:
+    return item[0].value

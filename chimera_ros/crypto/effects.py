@@ -1,0 +1,66 @@
+"""What a core asks its shell to do. Effects are performed in the order they are returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .wire import ControlMessage
+
+Severity = Literal["info", "warning", "error"]
+StopLevel = Literal["hold", "land", "kill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish a control message."""
+
+    message: ControlMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """`member` can receive under `epoch` from now on."""
+
+    member: str
+    epoch: int
+    transcript_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """`member` sends under `epoch` from now on: latched publishers reseal their last sample."""
+
+    member: str
+    epoch: int
+    transcript_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something a person should know."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """A verified operator stop for hosted drones: `targets` are the hosted drones that are meant."""
+
+    operator: str
+    level: StopLevel
+    targets: tuple[str, ...]
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAcked:
+    """A drone's verified acknowledgement of a stop that one of the hosted operators ordered."""
+
+    drone: str
+    operator: str
+    counter: int
+
+
+Effect = Send | Installed | Switched | Alarm | StopOrder | StopAcked

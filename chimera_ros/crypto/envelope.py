@@ -1,0 +1,342 @@
+"""One epoch at work: sealing and opening envelopes under its keys.
+
+Opening goes from cheap to dear: size, version, epoch (host.py), sender, channel permission, replay window, AEAD,
+signature, age; only then does the window move. Everything that does not change from packet to packet (associated
+data, keys, permission) is prepared once per sender, channel and type, and kept in a `Route`.
+
+A session belongs to the process that made it and to one lock, the host's.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from . import labels
+from .encoding import fields, u16, u32
+from .epochs import Announcement, RosterEntry
+from .errors import ForkedProcess, NotReady, Rejected
+from .identity import CertifiedMember, MemberIdentity
+from .policy import Policy, Rule
+from .reasons import Reason
+from .replay import ReplayWindow
+from .roles import Role
+from .schedule import EpochKeys, sender_key
+from .suite import AESGCM, InvalidTag, digest
+from .wire import (
+    ENVELOPE_VERSION,
+    MAX_SEALED,
+    NONCE_BYTES,
+    SIGNATURE_BYTES,
+    STAMP_BYTES,
+    TAG_BYTES,
+    Envelope,
+)
+
+_U64: Final = struct.Struct(">Q")
+_MIN_SEALED: Final = NONCE_BYTES + STAMP_BYTES + TAG_BYTES
+_MAX_COUNTER: Final = 2**48  # far below AES-GCM's limits for one key; volume rotation comes long before
+_MAX_ROUTES: Final = 8192
+
+Certificates = Callable[[bytes], CertifiedMember | None]
+
+
+@dataclass(slots=True)
+class Opened:
+    """An accepted message. `payload` is the CDR of the ROS message; `sent_ns` is the sender's wall clock."""
+
+    sender: str
+    role: Role
+    payload: bytes
+    sent_ns: int
+    signed: bool
+    epoch: int
+    lane: int
+    counter: int
+    slot: int
+
+
+class _Source:
+    """Keys and window of one sender on one lane."""
+
+    __slots__ = ("aead", "salt", "window")
+
+    def __init__(self, aead: AESGCM, salt: bytes) -> None:
+        self.aead = aead
+        self.salt = salt
+        self.window = ReplayWindow()
+
+
+class _Outlet:
+    """Keys and counter of one hosted sender on one lane."""
+
+    __slots__ = ("aead", "counter", "salt", "volume_bytes")
+
+    def __init__(self, aead: AESGCM, salt: bytes) -> None:
+        self.aead = aead
+        self.salt = salt
+        self.counter = 0
+        self.volume_bytes = 0
+
+
+class _Route:
+    """All that is constant for packets of one sender on one channel with one type."""
+
+    __slots__ = ("aad", "entry", "lane", "lifespan_ns", "outlet", "prefix", "signed", "source")
+
+    def __init__(self, entry: RosterEntry, rule: Rule, aad: bytes, prefix: bytes) -> None:
+        self.entry = entry
+        self.lane = rule.lane
+        self.signed = rule.signed
+        self.lifespan_ns = rule.lifespan_ns
+        self.aad = aad
+        self.prefix = prefix
+        self.source: _Source | None = None
+        self.outlet: _Outlet | None = None
+
+
+class EpochSession:
+    """Keys, windows and counters of one epoch in this process. Secrets live in memory only."""
+
+    def __init__(self, announcement: Announcement, keys: EpochKeys, policy: Policy, lock: Lock) -> None:
+        head = announcement.head
+        self.announcement = announcement
+        self.epoch = head.epoch
+        self.transcript_hash = announcement.transcript_hash
+        self.roster = head.roster
+        self.by_slot = {entry.slot: entry for entry in head.roster}
+        self.heard_ns: dict[int, int] = {}  # slot -> wall clock of the last opened packet
+        self.closed = False
+        self._names = frozenset(entry.name for entry in head.roster)
+        self._keys: EpochKeys | None = keys
+        self._policy = policy
+        self._lock = lock
+        self._pid = os.getpid()
+        self._ahead_ns = int(policy.limits.clock_ahead_s * 1e9)
+        self._sign_prefix = fields(policy.swarm.encode(), self.transcript_hash, announcement.key_tag)
+        self._sources: dict[tuple[int, int], _Source] = {}
+        self._outlets: dict[tuple[int, int], _Outlet] = {}
+        self._open_routes: dict[tuple[int, str, str], _Route] = {}
+        self._seal_routes: dict[tuple[int, str, str], _Route] = {}
+
+    def __repr__(self) -> str:
+        return f"EpochSession({self.epoch})"
+
+    def close(self) -> None:
+        """Forgets the keys (best effort: Python may keep copies until memory is reused)."""
+        self.closed = True
+        self._keys = None
+        for table in (self._sources, self._outlets, self._open_routes, self._seal_routes):
+            table.clear()
+
+    def packets(self) -> dict[tuple[str, int], int]:
+        """(sender, lane) -> highest counter accepted from it."""
+        return {
+            (self.by_slot[slot].name, lane): source.window.highest
+            for (slot, lane), source in self._sources.items()
+            if source.window.highest
+        }
+
+    def volume_bytes(self, slot: int) -> int:
+        """Most bytes that the hosted member in `slot` has sealed under one key."""
+        return max(
+            (outlet.volume_bytes for (owner, _), outlet in self._outlets.items() if owner == slot), default=0
+        )
+
+    def _rule(self, entry: RosterEntry, channel: str) -> Rule:
+        rule = self._policy.rule_for(channel)
+        if rule is None:
+            raise Rejected(Reason.NOT_PERMITTED, f"the policy has no rule for channel {channel}")
+        if not rule.permits(channel, entry.name, entry.role, self._names):
+            raise Rejected(Reason.NOT_PERMITTED, f"{entry.name} ({entry.role}) may not publish on {channel}")
+        return rule
+
+    def _route(self, slot: int, channel: str, type_name: str) -> _Route:
+        entry = self.by_slot.get(slot)
+        if entry is None:
+            raise Rejected(Reason.UNKNOWN_SENDER, f"slot {slot} is not in the roster of epoch {self.epoch}")
+        rule = self._rule(entry, channel)
+        aad = fields(
+            labels.ENVELOPE_AAD,
+            bytes((ENVELOPE_VERSION,)),
+            self._policy.swarm.encode(),
+            self.transcript_hash,
+            bytes((rule.lane,)),
+            u16(slot),
+            u32(self.epoch),
+            channel.encode(),
+            type_name.encode(),
+        )
+        return _Route(entry, rule, aad, self._sign_prefix + fields(digest(aad)))
+
+    def _lane_key(self, lane: int) -> bytes:
+        if self._keys is None:
+            raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
+        return self._keys.lanes[lane]
+
+    def _open_route(self, slot: int, channel: str, type_name: str) -> _Route:
+        route = self._route(slot, channel, type_name)
+        with self._lock:
+            source = self._sources.get((slot, route.lane))
+            if source is None:
+                source = _Source(*sender_key(self._lane_key(route.lane), slot, route.entry.incarnation))
+                self._sources[(slot, route.lane)] = source
+            route.source = source
+            if len(self._open_routes) >= _MAX_ROUTES:
+                self._open_routes.clear()
+            self._open_routes[(slot, channel, type_name)] = route
+        return route
+
+    def _seal_route(self, slot: int, channel: str, type_name: str) -> _Route:
+        """The caller holds the lock."""
+        route = self._route(slot, channel, type_name)
+        outlet = self._outlets.get((slot, route.lane))
+        if outlet is None:
+            outlet = _Outlet(*sender_key(self._lane_key(route.lane), slot, route.entry.incarnation))
+            self._outlets[(slot, route.lane)] = outlet
+        route.outlet = outlet
+        if len(self._seal_routes) >= _MAX_ROUTES:
+            self._seal_routes.clear()
+        self._seal_routes[(slot, channel, type_name)] = route
+        return route
+
+    def seal(
+        self,
+        slot: int,
+        identity: MemberIdentity,
+        channel: str,
+        type_name: str,
+        payload: bytes,
+        sent_ns: int,
+        binding: bytes = b"",
+    ) -> Envelope:
+        """Seals `payload` for everybody in the epoch. `binding` is appended to the associated data (services).
+
+        Raises Rejected(NOT_PERMITTED or SIZE), NotReady, ForkedProcess.
+        """
+        if os.getpid() != self._pid:
+            raise ForkedProcess(
+                "this session was made in another process; spawn workers instead of forking them"
+            )
+        size = len(payload) + _MIN_SEALED
+        if size > MAX_SEALED:
+            raise Rejected(
+                Reason.SIZE, f"message of {len(payload)} bytes, at most {MAX_SEALED - _MIN_SEALED}"
+            )
+        with self._lock:
+            if self.closed:
+                raise NotReady(f"epoch {self.epoch} is closed")
+            route = self._seal_routes.get((slot, channel, type_name))
+            if route is None:
+                route = self._seal_route(slot, channel, type_name)
+            outlet = route.outlet
+            assert outlet is not None
+            counter = outlet.counter + 1
+            if counter > _MAX_COUNTER:
+                raise NotReady("the sender key's counter is used up; rotate the epoch")
+            outlet.counter = counter
+            outlet.volume_bytes += size
+        nonce = outlet.salt + _U64.pack(counter)
+        aad = route.aad + binding if binding else route.aad
+        sealed = nonce + outlet.aead.encrypt(nonce, _U64.pack(sent_ns) + payload, aad)
+        signature = b""
+        if route.signed:
+            signature = identity.sign(self._signed(route, binding, sealed), labels.SIGN_ENVELOPE)
+        return Envelope(ENVELOPE_VERSION, route.lane, slot, self.epoch, sealed, signature)
+
+    def _signed(self, route: _Route, binding: bytes, sealed: bytes) -> bytes:
+        prefix = route.prefix if not binding else self._sign_prefix + fields(digest(route.aad, binding))
+        return prefix + fields(digest(sealed))
+
+    def open(
+        self,
+        channel: str,
+        type_name: str,
+        envelope: Envelope,
+        wall_ns: int,
+        certificates: Certificates,
+        bindings: tuple[bytes, ...] = (b"",),
+    ) -> tuple[Opened, int]:
+        """(message, index of the binding that fitted). Size, version and epoch have been checked by the caller.
+
+        Raises Rejected; then nothing has changed.
+        """
+        _, lane, slot, _, sealed, signature = envelope
+        route = self._open_routes.get((slot, channel, type_name))
+        if route is None:
+            route = self._open_route(slot, channel, type_name)
+        if lane != route.lane:
+            raise Rejected(Reason.LANE, f"{channel} belongs to another lane")
+        if len(signature) != (SIGNATURE_BYTES if route.signed else 0):
+            raise Rejected(Reason.SIGNATURE, f"{channel}: signature of {len(signature)} bytes")
+        source = route.source
+        assert source is not None
+        nonce = bytes(sealed[:NONCE_BYTES])
+        if nonce[:4] != source.salt:
+            raise Rejected(Reason.AUTHENTICATION, "nonce of another sender key")
+        counter: int = _U64.unpack_from(nonce, 4)[0]
+        if not source.window.fresh(counter):
+            raise Rejected(Reason.REPLAY)
+        for index, binding in enumerate(bindings):
+            try:
+                plaintext = source.aead.decrypt(
+                    nonce, sealed[NONCE_BYTES:], route.aad + binding if binding else route.aad
+                )
+                break
+            except InvalidTag:
+                continue
+        else:
+            raise Rejected(
+                Reason.AUTHENTICATION if bindings == (b"",) else Reason.UNMATCHED_RESPONSE, channel
+            )
+        if route.signed:
+            owner = certificates(route.entry.fingerprint)
+            if owner is None:
+                raise Rejected(Reason.NO_CERTIFICATE, f"no good certificate of {route.entry.name}")
+            if not owner.verify(signature, self._signed(route, binding, sealed), labels.SIGN_ENVELOPE):
+                raise Rejected(Reason.SIGNATURE, route.entry.name)
+        sent_ns: int = _U64.unpack_from(plaintext)[0]
+        age_ns = wall_ns - sent_ns
+        if age_ns > route.lifespan_ns or -age_ns > self._ahead_ns:
+            raise Rejected(Reason.AGE, f"{channel} from {route.entry.name} is {age_ns * 1e-9:.3f} s old")
+        with self._lock:
+            if self.closed:
+                raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
+            if not source.window.accept(counter):
+                raise Rejected(Reason.REPLAY)
+            self.heard_ns[slot] = wall_ns
+        entry = route.entry
+        return (
+            Opened(
+                entry.name,
+                entry.role,
+                plaintext[STAMP_BYTES:],
+                sent_ns,
+                route.signed,
+                self.epoch,
+                lane,
+                counter,
+                slot,
+            ),
+            index,
+        )
+
+
+def check_shape(envelope: Envelope) -> None:
+    """Size and version, before anything is looked up. Raises Rejected(SIZE, VERSION or FALLBACK)."""
+    size = len(envelope.sealed)
+    if size < _MIN_SEALED or size > MAX_SEALED or len(envelope.signature) > SIGNATURE_BYTES:
+        raise Rejected(Reason.SIZE, f"{size} sealed bytes")
+    if envelope.version != ENVELOPE_VERSION:
+        raise Rejected(Reason.VERSION, f"version {envelope.version}")
+    if envelope.epoch == 0:
+        raise Rejected(Reason.FALLBACK, "epoch 0 (fallback) is not served by this version")
+
+
+def response_binding(request: Envelope) -> bytes:
+    """What a response's associated data has more: BLAKE3 of the request envelope and the requester's slot."""
+    return fields(digest(request.canonical()), u16(request.sender))

@@ -1,0 +1,33 @@
+"""Exceptions of the crypto room. Errors of ours and refusals of what others sent are different types."""
+
+from __future__ import annotations
+
+from .reasons import Reason
+
+
+class CryptoError(Exception):
+    """Base of everything this room raises on purpose."""
+
+
+class Rejected(CryptoError):
+    """Something was refused and nothing changed; `reason` is what the counters show."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+
+
+class NotReady(CryptoError):
+    """The member has no epoch to send under (yet, or no longer)."""
+
+
+class ForkedProcess(CryptoError):
+    """A session was used in another process than it was made in: counters would repeat."""
+
+
+class KeystoreError(CryptoError):
+    """A keystore is missing, unreadable, unsafe or does not fit; the sentence says how to mend it."""
+
+
+class PolicyError(KeystoreError):
+    """A policy file is wrong; the sentence names file, line, field and what is allowed."""

@@ -1,0 +1,265 @@
+"""The secure layer of one process: one or several members, one shared receive side that opens each packet once.
+
+A plain object: control messages and time in, effects out; seal and open are called directly. All methods are
+thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for the
+moment in which a counter or window moves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock, RLock
+from typing import Any, Final
+
+from .control import ControlPlane
+from .counters import Counters
+from .effects import Effect
+from .envelope import Opened, check_shape, response_binding
+from .epochs import Announcement, RosterEntry
+from .errors import NotReady, Rejected
+from .identity import CertifiedMember, MemberIdentity, Trust
+from .reasons import Reason
+from .store import StateStore
+from .suite import digest
+from .wire import ControlMessage, Envelope
+
+__all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
+
+_MAX_PENDING: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """Choices of a process; what the whole swarm must agree on stands in the policy.
+
+    mapper: how several seeds are opened; an executor's `map` runs them in parallel (HPKE releases the GIL).
+    """
+
+    mapper: Callable[..., Iterable[Any]] = map
+
+
+@dataclass(slots=True)
+class PendingRequest:
+    """A service request that waits for its one response."""
+
+    envelope: Envelope
+    binding: bytes = field(repr=False)
+    answered: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE3 of the request envelope: a key for tables of pending requests."""
+        return digest(self.envelope.canonical())
+
+    @classmethod
+    def observed(cls, envelope: Envelope) -> PendingRequest:
+        """Somebody else's request, for a logger that opens the responses as well."""
+        return cls(envelope, response_binding(envelope))
+
+
+class SecureHost:
+    """See the module's docstring. `stores` holds one StateStore per member name."""
+
+    def __init__(
+        self,
+        identities: Sequence[MemberIdentity],
+        trust: Trust,
+        stores: Mapping[str, StateStore],
+        random: Callable[[int], bytes] = os.urandom,
+        config: HostConfig | None = None,
+    ) -> None:
+        """Raises ValueError without identities, KeystoreError for a policy or CRL older than one seen before."""
+        if not identities:
+            raise ValueError("a secure host needs at least one member identity")
+        config = config or HostConfig()
+        self.counters = Counters()
+        self.swarm = trust.swarm
+        self.policy = trust.policy
+        self._lock = Lock()
+        self._control_lock = RLock()
+        self._wall_ns = 0
+        self.control = ControlPlane(
+            identities, trust, stores, random, config.mapper, self._lock, self.counters
+        )
+        self._members = self.control.members
+        self._sessions = self.control.sessions.open
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the hosted members."""
+        return tuple(self._members)
+
+    # Control
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]:
+        """Call once, when control messages can be sent and heard."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.start(now, wall_ns)
+
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """A control message from the network. Never raises on what it contains."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.handle(message, now, wall_ns)
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        """Call when `next_timer` has come (earlier or later does no harm)."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.tick(now, wall_ns)
+
+    def next_timer(self) -> float | None:
+        """Monotonic seconds at which `tick` wants to be called; may lie in the past."""
+        with self._control_lock:
+            return self.control.next_timer()
+
+    def sign_stop(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
+        """A signed stop of a hosted operator for `targets` (none: every drone). Repeat it until acknowledged.
+
+        Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
+        """
+        with self._control_lock:
+            return self.control.sign_stop(operator, level, targets, wall_ns)
+
+    # State
+
+    def ready(self, member: str) -> bool:
+        """True when the member can seal now."""
+        return self._members[member].sending is not None and not self.control.silent
+
+    def epoch(self, member: str) -> int | None:
+        """The epoch the member sends under."""
+        sending = self._members[member].sending
+        return sending[0].epoch if sending else None
+
+    def transcript_hash(self, member: str) -> bytes | None:
+        """Of the epoch the member sends under."""
+        sending = self._members[member].sending
+        return sending[0].transcript_hash if sending else None
+
+    def roster(self, member: str | None = None) -> tuple[RosterEntry, ...]:
+        """The roster the member (default: the first) sends under; empty before the first epoch."""
+        sending = self._members[member or next(iter(self._members))].sending
+        return sending[0].roster if sending else ()
+
+    def heard(self, name: str) -> int | None:
+        """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
+        times = [
+            session.heard_ns[entry.slot]
+            for session in list(self._sessions.values())
+            for entry in session.roster
+            if entry.name == name and entry.slot in session.heard_ns
+        ]
+        return max(times, default=None)
+
+    def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
+        """A member's certificate, if it has been seen (receipts and records need it)."""
+        return self.control.directory.get(fingerprint)
+
+    def announcement(self, epoch: int) -> Announcement | None:
+        """The announcement of an open epoch (public bytes only)."""
+        session = self._sessions.get(epoch)
+        return session.announcement if session else None
+
+    # Data
+
+    def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, member: str) -> Envelope:
+        """`payload` (CDR) sealed for the swarm, signed where the channel's lane says so.
+
+        `sent_ns` is the wall clock. Raises NotReady, Rejected(NOT_PERMITTED or SIZE), ForkedProcess.
+        """
+        return self._seal(channel, type_name, payload, sent_ns, member, b"")
+
+    def _seal(
+        self, channel: str, type_name: str, payload: bytes, sent_ns: int, member: str, binding: bytes
+    ) -> Envelope:
+        state = self._members[member]
+        sending = state.sending
+        if sending is None or self.control.silent:
+            why = "the crypto node is silent" if sending else "it has not joined an epoch yet"
+            raise NotReady(f"{member} cannot send: {why}")
+        session, slot = sending
+        envelope = session.seal(slot, state.identity, channel, type_name, payload, sent_ns, binding)
+        counters = self.counters
+        counters.sealed += 1
+        counters.bytes_sealed += len(envelope.sealed)
+        if envelope.signature:
+            counters.signed += 1
+        return envelope
+
+    def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
+        """The message in an envelope that came in on `channel`. Raises Rejected; then nothing has changed."""
+        return self._open(channel, type_name, envelope, wall_ns, (b"",))[0]
+
+    def _open(
+        self, channel: str, type_name: str, envelope: Envelope, wall_ns: int, bindings: tuple[bytes, ...]
+    ) -> tuple[Opened, int]:
+        counters = self.counters
+        try:
+            check_shape(envelope)
+            session = self._sessions.get(envelope.epoch)
+            if session is None:
+                raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
+            self._wall_ns = wall_ns
+            found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings)
+        except Rejected as refusal:
+            counters.rejected[refusal.reason] += 1
+            raise
+        counters.opened += 1
+        counters.bytes_opened += len(envelope.sealed)
+        if found[0].signed:
+            counters.verified += 1
+        return found
+
+    def _good(self, fingerprint: bytes) -> CertifiedMember | None:
+        try:
+            return self.control.directory.good(fingerprint, self._wall_ns)
+        except Rejected:
+            return None
+
+    # Services
+
+    def seal_request(
+        self, service: str, type_name: str, payload: bytes, sent_ns: int, member: str
+    ) -> PendingRequest:
+        """A request for `<service>/request`; keep the result to open the response with."""
+        envelope = self.seal(f"{service}/request", type_name, payload, sent_ns, member)
+        return PendingRequest(envelope, response_binding(envelope))
+
+    def seal_response(
+        self, service: str, type_name: str, payload: bytes, sent_ns: int, member: str, request: Envelope
+    ) -> Envelope:
+        """A response for `<service>/response`, bound to the request envelope and the requester's slot."""
+        return self._seal(
+            f"{service}/response", type_name, payload, sent_ns, member, response_binding(request)
+        )
+
+    def open_response(
+        self,
+        service: str,
+        type_name: str,
+        envelope: Envelope,
+        wall_ns: int,
+        pending: Iterable[PendingRequest],
+    ) -> tuple[PendingRequest, Opened]:
+        """The request that a response answers, and the response.
+
+        Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED when
+        that one has its response.
+        """
+        requests = tuple(pending)[:_MAX_PENDING]
+        if not requests:
+            self.counters.rejected[Reason.UNMATCHED_RESPONSE] += 1
+            raise Rejected(Reason.UNMATCHED_RESPONSE, service)
+        opened, index = self._open(
+            f"{service}/response", type_name, envelope, wall_ns, tuple(item.binding for item in requests)
+        )
+        request = requests[index]
+        if request.answered:
+            self.counters.rejected[Reason.ALREADY_ANSWERED] += 1
+            raise Rejected(Reason.ALREADY_ANSWERED, service)
+        request.answered = True
+        return request, opened

@@ -1,0 +1,550 @@
+"""The crypto node's core: admits members, announces epochs, rotates, switches, beats.
+
+Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) -> announced -> switched. One epoch
+is in work at a time; what is asked for meanwhile follows afterwards.
+
+Not handled here: eviction orders (the fields exist and are sent empty), standbys (epoch numbers respect `rank`
+already), other sources of entropy than the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Final
+
+from . import labels
+from .admission import Admission, Candidate
+from .effects import Alarm, Effect, Send
+from .entropy import OS_BYTES, draw_seed
+from .epochs import (
+    MAX_ROSTER,
+    NO_HASH,
+    Announcement,
+    EpochReason,
+    Head,
+    RosterEntry,
+    SealJob,
+    announcement_message,
+    encode_head,
+    parse_announcement,
+    seal_seeds,
+    seed_info,
+    signed_bytes,
+)
+from .errors import Rejected
+from .host import HostConfig, SecureHost
+from .identity import MemberIdentity, Trust
+from .joining import BEHIND_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch, bitmap
+from .reasons import Reason
+from .roles import Role
+from .schedule import derive_keys
+from .stop import signed
+from .store import StateStore
+from .suite import HASH_BYTES, digest
+from .wire import ControlKind, ControlMessage, check_size
+
+_SETTLE_S: Final = 0.05  # a join batch stays open at least this long
+_REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
+_REQUEST_MISSING_S: Final = 1.0
+_REQUEST_IDLE_S: Final = 5.0
+_AFTER_SWITCH_S: Final = 0.02
+_HINT_GAP_S: Final = 0.5
+_VOLUME_GAP_S: Final = 5.0
+_CHALLENGE_FRESH_S: Final = 30.0
+_KEPT_DURATIONS: Final = 4096
+_REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyServerConfig:
+    """rank: 0..3, epoch numbers are congruent to it modulo 4. rotate_s overrides the policy's rotation_s."""
+
+    rank: int = 0
+    rotate_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Current:
+    """The newest epoch announced by this process."""
+
+    announcement: Announcement
+    decided_at: float
+    announced_at: float
+    live: frozenset[int]
+    ready: set[int]
+    speakers: dict[int, bytes]
+    heard_at: dict[str, float]  # control messages count as signs of life too
+    switch: ControlMessage | None = None
+    switched_at: float | None = None
+    repeated: bool = False
+
+
+class KeyServer:
+    """The issuing side, with a SecureHost of its own for the crypto member: use `host` to seal and open.
+
+    Feed every control message to `handle` here; it passes on to `host` what concerns the member.
+    """
+
+    def __init__(
+        self,
+        identity: MemberIdentity,
+        trust: Trust,
+        store: StateStore,
+        random: Callable[[int], bytes] = os.urandom,
+        config: KeyServerConfig | None = None,
+        host_config: HostConfig | None = None,
+    ) -> None:
+        if identity.role is not Role.CRYPTO:
+            raise ValueError(f"{identity.name} has role {identity.role}; a key server needs role crypto")
+        self.config = config or KeyServerConfig()
+        if not 0 <= self.config.rank <= 3:
+            raise ValueError(f"rank {self.config.rank} is not from 0 to 3")
+        self.identity = identity
+        self.trust = trust
+        self.limits = trust.policy.limits
+        self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
+        self._random = random
+        self._mapper = (host_config or HostConfig()).mapper
+        self._lock = RLock()
+        self._control = self.host.control
+        self._member = self._control.members[identity.name]
+        self._suite = self._control.suite
+        self._admission = Admission(trust, self._control, self._member)
+        self._current: _Current | None = None
+        self._issued = 0
+        self._own_install: Announcement | None = None
+        self._next_slot = 0
+        self._sequence = 0
+        self._challenge = b""
+        self._challenge_at = float("-inf")
+        self._request_at: float | None = None
+        self._last_request = float("-inf")
+        self._beat_at: float | None = None
+        self._beat_sequence = 0
+        self._join_since: float | None = None
+        self._decision: tuple[EpochReason, float] | None = None  # a rotation that waits for packages
+        self._rotate_at: float | None = None
+        self._resent_at = float("-inf")
+        self._volume_at = float("-inf")
+        self._rotations: dict[str, int] = {}
+        self._durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)
+
+    @property
+    def rotate_s(self) -> float:
+        """Seconds between rotations on time."""
+        return self.config.rotate_s if self.config.rotate_s is not None else self.limits.rotation_s
+
+    # Entry points
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]:
+        """Shows the certificate and asks for packages."""
+        with self._lock:
+            wall_ns = self._control.floor(wall_ns)
+            self._sequence = self._beat_sequence = wall_ns // 1_000_000
+            effects = self.host.start(now, wall_ns)
+            effects += self._request(now, wall_ns)
+            return effects
+
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """A control message from the network. Never raises on what it contains."""
+        with self._lock:
+            try:
+                check_size(message)
+                if message.kind is ControlKind.KEY_PACKAGE:
+                    return self._on_package(message, now, self._control.floor(wall_ns))
+                if message.kind is ControlKind.READY:
+                    return self._on_ready(message, now, self._control.floor(wall_ns))
+            except Rejected as refusal:
+                self.host.counters.control[refusal.reason] += 1
+                if refusal.reason is Reason.CHALLENGE and message.kind is ControlKind.KEY_PACKAGE:
+                    self._hint(now)
+                return []
+            effects = self.host.handle(message, now, wall_ns)
+            if message.kind is ControlKind.CERTIFICATE:
+                fingerprint = digest(message.parts[0])
+                for waiting in self._control.directory.take_waiting(fingerprint):
+                    effects += self.handle(waiting, now, wall_ns)
+                if fingerprint != self.identity.fingerprint and self._is_outside(fingerprint):
+                    self._hint(now)  # it may have just started
+                    self._control.show_certificate(self._member, now, 0.0)
+            return effects
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        with self._lock:
+            wall_ns = self._control.floor(wall_ns)
+            effects: list[Effect] = []
+            if self._own_install is not None:
+                effects += self._install_own(now, wall_ns)
+            effects += self.host.tick(now, wall_ns)
+            effects += self._advance(now, wall_ns)
+            effects += self._admission.watch(self.host, wall_ns)
+            if self._request_at is not None and self._request_at <= now and not self._in_work:
+                effects += self._request(now, wall_ns)
+            if self._beat_at is not None and self._beat_at <= now and not self._in_work:
+                effects.append(self._beat(now, wall_ns))
+            return effects
+
+    def next_timer(self) -> float | None:
+        with self._lock:
+            times = [self.host.next_timer()]
+            if self._own_install is not None:
+                times.append(float("-inf"))
+            current = self._current
+            if current is not None and current.switched_at is None:
+                times.append(current.announced_at + self.limits.switch_s)
+                if not current.repeated:
+                    times.append(current.announced_at + _REPEAT_S)
+            else:
+                times += (self._request_at, self._beat_at)
+                if self._decision is not None:
+                    times.append(self._decision[1] + self.limits.missing_wait_s)
+                elif self._join_since is not None:
+                    times.append(
+                        self._join_since + (_SETTLE_S if self._all_answered() else self.limits.batch_s)
+                    )
+                else:
+                    times.append(self._rotate_at)
+            return min((time for time in times if time is not None), default=None)
+
+    def rotate(self, reason: str, now: float, wall_ns: int) -> list[Effect]:
+        """Decides on a new epoch ("manual", "volume", "time"); it follows at once when all packages are here.
+
+        Raises ValueError for another reason.
+        """
+        with self._lock:
+            if reason not in ("manual", "volume", "time"):
+                raise ValueError(f"{reason!r} is no reason to rotate; use manual, volume or time")
+            wall_ns = self._control.floor(wall_ns)
+            return self._decide(_REASONS[reason], now, wall_ns)
+
+    def status(self) -> dict[str, Any]:
+        """For people and reports: epoch, roster, rotations by reason, durations, whether packages are at hand."""
+        with self._lock:
+            current = self._current
+            return {
+                "epoch": current.announcement.head.epoch if current else 0,
+                "switched": bool(current and current.switched_at is not None),
+                "members": [entry.name for entry in current.announcement.head.roster] if current else [],
+                "packages_ready": current is not None and not self._in_work and self._all_answered(),
+                "rotations": sum(self._rotations.values()),
+                "rotations_by_reason": dict(self._rotations),
+                "rekey_ms": [round(value, 3) for value in self._durations_ms],  # decision to switch sent
+            }
+
+    # Joining
+
+    @property
+    def _in_work(self) -> bool:
+        return self._current is not None and self._current.switched_at is None
+
+    def _is_outside(self, fingerprint: bytes) -> bool:
+        known = self._control.directory.get(fingerprint) is not None
+        return known and all(entry.fingerprint != fingerprint for entry in self._roster())
+
+    def _hint(self, now: float) -> None:
+        """Somebody may want to join: ask for packages soon, at most twice a second."""
+        soon = max(now, self._last_request + _HINT_GAP_S)
+        self._request_at = soon if self._request_at is None else min(self._request_at, soon)
+
+    def _request(self, now: float, wall_ns: int) -> list[Effect]:
+        if now - self._challenge_at >= _CHALLENGE_FRESH_S or not self._challenge:
+            self._challenge = self._random(HASH_BYTES)
+            self._challenge_at = now
+            self._admission.add_challenge(self._challenge, now)
+        self._sequence = max(self._sequence + 1, wall_ns // 1_000_000)
+        epoch, transcript_hash, have = 0, NO_HASH, b""
+        if self._current is not None:
+            head = self._current.announcement.head
+            epoch, transcript_hash = head.epoch, self._current.announcement.transcript_hash
+            have = bitmap({entry.slot for entry in head.roster if self._admission.fresh(entry, now)})
+        request = KeyRequest(
+            self.trust.swarm,
+            self._suite.name,
+            self.identity.fingerprint,
+            self._sequence,
+            self._challenge,
+            epoch,
+            transcript_hash,
+            have,
+        )
+        self._last_request = now
+        if not self._admission.holds_own(now):
+            self._admission.accept_own(self._member.own_package(request, now), self.identity.member, now)
+        missing = not self._all_answered() or self._current is None
+        self._request_at = now + (_REQUEST_MISSING_S if missing else _REQUEST_IDLE_S)
+        return [Send(signed(ControlKind.KEY_REQUEST, request.encode(), self.identity))]
+
+    def _on_package(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        candidate, effects = self._admission.check(message, now, wall_ns, self.host)
+        current = self._current
+        if current is not None:
+            current.heard_at[candidate.name] = now
+        entry = self._entry_named(candidate.name)
+        joins = entry is None or entry.incarnation != candidate.incarnation
+        if joins and self._join_since is None:
+            self._join_since = now
+        return effects + self._advance(now, wall_ns)
+
+    def _entry_named(self, name: str) -> RosterEntry | None:
+        roster = self._current.announcement.head.roster if self._current else ()
+        return next((entry for entry in roster if entry.name == name), None)
+
+    def _all_answered(self) -> bool:
+        """Do we hold an unused package of every member of the last epoch?"""
+        roster = self._current.announcement.head.roster if self._current else self._admission.learned_roster()
+        return bool(roster) and all(
+            entry.name == self.identity.name or self._admission.holds(entry.name) for entry in roster
+        )
+
+    # Deciding
+
+    def _decide(self, reason: EpochReason, now: float, wall_ns: int) -> list[Effect]:
+        if self._decision is None:
+            self._decision = (reason, now)
+        effects: list[Effect] = []
+        if not self._in_work and not self._all_answered():
+            effects += self._request(now, wall_ns)
+        return effects + self._advance(now, wall_ns)
+
+    def _advance(self, now: float, wall_ns: int) -> list[Effect]:
+        """Takes the next step that is due."""
+        self._admission.expire(now)
+        current = self._current
+        if current is not None and current.switched_at is None:
+            return self._push(current, now, wall_ns)
+        if self._decision is not None:
+            reason, decided_at = self._decision
+            if self._all_answered() or now >= decided_at + self.limits.missing_wait_s:
+                return self._announce(reason, decided_at, now, wall_ns)
+            return []
+        if self._join_since is not None:
+            wait_s = _SETTLE_S if self._all_answered() else self.limits.batch_s
+            if now >= self._join_since + wait_s:
+                return self._announce(EpochReason.JOIN, self._join_since, now, wall_ns)
+            return []
+        if self._rotate_at is not None and now >= self._rotate_at:
+            return self._decide(EpochReason.TIME, now, wall_ns)
+        return []
+
+    # Announcing
+
+    def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
+        self._decision = self._join_since = None
+        if not self._admission.holds_own(now):
+            self._request(now, wall_ns)  # makes our own package; members are asked after the switch
+        candidates = self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
+        if len(candidates) < 2:
+            self._rotate_at = now + self.rotate_s if self._current is not None else None
+            self._admission.put_back(candidates)
+            return []
+        left = [entry for entry in self._roster() if entry.name not in {item.name for item in candidates}]
+        if left and reason is EpochReason.TIME:
+            reason = EpochReason.LEAVE
+        roster, jobs_of = self._place(candidates)
+        number = self._next_number()
+        previous = (
+            self._current.announcement.transcript_hash if self._current else self._admission.learned_hash()
+        )
+        head = Head(
+            swarm=self.trust.swarm,
+            suite=self._suite.name,
+            policy_hash=self.trust.policy.hash,
+            epoch=number,
+            issuer=self.identity.fingerprint,
+            reason=reason,
+            challenge=self._challenge,
+            previous=previous,
+            evictions=tuple(sorted(self._member.state.evictions)),
+            crl_number=self.trust.crl.number,
+            roster=roster,
+        )
+        if number > self._member.state.reserved_epoch:
+            self._member.remember(reserved_epoch=number)  # usually done ahead, after the last switch
+        head_bytes = encode_head(head)
+        transcript_hash = digest(head_bytes)
+        seed = draw_seed(self._random(OS_BYTES))
+        key_tag = derive_keys(transcript_hash, seed).key_tag
+        jobs = [
+            SealJob(
+                self._suite,
+                jobs_of[entry.slot].public,
+                seed,
+                seed_info(transcript_hash, entry.slot, entry.package_hash),
+            )
+            for entry in roster
+        ]
+        seeds = seal_seeds(jobs, self._mapper)
+        signature = self.identity.sign(
+            signed_bytes(transcript_hash, key_tag, digest(seeds)), labels.SIGN_ANNOUNCEMENT
+        )
+        message = announcement_message(head_bytes, key_tag, seeds, signature)
+        announcement = parse_announcement(message, self._suite)
+        heard_at = {item.name: item.received_at for item in candidates}
+        if self._current is not None:
+            for name, moment in self._current.heard_at.items():
+                heard_at[name] = max(moment, heard_at.get(name, moment))
+        self._issued = number
+        self._current = _Current(
+            announcement=announcement,
+            decided_at=decided_at,
+            announced_at=now,
+            live=frozenset(e.slot for e in roster if self._is_live(e, heard_at, now, wall_ns)),
+            ready=set(),
+            speakers={slot: item.speaker for slot, item in jobs_of.items()},
+            heard_at=heard_at,
+        )
+        self._rotations[reason.name.lower()] = self._rotations.get(reason.name.lower(), 0) + 1
+        self._rotate_at = now + self.rotate_s
+        self._own_install = announcement
+        effects: list[Effect] = [Send(message)]
+        if left:
+            names = ", ".join(entry.name for entry in left)
+            effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
+        return effects
+
+    def _roster(self) -> tuple[RosterEntry, ...]:
+        return self._current.announcement.head.roster if self._current else ()
+
+    def _place(self, candidates: list[Candidate]) -> tuple[tuple[RosterEntry, ...], dict[int, Candidate]]:
+        """Slots: who goes on keeps its own, a new incarnation gets one that was not used before."""
+        kept = {(entry.name, entry.incarnation): entry.slot for entry in self._roster()}
+        places: dict[int, Candidate] = {}
+        newcomers: list[Candidate] = []
+        for item in candidates:
+            slot = kept.get((item.name, item.incarnation))
+            if slot is None:
+                newcomers.append(item)
+            else:
+                places[slot] = item
+        taken = set(kept.values())
+        for item in sorted(newcomers, key=lambda found: found.name):
+            while self._next_slot % MAX_ROSTER in taken:
+                self._next_slot += 1
+            slot = self._next_slot % MAX_ROSTER
+            taken.add(slot)
+            places[slot] = item
+            self._next_slot += 1
+        roster = tuple(
+            RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
+            for slot, item in sorted(places.items())
+        )
+        return roster, places
+
+    def _next_number(self) -> int:
+        """The next number of our rank above everything issued, stored or shown to us."""
+        floor = max(
+            self._issued,
+            self._member.state.highest_epoch,
+            self._admission.learned_epoch(),
+            0 if self._issued else self._member.state.reserved_epoch,
+        )
+        return floor + 1 + (self.config.rank - floor - 1) % 4
+
+    def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
+        """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
+        if entry.name == self.identity.name or now - heard_at.get(entry.name, now) <= self.limits.live_s:
+            return True
+        heard_ns = self.host.heard(entry.name)
+        return heard_ns is None or wall_ns - heard_ns <= self.limits.live_s * 1e9
+
+    def _install_own(self, now: float, wall_ns: int) -> list[Effect]:
+        announcement, self._own_install = self._own_install, None
+        current = self._current
+        if announcement is None or current is None or current.announcement is not announcement:
+            return []
+        effects = self._control.install(announcement, now, wall_ns)
+        current.ready.add(self._member.installed_slot)
+        body = Switch(
+            self.trust.swarm, announcement.head.epoch, announcement.transcript_hash, self.identity.fingerprint
+        ).encode()
+        current.switch = signed(ControlKind.SWITCH, body, self.identity)  # signed now, sent when it is time
+        return effects
+
+    # Switching
+
+    def _push(self, current: _Current, now: float, wall_ns: int) -> list[Effect]:
+        late = now >= current.announced_at + self.limits.switch_s
+        if current.live <= current.ready or late:
+            effects = self._install_own(now, wall_ns) if self._own_install is not None else []
+            return effects + self._switch(current, now, late and not current.live <= current.ready)
+        if not current.repeated and now >= current.announced_at + _REPEAT_S:
+            current.repeated = True
+            return [Send(current.announcement.message)]
+        return []
+
+    def _switch(self, current: _Current, now: float, late: bool) -> list[Effect]:
+        assert current.switch is not None
+        current.switched_at = now
+        self._durations_ms.append((now - current.decided_at) * 1e3)
+        session = self._control.sessions.open.get(current.announcement.head.epoch)
+        effects: list[Effect] = [Send(current.switch)]
+        if session is not None:
+            effects += self._control.switch(session, now)
+        if late:
+            slots = current.live - current.ready
+            names = [entry.name for entry in self._roster() if entry.slot in slots]
+            effects.append(
+                Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
+            )
+        self._member.remember(reserved_epoch=self._next_number())
+        self._request_at = now + _AFTER_SWITCH_S
+        self._beat_at = now + self.limits.beat_s
+        return effects
+
+    def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        ready = Ready.parse(message.parts[0], self.trust.swarm)
+        current = self._current
+        if ready.fingerprint == self.identity.fingerprint:
+            raise Rejected(Reason.OWN)
+        if current is None:
+            raise Rejected(Reason.UNKNOWN_EPOCH)
+        head = current.announcement.head
+        same = ready.transcript_hash == current.announcement.transcript_hash
+        if same and not ready.flags and set(ready.slots) <= current.ready:
+            raise Rejected(Reason.DUPLICATE)
+        if not same and not ready.flags & BEHIND_FLAG:
+            raise Rejected(Reason.STALE, f"ready for epoch {ready.epoch}")
+        sender = self._control.directory.good(ready.fingerprint, wall_ns)
+        if sender.fingerprint in self._member.state.evictions:
+            raise Rejected(Reason.EVICTED, sender.name)
+        self._control.check_signature(sender, message, now)
+        current.heard_at[sender.name] = now
+        effects: list[Effect] = []
+        if same:
+            fingerprints = {entry.slot: entry.fingerprint for entry in head.roster}
+            for slot in ready.slots:
+                if (
+                    fingerprints.get(slot) == sender.fingerprint
+                    or current.speakers.get(slot) == sender.fingerprint
+                ):
+                    current.ready.add(slot)
+                    current.heard_at[next(e.name for e in head.roster if e.slot == slot)] = now
+        if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
+            self._resent_at = now
+            effects.append(Send(current.announcement.message))
+            self._hint(now)  # it may not be named there at all, then it needs a new package
+        if ready.flags & VOLUME_FLAG and same and now >= self._volume_at + _VOLUME_GAP_S:
+            self._volume_at = now
+            effects += self._decide(EpochReason.VOLUME, now, wall_ns)
+        return effects + self._advance(now, wall_ns)
+
+    def _beat(self, now: float, wall_ns: int) -> Effect:
+        current = self._current
+        assert current is not None
+        self._beat_at = now + self.limits.beat_s
+        self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
+        self._control.note_own_beat(now)
+        body = Beat(
+            self.trust.swarm,
+            current.announcement.head.epoch,
+            current.announcement.transcript_hash,
+            self.identity.fingerprint,
+            self._beat_sequence,
+            wall_ns,
+            current.switched_at is not None,
+        ).encode()
+        return Send(signed(ControlKind.BEAT, body, self.identity))

@@ -1,0 +1,49 @@
+"""Every KDF label and every ML-DSA context string of the protocol, in one place.
+
+A label or context is used for one purpose only. Nothing outside this file may spell one out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+
+# Key schedule (HKDF-SHA3-512) and other domain separation.
+SEED_DRAW: Final = b"CHIMERA-1 seed draw"
+SEED_INFO: Final = b"CHIMERA-1 sealed seed"
+KEY_TAG: Final = b"CHIMERA-1 key tag"
+KEYSET: Final = b"CHIMERA-1 keyset"
+SENDER_KEY: Final = b"CHIMERA-1 sender"
+BLIND_KEY: Final = b"CHIMERA-1 blind"
+ENVELOPE_AAD: Final = b"CHIMERA-1 envelope"
+
+# ML-DSA context strings (FIPS 204, section 5.2): one per message type, never empty.
+SIGN_KEY_REQUEST: Final = b"CHIMERA-1 key request"
+SIGN_KEY_PACKAGE: Final = b"CHIMERA-1 key package"
+SIGN_ANNOUNCEMENT: Final = b"CHIMERA-1 epoch announcement"
+SIGN_READY: Final = b"CHIMERA-1 epoch ready"
+SIGN_SWITCH: Final = b"CHIMERA-1 epoch switch"
+SIGN_BEAT: Final = b"CHIMERA-1 beat"
+SIGN_ENVELOPE: Final = b"CHIMERA-1 envelope"
+SIGN_STOP: Final = b"CHIMERA-1 operator stop"
+SIGN_STOP_ACK: Final = b"CHIMERA-1 stop ack"
+SIGN_POLICY: Final = b"CHIMERA-1 policy"
+# Reserved for parts of the protocol that this version does not send yet.
+SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
+SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
+
+CONTEXTS: Final = (
+    SIGN_KEY_REQUEST,
+    SIGN_KEY_PACKAGE,
+    SIGN_ANNOUNCEMENT,
+    SIGN_READY,
+    SIGN_SWITCH,
+    SIGN_BEAT,
+    SIGN_ENVELOPE,
+    SIGN_STOP,
+    SIGN_STOP_ACK,
+    SIGN_POLICY,
+    SIGN_CHECKPOINT,
+    SIGN_FALLBACK_HELLO,
+)

@@ -1,0 +1,220 @@
+"""One member's part in the key protocol: its packages, the epochs it installs, what it must remember.
+
+States of a member: outside (no epoch) -> installed (receives) -> sending (switched); a further epoch takes it from
+sending to installed-and-sending until the switch. Signatures of the crypto node are checked by the host, once per
+process; everything that concerns this member alone is checked here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from .envelope import EpochSession
+from .epochs import INCARNATION_BYTES, MAX_JUMP, NO_HASH, Announcement, SignedHead, seed_info
+from .errors import KeystoreError, Rejected
+from .identity import MemberIdentity, Trust
+from .joining import CONTEXT_OF, MAX_PROOF, KeyPackage, KeyRequest
+from .reasons import Reason
+from .schedule import EpochKeys, derive_keys
+from .store import StateStore, StoredState
+from .suite import SEED_BYTES, PackageKey, Suite, digest
+from .wire import ControlKind, ControlMessage
+
+MAX_PACKAGES: Final = 2
+_REUSE_S: Final = 60.0  # a lost package is sent again for so long; later a fresh one is made
+
+
+@dataclass(slots=True)
+class OwnPackage:
+    """A package this member has offered and not used yet."""
+
+    key: PackageKey = field(repr=False)
+    hash: bytes
+    made_at: float
+    message: ControlMessage | None
+
+
+@dataclass(slots=True)
+class Opening:
+    """A seed that opened: what remains is to remember the number and to make the session."""
+
+    member: Member
+    slot: int
+    keys: EpochKeys = field(repr=False)
+
+
+class Member:
+    """A hosted member. `incarnation` is drawn once per process start."""
+
+    def __init__(
+        self,
+        identity: MemberIdentity,
+        trust: Trust,
+        store: StateStore,
+        suite: Suite,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.identity = identity
+        self.name = identity.name
+        self.role = identity.role
+        self.incarnation = random(INCARNATION_BYTES)
+        self.speaker = identity.fingerprint  # who answers `ready` for this member
+        self.installed: EpochSession | None = None  # highest epoch installed in this process
+        self.installed_slot = 0
+        self.sending: tuple[EpochSession, int] | None = None  # session and own slot, replaced as one
+        self.proof: SignedHead | None = None
+        self.request: KeyRequest | None = None  # to be answered when `answer_at` comes
+        self.answer_at: float | None = None
+        self.certificate_at: float | None = None
+        self.certificate_sent_at = float("-inf")
+        self.resent_at = float("-inf")
+        self._trust = trust
+        self._store = store
+        self._suite = suite
+        self._packages: list[OwnPackage] = []
+        self.state = self._first_state(store.load())
+
+    def _first_state(self, state: StoredState) -> StoredState:
+        policy, crl = self._trust.policy, self._trust.crl
+        if policy.version < state.policy_version:
+            raise KeystoreError(
+                f"policy.yaml has version {policy.version}, but {self.name} has already seen {state.policy_version}; "
+                "install the newer policy."
+            )
+        if crl.number < state.crl_number:
+            raise KeystoreError(
+                f"crl.pem has number {crl.number}, but {self.name} has already seen {state.crl_number}; "
+                "install the newer revocation list."
+            )
+        fresh = dataclasses.replace(
+            state,
+            policy_version=policy.version,
+            crl_number=crl.number,
+            time_floor_ns=max(state.time_floor_ns, self._trust.wall_floor_ns),
+        )
+        if fresh != state:
+            self._store.save(fresh)
+        return fresh
+
+    def remember(self, **changes: object) -> None:
+        """Writes changed state to the store, then takes it over."""
+        state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]  # names are StoredState's
+        self._store.save(state)
+        self.state = state
+
+    # Packages
+
+    def needs_answer(self, request: KeyRequest) -> bool:
+        """Does the crypto node lack our unused package?"""
+        if self.installed is not None and request.transcript_hash == self.installed.transcript_hash:
+            return not request.has(self.installed_slot)
+        return True
+
+    def answer(self, request: KeyRequest, now: float) -> ControlMessage:
+        """The package for a request: the last one again if it is young, otherwise a fresh one."""
+        self.expire(now)
+        if self._packages:
+            last = self._packages[-1]
+            if last.message is not None and now - last.made_at < _REUSE_S:
+                return last.message
+        return self._make(request, now, signed=True)
+
+    def own_package(self, request: KeyRequest, now: float) -> KeyPackage:
+        """The crypto node's package to itself; nobody else sees it, so it bears no signature."""
+        self.expire(now)
+        message = self._make(request, now, signed=False)
+        self._packages[-1].message = None
+        suite = self._suite
+        return KeyPackage.parse(message.parts[0], request.swarm, suite.name, suite.package_public_bytes)
+
+    def _make(self, request: KeyRequest, now: float, signed: bool) -> ControlMessage:
+        key = self._suite.package_key()
+        epoch, transcript_hash, proof = 0, NO_HASH, b""
+        if self.proof is not None and self.installed is not None:
+            epoch, transcript_hash = self.installed.epoch, self.installed.transcript_hash
+            if transcript_hash != request.transcript_hash:
+                proof = self.proof.encode()
+                if len(proof) > MAX_PROOF:
+                    proof = b""  # a very large roster: the crypto node learns it from an announcement instead
+        body = KeyPackage(
+            swarm=request.swarm,
+            suite=request.suite,
+            fingerprint=self.identity.fingerprint,
+            incarnation=self.incarnation,
+            public=key.public,
+            challenge=request.challenge,
+            speaker=self.speaker,
+            epoch=epoch,
+            transcript_hash=transcript_hash,
+            proof=proof,
+        ).encode()
+        kind = ControlKind.KEY_PACKAGE
+        signature = self.identity.sign(body, CONTEXT_OF[kind]) if signed else b""
+        message = ControlMessage(kind, (body, signature))
+        self._packages.append(OwnPackage(key, digest(body), now, message))
+        del self._packages[:-MAX_PACKAGES]
+        return message
+
+    def expire(self, now: float) -> None:
+        """Deletes package keys that are too old."""
+        life_s = self._trust.policy.limits.package_life_s
+        self._packages = [item for item in self._packages if now - item.made_at < life_s]
+
+    # Epochs
+
+    def open_seed(self, announcement: Announcement) -> Opening:
+        """Every check that is this member's own, then the seed. Changes nothing.
+
+        Raises Rejected(STALE, TOO_FAR, NOT_NAMED, EVICTED, SEED or KEY_TAG).
+        """
+        head = announcement.head
+        if head.epoch <= self.state.highest_epoch:
+            raise Rejected(
+                Reason.STALE, f"epoch {head.epoch}, {self.name} has had {self.state.highest_epoch}"
+            )
+        if head.epoch > self.state.highest_epoch + MAX_JUMP:
+            raise Rejected(Reason.TOO_FAR, f"epoch {head.epoch}")
+        entry = head.entry_of(self.identity.fingerprint, self.incarnation)
+        package = next((item for item in self._packages if entry and item.hash == entry.package_hash), None)
+        if entry is None or package is None or entry.name != self.name or entry.role is not self.role:
+            raise Rejected(Reason.NOT_NAMED, f"{self.name} in epoch {head.epoch}")
+        evicted = self.state.evictions.union(head.evictions)
+        if any(item.fingerprint in evicted for item in head.roster):
+            raise Rejected(Reason.EVICTED, f"epoch {head.epoch} names an evicted member")
+        index = head.roster.index(entry)
+        seed = package.key.open(
+            announcement.seeds[index], seed_info(announcement.transcript_hash, entry.slot, entry.package_hash)
+        )
+        if len(seed) != SEED_BYTES:
+            raise Rejected(Reason.SEED)
+        keys = derive_keys(announcement.transcript_hash, seed)
+        if keys.key_tag != announcement.key_tag:
+            raise Rejected(Reason.KEY_TAG)
+        return Opening(self, entry.slot, keys)
+
+    def store_epoch(self, announcement: Announcement, wall_ns: int) -> None:
+        """Remembers the number before anything is done with the epoch."""
+        head = announcement.head
+        self.remember(
+            highest_epoch=head.epoch,
+            time_floor_ns=max(self.state.time_floor_ns, wall_ns),
+            evictions=self.state.evictions.union(head.evictions),
+        )
+
+    def install(self, session: EpochSession, slot: int) -> None:
+        """Receives under the session from now on; its package key is used up and deleted."""
+        entry = session.by_slot[slot]
+        self._packages = [item for item in self._packages if item.hash != entry.package_hash]
+        self.installed = session
+        self.installed_slot = slot
+        self.proof = session.announcement.proof
+
+    def switch(self, session: EpochSession) -> bool:
+        """Sends under the session from now on; False when it did already or sends under a higher one."""
+        if self.installed is not session or (self.sending is not None and self.sending[0] is session):
+            return False
+        self.sending = (session, self.installed_slot)
+        return True

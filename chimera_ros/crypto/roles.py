@@ -1,0 +1,31 @@
+"""The roles of members. They come only from certificates."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """The value is the word in a certificate's URI."""
+
+    CRYPTO = "crypto"
+    LEADER = "leader"
+    DRONE = "drone"
+    LOGGER = "logger"
+    MODERATOR = "moderator"
+    GATEWAY = "gateway"
+    OPERATOR = "operator"
+    MONITOR = "monitor"
+
+
+ROLE_NUMBERS: Final = {role: number for number, role in enumerate(Role, start=1)}
+ROLES_BY_NUMBER: Final = {number: role for role, number in ROLE_NUMBERS.items()}
+
+# First segments of channels that belong to a function. A member may carry such a name only with this role.
+RESERVED_NAMES: Final = {
+    "crypto": Role.CRYPTO,
+    "leader": Role.LEADER,
+    "operator": Role.OPERATOR,
+    "path_moderation": Role.MODERATOR,
+}

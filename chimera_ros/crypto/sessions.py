@@ -1,0 +1,79 @@
+"""The epochs that are open in this process, and when each is wiped.
+
+After a switch the previous epoch stays open for receiving for `grace_s`, and on until every sender and lane heard
+in it has been heard five times in a newer one, but never longer than `grace_max_s`. An evicting epoch wipes all
+earlier ones at once.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Final
+
+from .envelope import EpochSession
+from .policy import Limits
+
+_MAX_OPEN: Final = 6
+_PACKETS: Final = 5
+
+
+class Sessions:
+    """Open sessions by epoch number."""
+
+    def __init__(self, limits: Limits, lock: Lock) -> None:
+        self.open: dict[int, EpochSession] = {}
+        self._limits = limits
+        self._lock = lock
+        self._superseded_at: dict[int, float] = {}
+        self._wiped_up_to = 0
+
+    def may_add(self, epoch: int) -> bool:
+        """False for an epoch that this process has wiped, or wiped a later one than: its keys never come back."""
+        return epoch > self._wiped_up_to
+
+    def add(self, session: EpochSession) -> None:
+        """Opens a session for receiving; the oldest gives way when there are too many."""
+        self.open[session.epoch] = session
+        while len(self.open) > _MAX_OPEN:
+            self._wipe(min(self.open))
+
+    def supersede_before(self, epoch: int, now: float) -> None:
+        """Senders have left all epochs before `epoch`: their grace begins."""
+        for number in self.open:
+            if number < epoch:
+                self._superseded_at.setdefault(number, now)
+
+    def wipe_before(self, epoch: int) -> None:
+        """Wipes all earlier epochs at once (eviction)."""
+        for number in [number for number in self.open if number < epoch]:
+            self._wipe(number)
+
+    def tick(self, now: float) -> None:
+        """Wipes what is due."""
+        for number, since in list(self._superseded_at.items()):
+            age_s = now - since
+            if age_s >= self._limits.grace_max_s or (
+                age_s >= self._limits.grace_s and self._succeeded(number)
+            ):
+                self._wipe(number)
+
+    def next_timer(self) -> float | None:
+        """When to look again, monotonic seconds."""
+        if not self._superseded_at:
+            return None
+        return min(since + self._limits.grace_s for since in self._superseded_at.values())
+
+    def _succeeded(self, number: int) -> bool:
+        newer: dict[tuple[str, int], int] = {}
+        for epoch, session in self.open.items():
+            if epoch > number:
+                for source, packets in session.packets().items():
+                    newer[source] = max(newer.get(source, 0), packets)
+        return all(newer.get(source, 0) >= _PACKETS for source in self.open[number].packets())
+
+    def _wipe(self, number: int) -> None:
+        session = self.open.pop(number)
+        self._superseded_at.pop(number, None)
+        self._wiped_up_to = max(self._wiped_up_to, number)
+        with self._lock:
+            session.close()

@@ -1,0 +1,160 @@
+"""What a member must remember across restarts, written before it is acted on.
+
+`FileStore` writes versioned JSON atomically (temporary file, fsync, rename); `MemoryStore` is for tests and for
+programs whose identity lives no longer than they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from .errors import KeystoreError
+
+FORMAT: Final = 1
+_MAX_EVICTIONS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A member's memory. Counters only rise; evictions (fingerprints, 32 bytes) only grow."""
+
+    highest_epoch: int = 0  # highest epoch installed
+    reserved_epoch: int = 0  # crypto nodes: highest number that may have been issued
+    policy_version: int = 0
+    crl_number: int = 0
+    time_floor_ns: int = 0  # wall clock, ns since the Unix epoch
+    stop_counter: int = 0  # operators: last counter given to a stop of our own
+    evictions: frozenset[bytes] = frozenset()
+    operator_counters: Mapping[str, int] = field(
+        default_factory=dict
+    )  # drones: last stop obeyed, by operator
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "highest_epoch": self.highest_epoch,
+                "reserved_epoch": self.reserved_epoch,
+                "policy_version": self.policy_version,
+                "crl_number": self.crl_number,
+                "time_floor_ns": self.time_floor_ns,
+                "stop_counter": self.stop_counter,
+                "evictions": sorted(item.hex() for item in self.evictions),
+                "operator_counters": dict(sorted(self.operator_counters.items())),
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> StoredState:
+        """Raises KeystoreError when the text is no state of a known format."""
+        try:
+            data: Any = json.loads(text)
+            if data["format"] != FORMAT:
+                raise KeystoreError(
+                    f"{where}: state format {data['format']!r} is not {FORMAT}; upgrade chimera_ros."
+                )
+            numbers = {name: _natural(data[name]) for name in _NUMBERS}
+            evictions = frozenset(bytes.fromhex(item) for item in data["evictions"])
+            counters = {str(name): _natural(value) for name, value in data["operator_counters"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise KeystoreError(
+                f"{where}: the state file is damaged ({error}); restore it from a backup, or renew this member's "
+                "key and certificate before deleting it (it guards against accepting old epochs)."
+            ) from None
+        return cls(evictions=evictions, operator_counters=counters, **numbers)
+
+
+_NUMBERS: Final = (
+    "highest_epoch",
+    "reserved_epoch",
+    "policy_version",
+    "crl_number",
+    "time_floor_ns",
+    "stop_counter",
+)
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is no natural number")
+    return value
+
+
+class StateStore(Protocol):
+    """Where a member's state is kept. `save` returns only when the state would survive a crash."""
+
+    def load(self) -> StoredState: ...
+    def save(self, state: StoredState) -> None: ...
+
+
+class MemoryStore:
+    """Keeps the state in memory; hand the same object to a restarted member to imitate a disk."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: StoredState | None = None) -> None:
+        self.state = state or StoredState()
+
+    def load(self) -> StoredState:
+        return self.state
+
+    def save(self, state: StoredState) -> None:
+        self.state = state
+
+
+class FileStore:
+    """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only)."""
+
+    __slots__ = ("_durable", "path")
+
+    def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
+        self.path = Path(path)
+        self._durable = durable
+
+    def load(self) -> StoredState:
+        """A missing file is a new member. Raises KeystoreError for a damaged one."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return StoredState()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeystoreError(f"{self.path}: cannot read the state file ({error}).") from None
+        return StoredState.from_json(text, str(self.path))
+
+    def save(self, state: StoredState) -> None:
+        """Raises KeystoreError when the disk refuses."""
+        write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
+
+
+def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
+    """Replaces `path` by `data` in one step; no reader ever sees a half-written file. Raises KeystoreError."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                os.fchmod(file.fileno(), mode)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if durable:
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    except OSError as error:
+        raise KeystoreError(
+            f"{path}: cannot write ({error.strerror}); check the directory's owner and space."
+        ) from None

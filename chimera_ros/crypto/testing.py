@@ -1,0 +1,274 @@
+"""Help for tests: a swarm on an in-memory wire with stepped time, loss, delay, duplication and reordering.
+
+Nothing here reads a clock or draws randomness of its own: the same seed gives the same run (keys and signatures
+differ, but no decision depends on them).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random as random_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from . import default_policy
+from .certificates import make_authority, make_crl, make_member, read_crl
+from .effects import Effect, Send
+from .host import SecureHost
+from .identity import MemberIdentity, Trust, read_member_certificate
+from .key_server import KeyServer, KeyServerConfig
+from .keystore import with_header
+from .policy import load_policy
+from .roles import Role
+from .store import MemoryStore
+from .suite import openssl
+from .wire import ControlMessage
+
+WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
+
+
+class Node(Protocol):
+    """What a wire carries messages to: a SecureHost or a KeyServer."""
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]: ...
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]: ...
+    def tick(self, now: float, wall_ns: int) -> list[Effect]: ...
+    def next_timer(self) -> float | None: ...
+
+
+class MemoryKeystore:
+    """Authority, policy and identities without a disk."""
+
+    def __init__(
+        self,
+        swarm: str = "testswarm",
+        policy_text: str | None = None,
+        wall_ns: int = WALL_START_NS,
+        revoked: frozenset[int] = frozenset(),
+    ) -> None:
+        self.wall_ns = wall_ns
+        self.key = mldsa.MLDSA87PrivateKey.generate()
+        self.authority = make_authority(swarm, self.key, wall_ns, 800)
+        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
+        crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
+        self.trust = Trust(self.authority, load_policy(text), read_crl(crl))
+
+    def enroll(self, name: str, role: Role, days: float = 300.0, swarm: str | None = None) -> MemberIdentity:
+        """A new identity."""
+        key = mldsa.MLDSA87PrivateKey.generate()
+        certificate = make_member(
+            swarm or self.trust.swarm, name, role, key.public_key(), self.authority, self.key, self.wall_ns, days
+        )
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        return MemberIdentity(read_member_certificate(der), openssl().signing_key(key))
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How bad the wire is. Delays in seconds; a random delay also reorders."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    min_delay_s: float = 0.0005
+    max_delay_s: float = 0.002
+
+
+@dataclass(order=True, slots=True)
+class _Delivery:
+    at: float
+    number: int
+    target: str = field(compare=False)
+    message: Any = field(compare=False)
+
+
+class Wire:
+    """Broadcasts control messages (and anything else given to `broadcast`) between nodes, in stepped time."""
+
+    def __init__(self, seed: int = 0, weather: Weather | None = None, wall_ns: int = WALL_START_NS) -> None:
+        self.now = 100.0
+        self.weather = weather or Weather()
+        self.nodes: dict[str, Node] = {}
+        self.effects: list[tuple[float, str, Effect]] = []
+        self.sent: list[tuple[float, str, ControlMessage]] = []
+        self.on_effect: Callable[[str, Effect], None] | None = None
+        self.on_data: Callable[[str, Any], None] | None = None
+        self.cut: set[str] = set()  # nodes that neither hear nor are heard
+        self._wall_ns = wall_ns - int(self.now * 1e9)
+        self._random = random_module.Random(seed)
+        self._queue: list[_Delivery] = []
+        self._numbers = itertools.count()
+
+    @property
+    def wall_ns(self) -> int:
+        return self._wall_ns + int(self.now * 1e9)
+
+    def add(self, name: str, node: Node) -> None:
+        """Puts a node on the wire and starts it; a node of that name is replaced (its process has died)."""
+        self.nodes[name] = node
+        self._queue = [item for item in self._queue if item.target != name]
+        heapq.heapify(self._queue)
+        self._perform(name, node.start(self.now, self.wall_ns))
+
+    def perform(self, name: str, effects: Sequence[Effect]) -> None:
+        """Performs effects that a test obtained by calling a node itself."""
+        self._perform(name, effects)
+
+    def remove(self, name: str) -> None:
+        """The process dies."""
+        del self.nodes[name]
+
+    def broadcast(self, sender: str, message: Any) -> None:
+        """To every other node, through the weather."""
+        weather = self.weather
+        for target in self.nodes:
+            if target == sender or sender in self.cut or target in self.cut:
+                continue
+            copies = 1 + (self._random.random() < weather.duplication)
+            for _ in range(copies):
+                if self._random.random() < weather.loss:
+                    continue
+                delay_s = self._random.uniform(weather.min_delay_s, weather.max_delay_s)
+                heapq.heappush(
+                    self._queue, _Delivery(self.now + delay_s, next(self._numbers), target, message)
+                )
+
+    def _perform(self, name: str, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self.effects.append((self.now, name, effect))
+            if self.on_effect is not None:
+                self.on_effect(name, effect)
+            if isinstance(effect, Send):
+                self.sent.append((self.now, name, effect.message))
+                self.broadcast(name, effect.message)
+
+    def step(self, until: float) -> None:
+        """Delivers the next message or timer that is due before `until`; otherwise time is `until`."""
+        delivery_at = self._queue[0].at if self._queue else float("inf")
+        timers = [(timer, name) for name, node in self.nodes.items() if (timer := node.next_timer()) is not None]
+        timer_at, name = min(timers, default=(float("inf"), ""))
+        timer_at = max(timer_at, self.now)
+        if min(delivery_at, timer_at) > until:
+            self.now = until
+            return
+        if delivery_at <= timer_at:
+            item = heapq.heappop(self._queue)
+            self.now = max(self.now, item.at)
+            node = self.nodes.get(item.target)
+            if node is None:
+                return
+            if isinstance(item.message, ControlMessage):
+                self._perform(item.target, node.handle(item.message, self.now, self.wall_ns))
+            elif self.on_data is not None:
+                self.on_data(item.target, item.message)
+            return
+        before = self.now
+        self.now = timer_at
+        node = self.nodes[name]
+        self._perform(name, node.tick(self.now, self.wall_ns))
+        again = node.next_timer()
+        if again is not None and again <= before and again == timer_at:
+            raise AssertionError(f"{name} asks for the same timer {again} for ever")
+
+    def run(self, seconds: float) -> None:
+        """Lets time pass."""
+        end = self.now + seconds
+        while self.now < end:
+            self.step(end)
+
+    def run_until(self, condition: Callable[[], bool], limit_s: float = 30.0) -> float:
+        """Lets time pass until the condition holds; returns how long it took. Raises AssertionError at the limit."""
+        start = self.now
+        while not condition():
+            if self.now >= start + limit_s:
+                raise AssertionError(f"not reached within {limit_s} s of simulated time")
+            self.step(start + limit_s)
+        return self.now - start
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """All effects of one type, in order."""
+        return [effect for _, _, effect in self.effects if isinstance(effect, kind)]
+
+
+class Swarm:
+    """A key server, a leader, drones in shards and an operator on one wire."""
+
+    def __init__(
+        self,
+        drones: int = 4,
+        shards: int = 2,
+        seed: int = 1,
+        weather: Weather | None = None,
+        rotate_s: float | None = None,
+        policy_text: str | None = None,
+        operator: bool = False,
+    ) -> None:
+        self.keystore = MemoryKeystore(policy_text=policy_text)
+        self.trust = self.keystore.trust
+        self.wire = Wire(seed, weather)
+        self.rotate_s = rotate_s
+        names = [f"drone_{index + 1:02d}" for index in range(drones)]
+        self.identities: dict[str, MemberIdentity] = {
+            "crypto": self.keystore.enroll("crypto", Role.CRYPTO),
+            "leader": self.keystore.enroll("leader", Role.LEADER),
+        }
+        self.groups: dict[str, tuple[str, ...]] = {"leader": ("leader",)}
+        if operator:
+            self.identities["operator"] = self.keystore.enroll("operator", Role.OPERATOR)
+            self.groups["operator"] = ("operator",)
+        for name in names:
+            self.identities[name] = self.keystore.enroll(name, Role.DRONE)
+        for shard in range(shards):
+            self.groups[f"shard_{shard}"] = tuple(names[shard::shards])
+        self.stores: dict[str, MemoryStore] = {name: MemoryStore() for name in self.identities}
+        self.hosts: dict[str, SecureHost] = {}
+        self.server: KeyServer
+        self.member_host: dict[str, str] = {m: group for group, ms in self.groups.items() for m in ms}
+
+    def start_server(self) -> None:
+        """Starts, or restarts, the crypto node."""
+        self.server = KeyServer(
+            self.identities["crypto"],
+            self.trust,
+            self.stores["crypto"],
+            config=KeyServerConfig(rotate_s=self.rotate_s),
+        )
+        self.wire.add("crypto", self.server)
+
+    def start_host(self, group: str) -> None:
+        """Starts, or restarts, a process with its members."""
+        host = SecureHost([self.identities[m] for m in self.groups[group]], self.trust, self.store_map(group))
+        self.hosts[group] = host
+        self.wire.add(group, host)
+
+    def store_map(self, group: str) -> Mapping[str, MemoryStore]:
+        return {member: self.stores[member] for member in self.groups[group]}
+
+    def start(self) -> None:
+        """Starts everything."""
+        self.start_server()
+        for group in self.groups:
+            self.start_host(group)
+
+    def host_of(self, member: str) -> SecureHost:
+        """The SecureHost that hosts the member."""
+        return self.server.host if member == "crypto" else self.hosts[self.member_host[member]]
+
+    def epochs(self) -> dict[str, int | None]:
+        """The epoch each member sends under."""
+        return {member: self.host_of(member).epoch(member) for member in self.identities}
+
+    def together(self, above: int = 0) -> bool:
+        """Do all members send under one epoch, higher than `above`?"""
+        epochs = set(self.epochs().values())
+        epoch = next(iter(epochs))
+        return len(epochs) == 1 and epoch is not None and epoch > above
+
+    def join(self, limit_s: float = 30.0) -> float:
+        """Starts everything and waits until all are in one epoch; returns the simulated seconds."""
+        self.start()
+        return self.wire.run_until(self.together, limit_s)

@@ -1,0 +1,99 @@
+"""What travels: control messages and envelopes, field for field as in `msg/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+from .encoding import u16, u32, var
+from .errors import Rejected
+from .reasons import Reason
+
+ENVELOPE_VERSION: Final = 1
+MAX_SEALED: Final = 1_114_112
+SIGNATURE_BYTES: Final = 4627
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+STAMP_BYTES: Final = 8
+
+
+class Lane:
+    """Lane numbers of an envelope (SecureEnvelope.LANE_*)."""
+
+    COMMAND: Final = 0
+    TELEMETRY: Final = 1
+    PLAN: Final = 2
+    BULK: Final = 3
+
+
+LANE_NAMES: Final = ("command", "telemetry", "plan", "bulk")
+LANE_SIGNED: Final = (True, False, True, False)  # `always`; the others are `checkpoint`
+
+
+class ControlKind(Enum):
+    """Plain, signed messages of the key protocol. The value is the name used on topics."""
+
+    KEY_REQUEST = "key_request"
+    KEY_PACKAGE = "key_packages"
+    ANNOUNCEMENT = "epoch"
+    READY = "ready"
+    SWITCH = "switch"
+    BEAT = "beat"
+    CERTIFICATE = "certificates"
+    STOP = "stop"
+    STOP_ACK = "stop_ack"
+
+
+CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
+    ControlKind.KEY_REQUEST: (1024, SIGNATURE_BYTES),
+    ControlKind.KEY_PACKAGE: (16384, SIGNATURE_BYTES),
+    ControlKind.ANNOUNCEMENT: (1_048_576, 32, 4_194_304, SIGNATURE_BYTES),
+    ControlKind.READY: (1024, SIGNATURE_BYTES),
+    ControlKind.SWITCH: (1024, SIGNATURE_BYTES),
+    ControlKind.BEAT: (1024, SIGNATURE_BYTES),
+    ControlKind.CERTIFICATE: (16384,),
+    ControlKind.STOP: (65536, SIGNATURE_BYTES),
+    ControlKind.STOP_ACK: (1024, SIGNATURE_BYTES),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMessage:
+    """A control message: (body, signature); EpochAnnouncement: (head, key_tag, seeds, signature); Certificate: (der,)."""
+
+    kind: ControlKind
+    parts: tuple[bytes, ...]
+
+
+class Envelope(NamedTuple):
+    """SecureEnvelope.msg. A named tuple because one is made for every message."""
+
+    version: int
+    lane: int
+    sender: int
+    epoch: int
+    sealed: bytes
+    signature: bytes = b""
+
+    def canonical(self) -> bytes:
+        """The bytes that a response's associated data hashes."""
+        return b"".join(
+            (
+                bytes((self.version & 0xFF, self.lane & 0xFF)),
+                u16(self.sender),
+                u32(self.epoch),
+                var(bytes(self.sealed)),
+                var(bytes(self.signature)),
+            )
+        )
+
+
+def check_size(message: ControlMessage) -> None:
+    """Raises Rejected(SIZE) unless every part is within the bounds of its .msg field."""
+    limits = CONTROL_LIMITS[message.kind]
+    if len(message.parts) != len(limits):
+        raise Rejected(Reason.SIZE, f"{message.kind.value} has {len(message.parts)} parts, not {len(limits)}")
+    for part, limit in zip(message.parts, limits, strict=True):
+        if len(part) > limit:
+            raise Rejected(Reason.SIZE, f"{message.kind.value} part of {len(part)} bytes, at most {limit}")
