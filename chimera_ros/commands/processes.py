@@ -452,7 +452,7 @@ class Supervisor:
         if now < self._sample_due_s and not force:
             return
         self._sample_due_s = now + SAMPLE_EVERY_S
-        self._meter.sample(self._sessions(), now)
+        self._meter.sample(self._sessions(), now, force_pss=force)
         for child in self._children.values():
             child.segments |= shm.segments_of(child.popen.pid)
 

@@ -59,13 +59,13 @@ class UsageMeter:
         for account in self._accounts.values():
             account.cpu_s = 0.0
 
-    def sample(self, sessions: Mapping[int, str], now: float) -> None:
+    def sample(self, sessions: Mapping[int, str], now: float, *, force_pss: bool = False) -> None:
         """Takes a sample; `sessions` maps a process (session leader, or this very process) to its name."""
         if self._began_s is None:
             self._began_s = now
             self._pss_due_s = now
         self._last_s = now
-        with_pss = now >= self._pss_due_s
+        with_pss = force_pss or now >= self._pss_due_s
         if with_pss:
             self._pss_due_s = now + self.pss_every_s
         rss: dict[str, int] = {}

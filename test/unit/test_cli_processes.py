@@ -220,6 +220,7 @@ def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
     )
     assert usage.rss_mb["total"] >= usage.rss_mb["me"] + usage.rss_mb["busy"] - 1.0
     assert 0.0 < usage.pss_mb["me"] <= usage.rss_mb["me"]
+    assert usage.pss_mb["busy"] > 1.0
 
 
 def test_wake_ends_a_poll(tmp_path: Path) -> None:
