@@ -124,6 +124,13 @@ class SecureHost:
         with self._control_lock:
             return self.control.sign_stop(operator, level, targets, wall_ns)
 
+    def close(self) -> None:
+        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as always)."""
+        with self._control_lock:
+            self.control.sessions.wipe_all()
+            for member in self._members.values():
+                member.wipe()
+
     # State
 
     def ready(self, member: str) -> bool:

@@ -163,6 +163,11 @@ class Member:
         life_s = self._trust.policy.limits.package_life_s
         self._packages = [item for item in self._packages if now - item.made_at < life_s]
 
+    def wipe(self) -> None:
+        """Deletes all package keys and stops sending."""
+        self._packages.clear()
+        self.sending = None
+
     # Epochs
 
     def open_seed(self, announcement: Announcement) -> Opening:

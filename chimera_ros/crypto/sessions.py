@@ -48,6 +48,11 @@ class Sessions:
         for number in [number for number in self.open if number < epoch]:
             self._wipe(number)
 
+    def wipe_all(self) -> None:
+        """Wipes every epoch, for good: none of them can be added again."""
+        for number in list(self.open):
+            self._wipe(number)
+
     def tick(self, now: float) -> None:
         """Wipes what is due."""
         for number, since in list(self._superseded_at.items()):
