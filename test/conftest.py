@@ -1,0 +1,64 @@
+"""For all tests: a private ROS domain on this host only, and no traces in the user's folders."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile(
+    "verify", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Domains above 101 reach into Linux's ephemeral ports; 0 is everybody's.
+_DOMAINS = range(1, 102)
+
+
+def _claim_domain() -> tuple[int, IO[str]]:
+    """A ROS domain that no other test run of this machine has, and the lock that keeps it."""
+    folder = Path(tempfile.gettempdir()) / f"chimera_ros_domains_{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    start = os.getpid() % len(_DOMAINS)
+    for offset in range(len(_DOMAINS)):
+        domain = _DOMAINS[(start + offset) % len(_DOMAINS)]
+        lock = (folder / str(domain)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return domain, lock
+    raise RuntimeError(f"all {len(_DOMAINS)} ROS domains are taken by other test runs (locks in {folder})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module can start a node or a process."""
+    domain, lock = _claim_domain()
+    logs = tempfile.TemporaryDirectory(prefix="chimera_ros_test_")
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOG_DIR"] = logs.name
+    os.environ["CHIMERA_HOME"] = str(Path(logs.name) / "home")
+    config.add_cleanup(lock.close)
+    config.add_cleanup(logs.cleanup)
+
+
+@pytest.fixture
+def ros_domain() -> int:
+    """Number of this test run's private ROS domain."""
+    return int(os.environ["ROS_DOMAIN_ID"])
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests run in a folder of their own: what a command leaves in runs/ does not land in the checkout."""
+    monkeypatch.chdir(tmp_path)
+    yield
