@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
     """Reads and plans a mission for so many drones. Raises CommandFailed."""
+    from chimera_ros.commands.swarm_setup import find_mission
     from chimera_ros.flight.mission_file import MissionError, load_mission
     from chimera_ros.flight.planner import plan_mission
     from chimera_ros.swarm import drone_name
@@ -65,28 +64,6 @@ def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
         raise CommandFailed(str(error), MISUSE) from error
     except OSError as error:
         raise CommandFailed(f"mission {path} cannot be read: {error.strerror or error}", MISUSE) from error
-
-
-def find_mission(text: str) -> Path:
-    """The file of that path, or the shipped mission of that name. Raises CommandFailed."""
-    path = Path(text)
-    if path.is_file():
-        return path
-    folders = [Path(__file__).resolve().parents[2] / "config" / "missions"]
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    folders += [
-        Path(prefix) / "share" / "chimera_ros" / "config" / "missions" for prefix in prefixes if prefix
-    ]
-    for folder in folders:
-        shipped = folder / f"{text}.yaml"
-        if "/" not in text and shipped.is_file():
-            return shipped
-    names = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
-    raise CommandFailed(
-        f"there is no mission file {text}; give a path or the name of a shipped mission"
-        + (f" ({', '.join(names)})" if names else ""),
-        MISUSE,
-    )
 
 
 def summary(mission: Mission, plan: Plan) -> dict[str, object]:
