@@ -57,6 +57,7 @@ class Bridge:
     """
 
     _one_at_a_time: ClassVar[threading.Lock] = threading.Lock()
+    _ending: ClassVar[threading.Event] = threading.Event()
     _created: ClassVar[int] = 0
 
     def __init__(
@@ -83,7 +84,9 @@ class Bridge:
 
     def start(self) -> None:
         """Open all ports and begin to look for the vehicles; returns at once."""
-        if not Bridge._one_at_a_time.acquire(blocking=False):
+        # A bridge that is just ending may have to wait for calls that its autopilots never answered.
+        patience_s = 2 * _EXIT_WITHIN_S if Bridge._ending.is_set() else 0.0
+        if not Bridge._one_at_a_time.acquire(timeout=patience_s):
             raise RuntimeError(
                 "another autopilot bridge runs in this process: close it first, one serves all vehicles"
             )
@@ -122,6 +125,7 @@ class Bridge:
         if self._pool.close(_CLOSE_WITHIN_S):
             self._destroy(mavsdk)
         else:  # destroying MAVSDK under a call that runs would crash
+            Bridge._ending.set()
             threading.Thread(
                 target=self._destroy_later, args=(mavsdk,), name="autopilot-close", daemon=True
             ).start()
@@ -134,9 +138,9 @@ class Bridge:
         """Have an order carried out, one at a time per drone.
 
         HOLD, LAND and KILL overtake: what waits or runs fails as overtaken, and they start at once. ARM is
-        refused while there are blockers. ARM and START_OFFBOARD are done when the vehicle reports armed or
-        offboard, TAKEOFF when the height is reached within 0.5 m, LAND and the others when the autopilot has
-        accepted. KILL stops the motors wherever the vehicle is and needs `allow_kill`; nothing else does that.
+        refused while there are blockers. ARM and START_OFFBOARD are done when the vehicle reports so,
+        TAKEOFF when the height is reached within 0.5 m, LAND and the others when the autopilot has
+        accepted. KILL stops the motors wherever the vehicle is and needs `allow_kill`; nothing else does.
         """
         self._links[drone].submit(order)
 
@@ -221,6 +225,7 @@ class Bridge:
         mavsdk.destroy()
         log_unsubscribe()
         atexit.unregister(self._at_exit)
+        Bridge._ending.clear()
         Bridge._one_at_a_time.release()
 
     def _destroy_later(self, mavsdk: Mavsdk) -> None:

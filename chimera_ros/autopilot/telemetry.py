@@ -19,6 +19,8 @@ _MODES = {FlightMode.RETURN_TO_LAUNCH: "return"}
 MODE_NAMES: dict[int, str] = {int(mode): _MODES.get(mode, mode.name.lower()) for mode in FlightMode}
 _SEVERE = 3  # StatusTextType.WARNING and above
 _TEXTS = 8
+_POLL_EVERY_S = 0.015
+_POLL_SLOW_EVERY_S = 0.25
 _HEALTH = (
     ("is_gyrometer_calibration_ok", "its gyroscope is not calibrated"),
     ("is_accelerometer_calibration_ok", "its accelerometer is not calibrated"),
@@ -35,7 +37,6 @@ class Inbox:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.connected = False
-        self.heard_s = float("-inf")
         self.local: tuple[float, Vec3, Vec3] | None = None  # stamp, NED metres, NED m/s; local origin
         self.geodetic: tuple[float, float, float, float] | None = None  # stamp, deg, deg, AMSL metres
         self.attitude: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)  # w, x, y, z; FRD in NED
@@ -45,50 +46,42 @@ class Inbox:
         self.battery_fraction = math.nan
         self.health: Any = None
         self.texts: deque[tuple[float, int, str]] = deque(maxlen=_TEXTS)
+        self._polled_s = self._polled_slow_s = float("-inf")
 
     def subscribe(self, telemetry: Any) -> None:
         """Connect the callbacks to a MAVSDK Telemetry plugin."""
         telemetry.subscribe_position_velocity_ned(self._on_local)
         telemetry.subscribe_position(self._on_global)
-        telemetry.subscribe_attitude_quaternion(self._on_attitude)
-        telemetry.subscribe_armed(self._on_armed)
-        telemetry.subscribe_in_air(self._on_in_air)
-        telemetry.subscribe_flight_mode(self._on_mode)
-        telemetry.subscribe_battery(self._on_battery)
-        telemetry.subscribe_health(self._on_health)
         telemetry.subscribe_status_text(self._on_text)
 
-    def on_connected(self, connected: bool, _: Any = None) -> None:
-        """MAVSDK found or lost the vehicle."""
-        self.connected = bool(connected)
+    def poll(self, system: Any, telemetry: Any, now: float) -> None:
+        """Read the rest; these calls only copy from MAVSDK's memory."""
+        if now - self._polled_s < _POLL_EVERY_S:
+            return
+        self._polled_s = now
+        self.armed = bool(telemetry.armed())
+        self.in_air = bool(telemetry.in_air())
+        self.mode = int(telemetry.flight_mode())
+        q = telemetry.attitude_quaternion()
+        if math.isfinite(q.w + q.x + q.y + q.z):
+            self.attitude = (q.w, q.x, q.y, q.z)
+        if now - self._polled_slow_s < _POLL_SLOW_EVERY_S:
+            return
+        self._polled_slow_s = now
+        self.connected = bool(system.is_connected())
+        self.battery_fraction = telemetry.battery().remaining_percent / 100.0
+        self.health = telemetry.health()
 
     def _on_local(self, data: Any, _: Any) -> None:
         p, v = data.position, data.velocity
-        now = self._clock()
-        self.local = (now, (p.north_m, p.east_m, p.down_m), (v.north_m_s, v.east_m_s, v.down_m_s))
-        self.heard_s = now
+        self.local = (
+            self._clock(),
+            (p.north_m, p.east_m, p.down_m),
+            (v.north_m_s, v.east_m_s, v.down_m_s),
+        )
 
     def _on_global(self, data: Any, _: Any) -> None:
         self.geodetic = (self._clock(), data.latitude_deg, data.longitude_deg, data.absolute_altitude_m)
-
-    def _on_attitude(self, q: Any, _: Any) -> None:
-        self.attitude = (q.w, q.x, q.y, q.z)
-
-    def _on_armed(self, armed: bool, _: Any) -> None:
-        self.armed = bool(armed)
-        self.heard_s = self._clock()
-
-    def _on_in_air(self, in_air: bool, _: Any) -> None:
-        self.in_air = bool(in_air)
-
-    def _on_mode(self, mode: int, _: Any) -> None:
-        self.mode = int(mode)
-
-    def _on_battery(self, battery: Any, _: Any) -> None:
-        self.battery_fraction = battery.remaining_percent / 100.0
-
-    def _on_health(self, health: Any, _: Any) -> None:
-        self.health = health
 
     def _on_text(self, text: Any, _: Any) -> None:
         self.texts.append((self._clock(), int(text.type), text.text))
@@ -103,7 +96,7 @@ class Inbox:
     def unhealthy(self, drone: str, now: float) -> list[str]:
         """Reasons not to arm that the autopilot itself gives, one sentence each."""
         health = self.health
-        if health is None:
+        if health is None or not any(getattr(health, name) for name, _ in _HEALTH):
             return [f"{drone} has not told its health yet"]
         reasons = [f"{drone}: {words}" for name, words in _HEALTH if not getattr(health, name)]
         if not reasons and not health.is_armable and not self.armed:

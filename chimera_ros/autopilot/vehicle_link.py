@@ -164,6 +164,8 @@ class VehicleLink:
         with self._lock:
             if self._closed:
                 return
+            if self._plugins is not None:
+                self.inbox.poll(self._system, self._plugins.telemetry, now)
             self._follow_origin()
             self._ask_origin(now)
             self._reconnect()
@@ -212,8 +214,7 @@ class VehicleLink:
             info=Info(system),
         )
         self.inbox.subscribe(plugins.telemetry)
-        self.inbox.connected = bool(system.is_connected())
-        system.subscribe_is_connected(self.inbox.on_connected)
+        self.inbox.poll(system, plugins.telemetry, self._clock())
         with self._setpoint_lock:
             if self._closed:
                 return
