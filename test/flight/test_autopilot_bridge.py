@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import queue
 import socket
@@ -45,19 +44,24 @@ class Field:
         self.count, self.port = count, free_ports(count)
         self.tracks = folder / "tracks.jsonl"
         self._log = (folder / "sitl.log").open("w+")
-        command = ["--drones", str(count), "--first-port", str(self.port), "--gcs-port", "0", "--seed", "3"]
-        command += ["--datum", f"{DATUM.latitude_deg},{DATUM.longitude_deg},{DATUM.altitude_amsl_m}"]
-        self.sitl = subprocess.Popen(
-            [sys.executable, "-m", "chimera_ros.sitl.main", *command, "--tracks", str(self.tracks), *sitl],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        self._faults = list(sitl)
+        self.start_simulator(seed=3)
         self.results: queue.Queue[tuple[str, OrderResult]] = queue.Queue()
         self.bridge: Bridge | None = None
         self.paths: dict[str, Callable[[float], Setpoint]] = {}
         self._order_id = 0
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def start_simulator(self, seed: int) -> None:
+        command = ["--drones", str(self.count), "--first-port", str(self.port), "--gcs-port", "0"]
+        command += ["--seed", str(seed), "--tracks", str(self.tracks), *self._faults]
+        command += ["--datum", f"{DATUM.latitude_deg},{DATUM.longitude_deg},{DATUM.altitude_amsl_m}"]
+        self.sitl = subprocess.Popen(
+            [sys.executable, "-m", "chimera_ros.sitl.main", *command],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
 
     def vehicle(self, n: int, **changes: object) -> VehicleConfig:
         fields: dict[str, object] = {
@@ -147,11 +151,6 @@ class Field:
             lambda: f"{drone} is at {bridge.state(drone).position_enu_m}, not at {place}",
         )
 
-    def truth(self) -> dict[str, object]:
-        """The newest true positions that the simulator wrote."""
-        lines = [line for line in self.tracks.read_text().splitlines() if line.endswith("}")]
-        return json.loads(lines[-1])  # type: ignore[no-any-return]
-
     def end(self) -> float:
         self._stop.set()
         if self._ticker.ident is not None:
@@ -230,7 +229,7 @@ def test_three_vehicles_from_ground_to_ground(field: Field) -> None:
         time.sleep(0.05)
     assert worst < 0.6
 
-    # What the bridge says agrees with the simulator's truth.
+    # What the bridge says agrees with where the vehicles are told to be.
     for drone in drones:
         field.paths[drone] = still((pads[drone][0], pads[drone][1], HEIGHT_M))
         field.near(drone, (pads[drone][0], pads[drone][1], HEIGHT_M), 0.3)
@@ -354,6 +353,28 @@ def test_orders_to_a_vehicle_that_went_silent_end_in_time(field: Field) -> None:
         10.0,
         lambda: bridge.state("drone_01").blockers,
     )
+
+
+@pytest.mark.parametrize("field", [(1, ())], indirect=True)
+def test_restarted_vehicle_is_asked_again(field: Field) -> None:
+    """It has another origin and other streams after its restart; both are asked for without a new bridge."""
+    bridge = field.connect()
+    field.ready("drone_01")
+    before = bridge._links["drone_01"].origin.frame
+    field.sitl.terminate()
+    field.sitl.wait(10.0)
+    until = time.monotonic() + 10.0
+    while not any("no longer heard" in b for b in bridge.state("drone_01").blockers):
+        assert time.monotonic() < until, bridge.state("drone_01").blockers
+        time.sleep(0.05)
+    field.start_simulator(seed=8)
+    field.ready("drone_01")
+    after = bridge._links["drone_01"].origin.frame
+    assert before is not None
+    assert after is not None
+    assert math.dist(before.offset_enu_m, after.offset_enu_m) > 0.5
+    assert math.dist(bridge.state("drone_01").position_enu_m, (0.0, 0.0, 0.0)) < 0.4
+    field.all_ok([field.order("drone_01", OrderKind.ARM)])
 
 
 @pytest.mark.parametrize("field", [(1, ())], indirect=True)
