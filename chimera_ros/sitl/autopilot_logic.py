@@ -1,7 +1,7 @@
 """The simulated PX4 commander of one vehicle: arming, modes, commands, landing detection, failsafes.
 
 Time comes in as simulation seconds. Positions are estimates in world NED metres from the swarm datum.
-`origin_m` is the vehicle's own estimator origin there: a client sees `position - origin` as its local position.
+`origin_m` is the vehicle's own estimator origin there: clients see `position - origin` as local position.
 """
 
 from __future__ import annotations

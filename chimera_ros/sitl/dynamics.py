@@ -71,6 +71,10 @@ class Fleet:
         self._upper = np.triu_indices(n, 1)
         self._touchdown_speed_m_s = np.zeros(n)
 
+    def at_rest(self) -> bool:
+        """Whether all stand on the ground with motors off, so that nothing can move."""
+        return not self.motors.any() and bool(self.contact.all())
+
     def step(self, dt: float, thrust_m_s2: Floats, rates_sp_rad_s: Floats) -> None:
         """Advance by dt seconds under a thrust (N,) and body-rate (N,3) set point."""
         lag = dt / MOTOR_TAU_S

@@ -289,11 +289,6 @@ def odometry(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def protocol_version(a: Autopilot, s: Snapshot) -> Any:
-    """PROTOCOL_VERSION: MAVLink 2 only."""
-    return m.MAVLink_protocol_version_message(200, 200, 200, (0,) * 8, (0,) * 8)
-
-
 BUILDERS: dict[int, Builder] = {
     0: heartbeat,
     1: sys_status,
@@ -313,7 +308,6 @@ BUILDERS: dict[int, Builder] = {
     230: estimator_status,
     242: home_position,
     245: extended_sys_state,
-    300: protocol_version,
     331: odometry,
 }
 

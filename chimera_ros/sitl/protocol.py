@@ -260,8 +260,6 @@ class MavlinkVehicle:
             result = self._message_command(number, p, link, now)
         elif number == Command.REQUEST_CAPABILITIES:
             result = self._message_command(Command.REQUEST_MESSAGE, (148.0,), link, now)
-        elif number == Command.REQUEST_PROTOCOL_VERSION:
-            result = self._message_command(Command.REQUEST_MESSAGE, (300.0,), link, now)
         elif number == Command.SET_MISSION_CURRENT:
             result = self._missions.jump(p[0])
         else:

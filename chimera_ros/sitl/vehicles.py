@@ -92,9 +92,9 @@ class Simulation:
         """Let `steps` times `STEP_S` seconds pass."""
         fleet, controller = self.fleet, self.controller
         for _ in range(steps):
-            now = self.steps * STEP_S
-            thrust, rates = controller.step(STEP_S, now, fleet)
-            fleet.step(STEP_S, thrust, rates)
+            if not fleet.at_rest():
+                thrust, rates = controller.step(STEP_S, self.steps * STEP_S, fleet)
+                fleet.step(STEP_S, thrust, rates)
             self.steps += 1
             if self.steps % DISTANCE_STEPS == 0:
                 self._watch()
