@@ -28,6 +28,8 @@ TOPICS: Final[dict[ControlKind, tuple[str, type[Any]]]] = {
 }
 """Channel and message class of every kind of control message."""
 
+_VOLATILE: Final = frozenset((ControlKind.KEY_PACKAGE, ControlKind.READY, ControlKind.STOP_ACK))
+
 
 def bounds_of(kind: ControlKind) -> tuple[int, ...]:
     """Largest length of each part of a control message, in field order."""
@@ -103,7 +105,11 @@ class ControlTopics:
 
     def send(self, message: ControlMessage) -> None:
         """Publish a control message."""
-        self._outlet(message.kind).send(encode_control(message))
+        outlet, data = self._outlet(message.kind), encode_control(message)
+        if message.kind in _VOLATILE:
+            outlet.send_when_heard(data)
+        else:
+            outlet.send(data)
 
     def close(self) -> None:
         """Take every control topic out of the node."""

@@ -209,7 +209,7 @@ class SecureSubscription:
         """Stop receiving."""
         receivers = self._channel.raw_callbacks if self._raw else self._channel.callbacks
         if self._callback in receivers:
-            receivers.remove(self._callback)  # type: ignore[arg-type]
+            receivers.remove(self._callback)
         if not self._channel.callbacks and not self._channel.raw_callbacks:
             self._channel.destroy()
             self._forget(self._channel)

@@ -7,14 +7,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.qos import ReliabilityPolicy
 
-from . import names, qos
+from . import names
 
 if TYPE_CHECKING:
     from .session import SecureSession
 
 RETRY_S: Final = 0.01
 RETRY_FOR_S: Final = 1.0
+UNHEARD_FOR_S: Final = 3.0
 MAX_WAITING: Final = 256
 
 
@@ -23,7 +25,7 @@ class Outlet:
 
     def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:
         self._session = session
-        self._reliable = profile.reliability == qos.ReliabilityPolicy.RELIABLE
+        self._reliable = profile.reliability == ReliabilityPolicy.RELIABLE
         self._waiting: deque[tuple[float, bytes]] = deque()
         self.publisher = session.node.create_publisher(
             message_type, names.topic(channel, session.namespace), profile
@@ -46,10 +48,20 @@ class Outlet:
         self._session.retry_later(self)
         return False
 
+    def send_when_heard(self, data: bytes) -> None:
+        """Publish as soon as DDS has matched a reader: a volatile sample sent before that is lost for good."""
+        if self._waiting or self.publisher.get_subscription_count() > 0:
+            self.send(data)
+            return
+        self._waiting.append((time.monotonic() + UNHEARD_FOR_S, data))
+        self._session.retry_later(self)
+
     def retry(self) -> bool:
         """Send what waits, in order; True when nothing is left."""
         while self._waiting:
             deadline, data = self._waiting[0]
+            if self.publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+                return False
             try:
                 self.publisher.publish(data)
             except _rclpy.RCLError:

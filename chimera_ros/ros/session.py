@@ -188,19 +188,17 @@ class SecureSession:
         self._closed = True
         self.node.destroy_timer(self._timer)
         self._control.close()
-        for thing in (
-            *self._channels.values(),
-            *tuple(self._publishers),
-            *tuple(self._clients),
-            *self._services.values(),
-        ):
-            thing.destroy()
-        for responses in self._responses.values():
-            responses.destroy()
+        self._clock = None
+        for client in tuple(self._clients):
+            client.destroy()
+        for publisher in tuple(self._publishers):
+            publisher.destroy()
+        for channel in self._channels.values():
+            channel.destroy()
+        for service in self._services.values():
+            service.destroy()
         self._channels.clear()
         self._services.clear()
-        self._responses.clear()
-        self._clock = None
         self.host.close()
 
     @property
@@ -399,13 +397,18 @@ class SecureSession:
     def status(self) -> dict[str, Any]:
         """What diagnostics and reports show; no secrets, JSON-ready."""
         counters = self.host.counters.snapshot()
+        shell = dict(sorted(self.counts.items()))
+        rejected = counters["rejected"]
+        if isinstance(rejected, dict):
+            # Everyone hears the answers to everyone's calls: that is no refusal of anything.
+            shell["responses_to_others"] = rejected.pop("unmatched_response", 0)
         return {
             "suite": self.policy.suite,
             "members": list(self.members),
             "ready": self.ready,
             "epoch": {name: self.host.epoch(name) for name in self.members},
             **counters,
-            "shell": dict(sorted(self.counts.items())),
+            "shell": shell,
             "clock": self._clock.status() if self._clock is not None else None,
             "key_server": self.key_server.status() if self.key_server is not None else None,
             "alarms": [text for _, text in self.alarms],
@@ -518,6 +521,7 @@ class SecureSession:
             due = min(due, now + RETRY_S)
         if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
             return
+        due = max(due, now)  # the core says "at once" with minus infinity
         self._armed_at = due
         self._timer.cancel()
         self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_SOONEST_S * 1e9))

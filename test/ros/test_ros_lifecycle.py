@@ -137,7 +137,7 @@ def test_fail_wipes_keys(ros):
 
 
 def test_doors_are_shut(ros):
-    """From another node: no service of the node is there, and an attempt to change a parameter gets no answer."""
+    """From another node no service of this one is there, and an attempt to set a parameter gets no answer."""
     node = Probe()
     assert node.autostart()
     stranger = rclpy.create_node("stranger", start_parameter_services=False)
