@@ -164,6 +164,13 @@ class StatusWriter:
         return not self._rest
 
 
+def _status_writer(descriptor: str) -> StatusWriter:
+    try:
+        return StatusWriter(int(descriptor))
+    except (ValueError, OSError):
+        raise SitlError(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
+
+
 def _stopper(follow_parent: bool) -> Callable[[], bool]:
     """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
     parent = os.getppid()
@@ -205,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tracks=options.tracks,
         )
         config.check()
-        writer = StatusWriter(int(descriptor)) if descriptor else None
+        writer = _status_writer(descriptor) if descriptor else None
         if writer is None:
             last = config.first_port + config.drones - 1
             print(
