@@ -18,7 +18,7 @@ from .identity import CertifiedMember, Trust
 from .joining import KeyPackage
 from .reasons import Reason
 from .roles import Role
-from .suite import digest
+from .suite import PublicKey, digest
 from .wire import ControlMessage
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Candidate:
     fingerprint: bytes
     serial: int
     incarnation: bytes
-    public: bytes = field(repr=False)
+    public: PublicKey = field(repr=False, compare=False)
     package_hash: bytes
     speaker: bytes
     received_at: float
@@ -135,6 +135,7 @@ class Admission:
         if restarted and known is not None and now - known[1] < self._limits.restart_s:
             raise Rejected(Reason.TOO_SOON, f"{member.name} has restarted a moment ago")
         self._control.check_signature(member, message, now)
+        candidate = self._candidate(package, member, now)
         self._learn(package, now, wall_ns)
         self._remember(package_hash, now)
         effects: list[Effect] = []
@@ -142,7 +143,6 @@ class Admission:
             self._incarnations[member.name] = (package.incarnation, now)
         if restarted:
             effects += self._note_restart(member.name, host, wall_ns)
-        candidate = self._candidate(package, member, now)
         self._candidates[member.name] = candidate
         return candidate, effects
 
@@ -153,7 +153,7 @@ class Admission:
             fingerprint=member.fingerprint,
             serial=member.serial,
             incarnation=package.incarnation,
-            public=package.public,
+            public=self._suite.public_key(package.public),
             package_hash=digest(package.encode()),
             speaker=package.speaker,
             received_at=now,

@@ -509,4 +509,3 @@ class ControlPlane:
             raise Rejected(Reason.ROLE)
         self.check_signature(drone, message, now)
         return [StopAcked(drone.name, operator.name, receipt.counter)]
-

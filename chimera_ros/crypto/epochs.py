@@ -12,7 +12,7 @@ from .encoding import Reader, fields, malformed, text, u16, u32, u64, var
 from .errors import Rejected
 from .reasons import Reason
 from .roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
-from .suite import HASH_BYTES, Suite, digest
+from .suite import HASH_BYTES, PublicKey, Suite, digest
 from .wire import SIGNATURE_BYTES, ControlKind, ControlMessage
 
 INCARNATION_BYTES: Final = 16
@@ -159,14 +159,13 @@ def signed_bytes(transcript_hash: bytes, key_tag: bytes, seeds_hash: bytes) -> b
 class SealJob:
     """One seed to seal."""
 
-    suite: Suite
-    public: bytes
+    public: PublicKey
     seed: bytes = field(repr=False)
     info: bytes
 
 
 def _seal(job: SealJob) -> bytes:
-    return job.suite.seal(job.public, job.seed, job.info)
+    return job.public.seal(job.seed, job.info)
 
 
 def seal_seeds(jobs: Iterable[SealJob], mapper: Callable[..., Iterable[Any]] = map) -> bytes:

@@ -370,7 +370,6 @@ class KeyServer:
         key_tag = derive_keys(transcript_hash, seed).key_tag
         jobs = [
             SealJob(
-                self._suite,
                 jobs_of[entry.slot].public,
                 seed,
                 seed_info(transcript_hash, entry.slot, entry.package_hash),

@@ -33,6 +33,7 @@ __all__ = [
     "OpenSslProvider",
     "PackageKey",
     "Provider",
+    "PublicKey",
     "SigningKey",
     "Suite",
     "VerifyKey",
@@ -91,13 +92,21 @@ class PackageKey(Protocol):
         ...
 
 
+class PublicKey(Protocol):
+    """The public half of a PackageKey, parsed and ready to seal to."""
+
+    def seal(self, seed: bytes, info: bytes) -> bytes:
+        """`seed` sealed so that only the owner of the package opens it."""
+        ...
+
+
 class Provider(Protocol):
     """Where signatures and HPKE come from. A faster library is a second class with these four methods."""
 
     def signing_key(self, key: mldsa.MLDSA87PrivateKey) -> SigningKey: ...
     def verify_key(self, public: bytes) -> VerifyKey: ...
     def package_key(self, hybrid: bool) -> PackageKey: ...
-    def seal(self, hybrid: bool, public: bytes, seed: bytes, info: bytes) -> bytes: ...
+    def public_key(self, hybrid: bool, public: bytes) -> PublicKey: ...
 
 
 class _SigningKey:
@@ -160,6 +169,27 @@ class _PackageKey:
         return "PackageKey()"
 
 
+class _PublicKey:
+    __slots__ = ("_key", "_suite")
+
+    def __init__(self, hybrid: bool, public: bytes) -> None:
+        try:
+            kem = mlkem.MLKEM1024PublicKey.from_public_bytes(public[:MLKEM_PUBLIC_BYTES])
+            self._key: Any = kem
+            self._suite = _PURE
+            if hybrid:
+                curve = ec.EllipticCurvePublicKey.from_encoded_point(
+                    ec.SECP384R1(), public[MLKEM_PUBLIC_BYTES:]
+                )
+                self._key = hpke.MLKEM1024P384PublicKey(kem, curve)
+                self._suite = _HYBRID
+        except ValueError:
+            raise Rejected(Reason.MALFORMED, "not an HPKE public key") from None
+
+    def seal(self, seed: bytes, info: bytes) -> bytes:
+        return self._suite.encrypt(seed, self._key, info=info)
+
+
 class OpenSslProvider:
     """ML-DSA and HPKE from `cryptography`. sign, verify, seal and open release the GIL."""
 
@@ -172,15 +202,8 @@ class OpenSslProvider:
     def package_key(self, hybrid: bool) -> PackageKey:
         return _PackageKey(hybrid)
 
-    def seal(self, hybrid: bool, public: bytes, seed: bytes, info: bytes) -> bytes:
-        try:
-            kem = mlkem.MLKEM1024PublicKey.from_public_bytes(public[:MLKEM_PUBLIC_BYTES])
-            if not hybrid:
-                return _PURE.encrypt(seed, kem, info=info)
-            curve = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), public[MLKEM_PUBLIC_BYTES:])
-            return _HYBRID.encrypt(seed, hpke.MLKEM1024P384PublicKey(kem, curve), info=info)
-        except ValueError:
-            raise Rejected(Reason.MALFORMED, "not an HPKE public key") from None
+    def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
+        return _PublicKey(hybrid, public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +220,11 @@ class Suite:
         """A fresh ephemeral key for one epoch."""
         return self.provider.package_key(self.hybrid)
 
-    def seal(self, public: bytes, seed: bytes, info: bytes) -> bytes:
-        """`seed` sealed to `public`. Raises Rejected(MALFORMED) when `public` is no key."""
-        return self.provider.seal(self.hybrid, public, seed, info)
+    def public_key(self, public: bytes) -> PublicKey:
+        """A member's key, parsed. Raises Rejected(MALFORMED) when it is none."""
+        if len(public) != self.package_public_bytes:
+            raise Rejected(Reason.MALFORMED, f"HPKE public key of {len(public)} bytes")
+        return self.provider.public_key(self.hybrid, public)
 
 
 _OPENSSL: Final = OpenSslProvider()

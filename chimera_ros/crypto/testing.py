@@ -62,7 +62,14 @@ class MemoryKeystore:
         """A new identity."""
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_member(
-            swarm or self.trust.swarm, name, role, key.public_key(), self.authority, self.key, self.wall_ns, days
+            swarm or self.trust.swarm,
+            name,
+            role,
+            key.public_key(),
+            self.authority,
+            self.key,
+            self.wall_ns,
+            days,
         )
         der = certificate.public_bytes(serialization.Encoding.DER)
         return MemberIdentity(read_member_certificate(der), openssl().signing_key(key))
@@ -149,7 +156,9 @@ class Wire:
     def step(self, until: float) -> None:
         """Delivers the next message or timer that is due before `until`; otherwise time is `until`."""
         delivery_at = self._queue[0].at if self._queue else float("inf")
-        timers = [(timer, name) for name, node in self.nodes.items() if (timer := node.next_timer()) is not None]
+        timers = [
+            (timer, name) for name, node in self.nodes.items() if (timer := node.next_timer()) is not None
+        ]
         timer_at, name = min(timers, default=(float("inf"), ""))
         timer_at = max(timer_at, self.now)
         if min(delivery_at, timer_at) > until:
