@@ -54,7 +54,7 @@ class SendTrajectory:
 class MissionEvent:
     """Something happened in the mission: `kind` is one word for machines, `text` one sentence for people.
 
-    Kinds: waiting, started, step, step_done, lost, replanned, abort, finished, failed.
+    Kinds: waiting, started, step, step_done, lost, found, replanned, abort, finished, failed.
     """
 
     kind: str

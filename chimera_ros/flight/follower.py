@@ -25,6 +25,7 @@ from .types import (
     MAX_REASON,
     NOWHERE,
     OPERATOR,
+    TAKEN,
     AckStatus,
     CommandAck,
     CommandKind,
@@ -41,6 +42,10 @@ _PLANS = 4  # accepted plans kept
 _LATE_NS = 500_000_000  # how late FOLLOW may join a plan: its start is slow enough
 _AHEAD_NS = 120_000_000_000  # how far ahead a plan may start
 _ORDER_TRIES = 3
+# modes in which nobody but the autopilot flies: from these a command may take up steering again
+_AUTOMATIC = frozenset(
+    ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +60,31 @@ class FollowerConfig:
     heartbeat_hold_s: float = 1.0  # silence of the leader after which the drone holds, ...
     heartbeat_return_s: float = 15.0  # ... and after which it returns and lands
     vehicle_lost_s: float = 1.0  # silence of the autopilot after which it counts as lost
+    blind_land_s: float = 4.0  # ... and after this much more it is told to land, should it still hear
     speed_m_s: float = 4.0  # own legs: GOTO and RETURN
     climb_m_s: float = 2.0
     descent_m_s: float = 1.5
     acceleration_m_s2: float = 2.5
     jerk_m_s3: float = 6.0
-    avoid_m: float = 1.2  # neighbours predicted nearer than this are dodged; keep it well below the separation asked
+    avoid_m: float = (
+        1.2  # neighbours predicted nearer than this are dodged; keep it well below the separation asked
+    )
     join_m: float = 2.0  # a plan must begin this near to where the drone will be
     approach_m: float = 3.0  # height above the pad from which RETURN lets the autopilot land
     takeoff_timeout_s: float = 40.0
-    offboard_grace_s: float = 1.5  # how long the autopilot may not say offboard before it counts as taken over
+    offboard_grace_s: float = (
+        1.5  # how long the autopilot may not say offboard before it counts as taken over
+    )
     allow_kill: bool = False
 
     @staticmethod
     def for_swarm(
-        drone: str, index: int, count: int, envelope: FlightEnvelope, layer_m: float = 3.0, **overrides: object
+        drone: str,
+        index: int,
+        count: int,
+        envelope: FlightEnvelope,
+        layer_m: float = 3.0,
+        **overrides: object,
     ) -> FollowerConfig:
         """The configuration of drone `index` of `count`: return altitudes as distinct as the envelope's height allows.
 
@@ -134,7 +149,11 @@ class FollowerCore:
         self.avoider = Avoider(config.drone, config.avoid_m)
         self._guidance = Guidance(
             MotionLimits(
-                config.speed_m_s, config.climb_m_s, config.descent_m_s, config.acceleration_m_s2, config.jerk_m_s3
+                config.speed_m_s,
+                config.climb_m_s,
+                config.descent_m_s,
+                config.acceleration_m_s2,
+                config.jerk_m_s3,
             )
         )
         self._vehicle = VehicleState(config.drone)
@@ -187,7 +206,15 @@ class FollowerCore:
             return [self._answer(cmd, AckStatus.REFUSED, f"the newer command {self._newest_id} is in force")]
         if self._stop is not None and cmd.kind not in (CommandKind.LAND, CommandKind.HOLD):
             level, operator = self._stop
-            return [self._answer(cmd, AckStatus.REFUSED, f"operator {operator} ordered {level}; only land is left")]
+            return [
+                self._answer(
+                    cmd, AckStatus.REFUSED, f"operator {operator} ordered {level}; only land is left"
+                )
+            ]
+        if self._battery_low and cmd.kind not in (CommandKind.LAND, CommandKind.RETURN):
+            return [self._answer(cmd, AckStatus.REFUSED, f"{self._reason}; only land and return are left")]
+        if self.mode is Mode.YIELDED and self._vehicle.mode not in _AUTOMATIC:
+            return [self._answer(cmd, AckStatus.REFUSED, f"a pilot flies in mode {self._vehicle.mode}")]
         handler = {
             CommandKind.TAKEOFF: self._takeoff,
             CommandKind.LAND: self._land,
@@ -204,7 +231,9 @@ class FollowerCore:
             return effects
         return [self._answer(cmd, AckStatus.ACCEPTED, ""), *effects]
 
-    def on_trajectory(self, trajectory: Trajectory, sender: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
+    def on_trajectory(
+        self, trajectory: Trajectory, sender: str, now: float, swarm_ns: int
+    ) -> list[FollowerEffect]:
         """A verified part of a plan: kept when it fits the envelope and joins on; flown only after FOLLOW."""
         if trajectory.drone != self.config.drone:
             return []
@@ -226,7 +255,9 @@ class FollowerCore:
                 self._plans.popitem(last=False)
         return [SendAck(ack)]
 
-    def on_heartbeat(self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
+    def on_heartbeat(
+        self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int
+    ) -> list[FollowerEffect]:
         """The leader lives. An older term's heartbeat does not count."""
         if heartbeat.term < self.term:
             return []
@@ -247,11 +278,17 @@ class FollowerCore:
         """A verified stop order of an operator: hold, land or kill; latched until landed, and only ever raised."""
         effects: list[FollowerEffect] = [Alarm(f"{self.config.drone}: operator {operator} ordered {level}")]
         if level == "kill" and not self.config.allow_kill:
-            effects.append(Alarm(f"{self.config.drone}: kill is not enabled for this flight, landing instead"))
+            effects.append(
+                Alarm(f"{self.config.drone}: kill is not enabled for this flight, landing instead")
+            )
             level = "land"
         rank = {"hold": 0, "land": 1, "kill": 2}
         if level not in rank:
-            return [Alarm(f"{self.config.drone}: operator {operator} ordered {level!r}, which is not hold, land or kill")]
+            return [
+                Alarm(
+                    f"{self.config.drone}: operator {operator} ordered {level!r}, which is not hold, land or kill"
+                )
+            ]
         if self._stop is not None and rank[self._stop[0]] > rank[level]:
             return effects
         self._ns = swarm_ns
@@ -307,7 +344,9 @@ class FollowerCore:
         self._last_tick = now
         return effects
 
-    def telemetry(self, now: float, swarm_ns: int, epoch: int = 0, clock_offset_s: float = 0.0) -> DroneTelemetry:
+    def telemetry(
+        self, now: float, swarm_ns: int, epoch: int = 0, clock_offset_s: float = 0.0
+    ) -> DroneTelemetry:
         """What to publish now; the position is the newest measured."""
         v = self._vehicle
         known = isfinite(v.stamp_s)
@@ -382,6 +421,7 @@ class FollowerCore:
         if why:
             return why, []
         self._home, self._hover_z = home, hover[2]
+        self.avoider.ground_m = home[2]
         self._begin(cmd)
         self._set_mode(Mode.ARMING, now)
         return "", [self._order(OrderKind.ARM, now, 6.0)]
@@ -470,7 +510,7 @@ class FollowerCore:
         self._return, self._goto, self._armed_plan = None, None, None
         if self.mode is Mode.FLYING:
             self._guidance.brake(now, swarm_ns)
-        elif self.mode is Mode.YIELDED and self._vehicle.in_air and not self._silent(now):
+        elif self.mode is Mode.YIELDED and self._vehicle.in_air and self._vehicle.mode in _AUTOMATIC:
             return self._engage(self._vehicle.position_enu_m, now)
         return []
 
@@ -507,7 +547,9 @@ class FollowerCore:
             self._return.ready_s = now
             return
         column = self._guidance.goal_enu_m if not self._guidance.moving else p
-        took = self._guidance.leg(self.config.envelope.fence.clamp((column[0], column[1], height)), now, swarm_ns)
+        took = self._guidance.leg(
+            self.config.envelope.fence.clamp((column[0], column[1], height)), now, swarm_ns
+        )
         self._return.ready_s = now + max(took + 1.0, self.config.return_climb_s)
 
     def _fly(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
@@ -555,7 +597,9 @@ class FollowerCore:
         fence = self.config.envelope.fence
         if self.mode is Mode.FLYING:
             own = self._vehicle.position_enu_m
-            shift = self.avoider.shift(own if not isnan(own[0]) else p, self._vehicle.velocity_enu_m_s, now, dt)
+            shift = self.avoider.shift(
+                own if not isnan(own[0]) else p, self._vehicle.velocity_enu_m_s, now, dt
+            )
             if shift != (0.0, 0.0, 0.0):
                 p = plus(p, shift)
             p = fence.clamp(p)
@@ -575,13 +619,22 @@ class FollowerCore:
                 self._armed_plan = None
                 effects.append(Alarm(f"{cfg.drone}: its autopilot is silent, holding the reference"))
                 effects += self._fail("the autopilot fell silent")
+                self._retry_land_s = now + cfg.blind_land_s
+            elif now > self._retry_land_s and self.mode is not Mode.KILLED:
+                # it may still hear: better down where it is than hovering unseen
+                self._retry_land_s = now + 5.0
+                effects.append(self._order(OrderKind.LAND, now, 3.0))
             return effects
         if self._vehicle_lost:
             self._vehicle_lost = False
             effects.append(Alarm(f"{cfg.drone}: its autopilot is heard again"))
         if self.mode is Mode.LANDING:
             return effects + self._watch_landing(now)
-        if self.mode in (Mode.FLYING, Mode.YIELDED, Mode.KILLED, Mode.ENGAGING) and not v.armed and not v.in_air:
+        if (
+            self.mode in (Mode.FLYING, Mode.YIELDED, Mode.KILLED, Mode.ENGAGING)
+            and not v.armed
+            and not v.in_air
+        ):
             if now - self._mode_since > 1.0 or self.mode is Mode.KILLED:
                 if self.mode is not Mode.KILLED:
                     self._reason = "the vehicle disarmed outside of a landing"
@@ -594,12 +647,18 @@ class FollowerCore:
         if v.offboard:
             self._not_offboard_since = None
         else:
-            since = self._not_offboard_since = now if self._not_offboard_since is None else self._not_offboard_since
+            since = self._not_offboard_since = (
+                now if self._not_offboard_since is None else self._not_offboard_since
+            )
             if now - since > cfg.offboard_grace_s and now - self._mode_since > cfg.offboard_grace_s:
-                self._reason = f"the autopilot left offboard for {v.mode}"
+                self._reason = f"{TAKEN} for {v.mode}"
                 self._set_mode(Mode.YIELDED, now)
                 self._return = self._goto = self._armed_plan = None
-                return [*effects, Alarm(f"{cfg.drone}: {self._reason}, not steering any more"), *self._fail(self._reason)]
+                return [
+                    *effects,
+                    Alarm(f"{cfg.drone}: {self._reason}, not steering any more"),
+                    *self._fail(self._reason),
+                ]
         effects += self._watch_battery(now, swarm_ns)
         if self.mode is Mode.FLYING and self._heartbeat_s is not None:
             effects += self._watch_leader(now - self._heartbeat_s, now, swarm_ns)
@@ -623,7 +682,11 @@ class FollowerCore:
         level, envelope = self._vehicle.battery_fraction, self.config.envelope
         if level < envelope.critical_battery_fraction:  # NaN compares false
             self._reason = f"battery at {level * 100:.0f} %, landing here"
-            return [Alarm(f"{self.config.drone}: {self._reason}"), *self._fail(self._reason), *self._land_here(now)]
+            return [
+                Alarm(f"{self.config.drone}: {self._reason}"),
+                *self._fail(self._reason),
+                *self._land_here(now),
+            ]
         if level < envelope.min_battery_fraction and not self._battery_low and self._stop is None:
             self._battery_low = True
             self._reason = f"battery at {level * 100:.0f} %, returning"
@@ -656,18 +719,22 @@ class FollowerCore:
         self._orders[order.order_id] = (kind, now + deadline_s + 1.0)
         return GiveOrder(order)
 
-    def _order_done(self, kind: OrderKind, ok: bool, reason: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
+    def _order_done(
+        self, kind: OrderKind, ok: bool, reason: str, now: float, swarm_ns: int
+    ) -> list[FollowerEffect]:
         if kind is OrderKind.ARM:
             if self.mode is not Mode.ARMING:
                 return [self._order(OrderKind.DISARM, now, 4.0)] if ok and self.mode is Mode.LANDING else []
             if not ok:
                 self._set_mode(Mode.GROUND, now)
-                return self._fail(f"arming failed: {reason}")
+                self._reason = f"arming failed: {reason}"
+                return self._fail(self._reason)
             assert self._home is not None
             self._set_mode(Mode.CLIMBING, now)
             return [self._order(OrderKind.TAKEOFF, now, 8.0, self._hover_z - self._home[2])]
         if kind is OrderKind.TAKEOFF and not ok and self.mode is Mode.CLIMBING:
-            return [*self._fail(f"take-off failed: {reason}"), *self._land_here(now)]
+            self._reason = f"take-off failed: {reason}"
+            return [*self._fail(self._reason), *self._land_here(now)]
         if kind is OrderKind.START_OFFBOARD and self.mode is Mode.ENGAGING:
             if ok:
                 self._not_offboard_since = None

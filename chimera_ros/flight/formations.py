@@ -9,7 +9,9 @@ import numpy as np
 
 from .trajectory import Array
 
-_ARM = radians(40.0)  # angle of a vee's arms from straight back: neighbours across the apex stay 1.29 spacings apart
+_ARM = radians(
+    40.0
+)  # angle of a vee's arms from straight back: neighbours across the apex stay 1.29 spacings apart
 
 
 def slots(shape: str, count: int, spacing_m: float, heading_deg: float = 0.0) -> Array:

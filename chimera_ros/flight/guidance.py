@@ -64,7 +64,14 @@ class Guidance:
         """Where it will stand when the present path has been flown."""
         return self._point if self._path is None else self._path.knots[-1].position_enu_m
 
-    def leg(self, goal_enu_m: Vec3, now: float, swarm_ns: int, speed_m_s: float = 0.0, yaw_enu_rad: float = float("nan")) -> float:
+    def leg(
+        self,
+        goal_enu_m: Vec3,
+        now: float,
+        swarm_ns: int,
+        speed_m_s: float = 0.0,
+        yaw_enu_rad: float = float("nan"),
+    ) -> float:
         """Flies straight to a goal and stops there; returns the seconds that takes."""
         p, v, a, _ = self.at(now, swarm_ns)
         limits = self._limits
@@ -104,7 +111,9 @@ class Guidance:
             self._point, self._path = self._path.knots[0].position_enu_m, None
             return
         speed = norm(self._path.evaluate(t)[1])
-        slow = max(0.5, 1.5 * speed / self._limits.acceleration_m_s2, sqrt(6.0 * speed / self._limits.jerk_m_s3))
+        slow = max(
+            0.5, 1.5 * speed / self._limits.acceleration_m_s2, sqrt(6.0 * speed / self._limits.jerk_m_s3)
+        )
         self._brake = (now, t, slow)
 
     def at(self, now: float, swarm_ns: int) -> tuple[Vec3, Vec3, Vec3, float]:
@@ -118,9 +127,15 @@ class Guidance:
             if not isnan(yaw):
                 self._yaw = yaw
             if rate != 1.0:
-                a = (a[0] * rate * rate + v[0] * change, a[1] * rate * rate + v[1] * change, a[2] * rate * rate + v[2] * change)
+                a = (
+                    a[0] * rate * rate + v[0] * change,
+                    a[1] * rate * rate + v[1] * change,
+                    a[2] * rate * rate + v[2] * change,
+                )
                 v = (v[0] * rate, v[1] * rate, v[2] * rate)
-            if t >= self._path.duration_s or (self._brake is not None and now - self._brake[0] >= self._brake[2]):
+            if t >= self._path.duration_s or (
+                self._brake is not None and now - self._brake[0] >= self._brake[2]
+            ):
                 self._point, self._path, self._brake = p, None, None
         if self._fade is not None:
             t = now - self._fade_start_s
@@ -136,7 +151,11 @@ class Guidance:
         if self._brake is not None:
             since, t, slow = self._brake
             x = min((now - since) / slow, 1.0)
-            return t + slow * (x - x**3 + 0.5 * x**4), 1.0 - (3 * x * x - 2 * x**3), -6.0 * x * (1.0 - x) / slow
+            return (
+                t + slow * (x - x**3 + 0.5 * x**4),
+                1.0 - (3 * x * x - 2 * x**3),
+                -6.0 * x * (1.0 - x) / slow,
+            )
         if self._start_ns is not None:
             return (swarm_ns - self._start_ns) * 1e-9, 1.0, 0.0
         return now - self._start_s, 1.0, 0.0

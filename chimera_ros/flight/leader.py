@@ -16,11 +16,12 @@ import numpy as np
 
 from .effects import LeaderEffect, MissionEvent, SendCommand, SendTrajectory
 from .guidance import distance, norm
-from .mission import Land, Mission, Step, Takeoff
+from .mission import Formation, Land, Mission, Step, Takeoff
 from .mission_file import MissionError, parse_steps
-from .planner import Phase, Plan, plan_mission, plan_steps, replan_move
+from .planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, Phase, Plan, plan_mission, plan_steps, replan_move
 from .types import (
     OPERATOR,
+    TAKEN,
     AckStatus,
     CommandAck,
     CommandKind,
@@ -46,7 +47,7 @@ class LeaderConfig:
     leader: str
     term: int = 1
     ready_timeout_s: float = 60.0  # all drones must report ready within this
-    silent_s: float = 3.0  # a drone in flight not heard for this long is lost
+    silent_s: float = 1.5  # a drone in flight not heard for this long is lost
     lead_s: float = 1.2  # from handing out trajectories to their common start, plus ...
     lead_per_drone_s: float = 0.012  # ... this for every drone
     retry_s: float = 0.25  # what is not acknowledged is sent again
@@ -54,9 +55,16 @@ class LeaderConfig:
     takeoff_timeout_s: float = 60.0
     landing_timeout_s: float = 120.0
     settle_s: float = 8.0  # how long a drone may take to reach its place after a move
-    settle_m: float = 1.0
+    settle_m: float = 1.0  # from its measured position, and ...
+    join_m: float = 0.5  # ... from its reference
+    clear_s: float = 60.0  # how long at most the others wait until a lost drone is down
+    fall_m_s: float = 0.5  # how fast a silent drone comes down at least
     attempts: int = 3  # per move, before the mission fails
     burst: int = 16  # trajectories sent per tick
+
+
+class _Replan(Exception):
+    """After a loss there is no way to the present step's places: the rest of the mission must be planned anew."""
 
 
 class _Failed(Exception):
@@ -69,6 +77,9 @@ class _Drone:
     telemetry: DroneTelemetry | None = None
     heard_s: float = -1e9
     lost: str = ""  # why it no longer takes part
+    lost_s: float = 0.0  # since when
+    silent: bool = False  # lost because it was not heard: it may be found again
+    found_s: float | None = None
     flew: bool = False  # has been seen on its way up or in the air, and not yet down by order
     down_ordered: bool = False
     odd_since: float | None = None
@@ -125,7 +136,11 @@ class LeaderCore:
             sent = self._sent.get(ack.command_id)
             if sent is not None:
                 sent.waiting.discard(ack.drone)
-                sent.answers[ack.drone] = ack
+                known = sent.answers.get(ack.drone)
+                if (
+                    known is None or known.status is AckStatus.ACCEPTED
+                ):  # acknowledgements may overtake each other
+                    sent.answers[ack.drone] = ack
         elif ack.plan_id in self._plan_acks:
             self._plan_acks[ack.plan_id][ack.drone] = ack
 
@@ -217,7 +232,8 @@ class LeaderCore:
             "failure": self.failure,
             "lost": self.lost_reasons,
             "last_heard_s": {
-                d.name: round(now - d.heard_s, 2) if d.telemetry is not None else None for d in self._drones.values()
+                d.name: round(now - d.heard_s, 2) if d.telemetry is not None else None
+                for d in self._drones.values()
             },
         }
 
@@ -229,13 +245,23 @@ class LeaderCore:
         if not plan.ok:
             raise _Failed("the mission is NO-GO: " + " ".join(plan.verdict.reasons).rstrip("."))
         yield from self._wait_ready()
-        self._pads = {d.name: d.telemetry.position_enu_m for d in self._drones.values() if d.telemetry is not None}
-        level = {d.name: d.telemetry.battery_fraction for d in self._drones.values() if d.telemetry is not None}
+        self._pads = {
+            d.name: d.telemetry.position_enu_m for d in self._drones.values() if d.telemetry is not None
+        }
+        level = {
+            d.name: d.telemetry.battery_fraction for d in self._drones.values() if d.telemetry is not None
+        }
         plan = plan_mission(self.mission, self.drones, [self._pads[n] for n in self.drones], level)
         if not plan.ok:
-            raise _Failed("the mission is NO-GO from where the drones stand: " + " ".join(plan.verdict.reasons).rstrip("."))
+            raise _Failed(
+                "the mission is NO-GO from where the drones stand: "
+                + " ".join(plan.verdict.reasons).rstrip(".")
+            )
         self.plan = plan
-        self._event("started", f"{len(self.drones)} drones are ready, the mission takes about {plan.duration_s:.0f} s.")
+        self._event(
+            "started",
+            f"{len(self.drones)} drones are ready, the mission takes about {plan.duration_s:.0f} s.",
+        )
         yield from self._run(plan, self.mission.steps)
         self.completed = True
         self._end(None)
@@ -244,7 +270,9 @@ class LeaderCore:
         if self._airborne():
             yield from self._stand_still("holding for new steps")
         if not self._pads:
-            self._pads = {d.name: d.telemetry.position_enu_m for d in self._drones.values() if d.telemetry is not None}
+            self._pads = {
+                d.name: d.telemetry.position_enu_m for d in self._drones.values() if d.telemetry is not None
+            }
         plan = self._plan_from_here(steps)
         if isinstance(plan, str) or not plan.ok:
             raise _Failed(plan if isinstance(plan, str) else " ".join(plan.verdict.reasons).rstrip("."))
@@ -271,7 +299,12 @@ class LeaderCore:
             if phase.kind == "move" and isinstance(last, Land) and len(active) < len(plan.drones):
                 # a pad may be taken by what came down there: assign the free ones anew
                 rest = plan_steps(
-                    self.mission, [last], active, [_point(here[rows[n]]) for n in active], self._free_pads(), True
+                    self.mission,
+                    [last],
+                    active,
+                    [_point(here[rows[n]]) for n in active],
+                    self._free_pads(),
+                    True,
                 )
                 if not rest.ok:
                     raise _Failed("no way to the free pads: " + " ".join(rest.verdict.reasons).rstrip("."))
@@ -280,13 +313,37 @@ class LeaderCore:
             if phase.kind == "takeoff":
                 yield from self._take_off(phase, plan)
             elif phase.kind == "move":
-                yield from self._move(phase, plan)
+                try:
+                    yield from self._move(phase, plan)
+                except _Replan as why:
+                    yield from self._run_rest(str(why), list(steps[step:]))
+                    return
             elif phase.kind == "land":
-                yield from self._land([[plan.drones[r] for r in wave] for wave in phase.waves], phase.interval_s)
+                yield from self._land(
+                    [[plan.drones[r] for r in wave] for wave in phase.waves], phase.interval_s
+                )
             else:
                 yield from self._sleep(phase.duration_s)
             here = phase.ends
             self._event("step_done", f"{phase.title} done.")
+
+    def _run_rest(self, why: str, steps: list[Step]) -> Script:
+        """The remaining steps, planned anew from where everyone hovers now."""
+        if not isinstance(steps[0], Formation | Land):
+            steps = steps[1:]  # a move relative to a figure that no longer stands: go on with the next step
+        plan = self._plan_from_here(steps) if steps else "no step is left"
+        if not isinstance(plan, str) and not plan.ok:
+            plan = self._plan_from_here(steps, TIGHT_MARGIN_M)
+        if isinstance(plan, str) or not plan.ok:
+            reason = plan if isinstance(plan, str) else " ".join(plan.verdict.reasons)
+            raise _Failed(f"{why}; and the rest is NO-GO: {reason}".rstrip("."))
+        self._event("replanned", f"the rest of the mission is planned anew: {why}.")
+        yield from self._run(plan, steps)
+
+    def _wait_clear(self) -> Script:
+        """Until lost drones are down, as far as one can know: the others hover meanwhile."""
+        while any(self._coming_down(d) for d in self._drones.values()):
+            yield
 
     def _wait_ready(self) -> Script:
         self._event("waiting", f"waiting for {len(self.drones)} drones to be ready.")
@@ -314,7 +371,7 @@ class LeaderCore:
                     self._drones[name].down_ordered = False
                 command = self._command(CommandKind.TAKEOFF, names, target=(nan, nan, phase.height_m))
                 sent.update(dict.fromkeys(names, command))
-        until = self._now + self.config.takeoff_timeout_s
+        until, ask = self._now + self.config.takeoff_timeout_s, self._now + 3.0
         rows = {name: row for row, name in enumerate(plan.drones)}
         while True:
             open_ = []
@@ -328,38 +385,58 @@ class LeaderCore:
                 return
             if self._now > until:
                 raise _Failed(f"{_some(open_)} did not take off within {self.config.takeoff_timeout_s:.0f} s")
+            if self._now > ask:
+                ask = self._now + 2.0
+                for name in open_:  # a duplicate gets the newest answer: a lost FAILED is heard this way
+                    if self._state(name) in _GROUND and sent[name] in self._sent:
+                        self._out.append(
+                            SendCommand(replace(self._sent[sent[name]].command, targets=(name,)))
+                        )
             yield
 
     def _move(self, phase: Phase, plan: Plan) -> Script:
         """Hands out trajectories, lets all acknowledge, starts all at once, and waits until all have arrived."""
         rows = {name: row for row, name in enumerate(plan.drones)}
-        problem = ""
-        for attempt in range(self.config.attempts):
+        places_of = {name: phase.ends[row] for name, row in rows.items()}
+        problem, tries, first = "", 0, True
+        yield from self._wait_clear()
+        while tries < self.config.attempts:
             names = [name for name in plan.drones if self._takes_part(name)]
-            if not names:
-                raise _Failed("no drone is left")
-            if attempt:
+            if not first:
                 self._event("replanned", f"{phase.title} is tried again: {problem}.")
                 yield from self._stand_still(f"{phase.title} again")
-                names = [name for name in names if self._takes_part(name)]
-                goals = np.array([phase.ends[rows[n]] for n in names])
-                places = np.array([self._reference(n) for n in names]).reshape(-1, 3)
+                yield from self._wait_clear()
+                names = [name for name in plan.drones if self._takes_part(name)]
+                if not names:
+                    raise _Failed("no drone is left")
+                goals = np.array([places_of[n] for n in names])
+                places = np.array([self._reference(n) for n in names])
                 fresh, why = replan_move(self.mission, phase, names, places, goals)
                 if fresh is None:
+                    fresh, why = replan_move(self.mission, phase, names, places, goals, TIGHT_MARGIN_M)
+                if fresh is None and self.lost:
+                    raise _Replan(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+                if fresh is None:
                     raise _Failed(f"{phase.title} cannot be resumed: {why}".rstrip("."))
-                phase, rows = fresh, {name: row for row, name in enumerate(names)}
-                if not phase.knots:
+                if not fresh.knots:
                     return
+                phase, rows = fresh, {name: row for row, name in enumerate(names)}
+            first = False
+            known = len(self.lost)
             start_ns = yield from self._hand_out(phase, names, rows)
             if isinstance(start_ns, str):
                 problem = start_ns
-                continue
-            problem = yield from self._fly(phase, names, rows, start_ns)
-            if not problem:
-                return
+            else:
+                problem = yield from self._fly(phase, names, rows, start_ns)
+                if not problem:
+                    return
+            if len(self.lost) == known:  # a loss is no failure of this move
+                tries += 1
         raise _Failed(f"{phase.title} failed {self.config.attempts} times: {problem}")
 
-    def _hand_out(self, phase: Phase, names: list[str], rows: dict[str, int]) -> Generator[None, None, int | str]:
+    def _hand_out(
+        self, phase: Phase, names: list[str], rows: dict[str, int]
+    ) -> Generator[None, None, int | str]:
         """Returns the common start time once every drone has accepted its part, or what went wrong."""
         self._plan_id += 1
         lead = self.config.lead_s + self.config.lead_per_drone_s * len(names)
@@ -394,15 +471,24 @@ class LeaderCore:
             CommandKind.FOLLOW, names, plan_id=self._plan_id, deadline_ns=start_ns + 350_000_000, retry_s=0.12
         )
         end_ns = start_ns + int(phase.duration_s * 1e9)
+        since: float | None = None
+        known = len(self.lost)
         while self._ns < end_ns:
             sent = self._sent.get(command)
             if sent is not None:
                 for ack in sent.answers.values():
-                    if ack.status in (AckStatus.REFUSED, AckStatus.FAILED) and self._takes_part(ack.drone):
+                    if ack.status is AckStatus.REFUSED and self._takes_part(ack.drone):
                         return f"{ack.drone} does not follow: {ack.reason}"
                 late = [n for n in sent.waiting if self._takes_part(n)]
                 if late and self._ns > start_ns + 400_000_000:
                     return f"{_some(late)} did not acknowledge the start"
+            if len(self.lost) > known:
+                return f"{_some(self.lost[known:])} got lost"
+            if self._ns > start_ns + 1_500_000_000 and self._ns < end_ns - 1_000_000_000:
+                idle = [n for n in names if self._stuck(n, phase.ends[rows[n]])]
+                since = (since or self._now) if idle else None
+                if since is not None and self._now - since > 0.6:
+                    return f"{_some(idle)} stopped on the way"
             yield
         until = self._now + self.config.settle_s
         while True:
@@ -427,40 +513,56 @@ class LeaderCore:
 
     def _until_down(self, names: Callable[[], Sequence[str]]) -> Script:
         """Waits for landings; who neither lands nor says so is told again."""
-        until, again = self._now + self.config.landing_timeout_s, self._now + self.config.command_deadline_s + 1.0
+        until, again = (
+            self._now + self.config.landing_timeout_s,
+            self._now + self.config.command_deadline_s + 1.0,
+        )
         while True:
-            open_ = [n for n in names() if self._heard(n) and self._drones[n].telemetry.state not in _GROUND]  # type: ignore[union-attr]  # heard
+            open_ = [n for n in names() if n in self._airborne()]
             if not open_:
                 return
             if self._now > until:
                 raise _Failed(f"{_some(open_)} did not land within {self.config.landing_timeout_s:.0f} s")
             if self._now > again:
                 again = self._now + self.config.command_deadline_s + 1.0
-                idle = [n for n in open_ if self._drones[n].telemetry.state is not DroneState.LANDING]  # type: ignore[union-attr]
+                idle = [n for n in open_ if self._state(n) is not DroneState.LANDING]
                 if idle:
                     self._order_down(idle)
             yield
 
     def _land_in_place(self) -> Script:
-        """Everyone still in the air lands where it is, never while another hovers below."""
+        """Everyone still in the air lands where it is, never while another hovers below.
+
+        Lost drones that come down by themselves are waited for, but do not fail the mission a second time.
+        """
         until = self._now + self.config.landing_timeout_s
         ordered: set[str] = set()
         again = 0.0
         while True:
-            up = [d for d in self._drones.values() if self._heard(d.name) and d.telemetry and d.telemetry.state not in _GROUND]
+            up = [self._drones[n] for n in self._airborne() if not self._taken(n)]
             if not up:
                 return
             if self._now > until:
-                raise _Failed(f"{_some([d.name for d in up])} did not land within {self.config.landing_timeout_s:.0f} s")
-            free = [d.name for d in up if not any(self._below(o, d) for o in up if o is not d)]
+                late = [d.name for d in up if not d.lost]
+                if late:
+                    raise _Failed(f"{_some(late)} did not land within {self.config.landing_timeout_s:.0f} s")
+                return
+            own = (DroneState.RETURNING, DroneState.FAILSAFE)  # on their own way down
+            wait = [d for d in up if self._state(d.name) not in own]
+            free = [d.name for d in wait if not any(self._below(o, d) for o in up if o is not d)]
             if self._now > again:
-                ordered = {d.name for d in up if d.telemetry and d.telemetry.state is DroneState.LANDING}
+                ordered = {d.name for d in up if self._state(d.name) is DroneState.LANDING}
                 again = self._now + self.config.command_deadline_s + 1.0
             fresh = [n for n in free if n not in ordered]
             if fresh:
                 self._order_down(fresh)
                 ordered.update(fresh)
             yield
+
+    def _taken(self, name: str) -> bool:
+        """Somebody else flies it: a pilot, or the autopilot by itself."""
+        t = self._drones[name].telemetry
+        return t is not None and t.state is DroneState.FAILSAFE and t.reason.startswith(TAKEN)
 
     def _abort(self) -> Script:
         """Supervised landing of everyone who is in the air."""
@@ -477,9 +579,14 @@ class LeaderCore:
                 names = [n for n in names if self._takes_part(n) and self._state(n) is DroneState.HOLDING]
             if names:
                 here = [_point(self._reference(n)) for n in names]
-                plan = plan_steps(self.mission, [Land(wave=20, interval_s=0.5)], names, here, self._free_pads(), True)
-                if plan.ok:
-                    yield from self._run(plan, [Land()])
+                land = Land(wave=20, interval_s=0.5)
+                for margin_m in (TRACKING_MARGIN_M, TIGHT_MARGIN_M):
+                    plan = plan_steps(
+                        self.mission, [land], names, here, self._free_pads(), True, margin_m=margin_m
+                    )
+                    if plan.ok:
+                        yield from self._run(plan, [land])
+                        break
         except _Failed as failed:
             self._event("abort", f"landing where they are, because {failed}.")
         self.phase = "landing all"
@@ -530,6 +637,8 @@ class LeaderCore:
         """Marks drones that fell out of the mission, and notices an operator's stop."""
         for drone in self._drones.values():
             t = drone.telemetry
+            if t is not None and drone.silent:
+                self._find(drone, t)
             if t is None or drone.lost:
                 continue
             if t.state in _FLYING or t.in_air:
@@ -541,13 +650,18 @@ class LeaderCore:
             silence = self._now - drone.heard_s
             if silence > self.config.silent_s:
                 self._lose(drone, f"not heard for {silence:.1f} s")
+                drone.silent, drone.found_s = True, None
                 continue
-            if t.reason.startswith(OPERATOR) and not self._stopping:
+            if t.reason.startswith(OPERATOR):
+                drone.down_ordered = True
+                if self._stopping:
+                    continue
                 self.failure = f"{drone.name} was stopped: {t.reason}."
                 self._script = self._stopped(f"{drone.name}: {t.reason}")
                 return
             if t.state in (DroneState.FAILSAFE, DroneState.LOST) or (
-                t.state in (DroneState.RETURNING, DroneState.LANDING, DroneState.LANDED) and not drone.down_ordered
+                t.state in (DroneState.RETURNING, DroneState.LANDING, DroneState.LANDED)
+                and not drone.down_ordered
             ):
                 if drone.odd_since is None:
                     drone.odd_since = self._now
@@ -556,8 +670,18 @@ class LeaderCore:
             else:
                 drone.odd_since = None
 
+    def _find(self, drone: _Drone, t: DroneTelemetry) -> None:
+        """A drone that was silent only for a while takes part again, at the next move or its repetition."""
+        if self._now - drone.heard_s > 0.5 or t.state not in _FLYING:
+            drone.found_s = None
+        elif drone.found_s is None:
+            drone.found_s = self._now
+        elif self._now - drone.found_s > 0.5:
+            drone.lost, drone.silent = "", False
+            self._event("found", f"{drone.name} is heard again and takes part.")
+
     def _lose(self, drone: _Drone, why: str) -> None:
-        drone.lost = f"{why}, during {self.phase}"
+        drone.lost, drone.lost_s = f"{why}, during {self.phase}", self._now
         self._event("lost", f"{drone.name} is lost: {drone.lost}; the others fly on.")
         for sent in self._sent.values():
             sent.waiting.discard(drone.name)
@@ -588,7 +712,9 @@ class LeaderCore:
         return DroneState.UNKNOWN if t is None else t.state
 
     def _airborne(self) -> list[str]:
-        return [n for n in self.drones if self._heard(n) and self._state(n) not in _GROUND]
+        """Heard, in the air, and with an autopilot that answers."""
+        down = (*_GROUND, DroneState.LOST)
+        return [n for n in self.drones if self._heard(n) and self._state(n) not in down]
 
     def _ready(self, drone: _Drone) -> bool:
         return drone.telemetry is not None and drone.telemetry.ready and self._now - drone.heard_s < 1.5
@@ -607,13 +733,39 @@ class LeaderCore:
 
     def _at(self, name: str, goal: np.ndarray) -> bool:
         t = self._drones[name].telemetry
+        if t is None or t.state is not DroneState.HOLDING:
+            return False
+        place = _point(goal)
+        asked = 0.0 if isnan(t.reference_enu_m[0]) else distance(t.reference_enu_m, place)
+        return asked < self.config.join_m and distance(t.position_enu_m, place) < self.config.settle_m
+
+    def _stuck(self, name: str, goal: np.ndarray) -> bool:
+        """It holds although it should be flying, and not where it is to go."""
         return (
-            t is not None and t.state is DroneState.HOLDING and distance(t.position_enu_m, _point(goal)) < self.config.settle_m
+            self._takes_part(name)
+            and self._heard(name)
+            and self._state(name) is DroneState.HOLDING
+            and distance(self._reference(name), _point(goal)) > self.config.settle_m
         )
 
     def _stands(self, name: str) -> bool:
         t = self._drones[name].telemetry
         return t is not None and t.state is DroneState.HOLDING and norm(t.velocity_enu_m_s) < 0.4
+
+    def _coming_down(self, drone: _Drone) -> bool:
+        t = drone.telemetry
+        if (
+            not drone.lost
+            or t is None
+            or self._taken(drone.name)
+            or self._now - drone.lost_s > self.config.clear_s
+        ):
+            return False
+        if self._heard(drone.name) and t.state is not DroneState.LOST:
+            return t.state not in _GROUND
+        ground = min((p[2] for p in self._pads.values()), default=self.mission.pads.center_enu_m[2])
+        height = t.position_enu_m[2] - ground
+        return t.in_air and self._now - drone.lost_s < 3.0 + height / self.config.fall_m_s
 
     def _below(self, low: _Drone, high: _Drone) -> bool:
         if low.telemetry is None or high.telemetry is None:
@@ -625,11 +777,13 @@ class LeaderCore:
     def _free_pads(self) -> list[Vec3]:
         """Pads on which nothing lies: no lost drone's last position within the separation."""
         pads = list(self._pads.values()) or self.mission.pad_positions(len(self.drones))
-        wrecks = [d.telemetry.position_enu_m for d in self._drones.values() if d.lost and d.telemetry is not None]
+        wrecks = [
+            d.telemetry.position_enu_m for d in self._drones.values() if d.lost and d.telemetry is not None
+        ]
         wide = self.mission.separation_m
         return [p for p in pads if all((p[0] - w[0]) ** 2 + (p[1] - w[1]) ** 2 > wide * wide for w in wrecks)]
 
-    def _plan_from_here(self, steps: Sequence[Step]) -> Plan | str:
+    def _plan_from_here(self, steps: Sequence[Step], margin_m: float = TRACKING_MARGIN_M) -> Plan | str:
         """Steps planned from present positions; a text when it is not clear who would fly them."""
         airborne = self._airborne()
         if airborne and isinstance(steps[0], Takeoff):
@@ -638,13 +792,19 @@ class LeaderCore:
         if not names:
             return "no drone is heard"
         if not airborne:
-            unready = [f"{n} ({self._why_not_ready(self._drones[n])})" for n in names if not self._ready(self._drones[n])]
+            unready = [
+                f"{n} ({self._why_not_ready(self._drones[n])})"
+                for n in names
+                if not self._ready(self._drones[n])
+            ]
             if unready:
                 return f"not ready: {', '.join(unready[:5])}"
         level = {n: self._drones[n].telemetry.battery_fraction for n in names}  # type: ignore[union-attr]  # heard
         here = [self._reference(n) for n in names]
         pads = self._free_pads() if self._pads or airborne else here
-        return plan_steps(self.mission, steps, names, here, pads, bool(airborne), level, must_land=False)
+        return plan_steps(
+            self.mission, steps, names, here, pads, bool(airborne), level, must_land=False, margin_m=margin_m
+        )
 
     # ---- sending --------------------------------------------------------------------------------------------------
 
@@ -660,9 +820,17 @@ class LeaderCore:
         self._command_id += 1
         deadline = deadline_ns or self._ns + int(self.config.command_deadline_s * 1e9)
         command = SwarmCommand(
-            self._command_id, self.config.term, kind, tuple(names), target, plan_id=plan_id, deadline_ns=deadline
+            self._command_id,
+            self.config.term,
+            kind,
+            tuple(names),
+            target,
+            plan_id=plan_id,
+            deadline_ns=deadline,
         )
-        self._sent[self._command_id] = _Sent(command, set(names), self._now + (retry_s or self.config.retry_s))
+        self._sent[self._command_id] = _Sent(
+            command, set(names), self._now + (retry_s or self.config.retry_s)
+        )
         while len(self._sent) > _KEPT:
             self._sent.popitem(last=False)
         self._out.append(SendCommand(command))

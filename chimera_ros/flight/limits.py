@@ -30,7 +30,11 @@ class Fence:
             raise ValueError(f"a fence has 3 to 64 corners, this one has {len(corners)}")
         if not all(isfinite(c) for corner in corners for c in corner):
             raise ValueError("a fence's corners must be finite numbers")
-        if not (isfinite(self.min_height_m) and isfinite(self.max_height_m) and self.min_height_m < self.max_height_m):
+        if not (
+            isfinite(self.min_height_m)
+            and isfinite(self.max_height_m)
+            and self.min_height_m < self.max_height_m
+        ):
             raise ValueError("a fence's lowest height must be below its highest")
         area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(corners, corners[1:] + corners[:1], strict=True))
         ordered = corners if area > 0 else corners[::-1]
@@ -46,7 +50,9 @@ class Fence:
         object.__setattr__(self, "_edges", tuple(edges))
 
     @staticmethod
-    def box(east_m: tuple[float, float], north_m: tuple[float, float], height_m: tuple[float, float]) -> Fence:
+    def box(
+        east_m: tuple[float, float], north_m: tuple[float, float], height_m: tuple[float, float]
+    ) -> Fence:
         """An axis-parallel fence."""
         (w, e), (s, n) = east_m, north_m
         if not (w < e and s < n):

@@ -11,7 +11,20 @@ import yaml
 
 from .formations import SHAPES
 from .limits import Fence
-from .mission import Battery, Datum, Formation, Goto, Hold, Land, Mission, PadGrid, Rotate, Step, Swap, Takeoff
+from .mission import (
+    Battery,
+    Datum,
+    Formation,
+    Goto,
+    Hold,
+    Land,
+    Mission,
+    PadGrid,
+    Rotate,
+    Step,
+    Swap,
+    Takeoff,
+)
 from .trajectory import MotionLimits
 from .vehicle import Vec3
 
@@ -60,14 +73,19 @@ class _Fields:
 
     def as_number(self, node: yaml.Node, field: str, low: float, high: float) -> float:
         value: Any = None
-        if isinstance(node, yaml.ScalarNode) and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        if isinstance(node, yaml.ScalarNode) and node.tag in (
+            "tag:yaml.org,2002:int",
+            "tag:yaml.org,2002:float",
+        ):
             try:
                 value = float(node.value.replace("_", ""))
             except ValueError:
                 value = None
         if value is None or not isfinite(value) or not low <= value <= high:
             said = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-            raise self.error(node, field, f"must be a number from {low:g} to {high:g}, not {str(said)[:40]!r}")
+            raise self.error(
+                node, field, f"must be a number from {low:g} to {high:g}, not {str(said)[:40]!r}"
+            )
         return float(value)
 
     def whole(self, field: str, low: int, high: int, default: int) -> int:
@@ -200,7 +218,9 @@ def parse_mission(text: str, name: str = "mission.yaml") -> Mission:
             _point(pads, "center_m") if pads.has("center_m") else (0.0, 0.0, 0.0),
             pads.number("heading_deg", -360.0, 360.0, 0.0),
         ),
-        battery=Battery(battery.number("endurance_s", 30.0, 86400.0, 900.0), battery.number("reserve", 0.0, 0.9, 0.25)),
+        battery=Battery(
+            battery.number("endurance_s", 30.0, 86400.0, 900.0), battery.number("reserve", 0.0, 0.9, 0.25)
+        ),
         steps=_steps(top.need("steps"), name, "steps"),
     )
 
@@ -234,7 +254,9 @@ def _datum(top: _Fields) -> Datum | None:
         raise top.error(node, "datum", "must be local, or lat_deg, lon_deg and amsl_m")
     f = _Fields(top.name, "datum", node, ("lat_deg", "lon_deg", "amsl_m"))
     return Datum(
-        f.number("lat_deg", -89.0, 89.0), f.number("lon_deg", -180.0, 180.0), f.number("amsl_m", -500.0, 9000.0)
+        f.number("lat_deg", -89.0, 89.0),
+        f.number("lon_deg", -180.0, 180.0),
+        f.number("amsl_m", -500.0, 9000.0),
     )
 
 

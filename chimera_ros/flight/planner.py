@@ -9,13 +9,27 @@ from math import inf, isfinite
 import numpy as np
 
 from .formations import slots
-from .mission import Formation, Goto, Hold, Land, Mission, Rotate, Step, Swap, Takeoff, compass_to_enu, step_title
+from .mission import (
+    Formation,
+    Goto,
+    Hold,
+    Land,
+    Mission,
+    Rotate,
+    Step,
+    Swap,
+    Takeoff,
+    compass_to_enu,
+    step_title,
+)
 from .separation import nearest_pair, smallest_separation
+from .trajectory import Array, Path
 from .transition import Infeasible, Legs, Room, move, move_any, swap, turn
-from .trajectory import Array, Path, TrajectoryKnot
+from .types import TrajectoryKnot
 from .vehicle import Vec3
 
 TRACKING_MARGIN_M = 0.5  # planned beyond the asked separation, for what vehicles deviate from their reference
+TIGHT_MARGIN_M = 0.15  # the same for a way out of trouble, where the wide margin finds none
 LAYER_MARGIN_M = 0.75  # the same between altitude layers, where barometers add their error
 APPROACH_M = 3.0  # height above the pad from which the autopilot lands by itself
 MAX_REASONS = 20
@@ -96,6 +110,7 @@ class _Draft:
     pads: Array
     here: Array
     airborne: bool
+    margin_m: float = TRACKING_MARGIN_M
     phases: list[Phase] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
@@ -127,13 +142,16 @@ def plan_steps(
     airborne: bool,
     battery: Mapping[str, float] | None = None,
     must_land: bool = True,
+    margin_m: float = TRACKING_MARGIN_M,
 ) -> Plan:
     """Plans steps from present positions (one per drone); `pads` are the free pads, at least one per drone.
 
     `must_land` refuses steps that leave drones in the air at the end.
     """
     here = np.array(positions, dtype=float).reshape(-1, 3)
-    draft = _Draft(mission, tuple(drones), np.array(pads, dtype=float).reshape(-1, 3), here, airborne)
+    draft = _Draft(
+        mission, tuple(drones), np.array(pads, dtype=float).reshape(-1, 3), here, airborne, margin_m
+    )
     start = here.copy()
     _check_start(draft)
     if not draft.reasons:
@@ -165,6 +183,11 @@ def plan_steps(
     )
 
 
+def _room(mission: Mission, margin_m: float) -> Room:
+    layer = margin_m + LAYER_MARGIN_M - TRACKING_MARGIN_M
+    return Room(mission.separation_m + margin_m, mission.separation_m + layer, mission.limits, mission.fence)
+
+
 def _check_start(draft: _Draft) -> None:
     asked = draft.mission.separation_m
     if not draft.drones:
@@ -188,7 +211,9 @@ def _check_start(draft: _Draft) -> None:
             f"pads {flat.first + 1} and {flat.second + 1} are {flat.distance_m:.2f} m apart; {asked:.2f} m are asked "
             "(pads.spacing_m)."
         )
-    outside = [n for n, p in zip(draft.drones, draft.here, strict=True) if draft.mission.fence.inside_m(tuple(p)) < 0]
+    outside = [
+        n for n, p in zip(draft.drones, draft.here, strict=True) if draft.mission.fence.inside_m(tuple(p)) < 0
+    ]
     if outside:
         draft.reasons.append(f"{', '.join(outside[:5])} would start outside the fence.")
 
@@ -196,12 +221,7 @@ def _check_start(draft: _Draft) -> None:
 def _add(draft: _Draft, index: int, step: Step) -> bool:
     """Adds one step's phases; False when it cannot be planned, so that later steps have no start."""
     mission = draft.mission
-    room = Room(
-        mission.separation_m + TRACKING_MARGIN_M,
-        mission.separation_m + LAYER_MARGIN_M,
-        mission.limits,
-        mission.fence,
-    )
+    room = _room(mission, draft.margin_m)
     if isinstance(step, Takeoff):
         return _takeoff(draft, index, step)
     if not draft.airborne:
@@ -265,11 +285,24 @@ def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
     ends[:, 2] = step.height_m
     near = nearest_pair(ends)
     if near.distance_m < draft.mission.separation_m - 1e-6:
-        draft.refuse(index, step, f"{draft.names(near.first, near.second)} would hover {near.distance_m:.2f} m apart")
+        draft.refuse(
+            index, step, f"{draft.names(near.first, near.second)} would hover {near.distance_m:.2f} m apart"
+        )
         return False
     duration = climb / _TAKEOFF_M_S + _TAKEOFF_DEAD_S + step.interval_s * (len(waves) - 1)
     draft.phases.append(
-        Phase("takeoff", index, "takeoff", duration, ends, (), waves, step.interval_s, step.height_m, near.distance_m)
+        Phase(
+            "takeoff",
+            index,
+            "takeoff",
+            duration,
+            ends,
+            (),
+            waves,
+            step.interval_s,
+            step.height_m,
+            near.distance_m,
+        )
     )
     draft.here, draft.airborne = ends, True
     return True
@@ -281,31 +314,47 @@ def _move(draft: _Draft, index: int, step: Step, legs: Legs, goals: Array, room:
     fence, limits = draft.mission.fence, draft.mission.limits
     paths = [Path(knots) for knots in legs]
     before = len(draft.reasons)
-    for name, path in zip(draft.drones, paths, strict=True):
-        bounds = path.bounds()
-        outside = -fence.worst(path.hull())
-        if outside > 1e-6:
-            draft.refuse(index, step, f"{name} would leave the fence by {outside:.1f} m")
-        elif bounds.low_enu_m[2] < min(fence.min_height_m, draft.here[:, 2].min()) - 1e-6:
-            low = bounds.low_enu_m[2]
-            draft.refuse(index, step, f"{name} would go down to {low:.1f} m; the fence begins at {fence.min_height_m:.1f} m")
-        elif bounds.high_enu_m[2] > fence.max_height_m + 1e-6:
-            high = bounds.high_enu_m[2]
-            draft.refuse(index, step, f"{name} would go up to {high:.1f} m; the fence ends at {fence.max_height_m:.1f} m")
-        elif bounds.horizontal_speed_m_s > limits.speed_m_s * 1.05:
-            draft.refuse(index, step, f"{name} would fly {bounds.horizontal_speed_m_s:.1f} m/s; {limits.speed_m_s:.1f} are allowed")
-        elif bounds.acceleration_m_s2 > limits.acceleration_m_s2 * 1.1 or bounds.jerk_m_s3 > limits.jerk_m_s3 * 1.15:
-            draft.refuse(index, step, f"{name} would accelerate beyond the limits")
+    low_m = min(fence.min_height_m, float(draft.here[:, 2].min()))
+    for text, values in (
+        ("would leave the fence by {:.1f} m", [-fence.worst(p.hull()) for p in paths]),
+        (
+            f"would go {{:.1f}} m below the fence's lowest height of {fence.min_height_m:.1f} m",
+            [low_m - p.bounds().low_enu_m[2] for p in paths],
+        ),
+        (
+            f"would go {{:.1f}} m above the fence's highest height of {fence.max_height_m:.1f} m",
+            [p.bounds().high_enu_m[2] - fence.max_height_m for p in paths],
+        ),
+        (
+            f"would fly {{:.1f}} m/s faster than the {limits.speed_m_s:.1f} m/s allowed",
+            [p.bounds().horizontal_speed_m_s - limits.speed_m_s * 1.05 for p in paths],
+        ),
+        (
+            f"would accelerate {{:.1f}} m/s^2 more than the {limits.acceleration_m_s2:.1f} m/s^2 allowed",
+            [p.bounds().acceleration_m_s2 - limits.acceleration_m_s2 * 1.1 for p in paths],
+        ),
+        (
+            f"would jerk {{:.1f}} m/s^3 more than the {limits.jerk_m_s3:.1f} m/s^3 allowed",
+            [p.bounds().jerk_m_s3 - limits.jerk_m_s3 * 1.15 for p in paths],
+        ),
+    ):
+        worst = max(values)
+        if worst > 1e-6:
+            others = sum(value > 1e-6 for value in values) - 1
+            more = f" (and {others} more drones less so)" if others else ""
+            draft.refuse(index, step, f"{draft.drones[values.index(worst)]} {text.format(worst)}{more}")
     closest = smallest_separation(paths, 0.1 if len(paths) <= 40 else 0.2)
     if closest.distance_m < room.separation_m - 0.05:
         draft.refuse(
             index, step,
             f"{draft.names(closest.first, closest.second)} come within {closest.distance_m:.2f} m after "
-            f"{closest.t_s:.1f} s; {draft.mission.separation_m:.2f} m are asked, plus {TRACKING_MARGIN_M:.1f} m for tracking",
+            f"{closest.t_s:.1f} s; {draft.mission.separation_m:.2f} m are asked, plus {draft.margin_m:.2f} m for tracking",
         )  # fmt: skip
     duration = max(path.duration_s for path in paths)
     draft.phases.append(
-        Phase("move", index, step_title(step), duration, goals, tuple(legs), min_separation_m=closest.distance_m)
+        Phase(
+            "move", index, step_title(step), duration, goals, tuple(legs), min_separation_m=closest.distance_m
+        )
     )
     draft.here = goals
     return len(draft.reasons) == before
@@ -329,16 +378,16 @@ def _land(draft: _Draft, index: int, step: Land) -> None:
 
 
 def replan_move(
-    mission: Mission, phase: Phase, drones: Sequence[str], positions: Array, goals: Array
+    mission: Mission,
+    phase: Phase,
+    drones: Sequence[str],
+    positions: Array,
+    goals: Array,
+    margin_m: float = TRACKING_MARGIN_M,
 ) -> tuple[Phase | None, str]:
     """A new way to the same goals from where the drones (N, 3) hover now: the phase, or None and why there is none."""
-    draft = _Draft(mission, tuple(drones), goals, positions, True)
-    room = Room(
-        mission.separation_m + TRACKING_MARGIN_M,
-        mission.separation_m + LAYER_MARGIN_M,
-        mission.limits,
-        mission.fence,
-    )
+    draft = _Draft(mission, tuple(drones), goals, positions, True, margin_m)
+    room = _room(mission, margin_m)
     try:
         legs = move(positions, goals, room)
     except Infeasible as error:

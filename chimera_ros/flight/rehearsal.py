@@ -10,17 +10,28 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf, isnan
 from typing import Any
 
 import numpy as np
 
-from .effects import Alarm, FollowerEffect, GiveOrder, GiveSetpoint, MissionEvent, SendAck, SendCommand, SendTrajectory
+from .effects import (
+    Alarm,
+    FollowerEffect,
+    GiveOrder,
+    GiveSetpoint,
+    MissionEvent,
+    SendAck,
+    SendCommand,
+    SendTrajectory,
+)
 from .follower import FollowerConfig, FollowerCore
 from .leader import LeaderConfig, LeaderCore
 from .limits import FlightEnvelope
 from .mission import Mission
 from .separation import line_separations
+from .types import CommandAck, DroneTelemetry
 from .vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3, VehicleState
 
 STEP_S = 0.05
@@ -30,7 +41,9 @@ SWARM_START_NS = 1_800_000_000_000_000_000
 class IdealVehicle:
     """A point mass with a PD controller and acceleration limit, climbing and landing by itself like an autopilot."""
 
-    def __init__(self, drone: str, pad_enu_m: Vec3, battery: float = 1.0, drain_per_s: float = 1.0 / 900.0) -> None:
+    def __init__(
+        self, drone: str, pad_enu_m: Vec3, battery: float = 1.0, drain_per_s: float = 1.0 / 900.0
+    ) -> None:
         self.drone = drone
         self.position = pad_enu_m
         self.velocity: Vec3 = (0.0, 0.0, 0.0)
@@ -45,6 +58,7 @@ class IdealVehicle:
         self.setpoint: Setpoint | None = None
         self._hover: Vec3 = pad_enu_m
         self._setpoint_s = -inf
+        self.linked = True  # somebody holds the MAVLink connection
 
     @property
     def in_air(self) -> bool:
@@ -81,14 +95,18 @@ class IdealVehicle:
         self.setpoint, self._setpoint_s = setpoint, now
 
     def step(self, now: float, dt: float) -> None:
-        """Moves on; without fresh setpoints for 1 s in offboard it lands, as PX4's failsafe does."""
+        """Moves on; without link, or without fresh setpoints for 1 s, it lands as a failsafe does."""
         if not self.armed:
             if self.in_air:  # motors stopped: it falls
-                self.position = (self.position[0], self.position[1], max(self.pad_z, self.position[2] - 5.0 * dt))
+                self.position = (
+                    self.position[0],
+                    self.position[1],
+                    max(self.pad_z, self.position[2] - 5.0 * dt),
+                )
             self.velocity = (0.0, 0.0, 0.0)
             return
         self.battery -= self.drain_per_s * dt
-        if self.mode == "offboard" and now - self._setpoint_s > 1.0:
+        if (self.mode == "offboard" and now - self._setpoint_s > 1.0) or not self.linked:
             self.mode = "land"
         goal, feed, push = self._hover, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
         if self.mode == "offboard" and self.setpoint is not None:
@@ -99,7 +117,10 @@ class IdealVehicle:
         elif self.mode == "takeoff":
             goal = (self._hover[0], self._hover[1], min(self._hover[2], self.position[2] + 1.0))
         acc = [
-            max(-6.0, min(6.0, 6.0 * (goal[k] - self.position[k]) + 4.5 * (feed[k] - self.velocity[k]) + push[k]))
+            max(
+                -6.0,
+                min(6.0, 6.0 * (goal[k] - self.position[k]) + 4.5 * (feed[k] - self.velocity[k]) + push[k]),
+            )
             for k in range(3)
         ]
         v = tuple(self.velocity[k] + acc[k] * dt for k in range(3))
@@ -154,7 +175,8 @@ class Rehearsal:
         envelope = envelope or FlightEnvelope(fence=mission.fence)
         pads = mission.pad_positions(len(drones))
         self.vehicles = {
-            n: IdealVehicle(n, p, drain_per_s=1.0 / mission.battery.endurance_s) for n, p in zip(drones, pads, strict=True)
+            n: IdealVehicle(n, p, drain_per_s=1.0 / mission.battery.endurance_s)
+            for n, p in zip(drones, pads, strict=True)
         }
         self.cores = {
             n: FollowerCore(FollowerConfig.for_swarm(n, i, len(drones), envelope, **follower))
@@ -205,6 +227,7 @@ class Rehearsal:
         for deliver in self._wire.pop(self._tick, ()):
             deliver()
         for name, vehicle in self.vehicles.items():
+            vehicle.linked = vehicle.linked and name not in self.dead
             vehicle.step(self.now, STEP_S)
             if name in self.dead:
                 continue
@@ -221,17 +244,28 @@ class Rehearsal:
 
     def act(self, name: str, effects: Sequence[FollowerEffect]) -> None:
         """Carries out a follower's effects."""
-        core, vehicle = self.cores[name], self.vehicles[name]
+        vehicle = self.vehicles[name]
         for effect in effects:
-            if isinstance(effect, GiveSetpoint):
+            if isinstance(effect, GiveSetpoint) and vehicle.alive:
                 vehicle.give(effect.setpoint, self.now)
             elif isinstance(effect, GiveOrder) and vehicle.alive:
                 result = vehicle.order(effect.order)
-                self._later(lambda r=result: self.act(name, core.on_order_result(r, self.now, self.swarm_ns)), 2)
+                self._later(partial(self._hear_result, name, result), 2)
             elif isinstance(effect, SendAck):
-                self._send(name, lambda a=effect.ack: self.leader and self.leader.on_ack(a, self.now, self.swarm_ns))
+                self._send(name, partial(self._hear_ack, effect.ack))
             elif isinstance(effect, Alarm):
                 self.outcome.alarms.append(effect.text)
+
+    def _hear_ack(self, ack: CommandAck) -> None:
+        if self.leader is not None:
+            self.leader.on_ack(ack, self.now, self.swarm_ns)
+
+    def _hear_telemetry(self, report: DroneTelemetry) -> None:
+        if self.leader is not None:
+            self.leader.on_telemetry(report, self.now, self.swarm_ns)
+
+    def _hear_result(self, name: str, result: OrderResult) -> None:
+        self.act(name, self.cores[name].on_order_result(result, self.now, self.swarm_ns))
 
     def _leader_effect(self, effect: object) -> None:
         if isinstance(effect, MissionEvent):
@@ -254,7 +288,7 @@ class Rehearsal:
             if name in self.dead or name in self.deaf:
                 continue
             report = core.telemetry(self.now, self.swarm_ns)
-            self._send(name, lambda t=report: self.leader and self.leader.on_telemetry(t, self.now, self.swarm_ns))
+            self._send(name, partial(self._hear_telemetry, report))
             for other, peer in self.cores.items():
                 if other != name and other not in self.deaf and self.random.random() >= self.loss:
                     peer.on_neighbour(report, self.now)
@@ -284,8 +318,7 @@ class Rehearsal:
                 first, second = divmod(index, len(flying))
                 self.outcome.min_separation_m = float(gaps.flat[index])
                 self.outcome.nearest = (flying[first].drone, flying[second].drone)
-        for name, core in self.cores.items():
+        for core in self.cores.values():
             error = core.telemetry(self.now, self.swarm_ns).tracking_error_m
             if not isnan(error):
                 self.outcome.max_tracking_error_m = max(self.outcome.max_tracking_error_m, error)
-

@@ -38,7 +38,9 @@ class Shard:
         core = self.cores.get(trajectory.drone)
         if core is None:
             return []
-        return [(trajectory.drone, effect) for effect in core.on_trajectory(trajectory, sender, now, swarm_ns)]
+        return [
+            (trajectory.drone, effect) for effect in core.on_trajectory(trajectory, sender, now, swarm_ns)
+        ]
 
     def on_heartbeat(self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int) -> Effects:
         """Hands the leader's sign of life to every drone."""
@@ -54,7 +56,9 @@ class Shard:
             if drone != telemetry.drone:
                 core.on_neighbour(telemetry, now)
 
-    def on_stop(self, level: str, operator: str, targets: Sequence[str], now: float, swarm_ns: int) -> Effects:
+    def on_stop(
+        self, level: str, operator: str, targets: Sequence[str], now: float, swarm_ns: int
+    ) -> Effects:
         """Hands an operator's stop to the hosted drones it names."""
         return [
             (drone, effect)

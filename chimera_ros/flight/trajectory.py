@@ -76,7 +76,9 @@ class Path:
         if not 2 <= len(knots) <= MAX_KNOTS:
             raise ValueError(f"a trajectory has 2 to {MAX_KNOTS} knots, this one has {len(knots)}")
         times = [k.t_s for k in knots]
-        table = np.array([k.position_enu_m + k.velocity_enu_m_s + k.acceleration_enu_m_s2 for k in knots], dtype=float)
+        table = np.array(
+            [k.position_enu_m + k.velocity_enu_m_s + k.acceleration_enu_m_s2 for k in knots], dtype=float
+        )
         if not (np.isfinite(table).all() and all(map(isfinite, times))):
             raise ValueError("a trajectory's knots must be finite numbers")
         if times[0] != 0.0 or any(b - a < 1e-3 for a, b in zip(times, times[1:], strict=False)):

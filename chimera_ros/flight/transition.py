@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from math import pi
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .assignment import assign
 from .formations import slots
 from .limits import Fence
 from .separation import line_separations
-from .trajectory import Array, MotionLimits, TrajectoryKnot, curved_legs, joined, straight_legs
+from .trajectory import Array, MotionLimits, curved_legs, joined, straight_legs
+from .types import TrajectoryKnot
 
 Legs = list[tuple[TrajectoryKnot, ...]]  # one knot list per drone; empty lists when nobody moves
 
@@ -65,7 +67,9 @@ def move(starts: Array, goals: Array, room: Room) -> Legs:
             return _legs(candidate, room)
         tried.append((best, pair))
     best, pair = max(tried)
-    raise Infeasible(f"come within {best:.2f} m on the best way found, {room.separation_m:.2f} m are needed", pair)
+    raise Infeasible(
+        f"come within {best:.2f} m on the best way found, {room.separation_m:.2f} m are needed", pair
+    )
 
 
 def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
@@ -92,7 +96,9 @@ def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
     used = int(layer.max()) + 1
     rise = _layer_heights(used, float(starts[:, 2].min()), room, float(starts[:, 2].min()))
     if rise is None:
-        raise Infeasible(f"need {used} layers of {room.layer_m:.1f} m, which do not fit below the fence's highest height")
+        raise Infeasible(
+            f"need {used} layers of {room.layer_m:.1f} m, which do not fit below the fence's highest height"
+        )
     lifted = starts.copy()
     lifted[:, 2] += (rise - float(starts[:, 2].min()))[layer]
     flat = np.hypot(*(offset[:, None, :2] - offset[None, :, :2]).transpose(2, 0, 1))
@@ -118,7 +124,9 @@ def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[
         scale2 = (-depth * 2 * pi**2 * np.cos(2 * pi * s))[:, None]
         c, n = np.cos(w * s)[:, None], np.sin(w * s)[:, None]
         east, north = c * x - n * y, n * x + c * y
-        p = np.stack([center[0] + scale * east, center[1] + scale * north, np.ones_like(scale) * starts[:, 2]], -1)
+        p = np.stack(
+            [center[0] + scale * east, center[1] + scale * north, np.ones_like(scale) * starts[:, 2]], -1
+        )
         nil = np.zeros_like(east)
         d1 = np.stack([scale1 * east - scale * w * north, scale1 * north + scale * w * east, nil], -1)
         d2 = np.stack(
@@ -155,10 +163,11 @@ def _layer_heights(count: int, level: float, room: Room, lowest: float) -> Array
         if (count - 1) * room.layer_m > ceiling - floor:
             return None
     base = max(floor, min(level, ceiling - (count - 1) * room.layer_m))
-    return base + room.layer_m * np.arange(count)
+    heights: Array = base + room.layer_m * np.arange(count, dtype=float)
+    return heights
 
 
-def _colours(conflict: Array) -> Array:
+def _colours(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
     """A greedy colouring (largest saturation first, Brelaz) of a conflict graph (N, N) of booleans."""
     count = len(conflict)
     colour = np.full(count, -1)

@@ -17,6 +17,7 @@ MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
 OPERATOR = "operator "  # begins the reason of a drone that an operator has stopped
+TAKEN = "the autopilot left offboard"  # begins the reason of a drone that somebody else flies now
 NOWHERE: Vec3 = (nan, nan, nan)
 
 
