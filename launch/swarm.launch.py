@@ -1,10 +1,10 @@
 """Starts what `chimera swarm` starts, from the same description (chimera_ros/swarm.py).
 
 ros2 launch chimera_ros swarm.launch.py drones:=20 autopilot:=embedded
-ros2 launch chimera_ros swarm.launch.py drones:=3 autopilot:=px4 connect:='udpin://127.0.0.1:{14540+i}' arm:=true
+ros2 launch chimera_ros swarm.launch.py drones:=3 autopilot:=px4 arm:=true
 
-The description is printed by the package's executable `describe`, in a process of its own: this file runs on the
-Python of `ros2`, the nodes on the one that built the package, and only that one surely has their dependencies.
+The description is printed by the package's executable `describe`, in a process of its own: this file runs on
+the Python of `ros2`, the nodes on the one that built the package, and only that one surely has what they need.
 """
 
 import json
@@ -12,11 +12,12 @@ import os
 import subprocess
 
 from ament_index_python.packages import get_package_prefix
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, LogInfo, OpaqueFunction
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from launch import LaunchDescription
 
 PACKAGE = "chimera_ros"
 
@@ -57,7 +58,7 @@ def start(context, *_args, **_kwargs):
     for name in SWITCHES:
         if _is_true(name, LaunchConfiguration(name).perform(context)):
             command.append(f"--{name.replace('_', '-')}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
     description = json.loads(done.stdout)
