@@ -37,7 +37,7 @@ _ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than
 _ASK_S: Final = 0.5
 _VOLUME_S: Final = 5.0
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
-_CERTIFICATE_REFRESH_S: Final = 30.0  # and again so often, for links without delivery guarantees
+_CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
 _BEAT_AGE_S: Final = 2.0
 _RESEND_S: Final = 0.2
 
@@ -442,6 +442,7 @@ class ControlPlane:
         counter = member.state.stop_counter + 1
         message = make_stop(member.identity, counter, level, targets, self.floor(wall_ns))
         member.remember(stop_counter=counter)
+        member.certificate_at = float("-inf")  # shown with the next tick: a stop must not wait for it
         return message
 
     def _on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:

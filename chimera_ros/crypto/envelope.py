@@ -260,8 +260,11 @@ class EpochSession:
         wall_ns: int,
         certificates: Certificates,
         bindings: tuple[bytes, ...] = (b"",),
+        veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
         """(message, index of the binding that fitted). Size, version and epoch have been checked by the caller.
+
+        `veto` is called with that index, under the lock, before the window moves; it may raise Rejected.
 
         Raises Rejected; then nothing has changed.
         """
@@ -306,8 +309,11 @@ class EpochSession:
         with self._lock:
             if self.closed:
                 raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
-            if not source.window.accept(counter):
+            if not source.window.fresh(counter):
                 raise Rejected(Reason.REPLAY)
+            if veto is not None:
+                veto(index)
+            source.window.accept(counter)
             self.heard_ns[slot] = wall_ns
         entry = route.entry
         return (

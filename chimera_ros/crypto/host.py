@@ -199,10 +199,16 @@ class SecureHost:
 
     def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
         """The message in an envelope that came in on `channel`. Raises Rejected; then nothing has changed."""
-        return self._open(channel, type_name, envelope, wall_ns, (b"",))[0]
+        return self._open(channel, type_name, envelope, wall_ns)[0]
 
     def _open(
-        self, channel: str, type_name: str, envelope: Envelope, wall_ns: int, bindings: tuple[bytes, ...]
+        self,
+        channel: str,
+        type_name: str,
+        envelope: Envelope,
+        wall_ns: int,
+        bindings: tuple[bytes, ...] = (b"",),
+        veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
         counters = self.counters
         try:
@@ -211,7 +217,7 @@ class SecureHost:
             if session is None:
                 raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
             self._wall_ns = wall_ns
-            found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings)
+            found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
         except Rejected as refusal:
             counters.rejected[refusal.reason] += 1
             raise
@@ -261,12 +267,12 @@ class SecureHost:
         if not requests:
             self.counters.rejected[Reason.UNMATCHED_RESPONSE] += 1
             raise Rejected(Reason.UNMATCHED_RESPONSE, service)
-        opened, index = self._open(
-            f"{service}/response", type_name, envelope, wall_ns, tuple(item.binding for item in requests)
-        )
-        request = requests[index]
-        if request.answered:
-            self.counters.rejected[Reason.ALREADY_ANSWERED] += 1
-            raise Rejected(Reason.ALREADY_ANSWERED, service)
-        request.answered = True
-        return request, opened
+
+        def answer(index: int) -> None:
+            if requests[index].answered:
+                raise Rejected(Reason.ALREADY_ANSWERED, service)
+            requests[index].answered = True
+
+        bindings = tuple(item.binding for item in requests)
+        opened, index = self._open(f"{service}/response", type_name, envelope, wall_ns, bindings, answer)
+        return requests[index], opened

@@ -168,8 +168,8 @@ class KeyServer:
                 fingerprint = digest(message.parts[0])
                 for waiting in self._control.directory.take_waiting(fingerprint):
                     effects += self.handle(waiting, now, wall_ns)
-                if fingerprint != self.identity.fingerprint and self._is_outside(fingerprint):
-                    self._hint(now)  # it may have just started
+                if fingerprint != self.identity.fingerprint:
+                    self._hint(now)  # it may have just started, and lack our certificate as well
                     self._control.show_certificate(self._member, now, 0.0)
             return effects
 
@@ -240,10 +240,6 @@ class KeyServer:
     @property
     def _in_work(self) -> bool:
         return self._current is not None and self._current.switched_at is None
-
-    def _is_outside(self, fingerprint: bytes) -> bool:
-        known = self._control.directory.get(fingerprint) is not None
-        return known and all(entry.fingerprint != fingerprint for entry in self._roster())
 
     def _hint(self, now: float) -> None:
         """Somebody may want to join: ask for packages soon, at most twice a second."""

@@ -15,6 +15,7 @@ from .policy import Limits
 
 _MAX_OPEN: Final = 6
 _PACKETS: Final = 5
+_LOOK_S: Final = 0.25
 
 
 class Sessions:
@@ -26,6 +27,7 @@ class Sessions:
         self._lock = lock
         self._superseded_at: dict[int, float] = {}
         self._wiped_up_to = 0
+        self._looked_at = float("-inf")
 
     def may_add(self, epoch: int) -> bool:
         """False for an epoch that this process has wiped, or wiped a later one than: its keys never come back."""
@@ -55,6 +57,7 @@ class Sessions:
 
     def tick(self, now: float) -> None:
         """Wipes what is due."""
+        self._looked_at = now
         for number, since in list(self._superseded_at.items()):
             age_s = now - since
             if age_s >= self._limits.grace_max_s or (
@@ -66,7 +69,8 @@ class Sessions:
         """When to look again, monotonic seconds."""
         if not self._superseded_at:
             return None
-        return min(since + self._limits.grace_s for since in self._superseded_at.values())
+        first = min(self._superseded_at.values())
+        return min(max(first + self._limits.grace_s, self._looked_at + _LOOK_S), first + self._limits.grace_max_s)
 
     def _succeeded(self, number: int) -> bool:
         newer: dict[tuple[str, int], int] = {}
