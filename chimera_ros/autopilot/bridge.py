@@ -162,12 +162,14 @@ class Bridge:
         """Setpoints given, refused by reason, degraded to a hold; origin changes and position resets."""
         link = self._links[drone]
         counted = {
-            "setpoints_given": link.setpoints_given,
-            "setpoints_degraded": link.degraded,
+            "setpoints_given": link.setpoints.given,
+            "setpoints_degraded": link.setpoints.degraded,
             "origin_changes": link.origin.origin_changes,
             "position_resets": link.origin.position_resets,
         }
-        return counted | {f"setpoints_refused_{reason.value}": n for reason, n in link.refused.items()}
+        return counted | {
+            f"setpoints_refused_{reason.value}": n for reason, n in link.setpoints.refused.items()
+        }
 
     # ------------------------------------------------------------------ the supervisor's thread
 

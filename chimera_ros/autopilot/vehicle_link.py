@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Any
 
 from mavsdk.plugins.action import Action
 from mavsdk.plugins.info import Info
 from mavsdk.plugins.mavlink_direct import MavlinkDirect
-from mavsdk.plugins.offboard import AccelerationNed, Offboard, PositionNedYaw, VelocityNedYaw
+from mavsdk.plugins.offboard import Offboard
 from mavsdk.plugins.telemetry import Telemetry
 
 from chimera_ros.autopilot.config import PROJECTIONS, VehicleConfig
@@ -26,15 +24,14 @@ from chimera_ros.autopilot.frames import (
     TangentPlane,
     enu_from_ned,
     flu_in_enu_from_frd_in_ned,
-    yaw_ned_from_enu,
     yaw_of,
 )
 from chimera_ros.autopilot.orders import OrderDesk, Running
 from chimera_ros.autopilot.origin import OriginTracker
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins, attempt
 from chimera_ros.autopilot.pool import CallPool
+from chimera_ros.autopilot.setpoints import SetpointGate
 from chimera_ros.autopilot.telemetry import MODE_NAMES, Inbox
-from chimera_ros.autopilot.watchdog import SetpointWatchdog
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, VehicleState
 
 _log = logging.getLogger(__name__)
@@ -46,15 +43,6 @@ _BLOCKERS_EVERY_S = 0.2
 _UNTOLD_AFTER = 2  # unanswered questions for the origin
 _NEVER = float("-inf")
 _AWAITED = (OrderKind.ARM, OrderKind.TAKEOFF, OrderKind.START_OFFBOARD)  # done when the effect is seen
-
-
-class SetpointRefusal(Enum):
-    """Why a setpoint was not handed to the autopilot."""
-
-    NOT_CONNECTED = "not_connected"
-    ORIGIN_UNKNOWN = "origin_unknown"
-    NOT_FINITE = "not_finite"
-    REFUSED_BY_MAVSDK = "refused_by_mavsdk"
 
 
 class VehicleLink:
@@ -70,19 +58,16 @@ class VehicleLink:
     ) -> None:
         self.config = config
         self.inbox = Inbox(clock)
+        self.setpoints = SetpointGate()
         self.uid: str | None = None
         self.connection_trouble = f"{config.drone} has not been looked for yet"
-        self.refused: Counter[SetpointRefusal] = Counter()
-        self.setpoints_given = 0
         self._clock = clock
         self._pool = pool
         self._on_result = on_result
         self._personality = PERSONALITIES[config.personality]()
         self._origin = OriginTracker(plane, PROJECTIONS[config.personality])
-        self._watchdog = SetpointWatchdog()
         self._desk = OrderDesk()
         self._lock = threading.RLock()  # origin, desk
-        self._setpoint_lock = threading.Lock()  # watchdog and the order in which setpoints reach MAVSDK
         self._plugins: Plugins | None = None
         self._system: Any = None
         self._configuring = False
@@ -138,16 +123,8 @@ class VehicleLink:
         self._start_next(now)
 
     def setpoint(self, setpoint: Setpoint) -> None:
-        """Hand a setpoint to MAVSDK; refusals are counted in `refused`."""
-        with self._setpoint_lock:
-            if self._hand_over(setpoint):
-                self.setpoints_given += 1
-                self._watchdog.fresh(setpoint, self._clock())
-
-    @property
-    def degraded(self) -> int:
-        """How many times a stale setpoint was replaced by a hold."""
-        return self._watchdog.degraded
+        """Hand a setpoint to MAVSDK, or count why not."""
+        self.setpoints.give(setpoint, self._origin.frame, self._clock())
 
     @property
     def origin(self) -> OriginTracker:
@@ -156,11 +133,8 @@ class VehicleLink:
 
     def step(self, now: float) -> None:
         """Watchdog, origin, deadlines, take-off progress: at least ten times a second, from any thread."""
-        with self._setpoint_lock:
-            hold = self._watchdog.check(now)
-            if hold is not None:
-                _log.warning("%s: no fresh setpoint, holding the last commanded position", self.config.drone)
-                self._hand_over(hold, at_rest=True)
+        if self.setpoints.degrade(self._origin.frame, now):
+            _log.warning("%s: no fresh setpoint, holding the last commanded position", self.config.drone)
         with self._lock:
             if self._closed:
                 return
@@ -197,14 +171,23 @@ class VehicleLink:
         with self._lock:
             self._closed = True
             results = self._desk.drop_all("the bridge is closed")
-        with self._setpoint_lock:
             self._plugins = None
+        self.setpoints.connect(None)
         self._emit(results)
 
     # ------------------------------------------------------------------ in the pool
 
     def _configure_first(self) -> None:
-        system = self._system
+        try:
+            self._connect_plugins(self._system)
+        except (RuntimeError, ValueError) as error:  # tried again when the supervisor sees the system again
+            _log.warning("%s: MAVSDK gives no access to the vehicle: %s", self.config.drone, error)
+            with self._lock:
+                self._system, self._configuring = None, False
+            return
+        self._configure()
+
+    def _connect_plugins(self, system: Any) -> None:
         plugins = Plugins(
             system_id=self.config.system_id,
             action=Action(system),
@@ -215,12 +198,12 @@ class VehicleLink:
         )
         self.inbox.subscribe(plugins.telemetry)
         self.inbox.poll(system, plugins.telemetry, self._clock())
-        with self._setpoint_lock:
+        with self._lock:
             if self._closed:
                 return
             self._plugins = plugins
+            self.setpoints.connect(plugins.offboard)
         self._was_connected = self.inbox.connected
-        self._configure()
 
     def _configure(self) -> None:
         plugins = self._plugins
@@ -291,8 +274,7 @@ class VehicleLink:
             else:
                 results = self._desk.finish(running, ok, reason)
         if ok and order.kind in (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL, OrderKind.STOP_OFFBOARD):
-            with self._setpoint_lock:
-                self._watchdog.forget()
+            self.setpoints.forget()
         self._emit(results)
         if repeat is not None and plugins is not None:
             _log.warning("%s: repeating %s after a late answer", self.config.drone, repeat.order.kind.value)
@@ -303,37 +285,6 @@ class VehicleLink:
         self._start_next(now)
 
     # ------------------------------------------------------------------ helpers
-
-    def _hand_over(self, setpoint: Setpoint, at_rest: bool = False) -> bool:
-        plugins, frame = self._plugins, self._origin.frame
-        if plugins is None:
-            self.refused[SetpointRefusal.NOT_CONNECTED] += 1
-            return False
-        if frame is None:
-            self.refused[SetpointRefusal.ORIGIN_UNKNOWN] += 1
-            return False
-        e, n, u = frame.to_local(setpoint.position_enu_m)
-        ve, vn, vu = frame.vector_to_local(setpoint.velocity_enu_m_s)
-        ae, an, au = frame.vector_to_local(setpoint.acceleration_enu_m_s2)
-        if not math.isfinite(e + n + u + ve + vn + vu + ae + an + au + setpoint.yaw_enu_rad):
-            self.refused[SetpointRefusal.NOT_FINITE] += 1
-            return False
-        yaw_deg = math.degrees(yaw_ned_from_enu(setpoint.yaw_enu_rad))
-        position = PositionNedYaw(n, e, -u, yaw_deg)
-        try:
-            if at_rest:
-                attempt(plugins.offboard.set_position_ned, position)
-            else:
-                attempt(
-                    plugins.offboard.set_position_velocity_acceleration_ned,
-                    position,
-                    VelocityNedYaw(vn, ve, -vu, yaw_deg),
-                    AccelerationNed(an, ae, -au),
-                )
-        except CallFailed:
-            self.refused[SetpointRefusal.REFUSED_BY_MAVSDK] += 1
-            return False
-        return True
 
     def _start_next(self, now: float) -> None:
         with self._lock:
@@ -367,10 +318,7 @@ class VehicleLink:
                 return "it is not armed"
             if self.inbox.in_air:
                 return "it is in the air already"
-        if (
-            order.kind is OrderKind.START_OFFBOARD
-            and self._watchdog.age_s(now) > self._watchdog.stale_after_s
-        ):
+        if order.kind is OrderKind.START_OFFBOARD and not self.setpoints.fresh(now):
             return "offboard control needs a fresh setpoint first"
         if order.kind is OrderKind.KILL and not self.config.allow_kill:
             return "this flight was not started with --allow-kill"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import queue
 import socket
@@ -151,6 +152,11 @@ class Field:
             lambda: f"{drone} is at {bridge.state(drone).position_enu_m}, not at {place}",
         )
 
+    def truth(self) -> list[Vec3]:
+        """True positions of all vehicles, ENU metres, as the simulator wrote them last."""
+        whole = [line for line in self.tracks.read_text().splitlines() if line.endswith("}")]
+        return json.loads(whole[-1])["enu"] if whole else [(math.inf,) * 3] * self.count  # type: ignore[list-item]
+
     def end(self) -> float:
         self._stop.set()
         if self._ticker.ident is not None:
@@ -229,10 +235,17 @@ def test_three_vehicles_from_ground_to_ground(field: Field) -> None:
         time.sleep(0.05)
     assert worst < 0.6
 
-    # What the bridge says agrees with where the vehicles are told to be.
+    # What the bridge says is where the vehicles truly are.
     for drone in drones:
         field.paths[drone] = still((pads[drone][0], pads[drone][1], HEIGHT_M))
         field.near(drone, (pads[drone][0], pads[drone][1], HEIGHT_M), 0.3)
+    for n, drone in enumerate(drones):
+        target = (pads[drone][0], pads[drone][1], HEIGHT_M)
+        field.wait(
+            lambda n=n, target=target: math.dist(field.truth()[n], target) < 0.4,
+            10.0,
+            lambda n=n, target=target: f"told to be at {target}, truly at {field.truth()[n]}",
+        )
     field.all_ok([field.order(d, OrderKind.LAND) for d in drones])
     field.paths.clear()
     field.wait(lambda: not any(bridge.state(d).armed for d in drones), 30.0, "never disarmed after landing")
