@@ -1,1 +1,3 @@
-"""Flight logic as plain objects: missions, formations, trajectories, followers and leader. ENU metres, no clock."""
+"""Flight logic as plain objects: missions, formations, trajectories, followers and leader. ENU metres, no
+clock.
+"""

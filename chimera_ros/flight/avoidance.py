@@ -1,8 +1,11 @@
-"""A drone's own last resort against its neighbours: a bounded shift of its setpoint away from a predicted near miss.
+"""A drone's own last resort against its neighbours: a bounded shift of its setpoint away from a predicted
+near miss.
 
-Neighbours are known from their telemetry and predicted with constant velocity over a short horizon. A neighbour that
-falls silent in the air is taken to come down slowly where it was: the column below it is kept clear meanwhile. As long as a checked plan is followed nobody is predicted nearer than `avoid_m`, and the shift is zero. It does
-not replace planning: several drones squeezed together, or a neighbour that was never heard, are beyond it.
+Neighbours are known from their telemetry and predicted with constant velocity over a short horizon. A
+neighbour that falls silent in the air is taken to come down slowly where it was: the column below it is kept
+clear meanwhile. As long as a checked plan is followed nobody is predicted nearer than `avoid_m`, and the
+shift is zero. It does not replace planning: several drones squeezed together, or a neighbour that was never
+heard, are beyond it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ _NEAR_M = 25.0  # neighbours further away are not looked at until their next tel
 _FRESH_S = 0.7  # heard within this: moves as it said; later: silent
 _HOVER_S = 3.0  # a silent neighbour hovers so long, ...
 _FALL_M_S = 0.5  # ... then comes down at least so fast
+_GAIN = (
+    4.0  # shift per missing metre: the neighbour may not help, and the shift itself reduces what is missing
+)
 _COLUMN_S = 120.0  # and is forgotten at last
 _COLUMN_WIDER = 1.5  # its column is wider: where exactly it comes down is not known
 _COLUMN_HORIZON_S = 2.0  # and dodged earlier: it will not help
@@ -96,7 +102,14 @@ class Avoider:
             if rx * rx + ry * ry + rz * rz > 225.0:
                 continue
             speed2 = sx * sx + sy * sy + sz * sz
-            t = min(max(-(rx * sx + ry * sy + rz * sz) / speed2, 0.0), horizon) if speed2 > 1e-6 else 0.0
+            meet = -(rx * sx + ry * sy + rz * sz) / speed2 if speed2 > 1e-6 else 0.0
+            t = min(max(meet, 0.0), horizon)
+            cx, cy, cz = rx + sx * t, ry + sy * t, rz + sz * t
+            gap = sqrt(cx * cx + cy * cy + cz * cz)
+            if gap >= wanted:
+                continue
+            # aside, not along: the direction is that of the closest approach, even where it lies further ahead
+            t = max(meet, 0.0)
             cx, cy, cz = rx + sx * t, ry + sy * t, rz + sz * t
             gap = sqrt(cx * cx + cy * cy + cz * cz)
             missing = wanted - gap
@@ -117,7 +130,7 @@ class Avoider:
         if not self.active and sx == sy == sz == 0.0:
             return self._shift
         if length > 0.0:
-            scale = min(2.0 * length, self._max_shift_m) / length  # the neighbour may not help
+            scale = min(_GAIN * length, self._max_shift_m) / length
             wx, wy, wz = wx * scale, wy * scale, wz * scale
         dx, dy, dz = wx - sx, wy - sy, wz - sz
         gap = sqrt(dx * dx + dy * dy + dz * dz)

@@ -86,10 +86,11 @@ class FollowerConfig:
         layer_m: float = 3.0,
         **overrides: object,
     ) -> FollowerConfig:
-        """The configuration of drone `index` of `count`: return altitudes as distinct as the envelope's height allows.
+        """The configuration of drone `index` of `count`: return altitudes as distinct as the envelope's
+        height allows.
 
-        When all return at once, each first climbs or descends in its own column, crosses at its own altitude, and
-        descends onto its own pad, each part in a time window that is the same for all.
+        When all return at once, each first climbs or descends in its own column, crosses at its own altitude,
+        and descends onto its own pad, each part in a time window that is the same for all.
         """
         fence = envelope.fence
         low = max(fence.min_height_m + 6.0, 10.0)
@@ -275,7 +276,9 @@ class FollowerCore:
         self.avoider.hear(telemetry, self._vehicle.position_enu_m, now)
 
     def on_stop(self, level: str, operator: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
-        """A verified stop order of an operator: hold, land or kill; latched until landed, and only ever raised."""
+        """A verified stop order of an operator: hold, land or kill; latched until landed, and only ever
+        raised.
+        """
         effects: list[FollowerEffect] = [Alarm(f"{self.config.drone}: operator {operator} ordered {level}")]
         if level == "kill" and not self.config.allow_kill:
             effects.append(

@@ -15,10 +15,11 @@ _ARM = radians(
 
 
 def slots(shape: str, count: int, spacing_m: float, heading_deg: float = 0.0) -> Array:
-    """Slots (count, 3) of a formation, ENU metres, centred on the origin, neighbours at least `spacing_m` apart.
+    """Slots (count, 3) of a formation, ENU metres, centred on the origin, neighbours at least `spacing_m`
+    apart.
 
-    `heading_deg` is the direction that the formation faces, clockwise from north: a line stands abreast, a vee
-    points there. Raises KeyError for an unknown shape.
+    `heading_deg` is the direction that the formation faces, clockwise from north: a line stands abreast, a
+    vee points there. Raises KeyError for an unknown shape.
     """
     points = SHAPES[shape](count, spacing_m)
     points = points - points.mean(axis=0)

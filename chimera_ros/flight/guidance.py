@@ -1,8 +1,8 @@
 """Where one drone should be now: standing, on an own leg, or on a plan, with every change of mind smooth.
 
-Switching from a moving reference to another adds the difference as a quintic that fades to nothing, so position,
-velocity and acceleration stay continuous. Braking slows time along the path, so a drone that stops stays on it.
-ENU metres, seconds of the caller's monotonic clock; plans run on swarm time (ns).
+Switching from a moving reference to another adds the difference as a quintic that fades to nothing, so
+position, velocity and acceleration stay continuous. Braking slows time along the path, so a drone that stops
+stays on it. ENU metres, seconds of the caller's monotonic clock; plans run on swarm time (ns).
 """
 
 from __future__ import annotations

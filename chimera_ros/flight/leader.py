@@ -1,8 +1,9 @@
 """The heart of the leader: flies a checked mission step by step. Events in, effects out; no clock, no socket.
 
-The mission is a script (a generator that is advanced once per tick), which reads as what happens: wait until all are
-ready, take off in waves, for every move hand each drone its trajectory, let all acknowledge before the common start,
-fly, land in waves. What goes wrong in the script raises `_Failed`, and the swarm is landed under supervision.
+The mission is a script (a generator that is advanced once per tick), which reads as what happens: wait until
+all are ready, take off in waves, for every move hand each drone its trajectory, let all acknowledge before
+the common start, fly, land in waves. What goes wrong in the script raises `_Failed`, and the swarm is landed
+under supervision.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class LeaderConfig:
 
 
 class _Replan(Exception):
-    """After a loss there is no way to the present step's places: the rest of the mission must be planned anew."""
+    """After a loss there is no way to the present step's places: the rest of the mission must be planned
+    anew.
+    """
 
 
 class _Failed(Exception):

@@ -15,8 +15,8 @@ from .vehicle import Vec3
 class Fence:
     """A convex polygon (ENU metres, either winding) with a lowest and a highest height.
 
-    The lowest height binds flight between take-off and landing only. Raises ValueError for a polygon that is not
-    convex, has fewer than 3 or more than 64 corners, or heights that are not rising.
+    The lowest height binds flight between take-off and landing only. Raises ValueError for a polygon that is
+    not convex, has fewer than 3 or more than 64 corners, or heights that are not rising.
     """
 
     polygon_m: tuple[tuple[float, float], ...]
@@ -85,7 +85,9 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class FlightEnvelope:
-    """The limits that a drone keeps whatever it is told: ENU metres, m/s, m/s^2, m/s^3, battery as a fraction."""
+    """The limits that a drone keeps whatever it is told: ENU metres, m/s, m/s^2, m/s^3, battery as a
+    fraction.
+    """
 
     fence: Fence = field(default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, 120.0)))
     max_speed_m_s: float = 12.0

@@ -45,7 +45,9 @@ class Formation:
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Move the whole formation: its centre to `center_enu_m`, or by `by_enu_m`; exactly one of the two is given."""
+    """Move the whole formation: its centre to `center_enu_m`, or by `by_enu_m`; exactly one of the two is
+    given.
+    """
 
     center_enu_m: Vec3 | None = None
     by_enu_m: Vec3 | None = None
@@ -70,7 +72,9 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Each drone flies to the opposite side of the formation's centre, in `layers` altitude layers, inwards and around."""
+    """Each drone flies to the opposite side of the formation's centre, in `layers` altitude layers, inwards
+    and around.
+    """
 
     layers: int = 4
     line: int = 0

@@ -1,4 +1,6 @@
-"""Mission files: YAML in, a checked `Mission` out; every mistake is told with file, line, field and what is allowed."""
+"""Mission files: YAML in, a checked `Mission` out; every mistake is told with file, line, field and what is
+allowed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A whole mission becomes a plan for all drones, checked before anything arms: separation, fence, speed, battery."""
+"""A whole mission becomes a plan for all drones, checked before anything arms: separation, fence, speed,
+battery.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,8 @@ class Verdict:
 class Phase:
     """One thing that the leader does at a time.
 
-    `kind` is takeoff, move, hold or land. `knots` (move) has one list per drone, `waves` (takeoff, land) rows of
-    drones; `ends` (N, 3) is where all drones are afterwards.
+    `kind` is takeoff, move, hold or land. `knots` (move) has one list per drone, `waves` (takeoff, land) rows
+    of drones; `ends` (N, 3) is where all drones are afterwards.
     """
 
     kind: str
@@ -128,7 +130,9 @@ def plan_mission(
     pads: Sequence[Vec3] | None = None,
     battery: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Plans and checks a whole mission from the pads (the mission's own when None); `battery` are fractions now."""
+    """Plans and checks a whole mission from the pads (the mission's own when None); `battery` are fractions
+    now.
+    """
     places = mission.pad_positions(len(drones)) if pads is None else list(pads)
     return plan_steps(mission, mission.steps, drones, places, places, airborne=False, battery=battery)
 
@@ -385,7 +389,9 @@ def replan_move(
     goals: Array,
     margin_m: float = TRACKING_MARGIN_M,
 ) -> tuple[Phase | None, str]:
-    """A new way to the same goals from where the drones (N, 3) hover now: the phase, or None and why there is none."""
+    """A new way to the same goals from where the drones (N, 3) hover now: the phase, or None and why there is
+    none.
+    """
     draft = _Draft(mission, tuple(drones), goals, positions, True, margin_m)
     room = _room(mission, margin_m)
     try:

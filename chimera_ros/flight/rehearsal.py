@@ -1,7 +1,8 @@
-"""A mission rehearsed in memory: the real leader and follower cores, ideal vehicles, a lossy wire, stepped time.
+"""A mission rehearsed in memory: the real leader and follower cores, ideal vehicles, a lossy wire, stepped
+time.
 
-Needs no autopilot, no ROS and no clock, so it is reproducible by seed and runs much faster than real time. The wire
-loses, delays, reorders and duplicates; nothing here is cryptography.
+Needs no autopilot, no ROS and no clock, so it is reproducible by seed and runs much faster than real time.
+The wire loses, delays, reorders and duplicates; nothing here is cryptography.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ SWARM_START_NS = 1_800_000_000_000_000_000
 
 
 class IdealVehicle:
-    """A point mass with a PD controller and acceleration limit, climbing and landing by itself like an autopilot."""
+    """A point mass with a PD controller and acceleration limit, climbing and landing by itself like an
+    autopilot.
+    """
 
     def __init__(
         self, drone: str, pad_enu_m: Vec3, battery: float = 1.0, drain_per_s: float = 1.0 / 900.0

@@ -54,9 +54,9 @@ def nearest_pair(points: Array) -> Closest:
 def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
     """A lower bound of the smallest distance between any two paths flown from the same start time.
 
-    Each interval of `step_s` is replaced by its chord, on which the closest approach has a closed form; between its
-    samples a relative path leaves its chord by at most h^2/8 times the relative acceleration, which is subtracted.
-    A path that has ended stands at its end.
+    Each interval of `step_s` is replaced by its chord, on which the closest approach has a closed form;
+    between its samples a relative path leaves its chord by at most h^2/8 times the relative acceleration,
+    which is subtracted. A path that has ended stands at its end.
     """
     count = len(paths)
     if count < 2:

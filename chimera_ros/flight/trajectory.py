@@ -1,7 +1,7 @@
 """Time-parametrised trajectories: piecewise quintic Hermite paths, and the time laws that make them.
 
-A path is given by knots (time, position, velocity, acceleration); between two knots each axis is the one quintic
-polynomial that meets both, so paths are C2. ENU metres, seconds since the path's own start.
+A path is given by knots (time, position, velocity, acceleration); between two knots each axis is the one
+quintic polynomial that meets both, so paths are C2. ENU metres, seconds since the path's own start.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ _BOUND = {degree: _bound_matrix(degree) for degree in (2, 3, 4, 5)}
 class Path:
     """A compiled trajectory.
 
-    Raises ValueError when the knots are not finite, not strictly rising from t_s = 0, fewer than two, or too many.
+    Raises ValueError when the knots are not finite, not strictly rising from t_s = 0, fewer than two, or too
+    many.
     """
 
     __slots__ = ("_bounds", "_coef", "_flat", "_times", "_yaws", "duration_s", "knots")
@@ -94,7 +95,9 @@ class Path:
         self._bounds: Bounds | None = None
 
     def evaluate(self, t_s: float) -> tuple[Vec3, Vec3, Vec3]:
-        """Position, velocity, acceleration at `t_s`; before the start and after the end it stands still there."""
+        """Position, velocity, acceleration at `t_s`; before the start and after the end it stands still
+        there.
+        """
         if t_s <= 0.0:
             first = self.knots[0]
             if t_s < 0.0:
@@ -179,7 +182,9 @@ def _vec(row: Array) -> Vec3:
 
 
 def _hermite(times: Array, table: Array) -> Array:
-    """Power coefficients (pieces, 6, 3) from knot times (K,) and rows of position, velocity, acceleration (K, 9)."""
+    """Power coefficients (pieces, 6, 3) from knot times (K,) and rows of position, velocity, acceleration (K,
+    9).
+    """
     h = np.diff(times)[:, None]
     p, v, a = table[:, 0:3], table[:, 3:6], table[:, 6:9]
     d = p[1:] - p[:-1]
@@ -194,8 +199,8 @@ def _hermite(times: Array, table: Array) -> Array:
 class TimeLaw:
     """Rest-to-rest travel of the unit distance: s(t) from 0 to 1, accelerate, cruise, decelerate.
 
-    The speed rises as the cubic smooth step, so s is a quartic per phase (which a quintic Hermite piece represents
-    exactly), the acceleration is continuous with peak 1.5 V/T and the jerk bounded by 6 V/T^2.
+    The speed rises as the cubic smooth step, so s is a quartic per phase (which a quintic Hermite piece
+    represents exactly), the acceleration is continuous with peak 1.5 V/T and the jerk bounded by 6 V/T^2.
     """
 
     cruise: float  # peak ds/dt, 1/s
@@ -261,8 +266,8 @@ def law_for(steps: Array, limits: MotionLimits) -> TimeLaw | None:
 def straight_legs(starts: Array, goals: Array, limits: MotionLimits) -> list[list[TrajectoryKnot]]:
     """Synchronous rest-to-rest straight legs, one per row of starts and goals (N, 3).
 
-    All share one path parameter s(t), so the distance between two drones is that between two points moving linearly
-    in s (the condition of Turpin, Michael, Kumar: CAPT). Empty lists when nobody moves.
+    All share one path parameter s(t), so the distance between two drones is that between two points moving
+    linearly in s (the condition of Turpin, Michael, Kumar: CAPT). Empty lists when nobody moves.
     """
     law = law_for(goals - starts, limits)
     if law is None:

@@ -1,6 +1,8 @@
-"""Moves of a whole swarm from one set of places to another without coming too near, verified before it is returned.
+"""Moves of a whole swarm from one set of places to another without coming too near, verified before it is
+returned.
 
-Tried in this order: straight synchronous lines; altitude layers (climb, cross, descend); by way of a flat grid.
+Tried in this order: straight synchronous lines; altitude layers (climb, cross, descend); by way of a flat
+grid.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def move(starts: Array, goals: Array, room: Room) -> Legs:
 
 
 def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
-    """Free goals: each drone gets the target that costs least in sum. Returns the legs and the goals by drone."""
+    """Free goals: each drone gets the target that costs least in sum. Returns the legs and the goals by
+    drone.
+    """
     goals = assign(starts, targets)
     return move(starts, goals, room), goals
 
@@ -84,7 +88,8 @@ def turn(starts: Array, angle_rad: float, room: Room) -> tuple[Legs, Array]:
 
 
 def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
-    """Each drone goes to the opposite side: layers by turns, each layer spirals inwards, around and out again.
+    """Each drone goes to the opposite side: layers by turns, each layer spirals inwards, around and out
+    again.
 
     Inside a layer the figure only turns and shrinks, so distances scale by one known factor.
     """

@@ -1,4 +1,5 @@
-"""The swarm's messages as plain frozen objects: the same field names and numbers as in `msg/`, tuples for geometry.
+"""The swarm's messages as plain frozen objects: the same field names and numbers as in `msg/`, tuples for
+geometry.
 
 Positions are ENU metres in the frame `map`, orientations body FLU in `map`, times nanoseconds of swarm time.
 """
@@ -62,8 +63,9 @@ class DroneState(IntEnum):
 class SwarmCommand:
     """An order from the leader; empty `targets` mean every drone. Mirrors SwarmCommand.msg.
 
-    `target_enu_m` is the goal of GOTO; its z alone is the height (m, frame map) for TAKEOFF, and the return height for
-    RETURN (0 keeps the drone's own). `yaw_enu_rad` NaN keeps the yaw, `speed_m_s` 0 means the drone's default.
+    `target_enu_m` is the goal of GOTO; its z alone is the height (m, frame map) for TAKEOFF, and the return
+    height for RETURN (0 keeps the drone's own). `yaw_enu_rad` NaN keeps the yaw, `speed_m_s` 0 means the
+    drone's default.
     """
 
     command_id: int
@@ -91,7 +93,9 @@ class CommandAck:
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryKnot:
-    """A point of a trajectory; between knots it is the quintic Hermite polynomial. Mirrors TrajectoryKnot.msg."""
+    """A point of a trajectory; between knots it is the quintic Hermite polynomial. Mirrors
+    TrajectoryKnot.msg.
+    """
 
     t_s: float
     position_enu_m: Vec3
