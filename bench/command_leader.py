@@ -39,7 +39,7 @@ class CommandLeader(LeaderNode):
         self._results: list[dict[str, object]] = []
         self._finished_at_s: float | None = None
         super().begin()
-        self._timers.append(self.create_steady_timer(0.002, self._generate))
+        self._periodic.append(self.create_steady_timer(0.002, self._generate))
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         super()._on_telemetry(message, sender)

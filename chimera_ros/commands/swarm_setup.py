@@ -112,8 +112,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     Raises:
         CommandFailed: one sentence saying what is wrong, where, and what is allowed.
     """
-    from chimera_ros.flight.mission import MissionError
-    from chimera_ros.flight.mission_file import load_mission
+    from chimera_ros.flight.mission_file import MissionError, load_mission
     from chimera_ros.flight.planner import plan_mission
 
     if arguments.duration is not None and not arguments.duration > 0:

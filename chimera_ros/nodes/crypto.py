@@ -57,11 +57,11 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         """Ask for key packages and announce."""
         assert self._session is not None
         self._session.start()
-        self._timer = self.create_steady_timer(STATUS_S, self._report_status)
+        self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
         """Stop issuing."""
-        self.destroy_timer(self._timer)
+        self.destroy_timer(self._status_timer)
 
     def close(self) -> None:
         """Leave the swarm."""

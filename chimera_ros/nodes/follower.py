@@ -142,7 +142,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         values = self.parameters
         self._every = max(1, round(values.control_hz / values.telemetry_hz))
         self._cycle = 0
-        self._timers = [
+        self._periodic = [
             self.create_steady_timer(1.0 / values.control_hz, self._control),
             self.create_steady_timer(STATUS_S, self._report_status),
         ]
@@ -150,7 +150,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
     def pause(self) -> None:
         """Stop the control cycle; the autopilots' own failsafe takes over."""
         self._watchdog.disable()
-        for timer in self._timers:
+        for timer in self._periodic:
             self.destroy_timer(timer)
 
     def close(self) -> None:

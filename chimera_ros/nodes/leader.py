@@ -51,6 +51,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         self._outbox: deque[SendCommand | SendTrajectory] = deque()
         self._commands_sent = 0
         self._land_asked = False
+        self._ending = False  # the process ends as soon as everything has landed
 
     def setup(self) -> None:
         """Load mission and keys."""
@@ -78,7 +79,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         assert self._session is not None
         self._session.start()
         signal.signal(signal.SIGUSR1, self._ask_to_land)
-        self._timers = [
+        self._periodic = [
             self.create_steady_timer(1.0 / TICK_HZ, self._tick),
             self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._beat),
             self.create_steady_timer(STATUS_S, self._report_status),
@@ -86,7 +87,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def pause(self) -> None:
         """Stop leading; followers hold, then return."""
-        for timer in self._timers:
+        for timer in self._periodic:
             self.destroy_timer(timer)
 
     def close(self) -> None:
@@ -107,7 +108,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         """
         if count > 1 or not self.active or self._core.finished or self._status.attached:
             return False
-        self._land_asked = True
+        self._land_asked = self._ending = True
         return True
 
     def _ask_to_land(self, *_: object) -> None:
@@ -130,8 +131,8 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         if session.ready:
             for _ in range(min(SENDS_PER_TICK, len(self._outbox))):
                 self._send(self._outbox.popleft())
-        if self._core.finished and self.spinner.stopping:  # type: ignore[attr-defined]  # set by run_node
-            self.spinner.stop()  # type: ignore[attr-defined]
+        if self._core.finished and self._ending:
+            self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
 
     def _send(self, effect: SendCommand | SendTrajectory) -> None:
         if isinstance(effect, SendCommand):

@@ -75,11 +75,11 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         """Join the swarm."""
         assert self._session is not None
         self._session.start()
-        self._timer = self.create_steady_timer(STATUS_S, self._report_status)
+        self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
         """Stop reporting."""
-        self.destroy_timer(self._timer)
+        self.destroy_timer(self._status_timer)
 
     def close(self) -> None:
         """Complete the files and leave the swarm."""
