@@ -1,4 +1,5 @@
-"""Key packages on the crypto node: which are good, which are unused, and what they prove about earlier epochs.
+"""Key packages on the crypto node: which are good, which are unused, and what they prove about earlier
+epochs.
 
 Checks in the protocol's order: size, swarm, suite, challenge, duplicate, cached certificate, revocation and
 eviction, role, signature. Only then does anything change.
@@ -134,13 +135,17 @@ class Admission:
         restarted = known is not None and known[0] != package.incarnation
         if restarted and known is not None and now - known[1] < self._limits.restart_s:
             raise Rejected(Reason.TOO_SOON, f"{member.name} has restarted a moment ago")
+        roster = host.roster() or self._learned[2]
+        flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
+        if not flying and wall_ns > self._trust.crl.expires_ns:
+            raise Rejected(Reason.CERTIFICATE, "the revocation list has expired: nobody may join")
         self._control.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         self._learn(package, now, wall_ns)
         self._remember(package_hash, now)
         effects: list[Effect] = []
         if known is None or restarted:
-            self._incarnations[member.name] = (package.incarnation, now)
+            self._incarnations[member.name] = (package.incarnation, now if restarted else float("-inf"))
         if restarted:
             effects += self._note_restart(member.name, host, wall_ns)
         self._candidates[member.name] = candidate

@@ -1,4 +1,6 @@
-"""Making certificates: the authority's own, members', and the revocation list (X.509 with ML-DSA-87, RFC 9881)."""
+"""Making certificates: the authority's own, members', and the revocation list (X.509 with ML-DSA-87, RFC
+9881).
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ class ClockFilter:
 
     @property
     def error_s(self) -> float:
-        """Largest error that the offset can have, s (half the round trip plus drift); infinite before the first."""
+        """Largest error that the offset can have, s (half the round trip plus drift); infinite before the
+        first.
+        """
         best = self._best()
         return best.delay_s / 2 + DRIFT * (self._now - best.at) if best else float("inf")
 

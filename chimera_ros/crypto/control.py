@@ -16,7 +16,7 @@ from . import labels
 from .budgets import Budget
 from .counters import Counters
 from .directory import Directory
-from .effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
+from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, parse_announcement
 from .errors import Rejected
@@ -26,7 +26,8 @@ from .member import Member, Opening
 from .reasons import Reason
 from .roles import Role
 from .sessions import Sessions
-from .stop import Stop, StopReceipt, check_age, make_stop, signed
+from .stop import check_age, signed
+from .stop_desk import StopDesk
 from .store import StateStore
 from .suite import digest, suite_named
 from .wire import ControlKind, ControlMessage, check_size
@@ -86,16 +87,17 @@ class ControlPlane:
         self._last_beat: float | None = None
         self._ask_after = float("-inf")
         self._volume_after = float("-inf")
-        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of last stop, its receipt
         self._split_told: set[bytes] = set()
+        self.stops = StopDesk(trust, self.members, self.directory, self.check_signature)
+        self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
             ControlKind.CERTIFICATE: self._on_certificate,
             ControlKind.KEY_REQUEST: self._on_request,
             ControlKind.ANNOUNCEMENT: self._on_announcement,
             ControlKind.SWITCH: self._on_switch,
             ControlKind.BEAT: self._on_beat,
-            ControlKind.STOP: self._on_stop,
-            ControlKind.STOP_ACK: self._on_stop_ack,
+            ControlKind.STOP: self.stops.on_stop,
+            ControlKind.STOP_ACK: self.stops.on_receipt,
         }
 
     # Entry points
@@ -112,7 +114,7 @@ class ControlPlane:
         """Never raises on bytes from the network; refusals are counted by reason."""
         handler = self._handlers.get(message.kind)
         if handler is None:
-            return []
+            return self.on_other(message, now, wall_ns) if self.on_other else []
         try:
             check_size(message)
             return handler(message, now, self.floor(wall_ns))
@@ -256,8 +258,8 @@ class ControlPlane:
             return [
                 Alarm(
                     "error",
-                    f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies and is no "
-                    "longer followed",
+                    f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies "
+                    "and is no longer followed",
                 )
             ]
         return self.install(announcement, now, wall_ns)
@@ -431,82 +433,3 @@ class ControlPlane:
                         effects.append(Send(self._ready(session, VOLUME_FLAG)))
                         break
         return effects
-
-    # Stop
-
-    def sign_stop(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
-        """A stop under a hosted operator's signature; its counter is stored first."""
-        member = self.members[operator]
-        if member.role is not Role.OPERATOR:
-            raise Rejected(Reason.ROLE, f"{operator} is no operator")
-        counter = member.state.stop_counter + 1
-        message = make_stop(member.identity, counter, level, targets, self.floor(wall_ns))
-        member.remember(stop_counter=counter)
-        member.certificate_at = float("-inf")  # shown with the next tick: a stop must not wait for it
-        return message
-
-    def _on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        drones = [member for member in self.members.values() if member.role is Role.DRONE]
-        if not drones:
-            return []
-        stop = Stop.parse(message.parts[0], self.trust.swarm)
-        meant = [member for member in drones if not stop.targets or member.name in stop.targets]
-        if not meant:
-            raise Rejected(Reason.NOT_ADDRESSED)
-        try:
-            operator = self.directory.good(stop.operator, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
-                self.directory.wait_for(stop.operator, message)
-            raise
-        if operator.role is not Role.OPERATOR:
-            raise Rejected(Reason.ROLE, f"{operator.name} is no operator")
-        if any(stop.operator in member.state.evictions for member in drones):
-            raise Rejected(Reason.EVICTED, operator.name)
-        check_age(stop.sent_ns, wall_ns, self.limits.stop_life_s, self.limits.clock_ahead_s)
-        repeated = digest(*message.parts)
-        receipts: list[Effect] = [
-            Send(self._stops[member.name][1])
-            for member in meant
-            if member.name in self._stops and self._stops[member.name][0] == repeated
-        ]
-        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
-        if not fresh:
-            if receipts:
-                return receipts  # obeyed already; the acknowledgement may have been lost
-            raise Rejected(Reason.STALE, f"stop {stop.counter} of {operator.name}")
-        self.check_signature(operator, message, now)
-        for member in fresh:
-            counters = {**member.state.operator_counters, operator.name: stop.counter}
-            member.remember(operator_counters=counters)
-            receipt = StopReceipt(
-                self.trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, wall_ns
-            )
-            ack = signed(ControlKind.STOP_ACK, receipt.encode(), member.identity)
-            self._stops[member.name] = (repeated, ack)
-            receipts.append(Send(ack))
-        names = tuple(member.name for member in fresh)
-        return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
-
-    def _on_stop_ack(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        operators = {
-            member.identity.fingerprint: member
-            for member in self.members.values()
-            if member.role is Role.OPERATOR
-        }
-        if not operators:
-            return []
-        receipt = StopReceipt.parse(message.parts[0], self.trust.swarm)
-        operator = operators.get(receipt.operator)
-        if operator is None:
-            raise Rejected(Reason.NOT_ADDRESSED)
-        try:
-            drone = self.directory.good(receipt.drone, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
-                self.directory.wait_for(receipt.drone, message)
-            raise
-        if drone.role is not Role.DRONE:
-            raise Rejected(Reason.ROLE)
-        self.check_signature(drone, message, now)
-        return [StopAcked(drone.name, operator.name, receipt.counter)]

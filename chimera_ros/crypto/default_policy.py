@@ -1,10 +1,10 @@
-"""The policy that `chimera keys create` starts from; the same text as config/policy.yaml (a test compares them)."""
+"""The policy that a new keystore starts from; a test holds it equal to config/policy.yaml."""
 
 from typing import Final
 
 TEXT: Final = """\
-# Who may publish where, and how it is protected. `chimera keys create` adds `swarm`, `issued` and `expires` at the
-# top and signs the result; after a change raise `version` and sign again.
+# Who may publish where, and how it is protected. `chimera keys create` adds `swarm`, `issued` and `expires`
+# at the top and signs the result; after a change raise `version` and sign again.
 #
 # lane        signature    used for
 # command     always       commands, acknowledgements, elections, orders to the crypto node
@@ -12,8 +12,8 @@ TEXT: Final = """\
 # plan        always       trajectories, neural updates, moderation
 # bulk        checkpoint   everything else
 #
-# The first matching rule decides. {member} is the publisher's own name, * any one segment, ** any rest. The names
-# crypto, leader, operator and path_moderation are never matched by {member}, * or a leading **.
+# The first matching rule decides. {member} is the publisher's own name, * any one segment, ** any rest. The
+# names crypto, leader, operator and path_moderation are never matched by {member}, * or a leading **.
 version: 1
 suite: CHIMERA-1 # or CHIMERA-1-CNSA: pure ML-KEM-1024
 protocol: 1

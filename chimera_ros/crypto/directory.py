@@ -1,7 +1,7 @@
 """Certificates seen so far, and the few messages that wait for one.
 
-Only certificates signed by the authority get in, so strangers cannot fill the directory; what waits is bounded in
-number and bytes, and the oldest gives way.
+Only certificates signed by the authority get in, so strangers cannot fill the directory; what waits is
+bounded in number and bytes, and the oldest gives way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Directory:
         return len(self._members)
 
     def add(self, der: bytes, now: float, wall_ns: int) -> CertifiedMember:
-        """Checks and keeps a certificate. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED)."""
+        """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED)."""
         if digest(der) in self._members:
             raise Rejected(Reason.DUPLICATE)
         if not self._budget.take(now):
@@ -62,7 +62,7 @@ class Directory:
         return self._members.get(fingerprint)
 
     def good(self, fingerprint: bytes, wall_ns: int) -> CertifiedMember:
-        """The member, its certificate checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
+        """The member, checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
         member = self._members.get(fingerprint)
         if member is None:
             raise Rejected(Reason.NO_CERTIFICATE)

@@ -1,7 +1,7 @@
 """Drawing an epoch's seed: SHA3-512 over length-prefixed inputs, operating-system entropy always among them.
 
-Hardware, QRNG and QKD inputs are mixed in where the caller has them; an empty input is a valid one, and no input
-can weaken the others.
+Hardware, QRNG and QKD inputs are mixed in where the caller has them; an empty input is a valid one, and no
+input can weaken the others.
 """
 
 from __future__ import annotations

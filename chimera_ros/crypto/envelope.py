@@ -1,8 +1,8 @@
 """One epoch at work: sealing and opening envelopes under its keys.
 
-Opening goes from cheap to dear: size, version, epoch (host.py), sender, channel permission, replay window, AEAD,
-signature, age; only then does the window move. Everything that does not change from packet to packet (associated
-data, keys, permission) is prepared once per sender, channel and type, and kept in a `Route`.
+Opening goes from cheap to dear: size, version, epoch (host.py), sender, channel permission, replay window,
+AEAD, signature, age; only then does the window move. Everything that does not change from packet to packet
+(associated data, keys, permission) is prepared once per sender, channel and type, and kept in a `Route`.
 
 A session belongs to the process that made it and to one lock, the host's.
 """
@@ -214,7 +214,8 @@ class EpochSession:
         sent_ns: int,
         binding: bytes = b"",
     ) -> Envelope:
-        """Seals `payload` for everybody in the epoch. `binding` is appended to the associated data (services).
+        """Seals `payload` for everybody in the epoch. `binding` is appended to the associated data
+        (services).
 
         Raises Rejected(NOT_PERMITTED or SIZE), NotReady, ForkedProcess.
         """
@@ -262,7 +263,8 @@ class EpochSession:
         bindings: tuple[bytes, ...] = (b"",),
         veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
-        """(message, index of the binding that fitted). Size, version and epoch have been checked by the caller.
+        """(message, index of the binding that fitted). Size, version and epoch have been checked by the
+        caller.
 
         `veto` is called with that index, under the lock, before the window moves; it may raise Rejected.
 
@@ -284,18 +286,18 @@ class EpochSession:
         counter: int = _U64.unpack_from(nonce, 4)[0]
         if not source.window.fresh(counter):
             raise Rejected(Reason.REPLAY)
-        for index, binding in enumerate(bindings):
+        aad = route.aad
+        for index, binding in enumerate(bindings):  # noqa: B007  # the one that fits is used below
             try:
                 plaintext = source.aead.decrypt(
-                    nonce, sealed[NONCE_BYTES:], route.aad + binding if binding else route.aad
+                    nonce, sealed[NONCE_BYTES:], aad + binding if binding else aad
                 )
                 break
             except InvalidTag:
                 continue
         else:
-            raise Rejected(
-                Reason.AUTHENTICATION if bindings == (b"",) else Reason.UNMATCHED_RESPONSE, channel
-            )
+            plain = bindings == (b"",)
+            raise Rejected(Reason.AUTHENTICATION if plain else Reason.UNMATCHED_RESPONSE, channel)
         if route.signed:
             owner = certificates(route.entry.fingerprint)
             if owner is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, Final
 
 from . import labels
@@ -123,9 +124,9 @@ def parse_head(data: bytes) -> Head:
     reader.end()
     if epoch == 0:
         raise malformed("epoch 0 is reserved for fallback")
-    if any(a >= b for a, b in zip(evictions, evictions[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(evictions)):
         raise malformed("evictions are not sorted")
-    if any(a.slot >= b.slot for a, b in zip(roster, roster[1:], strict=False)):
+    if any(a.slot >= b.slot for a, b in pairwise(roster)):
         raise malformed("roster is not sorted by slot")
     if len({entry.name for entry in roster}) != len(roster):
         raise malformed("a name stands in the roster twice")

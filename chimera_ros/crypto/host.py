@@ -1,8 +1,9 @@
-"""The secure layer of one process: one or several members, one shared receive side that opens each packet once.
+"""The secure layer of one process: one or several members, one shared receive side that opens each packet
+once.
 
 A plain object: control messages and time in, effects out; seal and open are called directly. All methods are
-thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for the
-moment in which a counter or window moves.
+thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for
+the moment in which a counter or window moves.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class SecureHost:
         random: Callable[[int], bytes] = os.urandom,
         config: HostConfig | None = None,
     ) -> None:
-        """Raises ValueError without identities, KeystoreError for a policy or CRL older than one seen before."""
+        """Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before."""
         if not identities:
             raise ValueError("a secure host needs at least one member identity")
         config = config or HostConfig()
@@ -122,10 +123,12 @@ class SecureHost:
         Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
         """
         with self._control_lock:
-            return self.control.sign_stop(operator, level, targets, wall_ns)
+            return self.control.stops.sign(operator, level, targets, self.control.floor(wall_ns))
 
     def close(self) -> None:
-        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as always)."""
+        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as
+        always).
+        """
         with self._control_lock:
             self.control.sessions.wipe_all()
             for member in self._members.values():
@@ -229,7 +232,7 @@ class SecureHost:
 
     def _good(self, fingerprint: bytes) -> CertifiedMember | None:
         try:
-            return self.control.directory.good(fingerprint, self._wall_ns)
+            return self.control.directory.good(fingerprint, self.control.floor(self._wall_ns))
         except Rejected:
             return None
 
@@ -260,8 +263,8 @@ class SecureHost:
     ) -> tuple[PendingRequest, Opened]:
         """The request that a response answers, and the response.
 
-        Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED when
-        that one has its response.
+        Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED
+        when that one has its response.
         """
         requests = tuple(pending)[:_MAX_PENDING]
         if not requests:

@@ -1,7 +1,7 @@
 """Who is who: roles, a member's own identity, other members' certificates, and what is trusted.
 
-`cryptography` checks a certificate's issuer and signature; dates, key usage, URI, swarm and revocation are checked
-here. Roles come only from certificates.
+`cryptography` checks a certificate's issuer and signature; dates, key usage, URI, swarm and revocation are
+checked here. Roles come only from certificates.
 """
 
 from __future__ import annotations

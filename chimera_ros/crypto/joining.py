@@ -1,7 +1,7 @@
 """Bodies of the small signed messages: key request, key package, ready, switch, beat.
 
-Each body begins with protocol version and swarm. Signatures are ML-DSA-87 over exactly the body's bytes under the
-context string of the message's type.
+Each body begins with protocol version and swarm. Signatures are ML-DSA-87 over exactly the body's bytes under
+the context string of the message's type.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def read_suite(reader: Reader, suite: str) -> None:
 class KeyRequest:
     """The crypto node asks for key packages.
 
-    `have` is a bitmap (slot n: bit n % 8 of byte n // 8) of the members of epoch `epoch` whose unused package the
-    crypto node holds; whoever is not marked answers.
+    `have` is a bitmap (slot n: bit n % 8 of byte n // 8) of the members of epoch `epoch` whose unused package
+    the crypto node holds; whoever is not marked answers.
     """
 
     swarm: str
@@ -115,9 +115,10 @@ def bitmap(slots: set[int]) -> bytes:
 class KeyPackage:
     """A member offers an ephemeral HPKE public key for the next epoch.
 
-    `speaker` is the fingerprint of the member that answers `ready` for this one: itself, or another member of the
-    same process, which saves a signature per member in a rotation. `epoch` and `transcript_hash` name the highest
-    epoch it holds; `proof` (an encoded SignedHead) is empty when the request already named that epoch.
+    `speaker` is the fingerprint of the member that answers `ready` for this one: itself, or another member of
+    the same process, which saves a signature per member in a rotation. `epoch` and `transcript_hash` name the
+    highest epoch it holds; `proof` (an encoded SignedHead) is empty when the request already named that
+    epoch.
     """
 
     swarm: str
@@ -231,7 +232,9 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The crypto node's timed sign of life. `switched`: senders use this epoch already (a lost switch heals so)."""
+    """The crypto node's timed sign of life. `switched`: senders use this epoch already (a lost switch heals
+    so).
+    """
 
     swarm: str
     epoch: int

@@ -1,10 +1,10 @@
 """The crypto node's core: admits members, announces epochs, rotates, switches, beats.
 
-Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) -> announced -> switched. One epoch
-is in work at a time; what is asked for meanwhile follows afterwards.
+Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) -> announced -> switched. One
+epoch is in work at a time; what is asked for meanwhile follows afterwards.
 
-Not handled here: eviction orders (the fields exist and are sent empty), standbys (epoch numbers respect `rank`
-already), other sources of entropy than the operating system.
+Not handled here: eviction orders (the fields exist and are sent empty), standbys (epoch numbers respect
+`rank` already), other sources of entropy than the operating system.
 """
 
 from __future__ import annotations
@@ -16,32 +16,17 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Final
 
-from . import labels
-from .admission import Admission, Candidate
+from .admission import Admission
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
-from .epochs import (
-    MAX_ROSTER,
-    NO_HASH,
-    Announcement,
-    EpochReason,
-    Head,
-    RosterEntry,
-    SealJob,
-    announcement_message,
-    encode_head,
-    parse_announcement,
-    seal_seeds,
-    seed_info,
-    signed_bytes,
-)
+from .epochs import MAX_ROSTER, NO_HASH, Announcement, EpochReason, Head, RosterEntry
 from .errors import Rejected
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
+from .issuing import issue, number_above, place, roster_of
 from .joining import BEHIND_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch, bitmap
 from .reasons import Reason
 from .roles import Role
-from .schedule import derive_keys
 from .stop import signed
 from .store import StateStore
 from .suite import HASH_BYTES, digest
@@ -111,6 +96,7 @@ class KeyServer:
         self._mapper = (host_config or HostConfig()).mapper
         self._lock = RLock()
         self._control = self.host.control
+        self._control.on_other = self.handle  # packages that waited for a certificate
         self._member = self._control.members[identity.name]
         self._suite = self._control.suite
         self._admission = Admission(trust, self._control, self._member)
@@ -164,13 +150,12 @@ class KeyServer:
                     self._hint(now)
                 return []
             effects = self.host.handle(message, now, wall_ns)
-            if message.kind is ControlKind.CERTIFICATE:
-                fingerprint = digest(message.parts[0])
-                for waiting in self._control.directory.take_waiting(fingerprint):
-                    effects += self.handle(waiting, now, wall_ns)
-                if fingerprint != self.identity.fingerprint:
-                    self._hint(now)  # it may have just started, and lack our certificate as well
-                    self._control.show_certificate(self._member, now, 0.0)
+            if (
+                message.kind is ControlKind.CERTIFICATE
+                and digest(*message.parts) != self.identity.fingerprint
+            ):
+                self._hint(now)  # its owner may have just started, and lack our certificate as well
+                self._control.show_certificate(self._member, now, 0.0)
             return effects
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
@@ -222,7 +207,9 @@ class KeyServer:
             return self._decide(_REASONS[reason], now, wall_ns)
 
     def status(self) -> dict[str, Any]:
-        """For people and reports: epoch, roster, rotations by reason, durations, whether packages are at hand."""
+        """For people and reports: epoch, roster, rotations by reason, durations, whether packages are at
+        hand.
+        """
         with self._lock:
             current = self._current
             return {
@@ -340,7 +327,8 @@ class KeyServer:
         left = [entry for entry in self._roster() if entry.name not in {item.name for item in candidates}]
         if left and reason is EpochReason.TIME:
             reason = EpochReason.LEAVE
-        roster, jobs_of = self._place(candidates)
+        jobs_of, self._next_slot = place(candidates, self._roster(), self._next_slot)
+        roster = roster_of(jobs_of)
         number = self._next_number()
         previous = (
             self._current.announcement.transcript_hash if self._current else self._admission.learned_hash()
@@ -360,24 +348,11 @@ class KeyServer:
         )
         if number > self._member.state.reserved_epoch:
             self._member.remember(reserved_epoch=number)  # usually done ahead, after the last switch
-        head_bytes = encode_head(head)
-        transcript_hash = digest(head_bytes)
-        seed = draw_seed(self._random(OS_BYTES))
-        key_tag = derive_keys(transcript_hash, seed).key_tag
-        jobs = [
-            SealJob(
-                jobs_of[entry.slot].public,
-                seed,
-                seed_info(transcript_hash, entry.slot, entry.package_hash),
-            )
-            for entry in roster
-        ]
-        seeds = seal_seeds(jobs, self._mapper)
-        signature = self.identity.sign(
-            signed_bytes(transcript_hash, key_tag, digest(seeds)), labels.SIGN_ANNOUNCEMENT
+        keys = {slot: item.public for slot, item in jobs_of.items()}
+        announcement = issue(
+            head, keys, draw_seed(self._random(OS_BYTES)), self.identity, self._suite, self._mapper
         )
-        message = announcement_message(head_bytes, key_tag, seeds, signature)
-        announcement = parse_announcement(message, self._suite)
+        message = announcement.message
         heard_at = {item.name: item.received_at for item in candidates}
         if self._current is not None:
             for name, moment in self._current.heard_at.items():
@@ -404,31 +379,6 @@ class KeyServer:
     def _roster(self) -> tuple[RosterEntry, ...]:
         return self._current.announcement.head.roster if self._current else ()
 
-    def _place(self, candidates: list[Candidate]) -> tuple[tuple[RosterEntry, ...], dict[int, Candidate]]:
-        """Slots: who goes on keeps its own, a new incarnation gets one that was not used before."""
-        kept = {(entry.name, entry.incarnation): entry.slot for entry in self._roster()}
-        places: dict[int, Candidate] = {}
-        newcomers: list[Candidate] = []
-        for item in candidates:
-            slot = kept.get((item.name, item.incarnation))
-            if slot is None:
-                newcomers.append(item)
-            else:
-                places[slot] = item
-        taken = set(kept.values())
-        for item in sorted(newcomers, key=lambda found: found.name):
-            while self._next_slot % MAX_ROSTER in taken:
-                self._next_slot += 1
-            slot = self._next_slot % MAX_ROSTER
-            taken.add(slot)
-            places[slot] = item
-            self._next_slot += 1
-        roster = tuple(
-            RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
-            for slot, item in sorted(places.items())
-        )
-        return roster, places
-
     def _next_number(self) -> int:
         """The next number of our rank above everything issued, stored or shown to us."""
         floor = max(
@@ -437,7 +387,7 @@ class KeyServer:
             self._admission.learned_epoch(),
             0 if self._issued else self._member.state.reserved_epoch,
         )
-        return floor + 1 + (self.config.rank - floor - 1) % 4
+        return number_above(floor, self.config.rank)
 
     def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
         """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""

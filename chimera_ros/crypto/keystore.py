@@ -52,7 +52,9 @@ _PEM: Final = serialization.Encoding.PEM
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """One line of `chimera keys list`. Times in ns since the Unix epoch; `fingerprint` is BLAKE3-256, 32 bytes."""
+    """One line of `chimera keys list`. Times in ns since the Unix epoch; `fingerprint` is BLAKE3-256, 32
+    bytes.
+    """
 
     name: str
     role: Role
@@ -204,7 +206,7 @@ class Keystore:
     def load_identity(
         self, name: str, *, wall_ns: int, swarm: str | None = None, passphrase: bytes | None = None
     ) -> MemberIdentity:
-        """A member's identity, checked: issuer, dates, revocation, swarm, and that key and certificate agree."""
+        """A member's identity; issuer, dates, revocation, swarm and the key are checked."""
         member = self._certificate(name)
         path = self._member_path(name) / "identity.pem"
         try:
@@ -233,20 +235,21 @@ class Keystore:
         signer = openssl().verify_key(public.public_bytes_raw())
         if not signer.verify(self._read("policy.sig"), raw, labels.SIGN_POLICY):
             raise KeystoreError(
-                f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another authority); "
-                "restore it, or sign it again with the authority's key."
+                f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "
+                "authority); restore it, or sign it again with the authority's key."
             )
         policy = load_policy(raw.decode("utf-8", "replace"), str(self.path / "policy.yaml"))
         if swarm is not None and policy.swarm != swarm:
             raise KeystoreError(
-                f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; give the right --keystore or --swarm."
+                f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; "
+                "give the right --keystore or --swarm."
             )
         crl = read_crl(self._crl(authority))
         trust = Trust(authority, policy, crl)
         if max(wall_ns, trust.wall_floor_ns) > policy.expires_ns:
             raise KeystoreError(
-                f"{self.path / 'policy.yaml'} expired on {wall_datetime(policy.expires_ns):%Y-%m-%d}; raise its "
-                "version and expiry and sign it again."
+                f"{self.path / 'policy.yaml'} expired on {wall_datetime(policy.expires_ns):%Y-%m-%d}; "
+                "raise its version and expiry and sign it again."
             )
         return trust
 
@@ -294,7 +297,8 @@ class Keystore:
             known = sorted(item.parent.name for item in (self.path / "members").glob("*/identity.pem"))
             some = f" It holds {', '.join(known[:6])}{' …' if len(known) > 6 else ''}." if known else ""
             raise KeystoreError(
-                f"{path} is missing: {name} is not enrolled in this keystore; use `chimera keys enroll {name}`.{some}"
+                f"{path} is missing: {name} is not enrolled in this keystore; "
+                f"use `chimera keys enroll {name}`.{some}"
             )
         try:
             der = pem_to_der(self._read(f"members/{name}/identity.pem"))
@@ -339,8 +343,8 @@ def _read_key(path: Path, passphrase: bytes | None) -> mldsa.MLDSA87PrivateKey:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise KeystoreError(
-                f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, and if others may have "
-                "read it, revoke this key and make a new one."
+                f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, "
+                "and if others may have read it, revoke this key and make a new one."
             )
         pem = path.read_bytes()
     except FileNotFoundError:

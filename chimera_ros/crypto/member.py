@@ -1,8 +1,8 @@
 """One member's part in the key protocol: its packages, the epochs it installs, what it must remember.
 
-States of a member: outside (no epoch) -> installed (receives) -> sending (switched); a further epoch takes it from
-sending to installed-and-sending until the switch. Signatures of the crypto node are checked by the host, once per
-process; everything that concerns this member alone is checked here.
+States of a member: outside (no epoch) -> installed (receives) -> sending (switched); a further epoch takes it
+from sending to installed-and-sending until the switch. Signatures of the crypto node are checked by the host,
+once per process; everything that concerns this member alone is checked here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .suite import SEED_BYTES, PackageKey, Suite, digest
 from .wire import ControlKind, ControlMessage
 
 MAX_PACKAGES: Final = 2
-_REUSE_S: Final = 60.0  # a lost package is sent again for so long; later a fresh one is made
 
 
 @dataclass(slots=True)
@@ -33,6 +32,7 @@ class OwnPackage:
 
     key: PackageKey = field(repr=False)
     hash: bytes
+    challenge: bytes
     made_at: float
     message: ControlMessage | None
 
@@ -81,8 +81,8 @@ class Member:
         policy, crl = self._trust.policy, self._trust.crl
         if policy.version < state.policy_version:
             raise KeystoreError(
-                f"policy.yaml has version {policy.version}, but {self.name} has already seen {state.policy_version}; "
-                "install the newer policy."
+                f"policy.yaml has version {policy.version}, but {self.name} has already seen "
+                f"{state.policy_version}; install the newer policy."
             )
         if crl.number < state.crl_number:
             raise KeystoreError(
@@ -114,11 +114,13 @@ class Member:
         return True
 
     def answer(self, request: KeyRequest, now: float) -> ControlMessage:
-        """The package for a request: the last one again if it is young, otherwise a fresh one."""
+        """The package for a request: the last one again if it answered the same challenge, otherwise a fresh
+        one.
+        """
         self.expire(now)
         if self._packages:
             last = self._packages[-1]
-            if last.message is not None and now - last.made_at < _REUSE_S:
+            if last.message is not None and last.challenge == request.challenge:
                 return last.message
         return self._make(request, now, signed=True)
 
@@ -154,7 +156,7 @@ class Member:
         kind = ControlKind.KEY_PACKAGE
         signature = self.identity.sign(body, CONTEXT_OF[kind]) if signed else b""
         message = ControlMessage(kind, (body, signature))
-        self._packages.append(OwnPackage(key, digest(body), now, message))
+        self._packages.append(OwnPackage(key, digest(body), request.challenge, now, message))
         del self._packages[:-MAX_PACKAGES]
         return message
 

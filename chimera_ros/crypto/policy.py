@@ -1,8 +1,9 @@
-"""The swarm's policy: who may publish where, on which lane, for how long a message lives, and the protocol's limits.
+"""The swarm's policy: who may publish where, on which lane, for how long a message lives, and the protocol's
+limits.
 
-A lane implies its signature mode; a policy that says otherwise is refused. Channel patterns are segments joined by
-"/": a name, `{member}` (the publisher's own name), `*` (any one segment), or a final `**` (any rest). The first
-matching rule decides; a channel that no rule matches is refused.
+A lane implies its signature mode; a policy that says otherwise is refused. Channel patterns are segments
+joined by "/": a name, `{member}` (the publisher's own name), `*` (any one segment), or a final `**` (any
+rest). The first matching rule decides; a channel that no rule matches is refused.
 
 Not handled here: the policy's signature (keystore.py) and versions seen before (member.py).
 """
@@ -210,8 +211,8 @@ def _lane(entry: Node) -> tuple[int, int]:
         given = mode.one_of(tuple(MODES.values()))
         if given != MODES[LANE_SIGNED[lane]]:
             mode.fail(
-                f"lane {LANE_NAMES[lane]} has signature mode {MODES[LANE_SIGNED[lane]]}; choose another lane or "
-                "leave `signature` out"
+                f"lane {LANE_NAMES[lane]} has signature mode {MODES[LANE_SIGNED[lane]]}; choose another "
+                "lane or leave `signature` out"
             )
     return lane, int(entry.need("lifespan_s").number(0.05, 3600.0) * _NS)
 

@@ -1,4 +1,6 @@
-"""Why something from the network, or a request of our own, was refused: one word each, for counters and reports."""
+"""Why something from the network, or a request of our own, was refused: one word each, for counters and
+reports.
+"""
 
 from __future__ import annotations
 

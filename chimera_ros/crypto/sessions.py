@@ -1,8 +1,8 @@
 """The epochs that are open in this process, and when each is wiped.
 
-After a switch the previous epoch stays open for receiving for `grace_s`, and on until every sender and lane heard
-in it has been heard five times in a newer one, but never longer than `grace_max_s`. An evicting epoch wipes all
-earlier ones at once.
+After a switch the previous epoch stays open for receiving for `grace_s`, and on until every sender and lane
+heard in it has been heard five times in a newer one, but never longer than `grace_max_s`. An evicting epoch
+wipes all earlier ones at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Sessions:
         self._looked_at = float("-inf")
 
     def may_add(self, epoch: int) -> bool:
-        """False for an epoch that this process has wiped, or wiped a later one than: its keys never come back."""
+        """False for an epoch that this process has wiped, or wiped a later one than: its keys never come
+        back.
+        """
         return epoch > self._wiped_up_to
 
     def add(self, session: EpochSession) -> None:
@@ -70,7 +72,9 @@ class Sessions:
         if not self._superseded_at:
             return None
         first = min(self._superseded_at.values())
-        return min(max(first + self._limits.grace_s, self._looked_at + _LOOK_S), first + self._limits.grace_max_s)
+        return min(
+            max(first + self._limits.grace_s, self._looked_at + _LOOK_S), first + self._limits.grace_max_s
+        )
 
     def _succeeded(self, number: int) -> bool:
         newer: dict[tuple[str, int], int] = {}

@@ -1,4 +1,4 @@
-"""`operator/stop`: signed by an operator, without epoch or leader, counted per operator on the drone's disk."""
+"""`operator/stop`: signed by an operator, without epoch or leader, counted on the drone's disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final, cast
 from .effects import StopLevel
 from .encoding import Reader, malformed, text, u32, u64
 from .errors import Rejected
-from .joining import CONTEXT_OF, opening, read_opening
 from .identity import MemberIdentity
+from .joining import CONTEXT_OF, opening, read_opening
 from .reasons import Reason
 from .suite import HASH_BYTES
 from .wire import ControlKind, ControlMessage

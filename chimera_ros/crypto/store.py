@@ -1,7 +1,7 @@
 """What a member must remember across restarts, written before it is acted on.
 
-`FileStore` writes versioned JSON atomically (temporary file, fsync, rename); `MemoryStore` is for tests and for
-programs whose identity lives no longer than they do.
+`FileStore` writes versioned JSON atomically (temporary file, fsync, rename); `MemoryStore` is for tests and
+for programs whose identity lives no longer than they do.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class StoredState:
             counters = {str(name): _natural(value) for name, value in data["operator_counters"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KeystoreError(
-                f"{where}: the state file is damaged ({error}); restore it from a backup, or renew this member's "
-                "key and certificate before deleting it (it guards against accepting old epochs)."
+                f"{where}: the state file is damaged ({error}); restore it from a backup, or renew "
+                "this member's key and certificate before deleting it (it guards against old epochs)."
             ) from None
         return cls(evictions=evictions, operator_counters=counters, **numbers)
 
@@ -134,7 +134,7 @@ class FileStore:
 
 
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
-    """Replaces `path` by `data` in one step; no reader ever sees a half-written file. Raises KeystoreError."""
+    """Replaces `path` by `data` in one step; nobody sees a half-written file. Raises KeystoreError."""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -1,7 +1,7 @@
 """Help for tests: a swarm on an in-memory wire with stepped time, loss, delay, duplication and reordering.
 
-Nothing here reads a clock or draws randomness of its own: the same seed gives the same run (keys and signatures
-differ, but no decision depends on them).
+Nothing here reads a clock or draws randomness of its own: the same seed gives the same run (keys and
+signatures differ, but no decision depends on them).
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ class Wire:
             self.step(end)
 
     def run_until(self, condition: Callable[[], bool], limit_s: float = 30.0) -> float:
-        """Lets time pass until the condition holds; returns how long it took. Raises AssertionError at the limit."""
+        """Lets time pass until the condition holds; returns how long it took. Raises AssertionError at the
+        limit.
+        """
         start = self.now
         while not condition():
             if self.now >= start + limit_s:

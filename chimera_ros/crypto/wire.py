@@ -60,7 +60,9 @@ CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ControlMessage:
-    """A control message: (body, signature); EpochAnnouncement: (head, key_tag, seeds, signature); Certificate: (der,)."""
+    """A control message: (body, signature); EpochAnnouncement: (head, key_tag, seeds, signature);
+    Certificate: (der,).
+    """
 
     kind: ControlKind
     parts: tuple[bytes, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder, Switched
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected
-from chimera_ros.crypto.host import SecureHost
+from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
@@ -370,7 +371,9 @@ def test_strangers_and_wrong_roles_do_not_get_in() -> None:
     stranger = foreign.enroll("drone_09", Role.DRONE)
     host = SecureHost([stranger], foreign.trust, {"drone_09": MemoryStore()})
     wire.add("stranger", host)
-    pretender = swarm.keystore.enroll("drone_08", Role.DRONE)  # a good certificate, but not that of a crypto node
+    pretender = swarm.keystore.enroll(
+        "drone_08", Role.DRONE
+    )  # a good certificate, but not that of a crypto node
     with pytest.raises(ValueError, match="needs role crypto"):
         KeyServer(pretender, swarm.trust, MemoryStore())
     wire.run(8.0)
@@ -472,6 +475,65 @@ def test_rank_decides_the_numbers() -> None:
     assert server.status()["epoch"] == 3
 
 
+def test_a_package_that_overtakes_its_certificate_waits_for_it() -> None:
+    swarm = Swarm(drones=1, shards=1)
+    swarm.start_server()
+    wire, server = swarm.wire, swarm.server
+    swarm.start_host("leader")
+    certificate = next(m for _, node, m in wire.sent if node == "leader")
+    host = swarm.hosts["leader"]
+    for _, node, message in list(wire.sent):
+        if node == "crypto":
+            host.handle(message, wire.now, wire.wall_ns)
+    package = [e.message for e in host.tick(wire.now, wire.wall_ns) if isinstance(e, Send)]
+    assert [message.kind for message in package] == [ControlKind.KEY_PACKAGE]
+    server.handle(package[0], wire.now, wire.wall_ns)
+    assert server.host.counters.control[Reason.NO_CERTIFICATE] == 1
+    server.handle(certificate, wire.now, wire.wall_ns)
+    effects = server.tick(wire.now + 0.31, wire.wall_ns + 310_000_000)
+    assert [e for e in effects if isinstance(e, Send) and e.message.kind is ControlKind.ANNOUNCEMENT]
+
+
+def test_expired_revocation_list_bars_joining_but_not_flight() -> None:
+    swarm = Swarm(drones=2, shards=2)
+    swarm.trust = dataclasses.replace(
+        swarm.trust, crl=dataclasses.replace(swarm.trust.crl, expires_ns=swarm.wire.wall_ns + 20_000_000_000)
+    )
+    swarm.start_server()
+    for group in ("leader", "shard_0"):
+        swarm.start_host(group)
+    swarm.wire.run(30.0)
+    assert swarm.host_of("drone_01").ready("drone_01")
+    swarm.start_host("shard_1")
+    swarm.wire.run(5.0)
+    assert not swarm.host_of("drone_02").ready("drone_02")
+    swarm.wire.run_until(lambda: swarm.server.status()["packages_ready"])
+    rotate(swarm)
+    swarm.wire.run(1.0)
+    assert swarm.host_of("drone_01").epoch("drone_01") == 8
+
+
+def test_seeds_can_be_sealed_and_opened_in_a_pool() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        swarm = Swarm(drones=4, shards=1)
+        server = KeyServer(
+            swarm.identities["crypto"], swarm.trust, MemoryStore(), host_config=HostConfig(mapper=pool.map)
+        )
+        swarm.server = server
+        swarm.wire.add("crypto", server)
+        swarm.start_host("leader")
+        members = swarm.groups["shard_0"]
+        host = SecureHost(
+            [swarm.identities[m] for m in members],
+            swarm.trust,
+            swarm.store_map("shard_0"),
+            config=HostConfig(mapper=pool.map),
+        )
+        swarm.hosts["shard_0"] = host
+        swarm.wire.add("shard_0", host)
+        swarm.wire.run_until(swarm.together)
+
+
 # operator/stop
 
 
@@ -505,12 +567,16 @@ def test_stop_counter_survives_a_restart_and_old_stops_are_refused() -> None:
     first = operator.sign_stop("operator", "hold", [], wire.wall_ns)
     second = operator.sign_stop("operator", "kill", [], wire.wall_ns)
     drone = swarm.hosts["shard_0"]
-    assert [e.level for e in drone.handle(second, wire.now, wire.wall_ns) if isinstance(e, StopOrder)] == ["kill"]
+    assert [e.level for e in drone.handle(second, wire.now, wire.wall_ns) if isinstance(e, StopOrder)] == [
+        "kill"
+    ]
     assert drone.handle(first, wire.now, wire.wall_ns) == []
     assert swarm.stores["drone_01"].state.operator_counters == {"operator": 2}
     again = SecureHost([swarm.identities["drone_01"]], swarm.trust, swarm.store_map("shard_0"))
     again.handle(
-        ControlMessage(ControlKind.CERTIFICATE, (swarm.identities["operator"].certificate_der,)), wire.now, wire.wall_ns
+        ControlMessage(ControlKind.CERTIFICATE, (swarm.identities["operator"].certificate_der,)),
+        wire.now,
+        wire.wall_ns,
     )
     assert again.handle(second, wire.now, wire.wall_ns) == []
     assert again.counters.control[Reason.STALE] == 1

@@ -60,22 +60,30 @@ def test_secrets_are_private_files(store: Keystore) -> None:
 def test_world_readable_key_is_refused_and_says_how_to_mend_it(store: Keystore) -> None:
     key = store.path / "members/drone_01/identity.key"
     key.chmod(0o644)
-    with pytest.raises(KeystoreError, match=r"identity\.key can be read by others \(mode 0644\); run `chmod 600"):
+    with pytest.raises(
+        KeystoreError, match=r"identity\.key can be read by others \(mode 0644\); run `chmod 600"
+    ):
         store.load_identity("drone_01", wall_ns=WALL)
 
 
 def test_missing_things_are_named(store: Keystore, tmp_path: Path) -> None:
-    with pytest.raises(KeystoreError, match="drone_09 is not enrolled.*chimera keys enroll drone_09.*drone_01"):
+    with pytest.raises(
+        KeystoreError, match=r"drone_09 is not enrolled.*chimera keys enroll drone_09.*drone_01"
+    ):
         store.load_identity("drone_09", wall_ns=WALL)
     (store.path / "members/drone_01/identity.key").unlink()
     with pytest.raises(KeystoreError, match=r"identity\.key is missing"):
         store.load_identity("drone_01", wall_ns=WALL)
-    with pytest.raises(KeystoreError, match=r"authority\.pem is missing; make a keystore with `chimera keys create`"):
+    with pytest.raises(
+        KeystoreError, match=r"authority\.pem is missing; make a keystore with `chimera keys create`"
+    ):
         Keystore(tmp_path / "none").load_trust(wall_ns=WALL)
 
 
 def test_expired_early_and_foreign_certificates(store: Keystore) -> None:
-    with pytest.raises(KeystoreError, match=r"drone_01 has expired; renew it with `chimera keys renew`.*2031"):
+    with pytest.raises(
+        KeystoreError, match=r"drone_01 has expired; renew it with `chimera keys renew`.*2031"
+    ):
         store.load_identity("drone_01", wall_ns=WALL + 400 * DAY_NS)
     with pytest.raises(KeystoreError, match="belongs to swarm testswarm, not other"):
         store.load_identity("drone_01", wall_ns=WALL, swarm="other")
@@ -151,7 +159,10 @@ def test_certificate_faults() -> None:
     good = keystore.enroll("drone_01", Role.DRONE)
     cases = {
         CertificateFault.ISSUER: (other.enroll("drone_01", Role.DRONE).certificate_der, WALL),
-        CertificateFault.SWARM: (keystore.enroll("drone_01", Role.DRONE, swarm="other").certificate_der, WALL),
+        CertificateFault.SWARM: (
+            keystore.enroll("drone_01", Role.DRONE, swarm="other").certificate_der,
+            WALL,
+        ),
         CertificateFault.EXPIRED: (good.certificate_der, WALL + 301 * DAY_NS),
         CertificateFault.UNREADABLE: (good.certificate_der[:-1], WALL),
     }

@@ -87,7 +87,10 @@ def test_state_survives_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "state.json")
     assert store.load() == StoredState()
     state = StoredState(
-        highest_epoch=8, evictions=frozenset({b"\x01" * 32}), operator_counters={"operator": 3}, time_floor_ns=7
+        highest_epoch=8,
+        evictions=frozenset({b"\x01" * 32}),
+        operator_counters={"operator": 3},
+        time_floor_ns=7,
     )
     store.save(state)
     assert store.load() == state

@@ -59,7 +59,8 @@ def test_who_may_publish_where(policy: Policy, channel: str, name: str, role: Ro
 
 
 @pytest.mark.parametrize(
-    "channel", ["leader/other", "crypto/epoch", "operator/stop", "crypto", "", "/a", "a//b", "A/b", "a/b c", "a" * 400]
+    "channel",
+    ["leader/other", "crypto/epoch", "operator/stop", "crypto", "", "/a", "a//b", "A/b", "a/b c", "a" * 400],
 )
 def test_reserved_and_illegal_channels_have_no_rule(policy: Policy, channel: str) -> None:
     assert policy.rule_for(channel) is None
@@ -89,8 +90,16 @@ ONE = "  - {channel: leader/command, publish: [leader], lane: command, lifespan_
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        (ONE, ONE.replace("}", ", signature: checkpoint}"), r"signature: lane command has signature mode always"),
-        (ONE, ONE.replace("command, lifespan", "fast, lifespan"), r"lane: 'fast' is not one of command, telemetry"),
+        (
+            ONE,
+            ONE.replace("}", ", signature: checkpoint}"),
+            r"signature: lane command has signature mode always",
+        ),
+        (
+            ONE,
+            ONE.replace("command, lifespan", "fast, lifespan"),
+            r"lane: 'fast' is not one of command, telemetry",
+        ),
         (ONE, ONE.replace("2.0", "-1"), r"lifespan_s: '-1' is not a number from 0.05 to 3600"),
         (ONE, ONE.replace("[leader]", "[pilot]"), r"publish\[0\]: 'pilot' is not one of crypto"),
         (ONE, ONE.replace("publish", "publishers"), r"publishers: is unknown; allowed are channel, publish"),

@@ -1,0 +1,113 @@
+"""Stops of hosted operators go out here, stops for hosted drones come in, without epoch or leader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from .directory import Directory
+from .effects import Effect, Send, StopAcked, StopOrder
+from .errors import Rejected
+from .identity import CertifiedMember, Trust
+from .member import Member
+from .reasons import Reason
+from .roles import Role
+from .stop import Stop, StopReceipt, check_age, make_stop, signed
+from .suite import digest
+from .wire import ControlKind, ControlMessage
+
+
+class StopDesk:
+    """`check_signature` pays from the process's budget and raises Rejected."""
+
+    def __init__(
+        self,
+        trust: Trust,
+        members: Mapping[str, Member],
+        directory: Directory,
+        check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
+    ) -> None:
+        self._trust = trust
+        self._limits = trust.policy.limits
+        self._members = members
+        self._directory = directory
+        self._check_signature = check_signature
+        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
+
+    def sign(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
+        """A stop under a hosted operator's signature; its counter is stored first."""
+        member = self._members[operator]
+        if member.role is not Role.OPERATOR:
+            raise Rejected(Reason.ROLE, f"{operator} is no operator")
+        counter = member.state.stop_counter + 1
+        message = make_stop(member.identity, counter, level, targets, wall_ns)
+        member.remember(stop_counter=counter)
+        member.certificate_at = float("-inf")  # shown with the next tick: a stop must not wait for it
+        return message
+
+    def on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """A stop from the network, for hosted drones. Raises Rejected."""
+        drones = [member for member in self._members.values() if member.role is Role.DRONE]
+        if not drones:
+            return []
+        stop = Stop.parse(message.parts[0], self._trust.swarm)
+        meant = [member for member in drones if not stop.targets or member.name in stop.targets]
+        if not meant:
+            raise Rejected(Reason.NOT_ADDRESSED)
+        try:
+            operator = self._directory.good(stop.operator, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self._directory.wait_for(stop.operator, message)
+            raise
+        if operator.role is not Role.OPERATOR:
+            raise Rejected(Reason.ROLE, f"{operator.name} is no operator")
+        if any(stop.operator in member.state.evictions for member in drones):
+            raise Rejected(Reason.EVICTED, operator.name)
+        check_age(stop.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
+        repeated = digest(*message.parts)
+        receipts: list[Effect] = [
+            Send(self._stops[member.name][1])
+            for member in meant
+            if member.name in self._stops and self._stops[member.name][0] == repeated
+        ]
+        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
+        if not fresh:
+            if receipts:
+                return receipts  # obeyed already; the acknowledgement may have been lost
+            raise Rejected(Reason.STALE, f"stop {stop.counter} of {operator.name}")
+        self._check_signature(operator, message, now)
+        for member in fresh:
+            counters = {**member.state.operator_counters, operator.name: stop.counter}
+            member.remember(operator_counters=counters)
+            receipt = StopReceipt(
+                self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, wall_ns
+            )
+            ack = signed(ControlKind.STOP_ACK, receipt.encode(), member.identity)
+            self._stops[member.name] = (repeated, ack)
+            receipts.append(Send(ack))
+        names = tuple(member.name for member in fresh)
+        return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
+
+    def on_receipt(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """An acknowledgement from the network, for hosted operators. Raises Rejected."""
+        operators = {
+            member.identity.fingerprint: member
+            for member in self._members.values()
+            if member.role is Role.OPERATOR
+        }
+        if not operators:
+            return []
+        receipt = StopReceipt.parse(message.parts[0], self._trust.swarm)
+        operator = operators.get(receipt.operator)
+        if operator is None:
+            raise Rejected(Reason.NOT_ADDRESSED)
+        try:
+            drone = self._directory.good(receipt.drone, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self._directory.wait_for(receipt.drone, message)
+            raise
+        if drone.role is not Role.DRONE:
+            raise Rejected(Reason.ROLE)
+        self._check_signature(drone, message, now)
+        return [StopAcked(drone.name, operator.name, receipt.counter)]
