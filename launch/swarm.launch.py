@@ -4,16 +4,26 @@ ros2 launch chimera_ros swarm.launch.py drones:=20 autopilot:=embedded
 ros2 launch chimera_ros swarm.launch.py drones:=3 autopilot:=px4 arm:=true
 
 The description is printed by the package's executable `describe`, in a process of its own: this file runs on
-the Python of `ros2`, the nodes on the one that built the package, and only that one surely has what they need.
+the Python of `ros2`, the nodes on the one that built the package, and only that one has what they need.
 """
 
 import json
 import os
+import signal
 import subprocess
 
 from ament_index_python.packages import get_package_prefix
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, LogInfo, OpaqueFunction
-from launch.events import Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown, matches_action
+from launch.events.process import SignalProcess
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -64,7 +74,29 @@ def start(context, *_args, **_kwargs):
     description = json.loads(done.stdout)
     autostart = _is_true("autostart", LaunchConfiguration("autostart").perform(context))
     actions = [LogInfo(msg=f"mission {description['mission']}, records in {description['run_dir']}")]
-    return actions + [_action(prefix, process, autostart) for process in description["processes"]]
+    processes = [_action(prefix, process, autostart) for process in description["processes"]]
+    return actions + processes + _end_simulation_last(processes)
+
+
+def _end_simulation_last(processes):
+    """The simulation ignores Ctrl-C, so that the drones have something to land in; it ends after all nodes."""
+    simulations = [action for action in processes if not isinstance(action, Node)]
+    flying = {action for action in processes if isinstance(action, Node)}
+
+    def ended(event, context):
+        if context.is_shutdown:  # else it is started again, or its end begins the shutdown
+            ended_nodes.add(event.action)
+        if ended_nodes < flying:
+            return None
+        return [
+            EmitEvent(
+                event=SignalProcess(signal_number=signal.SIGTERM, process_matcher=matches_action(action))
+            )
+            for action in simulations
+        ]
+
+    ended_nodes = set()
+    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)) for node in flying]
 
 
 def _action(prefix, process, autostart):
@@ -79,7 +111,10 @@ def _action(prefix, process, autostart):
     }
     if not process["is_node"]:
         executable = os.path.join(prefix, "lib", PACKAGE, process["executable"])
-        return ExecuteProcess(cmd=[executable, *process["arguments"]], name=process["name"], **common)
+        shield = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"']
+        return ExecuteProcess(
+            cmd=[*shield, executable, *process["arguments"]], name=process["name"], **common
+        )
     arguments = list(process["arguments"])
     if not autostart:
         arguments += ["-p", "autostart:=false"]

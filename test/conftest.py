@@ -24,12 +24,14 @@ _DOMAINS = range(1, 102)
 
 def _claim_domain() -> tuple[int, IO[str]]:
     """A ROS domain that no other test run of this machine has, and the lock that keeps it."""
-    folder = Path(tempfile.gettempdir()) / f"chimera_ros_domains_{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = Path(tempfile.gettempdir())
     start = os.getpid() % len(_DOMAINS)
     for offset in range(len(_DOMAINS)):
         domain = _DOMAINS[(start + offset) % len(_DOMAINS)]
-        lock = (folder / str(domain)).open("w")
+        try:
+            lock = (folder / f"chimera_ros_domain_{domain}.lock").open("w")
+        except PermissionError:  # another user's
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -180,7 +180,9 @@ def _stopper(follow_parent: bool) -> Callable[[], bool]:
         nonlocal stopped
         stopped = True
 
-    signal.signal(signal.SIGINT, on_signal)
+    # Who starts it with SIGINT ignored wants it to outlive a Ctrl-C: launch does, while the swarm lands.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     return lambda: stopped or (follow_parent and os.getppid() != parent)
 
