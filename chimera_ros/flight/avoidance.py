@@ -77,7 +77,7 @@ class Avoider:
         self._shift, self.active = (0.0, 0.0, 0.0), False
 
     def shift(self, position_enu_m: Vec3, velocity_enu_m_s: Vec3, now: float, dt_s: float) -> Vec3:
-        """The shift to add to the setpoint now; moves at a bounded rate and never beyond its largest length."""
+        """The shift to add to the setpoint now; moves at a bounded rate, never beyond its largest length."""
         wx = wy = wz = 0.0
         px, py, pz = position_enu_m
         ux, uy, uz = velocity_enu_m_s
@@ -108,7 +108,7 @@ class Avoider:
             gap = sqrt(cx * cx + cy * cy + cz * cz)
             if gap >= wanted:
                 continue
-            # aside, not along: the direction is that of the closest approach, even where it lies further ahead
+            # aside, not along: the direction is that of the closest approach, even if that lies further ahead
             t = max(meet, 0.0)
             cx, cy, cz = rx + sx * t, ry + sy * t, rz + sz * t
             gap = sqrt(cx * cx + cy * cy + cz * cz)

@@ -3,23 +3,23 @@
 House rules, in the order in which they win:
 1. The drone's own envelope: nothing outside it is accepted, whoever signed it.
 2. A certified operator's stop: latched until the drone has landed.
-3. The vehicle: when the autopilot (or a pilot) takes over, the core stops steering until told to take up again.
+3. The vehicle: when the autopilot (or a pilot) takes over, the core stops steering until told otherwise.
 4. Its own losses: leader, battery, vehicle (see docs/missions.md for every consequence).
-5. The leader's commands: newest term, newest id, within their deadline; a duplicate gets the same answer again.
+5. The leader's commands: newest term, newest id, within the deadline; a duplicate gets the same answer again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from math import isfinite, isnan, nan
 
 from .avoidance import Avoider
 from .effects import Alarm, FollowerEffect, GiveOrder, GiveSetpoint, SendAck
+from .follower_config import FollowerConfig
 from .guidance import Guidance, distance, flat_distance, plus
-from .limits import FlightEnvelope
 from .trajectory import MotionLimits, Path
 from .types import (
     MAX_REASON,
@@ -37,6 +37,8 @@ from .types import (
 )
 from .vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3, VehicleState
 
+__all__ = ["FollowerConfig", "FollowerCore", "Mode"]
+
 _ANSWERS = 128  # answers kept for duplicates
 _PLANS = 4  # accepted plans kept
 _LATE_NS = 500_000_000  # how late FOLLOW may join a plan: its start is slow enough
@@ -46,67 +48,6 @@ _ORDER_TRIES = 3
 _AUTOMATIC = frozenset(
     ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FollowerConfig:
-    """Everything that one follower core needs to know beforehand. Metres ENU, m/s, seconds."""
-
-    drone: str
-    envelope: FlightEnvelope = field(default_factory=FlightEnvelope)
-    return_height_m: float = 20.0  # own return altitude, frame map
-    return_climb_s: float = 0.0  # a returning drone begins to cross not before this time, ...
-    return_transit_s: float = 0.0  # ... and to descend not before this much more
-    heartbeat_hold_s: float = 1.0  # silence of the leader after which the drone holds, ...
-    heartbeat_return_s: float = 15.0  # ... and after which it returns and lands
-    vehicle_lost_s: float = 1.0  # silence of the autopilot after which it counts as lost
-    blind_land_s: float = 4.0  # ... and after this much more it is told to land, should it still hear
-    speed_m_s: float = 4.0  # own legs: GOTO and RETURN
-    climb_m_s: float = 2.0
-    descent_m_s: float = 1.5
-    acceleration_m_s2: float = 2.5
-    jerk_m_s3: float = 6.0
-    avoid_m: float = (
-        1.2  # neighbours predicted nearer than this are dodged; keep it well below the separation asked
-    )
-    join_m: float = 2.0  # a plan must begin this near to where the drone will be
-    approach_m: float = 3.0  # height above the pad from which RETURN lets the autopilot land
-    takeoff_timeout_s: float = 40.0
-    offboard_grace_s: float = (
-        1.5  # how long the autopilot may not say offboard before it counts as taken over
-    )
-    allow_kill: bool = False
-
-    @staticmethod
-    def for_swarm(
-        drone: str,
-        index: int,
-        count: int,
-        envelope: FlightEnvelope,
-        layer_m: float = 3.0,
-        **overrides: object,
-    ) -> FollowerConfig:
-        """The configuration of drone `index` of `count`: return altitudes as distinct as the envelope's
-        height allows.
-
-        When all return at once, each first climbs or descends in its own column, crosses at its own altitude,
-        and descends onto its own pad, each part in a time window that is the same for all.
-        """
-        fence = envelope.fence
-        low = max(fence.min_height_m + 6.0, 10.0)
-        levels = max(1, min(count, int((fence.max_height_m - 1.0 - low) / layer_m) + 1))
-        low = min(low, fence.max_height_m - 1.0)
-        base = FollowerConfig(drone, envelope)
-        span = (levels - 1) * layer_m
-        xs, ys = [c[0] for c in fence.polygon_m], [c[1] for c in fence.polygon_m]
-        reach = min(((max(xs) - min(xs)) ** 2 + (max(ys) - min(ys)) ** 2) ** 0.5, 60.0 + 8.0 * count)
-        values: dict[str, object] = {
-            "return_height_m": low + layer_m * (index % levels),
-            "return_climb_s": min(span, 60.0) / base.climb_m_s + 5.0,
-            "return_transit_s": min(reach / base.speed_m_s + 4.0, 60.0),
-            **overrides,
-        }
-        return FollowerConfig(drone, envelope, **values)  # type: ignore[arg-type]  # fields by name
 
 
 class Mode(Enum):
@@ -139,7 +80,7 @@ class _Return:
 
 
 class FollowerCore:
-    """One drone's decisions. All methods return effects; `now` is monotonic seconds, `swarm_ns` swarm time."""
+    """One drone's decisions. Methods return effects; `now` is monotonic seconds, `swarm_ns` swarm time."""
 
     def __init__(self, config: FollowerConfig) -> None:
         self.config = config
@@ -184,10 +125,10 @@ class FollowerCore:
         self._retry_land_s = 0.0
         self._ns = 0
 
-    # ---- events -----------------------------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------
 
     def on_command(self, cmd: SwarmCommand, sender: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
-        """A verified command; `sender` is only named in alarms. Not addressed to this drone: nothing happens."""
+        """A verified command from `sender`; nothing happens when it is not addressed to this drone."""
         if cmd.targets and self.config.drone not in cmd.targets:
             return []
         self._ns = swarm_ns
@@ -288,9 +229,7 @@ class FollowerCore:
         rank = {"hold": 0, "land": 1, "kill": 2}
         if level not in rank:
             return [
-                Alarm(
-                    f"{self.config.drone}: operator {operator} ordered {level!r}, which is not hold, land or kill"
-                )
+                Alarm(f"{self.config.drone}: operator {operator} ordered {level!r}, not hold, land or kill")
             ]
         if self._stop is not None and rank[self._stop[0]] > rank[level]:
             return effects
@@ -318,10 +257,10 @@ class FollowerCore:
         return self._order_done(result.kind, result.ok, result.reason, now, swarm_ns)
 
     def set_blockers(self, blockers: Sequence[str]) -> None:
-        """The shell's own reasons why this drone must not arm now: no epoch, clock offset not measured, ..."""
+        """The shell's own reasons why this drone must not arm: no epoch, clock offset not measured, ..."""
         self._blockers = tuple(blockers)
 
-    # ---- time -------------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------
 
     def tick(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         """Called at 20 Hz: watches losses, advances what is being done, and gives the setpoint."""
@@ -408,7 +347,7 @@ class FollowerCore:
         """Where this drone took off; None before its first take-off."""
         return self._home
 
-    # ---- commands: each returns (why refused, effects) ----------------------------------------------------------
+    # ---- commands: each returns (why refused, effects) -------------------------------------------
 
     def _takeoff(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> tuple[str, list[FollowerEffect]]:
         if self.mode not in (Mode.GROUND, Mode.LANDED) or self._vehicle.in_air:
@@ -492,13 +431,14 @@ class FollowerCore:
         if self.mode is not Mode.FLYING or self._return is not None:
             return "not flying under my own control"
         if not swarm_ns - _LATE_NS < trajectory.start_ns < swarm_ns + _AHEAD_NS:
-            return f"the plan starts {(trajectory.start_ns - swarm_ns) * 1e-9:.1f} s from now; allowed are 0 to 120 s"
+            ahead_s = (trajectory.start_ns - swarm_ns) * 1e-9
+            return f"the plan starts {ahead_s:.1f} s from now; allowed are 0 to 120 s"
         gap = distance(path.knots[0].position_enu_m, self._guidance.goal_enu_m)
         if gap > self.config.join_m:
             return f"the plan begins {gap:.1f} m from where I am; {self.config.join_m:.1f} m are allowed"
         return self.config.envelope.refuses_path(path, self._home)
 
-    # ---- doing --------------------------------------------------------------------------------------------------
+    # ---- doing -----------------------------------------------------------------------------------
 
     def _begin(self, cmd: SwarmCommand, keep_plans: bool = False) -> None:
         """A new motion command replaces whatever was being done."""
@@ -609,7 +549,7 @@ class FollowerCore:
         self._setpoint = p
         return GiveSetpoint(Setpoint(p, v, a, yaw))
 
-    # ---- watching -----------------------------------------------------------------------------------------------
+    # ---- watching --------------------------------------------------------------------------------
 
     def _watch(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         """Losses and take-overs; only called while not on the ground."""
@@ -714,7 +654,7 @@ class FollowerCore:
             return [Alarm(f"{cfg.drone}: {self._reason}")]
         return []
 
-    # ---- orders -------------------------------------------------------------------------------------------------
+    # ---- orders ----------------------------------------------------------------------------------
 
     def _order(self, kind: OrderKind, now: float, deadline_s: float, height_m: float = 0.0) -> GiveOrder:
         order = Order(self._next_order, kind, height_m, deadline_s)
@@ -762,7 +702,7 @@ class FollowerCore:
             return [Alarm(f"{self.config.drone}: kill failed: {reason}")]
         return []
 
-    # ---- small things -------------------------------------------------------------------------------------------
+    # ---- small things ----------------------------------------------------------------------------
 
     def _answer(self, cmd: SwarmCommand, status: AckStatus, reason: str) -> SendAck:
         ack = CommandAck(self.config.drone, cmd.command_id, 0, cmd.term, status, reason[:MAX_REASON])

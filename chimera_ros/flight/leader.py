@@ -123,7 +123,7 @@ class LeaderCore:
         if self._script is None:
             self.phase = "idle"
 
-    # ---- events -----------------------------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------
 
     def on_telemetry(self, telemetry: DroneTelemetry, now: float, swarm_ns: int) -> None:
         """A drone's verified telemetry; unknown drones are ignored."""
@@ -180,7 +180,7 @@ class LeaderCore:
         self._now, self._ns = now, swarm_ns
         self._fail(reason)
 
-    # ---- time -------------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------
 
     def tick(self, now: float, swarm_ns: int) -> list[LeaderEffect]:
         """Advances the mission; call it at 20 Hz or more."""
@@ -240,7 +240,7 @@ class LeaderCore:
             },
         }
 
-    # ---- scripts ------------------------------------------------------------------------------------------------
+    # ---- scripts ---------------------------------------------------------------------------------
 
     def _main(self) -> Script:
         plan = self.plan
@@ -398,7 +398,7 @@ class LeaderCore:
             yield
 
     def _move(self, phase: Phase, plan: Plan) -> Script:
-        """Hands out trajectories, lets all acknowledge, starts all at once, and waits until all have arrived."""
+        """Hands out trajectories, lets all acknowledge, starts all at once, waits until all have arrived."""
         rows = {name: row for row, name in enumerate(plan.drones)}
         places_of = {name: phase.ends[row] for name, row in rows.items()}
         problem, tries, first = "", 0, True
@@ -634,7 +634,7 @@ class LeaderCore:
         while self._now < until:
             yield
 
-    # ---- watching -----------------------------------------------------------------------------------------------
+    # ---- watching --------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Marks drones that fell out of the mission, and notices an operator's stop."""
@@ -701,7 +701,7 @@ class LeaderCore:
                 raise _Failed(f"{name} never answered the order of {what}")
             sent.waiting.discard(name)  # it does what was asked: only its answers were lost
 
-    # ---- what is known of drones ----------------------------------------------------------------------------------
+    # ---- what is known of drones -----------------------------------------------------------------
 
     def _takes_part(self, name: str) -> bool:
         return not self._drones[name].lost
@@ -802,14 +802,14 @@ class LeaderCore:
             ]
             if unready:
                 return f"not ready: {', '.join(unready[:5])}"
-        level = {n: self._drones[n].telemetry.battery_fraction for n in names}  # type: ignore[union-attr]  # heard
+        level = {n: self._drones[n].telemetry.battery_fraction for n in names}  # type: ignore[union-attr]
         here = [self._reference(n) for n in names]
         pads = self._free_pads() if self._pads or airborne else here
         return plan_steps(
             self.mission, steps, names, here, pads, bool(airborne), level, must_land=False, margin_m=margin_m
         )
 
-    # ---- sending --------------------------------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------
 
     def _command(
         self,

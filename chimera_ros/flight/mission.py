@@ -1,4 +1,4 @@
-"""A mission as data: where, how fast, how far apart, and the steps to fly. ENU metres, degrees for headings."""
+"""A mission as data: where, how fast, how far apart, and the steps. ENU metres, degrees for headings."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """Fly above the pads and land, `wave` at a time, waves `interval_s` apart; `own` pads or `any` free ones."""
+    """Fly above the pads and land, `wave` at a time, `interval_s` apart; `own` pads or `any` free ones."""
 
     wave: int = 10
     interval_s: float = 1.0

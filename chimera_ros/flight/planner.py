@@ -172,7 +172,7 @@ def plan_steps(
             left = (level if isfinite(level) else 1.0) - used
             if left < mission.battery.reserve - 1e-9:
                 draft.reasons.append(
-                    f"{name} would land with {max(left, 0.0) * 100:.0f} % of its battery after {duration:.0f} s in the air; "
+                    f"{name} would land with {max(left, 0.0) * 100:.0f} % of its battery; "
                     f"{mission.battery.reserve * 100:.0f} % must be left."
                 )
     return Plan(
@@ -207,13 +207,14 @@ def _check_start(draft: _Draft) -> None:
     near = nearest_pair(draft.here)
     if near.distance_m < asked - 1e-6:
         draft.reasons.append(
-            f"at the start {draft.names(near.first, near.second)} are {near.distance_m:.2f} m apart; {asked:.2f} m are asked."
+            f"at the start {draft.names(near.first, near.second)} are {near.distance_m:.2f} m apart; "
+            f"{asked:.2f} m are asked."
         )
     flat = nearest_pair(draft.pads * (1, 1, 0))
     if flat.distance_m < asked - 1e-6:
         draft.reasons.append(
-            f"pads {flat.first + 1} and {flat.second + 1} are {flat.distance_m:.2f} m apart; {asked:.2f} m are asked "
-            "(pads.spacing_m)."
+            f"pads {flat.first + 1} and {flat.second + 1} are {flat.distance_m:.2f} m apart; "
+            f"{asked:.2f} m are asked (pads.spacing_m)."
         )
     outside = [
         n for n, p in zip(draft.drones, draft.here, strict=True) if draft.mission.fence.inside_m(tuple(p)) < 0
@@ -275,8 +276,8 @@ def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
         return False
     if not fence.min_height_m <= step.height_m <= fence.max_height_m:
         draft.refuse(
-            index, step, f"height {step.height_m:.1f} m is not between the fence's {fence.min_height_m:.1f} m and "
-            f"{fence.max_height_m:.1f} m",
+            index, step, f"height {step.height_m:.1f} m is not between the fence's "
+            f"{fence.min_height_m:.1f} m and {fence.max_height_m:.1f} m",
         )  # fmt: skip
         return False
     climb = step.height_m - float(draft.here[:, 2].min())
@@ -352,7 +353,8 @@ def _move(draft: _Draft, index: int, step: Step, legs: Legs, goals: Array, room:
         draft.refuse(
             index, step,
             f"{draft.names(closest.first, closest.second)} come within {closest.distance_m:.2f} m after "
-            f"{closest.t_s:.1f} s; {draft.mission.separation_m:.2f} m are asked, plus {draft.margin_m:.2f} m for tracking",
+            f"{closest.t_s:.1f} s; {draft.mission.separation_m:.2f} m are asked, "
+            f"plus {draft.margin_m:.2f} m for tracking",
         )  # fmt: skip
     duration = max(path.duration_s for path in paths)
     draft.phases.append(

@@ -1,4 +1,4 @@
-"""How near drones come to one another: exact on synchronous straight legs, conservative on any set of paths."""
+"""How near drones come to one another: exact on synchronous straight legs, conservative on any paths."""
 
 from __future__ import annotations
 

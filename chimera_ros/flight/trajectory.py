@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import comb, isfinite, isnan, pi, sqrt
 
 import numpy as np
@@ -82,7 +83,7 @@ class Path:
         )
         if not (np.isfinite(table).all() and all(map(isfinite, times))):
             raise ValueError("a trajectory's knots must be finite numbers")
-        if times[0] != 0.0 or any(b - a < 1e-3 for a, b in zip(times, times[1:], strict=False)):
+        if times[0] != 0.0 or any(b - a < 1e-3 for a, b in pairwise(times)):
             raise ValueError("a trajectory's times must rise from 0 by at least 1 ms per knot")
         if times[-1] > 86400.0 or np.abs(table).max() > 1e6:
             raise ValueError("a trajectory must end within a day and stay within 1000 km")
@@ -209,7 +210,7 @@ class TimeLaw:
 
     @staticmethod
     def within(speed: float, acceleration: float, jerk: float) -> TimeLaw:
-        """The fastest law whose ds/dt and its derivatives stay within the given limits (1/s, 1/s^2, 1/s^3)."""
+        """The fastest law whose ds/dt and its derivatives stay within limits (1/s, 1/s^2, 1/s^3)."""
         v = min(speed, sqrt(acceleration / 1.5), (jerk / 6.0) ** (1.0 / 3.0))
         ramp = max(1.5 * v / acceleration, sqrt(6.0 * v / jerk))
         return TimeLaw(v, ramp, max(0.0, 1.0 / v - ramp))

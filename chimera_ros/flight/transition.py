@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import pi
 
 import numpy as np
@@ -43,9 +44,9 @@ class Room:
 
 
 def clear(stops: Sequence[Array], room: Room) -> tuple[float, tuple[int, int]]:
-    """The smallest separation over synchronous straight legs through the given stops, and between which rows."""
+    """The smallest separation over synchronous straight legs through the stops, and between which rows."""
     best, pair = float("inf"), (0, 0)
-    for start, goal in zip(stops, stops[1:], strict=False):
+    for start, goal in pairwise(stops):
         distances = line_separations(start, goal)
         index = int(distances.argmin())
         if distances.flat[index] < best:
@@ -83,7 +84,7 @@ def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
 
 
 def turn(starts: Array, angle_rad: float, room: Room) -> tuple[Legs, Array]:
-    """The whole formation turns rigidly about its centre (counter-clockwise): distances stay what they are."""
+    """The whole formation turns rigidly about its centre (counter-clockwise): distances stay as they are."""
     return _swirl(starts, angle_rad, 1.0, room)
 
 
@@ -151,7 +152,7 @@ def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[
 
 
 def _legs(stops: Sequence[Array], room: Room) -> Legs:
-    parts = [straight_legs(a, b, room.limits) for a, b in zip(stops, stops[1:], strict=False)]
+    parts = [straight_legs(a, b, room.limits) for a, b in pairwise(stops)]
     return [joined(mine) for mine in zip(*parts, strict=True)]
 
 
@@ -161,7 +162,7 @@ def _inside(stops: Sequence[Array], room: Room) -> bool:
 
 
 def _layer_heights(count: int, level: float, room: Room, lowest: float) -> Array | None:
-    """Heights (count,) of layers, as near to `level` as fence and `lowest` allow; None when they do not fit."""
+    """Heights (count,) of layers, as near to `level` as fence and `lowest` allow; None if they do not fit."""
     floor, ceiling = max(room.fence.min_height_m + 0.5, min(lowest, level)), room.fence.max_height_m - 0.5
     if (count - 1) * room.layer_m > ceiling - floor:
         floor = room.fence.min_height_m + 0.5

@@ -1,7 +1,7 @@
-"""What a follower knows of its vehicle and may ask of it: the words between flight logic and autopilot bridge.
+"""What a follower knows of its vehicle and may ask of it: the words between flight logic and bridge.
 
-Everything here is ENU metres in the frame `map`, yaw counter-clockwise from east (REP 103, REP 105). NED exists
-only behind the bridge.
+Everything here is ENU metres in the frame `map`, yaw counter-clockwise from east (REP 103, REP 105).
+NED exists only behind the bridge.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Setpoint:
 class VehicleState:
     """The newest the bridge knows of one vehicle.
 
-    `stamp_s` is the bridge's monotonic clock at the newest position. `blockers` are the reasons why the vehicle
-    cannot arm now, one sentence each (estimator not ready, frames disagree, wrong system id, …).
+    `stamp_s` is the bridge's monotonic clock at the newest position. `blockers` are the reasons why the
+    vehicle cannot arm now, one sentence each (estimator not ready, frames disagree, wrong system id, …).
     """
 
     drone: str

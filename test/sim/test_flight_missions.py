@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from chimera_ros.flight.leader import LeaderConfig
+from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.mission import Mission
-from chimera_ros.flight.mission_file import load_mission, parse_mission
+from chimera_ros.flight.mission_file import load_mission
 from chimera_ros.flight.rehearsal import Rehearsal
 from chimera_ros.flight.types import DroneState
 from chimera_ros.flight.vehicle import OrderKind
@@ -166,9 +167,7 @@ def test_operator_steps_replace_the_mission_after_the_same_check() -> None:
 
 
 def test_an_idle_leader_flies_what_is_submitted_and_waits_for_more() -> None:
-    text = "mission: idle\ndatum: local\nseparation_m: 2\nfence: {east_m: [-50, 50], north_m: [-50, 50], height_m: [1, 40]}\n"
-    mission = parse_mission(text + "steps:\n  - land\n")
-    mission = type(mission)(mission.name, None, 2.0, mission.fence)  # no steps: idle
+    mission = Mission("idle", None, 2.0, Fence.box((-50, 50), (-50, 50), (1, 40)))  # no steps
     answers: list[tuple[bool, str]] = []
     rehearsal = Rehearsal(mission, names(4))
     rehearsal.at(2.0, submit("- takeoff: {height_m: 6}\n- goto: {by_m: [5, 0, 3]}", answers))
