@@ -49,7 +49,7 @@ class Outlet:
         return False
 
     def send_when_heard(self, data: bytes) -> None:
-        """Publish as soon as DDS has matched a reader: a volatile sample sent before that is lost for good."""
+        """Publish once DDS has matched a reader: a volatile sample sent before that is lost for good."""
         if self._waiting or self.publisher.get_subscription_count() > 0:
             self.send(data)
             return

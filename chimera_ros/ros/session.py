@@ -43,6 +43,7 @@ from .stop import StopCall
 
 HOUSEKEEPING_S: Final = 1.0
 _SOONEST_S: Final = 0.0002
+_REST_S: Final = 0.02
 _KEPT_ALARMS: Final = 32
 
 
@@ -139,6 +140,7 @@ class SecureSession:
         self._synchronise = config.synchronise_clock and self.key_server is None
         self._housekeeping_due = 0.0
         self._armed_at = float("inf")
+        self._core_rests_until = 0.0
         self._timer = node.create_timer(
             HOUSEKEEPING_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -440,6 +442,7 @@ class SecureSession:
         """A control message from the network, decoded."""
         with self._lock:
             self._perform(self._core.handle(message, boot_time_s(), time.time_ns()))
+            self._core_rests_until = 0.0
         self.rearm()
 
     def _perform(self, effects: list[Effect]) -> None:
@@ -506,8 +509,8 @@ class SecureSession:
             return
         due = self._housekeeping_due
         core = self._core.next_timer()
-        if core is not None and core < due:
-            due = core
+        if core is not None:
+            due = min(due, max(core, self._core_rests_until))
         if self._clock is not None:
             due = min(due, self._clock.next_timer())
         for responses in self._responses.values():
@@ -534,7 +537,12 @@ class SecureSession:
         core = self._core.next_timer()
         if core is not None and core <= now:
             with self._lock:
-                self._perform(self._core.tick(now, time.time_ns()))
+                effects = self._core.tick(now, time.time_ns())
+                self._perform(effects)
+            again = self._core.next_timer()
+            if not effects and again is not None and again <= now:
+                # Due and nothing to do: it waits for something that time alone does not bring.
+                self._core_rests_until = now + _REST_S
         if self._clock is not None:
             self._clock.tick(now)
         for responses in tuple(self._responses.values()):
