@@ -59,6 +59,12 @@ def ros_domain() -> int:
     return int(os.environ["ROS_DOMAIN_ID"])
 
 
+@pytest.fixture
+def mavlink_port(ros_domain: int) -> int:
+    """First of nine MAVLink ports (and of nine more, 1000 above) that belong to this test run alone."""
+    return 20000 + 9 * ros_domain
+
+
 @pytest.fixture(autouse=True)
 def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tests run in a folder of their own: what a command leaves in runs/ does not land in the checkout."""
