@@ -70,12 +70,17 @@ _VOLATILE_CONTROL: Final = {
 }
 
 
+def is_latched_control(channel: str) -> bool:
+    """Whether a control topic offers its last samples to latecomers."""
+    return channel in _LATCHED_CONTROL
+
+
 def for_control(channel: str, *, reader: bool) -> QoSProfile:
     """Profile of a plain, signed control topic.
 
     Raises:
         KeyError: not a control topic.
     """
-    latched = channel in _LATCHED_CONTROL
+    latched = is_latched_control(channel)
     depths = _LATCHED_CONTROL[channel] if latched else _VOLATILE_CONTROL[channel]
     return _profile(depths[1] if reader else depths[0], latched=latched)
