@@ -183,8 +183,8 @@ class ControlPlane:
         if sequence <= self._sequences.get((issuer, kind), -1):
             raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
 
-    def note_own_beat(self, now: float) -> None:
-        """The crypto node hears itself."""
+    def note_life(self, now: float) -> None:
+        """The crypto node is there: a fresh announcement, or it is we who beat."""
         self._last_beat = now
         self.silent = False
 
@@ -305,6 +305,7 @@ class ControlPlane:
         if session is None:
             session = EpochSession(announcement, openings[0].keys, self.policy, self._lock)
             self.sessions.add(session)
+        self.note_life(now)
         effects: list[Effect] = []
         before = {
             entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
@@ -318,7 +319,6 @@ class ControlPlane:
         if all(opening.member.role is Role.CRYPTO for opening in openings):
             return effects  # the crypto node needs not tell itself
         effects.insert(0, Send(self._ready(session, 0)))
-        self._last_beat = now
         if head.reason is EpochReason.EVICT:
             self.sessions.wipe_before(head.epoch)
             effects += self.switch(session, now)

@@ -482,7 +482,7 @@ class KeyServer:
         assert current is not None
         self._beat_at = now + self.limits.beat_s
         self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
-        self._control.note_own_beat(now)
+        self._control.note_life(now)
         body = Beat(
             self.trust.swarm,
             current.announcement.head.epoch,

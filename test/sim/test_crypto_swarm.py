@@ -238,6 +238,16 @@ def test_data_flows_while_the_crypto_node_is_away_and_stops_after_the_silence() 
     swarm.wire.run_until(lambda: swarm.together(above=4) and swarm.hosts["leader"].ready("leader"), 10.0)
 
 
+def test_members_that_waited_longer_than_the_silence_send_as_soon_as_they_join() -> None:
+    swarm = Swarm(drones=2, shards=1)
+    for group in swarm.groups:
+        swarm.start_host(group)
+    swarm.wire.run(40.0)
+    swarm.start_server()
+    swarm.wire.run_until(swarm.together)
+    assert all(swarm.host_of(name).ready(name) for name in swarm.identities)
+
+
 def test_lost_switch_heals_by_the_beat() -> None:
     swarm = Swarm(drones=2, shards=2)
     swarm.join()
