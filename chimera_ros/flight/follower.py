@@ -331,6 +331,8 @@ class FollowerCore:
             if self._guidance.moving:
                 return DroneState.FOLLOWING
             return DroneState.HOLDING
+        if self.mode in (Mode.GROUND, Mode.LANDED) and self._vehicle.in_air:
+            return DroneState.FAILSAFE  # this core was restarted in flight, or somebody else took off
         if self.mode is Mode.GROUND and self._vehicle.armed:
             return DroneState.ARMED
         return {
@@ -379,6 +381,8 @@ class FollowerCore:
             return "", [self._answer(cmd, AckStatus.COMPLETED, "on the ground")]
         if self.mode is Mode.LANDING:
             return "landing already", []
+        if self.mode in (Mode.GROUND, Mode.LANDED):
+            return "in the air, but not under my control", []
         self._begin(cmd)
         return "", self._stand(now, swarm_ns)
 
@@ -527,7 +531,9 @@ class FollowerCore:
 
     def _climb(self, now: float) -> list[FollowerEffect]:
         v = self._vehicle
-        if v.in_air and abs(v.position_enu_m[2] - self._hover_z) < 0.7 and abs(v.velocity_enu_m_s[2]) < 0.6:
+        reported = not any(kind is OrderKind.TAKEOFF for kind, _ in self._orders.values())
+        there = abs(v.position_enu_m[2] - self._hover_z) < 0.8 and abs(v.velocity_enu_m_s[2]) < 0.6
+        if reported and v.in_air and there:
             return self._engage(v.position_enu_m, now)
         if now - self._mode_since > self.config.takeoff_timeout_s:
             why = f"did not reach {self._hover_z:.1f} m within {self.config.takeoff_timeout_s:.0f} s"
@@ -674,7 +680,8 @@ class FollowerCore:
                 return self._fail(self._reason)
             assert self._home is not None
             self._set_mode(Mode.CLIMBING, now)
-            return [self._order(OrderKind.TAKEOFF, now, 8.0, self._hover_z - self._home[2])]
+            limit = self.config.takeoff_timeout_s  # its result comes when the height is reached
+            return [self._order(OrderKind.TAKEOFF, now, limit, self._hover_z - self._home[2])]
         if kind is OrderKind.TAKEOFF and not ok and self.mode is Mode.CLIMBING:
             self._reason = f"take-off failed: {reason}"
             return [*self._fail(self._reason), *self._land_here(now)]
@@ -752,6 +759,8 @@ class FollowerCore:
             return "the autopilot is silent"
         if self.mode not in (Mode.GROUND, Mode.LANDED):
             return "flying or busy"
+        if v.in_air:
+            return "in the air, but not under my control"
         if self._stop is not None:
             return f"operator {self._stop[1]} ordered {self._stop[0]}"
         if self._blockers:

@@ -1,7 +1,7 @@
 """The drones that one follower process hosts, as one plain object that routes what arrives.
 
-What concerns several of them (a command to everybody, the leader's heartbeat, a neighbour's telemetry) arrives
-once and is handed to each core; effects come back with the drone's name.
+What concerns several of them (a command to everybody, the leader's heartbeat, a neighbour's telemetry)
+arrives once and is handed to each core; effects come back with the drone's name.
 """
 
 from __future__ import annotations

@@ -359,3 +359,18 @@ def test_tick_is_cheap_with_many_neighbours(flight: Flight) -> None:
         best = min(best, (time.perf_counter() - began) / 100)
     assert best < 200e-6  # measured about 50 us; the rest is room for a busy machine
     print(f"tick {best * 1e6:.0f} us")
+
+
+def test_a_core_restarted_in_flight_says_so_and_can_land(flight: Flight) -> None:
+    flight.core = FollowerCore(FollowerConfig("drone_01", ENVELOPE))
+    flight.vehicle.mode, flight.vehicle._hover = "hold", flight.vehicle.position
+    flight.step(0.5)
+    report = flight.core.telemetry(flight.now, flight.ns)
+    assert report.state is DroneState.FAILSAFE
+    assert not report.ready
+    assert "not under my control" in report.reason
+    assert flight.command(CommandKind.TAKEOFF, target_enu_m=(0, 0, 10.0)).status is AckStatus.REFUSED
+    assert flight.command(CommandKind.HOLD).status is AckStatus.REFUSED
+    assert flight.command(CommandKind.LAND).status is AckStatus.ACCEPTED
+    flight.step(30.0)
+    assert flight.state is DroneState.LANDED
