@@ -11,7 +11,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from chimera_ros.commands.swarm_setup import Prepared, SetupFailed, add_arguments, prepare
+from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.swarm import processes
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     try:
         print(json.dumps(description(prepare(parser.parse_args(argv)))))
-    except SetupFailed as error:
+    except CommandFailed as error:
         print(f"chimera swarm: {error}", file=sys.stderr)
         return error.status
     return 0

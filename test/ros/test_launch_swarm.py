@@ -1,4 +1,4 @@
-"""`ros2 launch` starts and lands a swarm: the launch file with launch's own packages, which PyPI does not have.
+"""launch/swarm.launch.py starts and lands a swarm, run by launch's own packages, which PyPI does not have.
 
 Skips where they are not installed; CHIMERA_REQUIRE_LAUNCH=1 turns that into a failure.
 """
@@ -128,7 +128,7 @@ def heights_m(tracks: Path) -> list[list[float]]:
     return samples
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(240)
 @pytest.mark.launch(fixture=swarm)
 def test_launch_flies_and_lands(swarm, started, record):
     deadline = time.monotonic() + TAKEOFF_S
