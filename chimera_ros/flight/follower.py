@@ -49,6 +49,9 @@ _AUTOMATIC = frozenset(
     ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
 )
 
+# modes in which a drone stays up when its follower dies: without one it would hover until the battery is empty
+_ORPHAN_MODES = frozenset(("hold", "offboard", "takeoff", "guided", "loiter", "brake"))
+
 
 class Mode(Enum):
     """What the core itself is busy with."""
@@ -123,6 +126,7 @@ class FollowerCore:
         self._last_tick: float | None = None
         self._setpoint: Vec3 = NOWHERE
         self._retry_land_s = 0.0
+        self._orphan_since: float | None = None
         self._ns = 0
 
     # ---- events ----------------------------------------------------------------------------------
@@ -273,6 +277,8 @@ class FollowerCore:
         mode = self.mode
         if mode is not Mode.GROUND and mode is not Mode.LANDED:
             effects += self._watch(now, swarm_ns)
+        elif mode is Mode.GROUND:
+            effects += self._watch_orphan(now)
         if self.mode is Mode.CLIMBING:
             effects += self._climb(now)
         elif self.mode is Mode.FLYING:
@@ -612,6 +618,19 @@ class FollowerCore:
         if self.mode is Mode.FLYING and self._heartbeat_s is not None:
             effects += self._watch_leader(now - self._heartbeat_s, now, swarm_ns)
         return effects
+
+    def _watch_orphan(self, now: float) -> list[FollowerEffect]:
+        """A drone that hovers although this process never took it up: its former follower has died."""
+        v = self._vehicle
+        # Modes in which a pilot holds the sticks are left alone.
+        if not v.in_air or v.mode not in _ORPHAN_MODES or self._home is not None or self._silent(now):
+            self._orphan_since = None
+            return []
+        if self._orphan_since is None:
+            self._orphan_since = now
+        if now - self._orphan_since < self.config.orphan_land_s:
+            return []
+        return [Alarm("found hovering without a follower: landing in place"), *self._land_here(now)]
 
     def _watch_landing(self, now: float) -> list[FollowerEffect]:
         v = self._vehicle

@@ -20,6 +20,7 @@ class FollowerConfig:
     heartbeat_return_s: float = 15.0  # ... and after which it returns and lands
     vehicle_lost_s: float = 1.0  # silence of the autopilot after which it counts as lost
     blind_land_s: float = 4.0  # ... and after this much more it is told to land, should it still hear
+    orphan_land_s: float = 3.0  # found hovering when this process began, for so long: lands in place
     speed_m_s: float = 4.0  # own legs: GOTO and RETURN
     climb_m_s: float = 2.0
     descent_m_s: float = 1.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rclpy.serialization import deserialize_message
 
@@ -49,6 +49,9 @@ class FollowerParameters:
     autopilot: str = parameter("px4", "kind of autopilot", choices=("embedded", "px4", "ardupilot"))
     allow_arm: bool = parameter(False, "motors may start")
     allow_kill: bool = parameter(False, "an operator's stop may cut motors in flight")
+    max_speed_m_s: float = parameter(12.0, "own limit, whatever the leader says, m/s", ge=0.5, le=50.0)
+    max_height_m: float = parameter(120.0, "own limit above the datum, m", ge=2.0, le=2000.0)
+    max_distance_m: float = parameter(2000.0, "own limit from where it took off, m", ge=5.0, le=20000.0)
     control_hz: float = parameter(20.0, "setpoints per second", ge=5.0, le=50.0)
     telemetry_hz: float = parameter(10.0, "telemetry messages per second and drone", ge=1.0, le=50.0)
     autostart: bool = parameter(True, "configure and activate without being asked")
@@ -81,7 +84,10 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 f"mission {values.mission} has `datum: local`, which needs a pose from outside; "
                 "this version flies by GPS: give the datum as latitude, longitude and altitude"
             )
-        envelope = FlightEnvelope(fence=mission.fence)
+        fence = replace(mission.fence, max_height_m=min(mission.fence.max_height_m, values.max_height_m))
+        envelope = FlightEnvelope(
+            fence=fence, max_speed_m_s=values.max_speed_m_s, max_distance_m=values.max_distance_m
+        )
         self._names = [swarm.drone_name(number) for number in values.drones]
         cores = {}
         vehicles = []

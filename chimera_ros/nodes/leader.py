@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -61,7 +62,10 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         except (OSError, ValueError) as error:
             raise SetupError(f"mission {values.mission}: {error}") from None
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
-        config = LeaderConfig(leader=values.member, ready_timeout_s=values.ready_timeout_s)
+        # A term that rises with every start: the ids of an earlier leader's commands are not taken for duplicates.
+        config = LeaderConfig(
+            leader=values.member, term=int(time.time()) & 0xFFFFFFFF, ready_timeout_s=values.ready_timeout_s
+        )
         self._core = LeaderCore(config, mission, drones)
         self._session = session = SecureSession(
             self, member=values.member, keystore=values.keystore, autostart=False

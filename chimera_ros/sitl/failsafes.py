@@ -1,7 +1,7 @@
 """Failsafes of the simulated PX4: offboard loss, battery, data link, fence.
 
-They are ruled by PX4's parameters. COM_OBL_RC_ACT is 4 (land in place) here, where PX4's own
-default is 0: nobody holds a stick.
+They are ruled by PX4's parameters. COM_OBL_RC_ACT is 4 and NAV_DLL_ACT is 3 (land in place) here, where PX4's
+own defaults are 0: nobody holds a stick, and a drone whose follower has died must come down.
 """
 
 from __future__ import annotations

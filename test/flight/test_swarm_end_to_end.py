@@ -106,6 +106,14 @@ class Swarm:
     def report(self) -> dict:
         return json.loads(self.report_path.read_text())
 
+    def newest_record_s(self) -> dict[str, float]:
+        """When the last message of each channel was recorded, by channel."""
+        newest: dict[str, float] = {}
+        with next((self.folder / "record").glob("flight*.mcap")).open("rb") as stream:
+            for _, channel, message in make_reader(stream).iter_messages():
+                newest[channel.topic.removeprefix("/chimera/")] = message.log_time * 1e-9
+        return newest
+
     def orphans(self) -> list[psutil.Process]:
         return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
@@ -191,7 +199,10 @@ def test_a_killed_shard_costs_only_its_drones(start: Callable[..., Swarm]) -> No
     report = swarm.report()
     assert len(report["drones_lost"]) == 1
     assert report["collisions"] == 0
-    assert any("started again" in event["text"] for event in report["events"]), report["events"]
+    assert any("was restarted" in event["text"] for event in report["events"]), report["events"]
+    lost = report["drones_lost"][0]
+    newest = swarm.newest_record_s()
+    assert newest[f"{lost}/telemetry"] > max(newest.values()) - 3.0, "the restarted shard did not rejoin"
     assert max(swarm.heights()) < 0.3, "a drone was left in the air"
     assert swarm.orphans() == []
 
