@@ -49,7 +49,7 @@ _AUTOMATIC = frozenset(
     ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
 )
 
-# modes in which a drone stays up when its follower dies: without one it would hover until the battery is empty
+# modes in which a drone stays up when its follower dies, until the battery is empty
 _ORPHAN_MODES = frozenset(("hold", "offboard", "takeoff", "guided", "loiter", "brake"))
 
 

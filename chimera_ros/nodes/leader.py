@@ -62,7 +62,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         except (OSError, ValueError) as error:
             raise SetupError(f"mission {values.mission}: {error}") from None
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
-        # A term that rises with every start: the ids of an earlier leader's commands are not taken for duplicates.
+        # A term that rises with every start: command ids of an earlier leader are no duplicates.
         config = LeaderConfig(
             leader=values.member, term=int(time.time()) & 0xFFFFFFFF, ready_timeout_s=values.ready_timeout_s
         )

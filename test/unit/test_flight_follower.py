@@ -233,20 +233,6 @@ def test_operator_hold_is_latched_and_land_still_works(flight: Flight) -> None:
     assert flight.state is DroneState.LANDED
 
 
-@pytest.mark.parametrize(("mode", "lands"), [("hold", True), ("takeoff", True), ("posctl", False)])
-def test_a_drone_found_hovering_is_landed_unless_a_pilot_flies_it(
-    flight: Flight, mode: str, lands: bool
-) -> None:
-    found = flight.vehicle.state(flight.now)
-    core = FollowerCore(FollowerConfig("drone_01", ENVELOPE))
-    orders = []
-    for tick in range(100):
-        now = flight.now + 0.05 * tick
-        core.on_vehicle(replace(found, stamp_s=now, mode=mode, in_air=True), now, flight.ns)
-        orders += [e.order.kind for e in core.tick(now, flight.ns) if isinstance(e, GiveOrder)]
-    assert (OrderKind.LAND in orders) is lands
-
-
 def test_kill_needs_to_have_been_enabled(flight: Flight) -> None:
     flight.do(flight.core.on_stop("kill", "ann", flight.now, flight.ns))
     flight.step(0.5)
