@@ -79,7 +79,7 @@ def start(context, *_args, **_kwargs):
 
 
 def _end_simulation_last(processes):
-    """The simulation ignores Ctrl-C, so that the drones have something to land in; it ends after the nodes."""
+    """The simulation ignores Ctrl-C, so that drones have something to land in; it ends after the nodes."""
     simulations = [action for action in processes if not isinstance(action, Node)]
     flying = {action for action in processes if isinstance(action, Node)}
 

@@ -186,8 +186,8 @@ class Environment:
         if self.stamps().get("package") == wanted and (self.path / "bin" / "chimera").exists():
             return
         with step("linking the checkout into the environment and making the `chimera` command"):
-            # compat: a plain path in a .pth file, which extend_path and static tools understand, instead of an
-            # import hook.
+            # compat: a plain path in a .pth file, which extend_path and static tools understand, instead of
+            # an import hook.
             mode = ["--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat"]
             command = [*self._pip(), *mode, "--editable", str(SOURCE)]
             self._run(command, "link the checkout into the environment")

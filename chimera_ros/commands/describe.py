@@ -27,7 +27,7 @@ def description(prepared: Prepared) -> dict[str, object]:
                 "name": child.name,
                 "executable": nodes[child.name].executable if child.name in nodes else child.name,
                 "arguments": list(child.argv[3:]),  # after `python -m module`
-                "environment": dict(child.environment),
+                "environment": dict(child.env),
                 "is_node": child.name in nodes,
             }
             for child in prepared.processes
