@@ -56,6 +56,7 @@ AUTOSTART = ("true", "false: nodes wait unconfigured for their lifecycle transit
 VITAL = ("leader", "sitl")
 RESPAWN_S = 1.0
 LANDING_S = "75"  # after the first Ctrl-C: time for the supervised landing before launch insists
+SHIELD = """/bin/sh -c 'trap "" INT; exec "$0" "$@"'"""  # a process started so ignores SIGINT
 
 
 def start(context, *_args, **_kwargs):
@@ -75,50 +76,59 @@ def start(context, *_args, **_kwargs):
     autostart = _is_true("autostart", LaunchConfiguration("autostart").perform(context))
     actions = [LogInfo(msg=f"mission {description['mission']}, records in {description['run_dir']}")]
     processes = [_action(prefix, process, autostart) for process in description["processes"]]
-    return actions + processes + _end_simulation_last(processes)
+    return actions + processes + _end_in_order(processes)
 
 
-def _end_simulation_last(processes):
-    """The simulation ignores Ctrl-C, so that drones have something to land in; it ends after the nodes."""
-    simulations = [action for action in processes if not isinstance(action, Node)]
-    flying = {action for action in processes if isinstance(action, Node)}
+def _end_in_order(processes):
+    """After the leader, which lands the swarm first, the other nodes are told to end, then the simulation."""
+    leader = next(action for action in processes if action.vital and isinstance(action, Node))
+    others = {action for action in processes if not action.vital}
+    simulations = [action for action in processes if action.vital and not isinstance(action, Node)]
+    ended = set()
 
-    def ended(event, context):
-        if context.is_shutdown:  # else it is started again, or its end begins the shutdown
-            ended_nodes.add(event.action)
-        if ended_nodes < flying:
-            return None
+    def terminate(actions):
         return [
             EmitEvent(
                 event=SignalProcess(signal_number=signal.SIGTERM, process_matcher=matches_action(action))
             )
-            for action in simulations
+            for action in actions
         ]
 
-    ended_nodes = set()
-    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)) for node in flying]
+    def after_leader(_event, _context):
+        return terminate(others - ended)
+
+    def after_other(event, context):
+        if context.is_shutdown:  # else it is started again
+            ended.add(event.action)
+        return terminate(simulations) if ended == others else None
+
+    handlers = [OnProcessExit(target_action=leader, on_exit=after_leader)]
+    handlers += [OnProcessExit(target_action=action, on_exit=after_other) for action in others]
+    return [RegisterEventHandler(handler) for handler in handlers]
 
 
 def _action(prefix, process, autostart):
-    vital = process["name"] in VITAL
+    name, vital = process["name"], process["name"] in VITAL
     common = {
         "additional_env": process["environment"],
         "output": "both",
         "sigterm_timeout": LANDING_S,
         "respawn": not vital,
         "respawn_delay": RESPAWN_S,
-        "on_exit": [EmitEvent(event=Shutdown(reason=f"{process['name']} has ended"))] if vital else None,
+        "on_exit": [EmitEvent(event=Shutdown(reason=f"{name} has ended"))] if vital else None,
+        # Only the leader takes a Ctrl-C: it lands the swarm, and needs all the others for that.
+        "prefix": None if name == "leader" else SHIELD,
     }
-    if not process["is_node"]:
+    if process["is_node"]:
+        arguments = list(process["arguments"])
+        if not autostart:
+            arguments += ["-p", "autostart:=false"]
+        action = Node(package=PACKAGE, executable=process["executable"], arguments=arguments, **common)
+    else:
         executable = os.path.join(prefix, "lib", PACKAGE, process["executable"])
-        shield = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"']
-        return ExecuteProcess(
-            cmd=[*shield, executable, *process["arguments"]], name=process["name"], **common
-        )
-    arguments = list(process["arguments"])
-    if not autostart:
-        arguments += ["-p", "autostart:=false"]
-    return Node(package=PACKAGE, executable=process["executable"], arguments=arguments, **common)
+        action = ExecuteProcess(cmd=[executable, *process["arguments"]], name=name, **common)
+    action.vital = vital
+    return action
 
 
 def _is_true(name, text):

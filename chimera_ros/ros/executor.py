@@ -76,7 +76,9 @@ class Spinner:
 
     def install_signal_handlers(self) -> None:
         """Take SIGINT and SIGTERM; call from the main thread."""
-        signal.signal(signal.SIGINT, self._on_signal)
+        # Who starts a node with SIGINT ignored wants it to outlive a Ctrl-C: launch does, while the leader lands.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -95,6 +97,10 @@ class Spinner:
                         self._on_stop(self._handled)
                     return
             self._executor.spin_once(timeout_sec=_WAIT_S)
+
+    def poll(self) -> None:
+        """Run one event if one is waiting, and return at once."""
+        self._executor.spin_once(timeout_sec=0.0)
 
     def close(self) -> None:
         """Take the nodes out and end the executor; the nodes are the caller's to destroy."""
