@@ -123,7 +123,13 @@ def _action(prefix, process, autostart):
         arguments = list(process["arguments"])
         if not autostart:
             arguments += ["-p", "autostart:=false"]
-        action = Node(package=PACKAGE, executable=process["executable"], arguments=arguments, **common)
+        action = Node(
+            package=PACKAGE,
+            executable=process["executable"],
+            exec_name=name,
+            arguments=arguments,
+            **common,
+        )
     else:
         executable = os.path.join(prefix, "lib", PACKAGE, process["executable"])
         action = ExecuteProcess(cmd=[executable, *process["arguments"]], name=name, **common)

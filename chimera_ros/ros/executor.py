@@ -76,7 +76,7 @@ class Spinner:
 
     def install_signal_handlers(self) -> None:
         """Take SIGINT and SIGTERM; call from the main thread."""
-        # Who starts a node with SIGINT ignored wants it to outlive a Ctrl-C: launch does, while the leader lands.
+        # Who starts a node with SIGINT ignored wants it to outlive a Ctrl-C, as launch does while all lands.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
