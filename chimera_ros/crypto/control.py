@@ -299,8 +299,9 @@ class ControlPlane:
                 openings.append(outcome)
         if not openings:
             return []
-        for opening in openings:
-            opening.member.store_epoch(announcement, wall_ns)
+        # Together, because each write waits for the disk; all are stored before the epoch is used.
+        for _ in self._map(lambda opening: opening.member.store_epoch(announcement, wall_ns), openings):
+            pass
         session = self.sessions.open.get(head.epoch)
         if session is None:
             session = EpochSession(announcement, openings[0].keys, self.policy, self._lock)

@@ -1,0 +1,225 @@
+"""What the benchmarks share: result rows with targets, one output format, child processes, a private ROS domain.
+
+Every benchmark is a script that takes --quick and --json; `chimera bench` runs them and prints the same
+report.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<": lambda value, limit: value < limit,
+    "<=": lambda value, limit: value <= limit,
+    ">": lambda value, limit: value > limit,
+    ">=": lambda value, limit: value >= limit,
+    "==": lambda value, limit: value == limit,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row. `value` None means that it could not be measured; `target` is (operator, limit)."""
+
+    name: str
+    value: float | None
+    unit: str
+    target: tuple[str, float] | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without target. What could not be measured is not met."""
+        if self.target is None:
+            return None
+        if self.value is None or not math.isfinite(self.value):
+            return False
+        return _COMPARE[self.target[0]](self.value, self.target[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as `chimera bench --json` prints it."""
+        usable = self.value is not None and math.isfinite(self.value)
+        target = None if self.target is None else {"op": self.target[0], "value": self.target[1]}
+        return {
+            "name": self.name,
+            "value": self.value if usable else None,
+            "unit": self.unit,
+            "target": target,
+            "met": self.met,
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def emit(benchmark: str, results: Sequence[Result], *, as_json: bool) -> None:
+    """Print the report: JSON, or a table for people."""
+    if as_json:
+        report = {
+            "benchmark": benchmark,
+            "machine": machine(),
+            "results": [row.to_json() for row in results],
+        }
+        print(json.dumps(report, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    about = machine()
+    table = Table(
+        title=f"{benchmark} ({about['cpu']}, {about['cores']} cores)", title_justify="left", box=None
+    )
+    for heading in ("what", "value", "unit", "target", ""):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for row in results:
+        wanted = f"{row.target[0]} {row.target[1]:g}" if row.target else ""
+        verdict = {None: "", True: "[green]met[/]", False: "[bold red]missed[/]"}[row.met]
+        shown = "–" if row.value is None or not math.isfinite(row.value) else f"{row.value:,.4g}"
+        table.add_row(row.name, shown, row.unit, wanted, verdict)
+    Console().print(table)
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """Nearest-rank percentile; None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(percent / 100.0 * len(ordered)) - 1))]
+
+
+@contextmanager
+def private_domain() -> Iterator[int]:
+    """A ROS domain on localhost that no other benchmark or test uses, in the environment while inside."""
+    for offset in range(100):
+        domain = 1 + (os.getpid() + offset) % 100
+        lock = (Path(tempfile.gettempdir()) / f"chimera_ros_domain_{domain}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        before = {name: os.environ.get(name) for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
+        os.environ.update(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+        try:
+            yield domain
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+            lock.close()
+        return
+    raise SystemExit("all 100 private ROS domains are in use by other benchmarks or tests")
+
+
+def make_keystore(path: Path, members: Mapping[str, str]) -> Path:
+    """A keystore with the named members (name to role)."""
+    from chimera_ros.crypto.keystore import Keystore
+
+    keystore = Keystore(path, durable=False)
+    keystore.create("bench", wall_ns=time.time_ns())
+    for name, role in members.items():
+        keystore.enroll(name, role, wall_ns=time.time_ns())
+    return path
+
+
+class Child:
+    """A process of the benchmark that answers lines of JSON with lines of JSON."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.said: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._ended = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.said.append(json.loads(line))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def tell(self, **order: Any) -> None:
+        """Send an order."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def wait_for(self, key: str, limit_s: float = 60.0, count: int = 1) -> dict[str, Any]:
+        """The `count`th line from the beginning that has `key`. Raises SystemExit when none comes."""
+        with self._news:
+            self._news.wait_for(
+                lambda: self._ended or sum(key in line for line in self.said) >= count, limit_s
+            )
+            found = [line for line in self.said if key in line]
+        if len(found) < count:
+            raise SystemExit(f"a process of the benchmark did not say {key!r} within {limit_s:.0f} s")
+        return found[count - 1]
+
+    def close(self) -> None:
+        """End the process; it ends by itself when its input closes."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Orders:
+    """The child's side: orders from standard input, answers to standard output."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._waiting: list[dict[str, Any]] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._waiting.append(json.loads(line))
+        self.closed = True
+
+    def take(self) -> dict[str, Any] | None:
+        """The next order, if there is one."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    @staticmethod
+    def say(**answer: Any) -> None:
+        """Answer."""
+        print(json.dumps(answer), flush=True)
