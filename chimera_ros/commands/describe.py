@@ -17,7 +17,7 @@ from chimera_ros.swarm import processes
 
 
 def description(prepared: Prepared) -> dict[str, object]:
-    """Processes in the order in which to start them: name, executable of the package, arguments, environment."""
+    """Processes in the order in which to start them: name, executable, arguments, environment."""
     nodes = {spec.name: spec for spec in processes(prepared.spec)}
     return {
         "run_dir": str(prepared.run_dir),
@@ -36,7 +36,7 @@ def description(prepared: Prepared) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a swarm with the options of `chimera swarm` and print its processes. Returns the exit status."""
+    """Prepare a swarm with the options of `chimera swarm`, print its processes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="describe", description="print a swarm's processes as JSON")
     add_arguments(parser)
     try:
