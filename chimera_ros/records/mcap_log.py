@@ -43,7 +43,7 @@ uint8 version
 uint8 lane
 uint16 sender
 uint32 epoch
-uint8[<=1114112] sealed
+uint8[] sealed
 uint8[<=4627] signature
 """
 _MAX_TIME = 2**64 - 1
