@@ -1,7 +1,8 @@
-"""A leader for the command benchmark: takes the drones up as usual, then sends signed GOTO commands at fixed rates.
+"""A leader for the command benchmark: takes the drones up as usual, then sends GOTO commands at fixed rates.
 
-Each command names one drone and is sealed and signed by itself. Phases are given in the environment variable
-`CHIMERA_BENCH_PHASES` as JSON: [[name, commands per second, seconds], …].
+Each command names one drone. Phases are given in the environment variable `CHIMERA_BENCH_PHASES` as JSON:
+[[name, commands per second, seconds, ticks per second], …]; what is due at a tick leaves under one signature,
+as in the leader itself.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import sys
 from math import nan
 
+from chimera_ros.msg import CommandAcks, DroneTelemetry
+
 from chimera_ros.flight.types import AckStatus, CommandKind, DroneState, SwarmCommand
-from chimera_ros.msg import CommandAck, DroneTelemetry
-from chimera_ros.nodes.leader import LeaderNode
-from chimera_ros.ros import convert
+from chimera_ros.nodes.leader import MOST_COMMANDS, LeaderNode
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import boot_time_s
 
@@ -35,6 +36,7 @@ class CommandLeader(LeaderNode):
         self._index = -1
         self._began_s = 0.0
         self._sent = 0
+        self._tick_due_s = 0.0
         self._next_id = FIRST_ID
         self._results: list[dict[str, object]] = []
         self._finished_at_s: float | None = None
@@ -47,51 +49,56 @@ class CommandLeader(LeaderNode):
             point = message.position_enu_m
             self._homes[sender] = (point.x, point.y, point.z)
 
-    def _on_ack(self, message: CommandAck, sender: str) -> None:
-        if message.command_id < FIRST_ID:
-            super()._on_ack(message, sender)
-        elif message.status == AckStatus.ACCEPTED:
-            self._acks.add((sender, message.command_id))
+    def _on_ack(self, message: CommandAcks, sender: str) -> None:
+        super()._on_ack(message, sender)
+        for ack in message.acks:
+            if ack.command_id >= FIRST_ID and ack.status == AckStatus.ACCEPTED:
+                self._acks.add((sender, ack.command_id))
 
     def _generate(self) -> None:
         now = boot_time_s()
         if self._index < 0:
-            ready = len(self._homes) == self.parameters.drones and self._core.phase.startswith("hold")
+            ready = len(self._homes) == self.parameters.drones and self._core.phase.endswith("hold")
             if ready:
                 self._start(0, now + PAUSE_S)
             return
         if self._index >= len(self._phases) or now < self._began_s:
             return
-        _, rate_hz, seconds = self._phases[self._index]
+        _, rate_hz, seconds, tick_hz = self._phases[self._index]
         elapsed_s = now - self._began_s
         if elapsed_s > seconds:
             if elapsed_s > seconds + PAUSE_S:  # late acknowledgements still count
                 self._results.append({"sent": self._sent, "accepted": len(self._acks), "seconds": seconds})
                 self._start(self._index + 1, now)
             return
+        if now < self._tick_due_s:
+            return
+        self._tick_due_s = max(self._tick_due_s + 1.0 / tick_hz, now - 0.1)
+        due = min(int(elapsed_s * rate_hz) - self._sent, MOST_COMMANDS)
+        if due > 0:
+            self.send_commands([self._next_command() for _ in range(due)])
+
+    def _next_command(self) -> SwarmCommand:
         drones = sorted(self._homes)
-        while self._sent < elapsed_s * rate_hz:
-            drone = drones[self._sent % len(drones)]
-            east, north, up = self._homes[drone]
-            side = STEP_M if (self._sent // len(drones)) % 2 else -STEP_M
-            command = SwarmCommand(
-                command_id=self._next_id,
-                term=self._core.config.term,
-                kind=CommandKind.GOTO,
-                targets=(drone,),
-                target_enu_m=(east + side, north, up),
-                yaw_enu_rad=nan,
-                deadline_ns=self._session.swarm_ns() + DEADLINE_NS,  # type: ignore[union-attr]
-            )
-            self._next_id += 1
-            self._sent += 1
-            self._command_publisher.publish(convert.command_to_msg(command))
-            if boot_time_s() - now > 0.02:  # cannot keep up: let what arrived be handled
-                break
+        drone = drones[self._sent % len(drones)]
+        east, north, up = self._homes[drone]
+        side = STEP_M if (self._sent // len(drones)) % 2 else -STEP_M
+        self._next_id += 1
+        self._sent += 1
+        return SwarmCommand(
+            command_id=self._next_id,
+            term=self._core.config.term,
+            kind=CommandKind.GOTO,
+            targets=(drone,),
+            target_enu_m=(east + side, north, up),
+            yaw_enu_rad=nan,
+            deadline_ns=self._session.swarm_ns() + DEADLINE_NS,  # type: ignore[union-attr]
+        )
 
     def _start(self, index: int, at_s: float) -> None:
         self._index, self._began_s = index, at_s
         self._sent = 0
+        self._tick_due_s = at_s
         self._acks.clear()
 
     def _report_status(self) -> None:

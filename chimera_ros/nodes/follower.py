@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
+import threading
 from dataclasses import dataclass, replace
 
 from rclpy.serialization import deserialize_message
@@ -20,13 +22,14 @@ from chimera_ros.flight.follower import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.mission_file import load_mission
 from chimera_ros.flight.shard import Effects, Shard
-from chimera_ros.flight.types import DroneState
+from chimera_ros.flight.types import CommandAck, DroneState
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
-from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
-from chimera_ros.ros.endpoints import RawMessage
+from chimera_ros.ros.cdr import checked_payload
+from chimera_ros.ros.endpoints import RawMessage, SecurePublisher
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
@@ -35,6 +38,7 @@ from chimera_ros.ros.session import SecureSession
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
 GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
 STATUS_S = 0.5
+LATE_CYCLES = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,61 @@ class FollowerParameters:
     max_speed_m_s: float = parameter(12.0, "own limit, whatever the leader says, m/s", ge=0.5, le=50.0)
     max_height_m: float = parameter(120.0, "own limit above the datum, m", ge=2.0, le=2000.0)
     max_distance_m: float = parameter(2000.0, "own limit from where it took off, m", ge=5.0, le=20000.0)
+    hang_limit_s: float = parameter(
+        1.0, "the process ends when its control cycle stood still for so long in flight, s", ge=0.3, le=5.0
+    )
     control_hz: float = parameter(20.0, "setpoints per second", ge=5.0, le=50.0)
     telemetry_hz: float = parameter(10.0, "telemetry messages per second and drone", ge=1.0, le=50.0)
     autostart: bool = parameter(True, "configure and activate without being asked")
+
+
+class AckSender:
+    """Signs and publishes acknowledgements in a thread of its own, those of one drone in order.
+
+    A signature takes most of a millisecond and a saturated reliable writer blocks for up to a tenth of a
+    second: the control cycle must wait for neither. What waits for one drone leaves under one signature.
+    At most `LIMIT` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
+    repeats its command.
+    """
+
+    LIMIT = 256
+    MOST = 64  # per message, the bound of CommandAcks.msg
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[tuple[SecurePublisher, CommandAck] | None] = queue.Queue(self.LIMIT)
+        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
+        self.dropped = 0
+        self._thread.start()
+
+    def put(self, publisher: SecurePublisher, ack: CommandAck) -> None:
+        """Send `ack` soon."""
+        try:
+            self._queue.put_nowait((publisher, ack))
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Send what waits, for a second at most, and end."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=0.5)
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            waiting: dict[SecurePublisher, list[CommandAck]] = {}
+            item = self._queue.get()
+            while item is not None:
+                waiting.setdefault(item[0], []).append(item[1])
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            ended = item is None
+            for publisher, acks in waiting.items():
+                for first in range(0, len(acks), self.MOST):
+                    part = acks[first : first + self.MOST]
+                    publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
 
 
 class FollowerNode(SwarmNode[FollowerParameters]):
@@ -65,6 +121,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._status = StatusWriter()
         self._bridge: Bridge | None = None
         self._session: SecureSession | None = None
+        self._acks: AckSender | None = None
         self._results: queue.SimpleQueue[tuple[str, OrderResult]] = queue.SimpleQueue()
         self._tracking_m = Histogram()
         self._latency_ms = Histogram()
@@ -121,10 +178,10 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             for drone in self._names
         }
         self._ack_publishers = {
-            drone: session.create_publisher(CommandAck, names.ack(drone), member=drone)
+            drone: session.create_publisher(CommandAcks, names.ack(drone), member=drone)
             for drone in self._names
         }
-        session.create_subscription(SwarmCommand, names.LEADER_COMMAND, self._on_command, raw=True)
+        session.create_subscription(SwarmCommands, names.LEADER_COMMAND, self._on_command, raw=True)
         session.create_subscription(Trajectory, names.LEADER_TRAJECTORY, self._on_trajectory)
         session.create_subscription(LeaderHeartbeat, names.LEADER_HEARTBEAT, self._on_heartbeat)
         for number in range(1, values.swarm_size + 1):
@@ -134,7 +191,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._bridge = Bridge(
             vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
         )
-        self._watchdog = InterpreterWatchdog()
+        self._acks = AckSender()
+        self._watchdog = InterpreterWatchdog(values.hang_limit_s)
 
     def begin(self) -> None:
         """Connect to the autopilots, join the swarm, start the control cycle."""
@@ -148,6 +206,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         values = self.parameters
         self._every = max(1, round(values.control_hz / values.telemetry_hz))
         self._cycle = 0
+        self._controlled_s = boot_time_s()
         self._periodic = [
             self.create_steady_timer(1.0 / values.control_hz, self._control),
             self.create_steady_timer(STATUS_S, self._report_status),
@@ -161,6 +220,9 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
     def close(self) -> None:
         """Close connections and session."""
+        if self._acks is not None:
+            self._acks.close()
+            self._acks = None
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
@@ -194,6 +256,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         if bridge is None or session is None:
             return
         now, swarm_ns = boot_time_s(), session.swarm_ns()
+        self._controlled_s = now
         while not self._results.empty():
             drone, result = self._results.get_nowait()
             self._goodbye_open.discard(drone)
@@ -217,6 +280,11 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         if self._cycle % self._every == 0:
             self._send_telemetry(session, now, swarm_ns)
 
+    def _keep_pace(self) -> None:
+        """Run a control cycle that is late: events are taken in turn, and a flood must not delay it."""
+        if boot_time_s() - self._controlled_s > LATE_CYCLES / self.parameters.control_hz:
+            self._control()
+
     def _send_telemetry(self, session: SecureSession, now: float, swarm_ns: int) -> None:
         offset_s = session.clock_offset_s
         for drone in self._names:
@@ -237,13 +305,14 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
     def _perform(self, effects: Effects) -> None:
         assert self._bridge is not None
+        assert self._acks is not None
         for drone, effect in effects:
             if isinstance(effect, GiveSetpoint):
                 self._bridge.setpoint(drone, effect.setpoint)
             elif isinstance(effect, GiveOrder):
                 self._bridge.submit(drone, effect.order)
             elif isinstance(effect, SendAck):
-                self._ack_publishers[drone].publish(convert.ack_to_msg(effect.ack))
+                self._acks.put(self._ack_publishers[drone], effect.ack)
             elif isinstance(effect, Alarm):
                 self._alarms.append(f"{drone}: {effect.text}")
 
@@ -251,15 +320,14 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
     def _on_command(self, raw: RawMessage) -> None:
         assert self._session is not None
-        command = convert.command_from_msg(deserialize_message(raw.opened.payload, SwarmCommand))
-        swarm_ns = self._session.swarm_ns()
-        effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
-        # The setpoints first: an acknowledgement costs a signature, most of a millisecond.
-        setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
-        self._perform(setpoints)
-        if setpoints:
-            self._latency_ms.add(max(0, self._session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
-        self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
+        message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
+        for command in [convert.command_from_msg(item) for item in message.commands]:
+            swarm_ns = self._session.swarm_ns()
+            effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
+            self._perform(effects)
+            if any(isinstance(effect, GiveSetpoint) for _, effect in effects):
+                self._latency_ms.add(max(0, self._session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
+        self._keep_pace()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:
         assert self._session is not None
@@ -274,6 +342,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._perform(self._shard.on_heartbeat(heartbeat, sender, boot_time_s(), self._session.swarm_ns()))
 
     def _on_neighbour(self, message: DroneTelemetry, sender: str) -> None:
+        self._keep_pace()
         if message.drone == sender:
             self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
 
@@ -297,6 +366,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 "drones": self._names,
                 "latency_ms": self._latency_ms.to_status(),
                 "tracking_m": self._tracking_m.to_status(),
+                "acks_dropped": self._acks.dropped if self._acks is not None else 0,
                 "alarms": alarms,
                 "security": self._session.status(),
             }

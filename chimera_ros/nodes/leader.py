@@ -6,13 +6,15 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.flight.effects import MissionEvent, SendCommand, SendTrajectory
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.mission_file import load_mission
-from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.flight.types import SwarmCommand as Command
+from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.executor import run_node
@@ -24,6 +26,8 @@ from chimera_ros.srv import SubmitSteps
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0
 STATUS_S = 0.5
+MOST_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
+STAMP_AHEAD_NS = 500_000_000  # beyond what clocks may differ
 SENDS_PER_TICK = (
     16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
 )
@@ -70,12 +74,12 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         self._session = session = SecureSession(
             self, member=values.member, keystore=values.keystore, autostart=False
         )
-        self._command_publisher = session.create_publisher(SwarmCommand, names.LEADER_COMMAND)
+        self._command_publisher = session.create_publisher(SwarmCommands, names.LEADER_COMMAND)
         self._trajectory_publisher = session.create_publisher(Trajectory, names.LEADER_TRAJECTORY)
         self._heartbeat_publisher = session.create_publisher(LeaderHeartbeat, names.LEADER_HEARTBEAT)
         for drone in drones:
             session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_telemetry)
-            session.create_subscription(CommandAck, names.ack(drone), self._on_ack)
+            session.create_subscription(CommandAcks, names.ack(drone), self._on_ack)
         session.create_service(SubmitSteps, names.LEADER_STEPS, self._on_submit)
 
     def begin(self) -> None:
@@ -133,17 +137,32 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             else:
                 self._outbox.append(effect)
         if session.ready:
-            for _ in range(min(SENDS_PER_TICK, len(self._outbox))):
-                self._send(self._outbox.popleft())
+            self._send_some()
         if self._core.finished and self._ending:
             self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
 
-    def _send(self, effect: SendCommand | SendTrajectory) -> None:
-        if isinstance(effect, SendCommand):
-            self._command_publisher.publish(convert.command_to_msg(effect.command))
-            self._commands_sent += 1
-        else:
-            self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
+    def _send_some(self) -> None:
+        """Send what waits, in order; commands that follow each other leave under one signature."""
+        for _ in range(SENDS_PER_TICK):
+            if not self._outbox:
+                return
+            effect = self._outbox.popleft()
+            if isinstance(effect, SendTrajectory):
+                self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
+                continue
+            commands = [effect.command]
+            while self._outbox and len(commands) < MOST_COMMANDS:
+                following = self._outbox[0]
+                if not isinstance(following, SendCommand):
+                    break
+                commands.append(following.command)
+                self._outbox.popleft()
+            self.send_commands(commands)
+
+    def send_commands(self, commands: Sequence[Command]) -> None:
+        """Publish commands under one signature, `MOST_COMMANDS` at most."""
+        self._command_publisher.publish(SwarmCommands(commands=[convert.command_to_msg(c) for c in commands]))
+        self._commands_sent += len(commands)
 
     def _beat(self) -> None:
         session = self._session
@@ -156,15 +175,16 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         assert self._session is not None
-        if message.drone == sender:
-            self._core.on_telemetry(
-                convert.telemetry_from_msg(message), boot_time_s(), self._session.swarm_ns()
-            )
+        swarm_ns = self._session.swarm_ns()
+        # The newest stamp wins, so one from the future would shut out all that follow.
+        if message.drone == sender and message.stamp_ns <= swarm_ns + STAMP_AHEAD_NS:
+            self._core.on_telemetry(convert.telemetry_from_msg(message), boot_time_s(), swarm_ns)
 
-    def _on_ack(self, message: CommandAck, sender: str) -> None:
+    def _on_ack(self, message: CommandAcks, sender: str) -> None:
         assert self._session is not None
-        if message.drone == sender:
-            self._core.on_ack(convert.ack_from_msg(message), boot_time_s(), self._session.swarm_ns())
+        for ack in message.acks:
+            if ack.drone == sender:
+                self._core.on_ack(convert.ack_from_msg(ack), boot_time_s(), self._session.swarm_ns())
 
     def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
         assert self._session is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chimera_ros import swarm
 from chimera_ros.flight.types import DroneState
-from chimera_ros.msg import CommandAck, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.records.mcap_log import FlightRecorder
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
@@ -51,13 +51,13 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         if values.record:
             self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
         watched: list[tuple[type, str]] = [
-            (SwarmCommand, names.LEADER_COMMAND),
+            (SwarmCommands, names.LEADER_COMMAND),
             (Trajectory, names.LEADER_TRAJECTORY),
             (LeaderHeartbeat, names.LEADER_HEARTBEAT),
         ]
         for number in range(1, values.swarm_size + 1):
             drone = swarm.drone_name(number)
-            watched += [(CommandAck, names.ack(drone)), (DroneTelemetry, names.telemetry(drone))]
+            watched += [(CommandAcks, names.ack(drone)), (DroneTelemetry, names.telemetry(drone))]
         for message_type, channel in watched:
             self._watch(message_type, channel)
 

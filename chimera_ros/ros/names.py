@@ -46,7 +46,7 @@ def telemetry(drone: str) -> str:
 
 
 def ack(drone: str) -> str:
-    """Channel of a drone's answers to commands (CommandAck)."""
+    """Channel of a drone's answers to commands (CommandAcks)."""
     return check_channel(f"{drone}/ack")
 
 
