@@ -82,6 +82,25 @@ class Fence:
                 break
         return x, y, min(max(z, self.min_height_m), self.max_height_m)
 
+    def contain(
+        self, point_enu_m: Vec3, velocity_enu_m_s: Vec3, acceleration_enu_m_s2: Vec3
+    ) -> tuple[Vec3, Vec3, Vec3]:
+        """The point as `clamp` moves it; a point that was outside loses what would carry it further out."""
+        inside = self.clamp(point_enu_m)
+        if inside == point_enu_m:
+            return point_enu_m, velocity_enu_m_s, acceleration_enu_m_s2
+        x, y, z = point_enu_m
+        kept = []
+        for u, v, w in (velocity_enu_m_s, acceleration_enu_m_s2):
+            for nx, ny, c in self._edges:
+                outward = nx * u + ny * v
+                if nx * x + ny * y + c < 0.0 and outward < 0.0:
+                    u, v = u - outward * nx, v - outward * ny
+            if (z > self.max_height_m and w > 0.0) or (z < self.min_height_m and w < 0.0):
+                w = 0.0
+            kept.append((u, v, w))
+        return inside, kept[0], kept[1]
+
 
 @dataclass(frozen=True, slots=True)
 class FlightEnvelope:
