@@ -20,7 +20,7 @@ from .joining import KeyPackage
 from .reasons import Reason
 from .roles import Role
 from .suite import PublicKey, digest
-from .wire import ControlMessage
+from .wire import ControlKind, ControlMessage
 
 if TYPE_CHECKING:
     from .control import ControlPlane
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32
+_MAX_RETIRED: Final = 64  # more than can retire while a challenge of theirs is good
 _MARGIN_S: Final = 5.0  # a package this close to its end is not used any more
 _FRESH_S: Final = 50.0  # from this age on a new package is asked for
 _ALIVE_NS: Final = 500_000_000
@@ -62,6 +63,7 @@ class Admission:
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._candidates: dict[str, Candidate] = {}
         self._incarnations: dict[str, tuple[bytes, float]] = {}  # name -> newest incarnation, since
+        self._retired: dict[str, deque[bytes]] = {}  # name -> earlier incarnations: they never come back
         self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
 
@@ -133,6 +135,8 @@ class Admission:
             raise Rejected(Reason.OWN)
         known = self._incarnations.get(member.name)
         restarted = known is not None and known[0] != package.incarnation
+        if package.incarnation in self._retired.get(member.name, ()):
+            raise Rejected(Reason.STALE, f"an earlier incarnation of {member.name}")
         if restarted and known is not None and now - known[1] < self._limits.restart_s:
             raise Rejected(Reason.TOO_SOON, f"{member.name} has restarted a moment ago")
         roster = host.roster() or self._learned[2]
@@ -146,7 +150,8 @@ class Admission:
         effects: list[Effect] = []
         if known is None or restarted:
             self._incarnations[member.name] = (package.incarnation, now if restarted else float("-inf"))
-        if restarted:
+        if restarted and known is not None:
+            self._retired.setdefault(member.name, deque(maxlen=_MAX_RETIRED)).append(known[0])
             effects += self._note_restart(member.name, host, wall_ns)
         self._candidates[member.name] = candidate
         return candidate, effects
@@ -187,7 +192,7 @@ class Admission:
         issuer = self._control.directory.good(head.issuer, wall_ns)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(Reason.ROLE)
-        if not self._control.budget.take(now):
+        if not self._control.purse.take(ControlKind.KEY_PACKAGE, now):
             raise Rejected(Reason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(Reason.SIGNATURE, "proof")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+
 
 class Budget:
     """`rate_per_s` pieces of work per second, at most `burst` at once. Times are monotonic seconds."""
@@ -24,3 +26,22 @@ class Budget:
             return False
         self._level -= 1.0
         return True
+
+
+class Purse:
+    """One budget for everything, and a small reserve for each purpose that only it may use.
+
+    So a flood of one kind of message uses up what is shared, and the other kinds still get through.
+    """
+
+    __slots__ = ("_reserves", "_shared")
+
+    def __init__(self, rate_per_s: float, purposes: Iterable[Hashable], share: float = 0.02) -> None:
+        """`share`: each reserve's part of `rate_per_s`, which is the rate of all together."""
+        reserve = rate_per_s * share
+        self._reserves = {purpose: Budget(reserve, max(reserve, 1.0)) for purpose in purposes}
+        self._shared = Budget(rate_per_s - reserve * len(self._reserves))
+
+    def take(self, purpose: Hashable, now: float) -> bool:
+        """True, and one piece is used up, when the shared budget or the purpose's own reserve allows it."""
+        return self._shared.take(now) or self._reserves[purpose].take(now)

@@ -1,12 +1,17 @@
-"""Clock offset to the crypto node from four-timestamp exchanges (RFC 5905, sections 8 and 10)."""
+"""Clock offset to the crypto node from four-timestamp exchanges (RFC 5905, sections 8 and 10).
+
+Whoever delays answers makes an exchange worse, never wrong: the true offset lies within half its delay,
+whichever way was delayed. So the best exchange stays until a better one comes, however many bad ones follow;
+only one that contradicts it (a clock was set) throws it out.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 DRIFT: Final = 50e-6  # s/s, assumed bound of a quartz against another
+_SLACK_S: Final = 2e-4  # of time stamps themselves
 _NS: Final = 1e-9
 
 
@@ -18,15 +23,15 @@ class _Sample:
 
 
 class ClockFilter:
-    """Keeps the last `window` exchanges and trusts the one with the smallest delay.
+    """Keeps the best `window` exchanges and trusts the one whose error is smallest now.
 
     Offsets are server minus own clock, in seconds: add `offset_s` to the own clock to get the server's.
     """
 
-    def __init__(self, window: int = 8, max_delay_s: float = 1.0, max_age_s: float = 120.0) -> None:
-        self._samples: deque[_Sample] = deque(maxlen=window)
+    def __init__(self, window: int = 8, max_delay_s: float = 1.0) -> None:
+        self._samples: list[_Sample] = []
+        self._window = window
         self._max_delay_s = max_delay_s
-        self._max_age_s = max_age_s
         self._now = 0.0
 
     def add(self, t1_ns: int, t2_ns: int, t3_ns: int, t4_ns: int, now: float) -> bool:
@@ -36,14 +41,22 @@ class ClockFilter:
         if t4_ns < t1_ns or t3_ns < t2_ns or delay_s < -1e-4 or delay_s > self._max_delay_s:
             return False
         offset_s = ((t2_ns - t1_ns) + (t3_ns - t4_ns)) * 0.5 * _NS
-        self._samples.append(_Sample(offset_s, max(delay_s, 0.0), now))
+        new = _Sample(offset_s, max(delay_s, 0.0), now)
+        if any(
+            abs(new.offset_s - old.offset_s) > self._error_s(new) + self._error_s(old) + _SLACK_S
+            for old in self._samples
+        ):
+            self._samples.clear()  # both cannot be true: one of the clocks was set since
+        self._samples.append(new)
+        if len(self._samples) > self._window:
+            self._samples.remove(max(self._samples, key=self._error_s))
         return True
 
+    def _error_s(self, sample: _Sample) -> float:
+        return sample.delay_s / 2 + DRIFT * (self._now - sample.at)
+
     def _best(self) -> _Sample | None:
-        usable = [sample for sample in self._samples if self._now - sample.at <= self._max_age_s]
-        return min(
-            usable, key=lambda sample: sample.delay_s / 2 + DRIFT * (self._now - sample.at), default=None
-        )
+        return min(self._samples, key=self._error_s, default=None)
 
     @property
     def samples(self) -> int:
@@ -62,7 +75,7 @@ class ClockFilter:
         first.
         """
         best = self._best()
-        return best.delay_s / 2 + DRIFT * (self._now - best.at) if best else float("inf")
+        return self._error_s(best) if best else float("inf")
 
     def synchronised(self, limit_s: float = 0.02, now: float | None = None) -> bool:
         """True when the offset is known to within `limit_s` seconds."""

@@ -13,13 +13,13 @@ from threading import Lock
 from typing import Any, Final
 
 from . import labels
-from .budgets import Budget
+from .budgets import Budget, Purse
 from .counters import Counters
 from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, parse_announcement
-from .errors import Rejected
+from .errors import KeystoreError, Rejected
 from .identity import CertifiedMember, MemberIdentity, Trust
 from .joining import BEHIND_FLAG, CONTEXT_OF, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
 from .member import Member, Opening
@@ -62,14 +62,15 @@ class ControlPlane:
         self.policy = trust.policy
         self.limits = trust.policy.limits
         self.suite = suite_named(trust.policy.suite)
-        self.budget = Budget(self.limits.checks_per_s)
-        self.directory = Directory(trust, self.budget)
+        self.purse = Purse(self.limits.checks_per_s, ControlKind)
+        self.directory = Directory(trust, self.purse)
         self.sessions = Sessions(self.limits, lock)
         self.members = {
             identity.name: Member(identity, trust, stores[identity.name], self.suite, random)
             for identity in identities
         }
         self.silent = False
+        self._store_told = Budget(0.1, 1.0)
         self._random = random
         self._map = mapper
         self._lock = lock
@@ -121,6 +122,9 @@ class ControlPlane:
         except Rejected as refusal:
             self._counters.control[refusal.reason] += 1
             return []
+        except KeystoreError as error:  # the disk is full, say: what could not be remembered was not done
+            self._counters.control[Reason.STORE] += 1
+            return [Alarm("error", str(error))] if self._store_told.take(now) else []
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -174,7 +178,7 @@ class ControlPlane:
     def check_signature(self, signer: CertifiedMember, message: ControlMessage, now: float) -> None:
         """Raises Rejected(BUDGET or SIGNATURE) unless `signer` signed the message's body."""
         body, signature = message.parts
-        if not self.budget.take(now):
+        if not self.purse.take(message.kind, now):
             raise Rejected(Reason.BUDGET, message.kind.value)
         if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
             raise Rejected(Reason.SIGNATURE, message.kind.value)
@@ -247,7 +251,7 @@ class ControlPlane:
         if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
             raise Rejected(Reason.STALE, f"epoch {head.epoch}, a member has had {newest}")
         if session is None or session.announcement.proof != announcement.proof:
-            if not self.budget.take(now):
+            if not self.purse.take(ControlKind.ANNOUNCEMENT, now):
                 raise Rejected(Reason.BUDGET, "announcement")
             proof = announcement.proof
             if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
@@ -347,6 +351,7 @@ class ControlPlane:
         if session is None or session.transcript_hash != order.transcript_hash:
             newest = max((member.state.highest_epoch for member in self.members.values()), default=0)
             if order.epoch > newest:
+                self.check_signature(issuer, message, now)
                 self._early_switch = message  # it overtook its announcement
             raise Rejected(Reason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
         if session.announcement.head.issuer != order.issuer:

@@ -34,7 +34,13 @@ channels:
   - {channel: "**", publish: [any], lane: bulk, lifespan_s: 5.0}
 
 services:
-  - {service: crypto/clock, request: [any], respond: [crypto], lane: telemetry, lifespan_s: 1.0}
+  # asked without, answered with a signature: whoever could forge answers could shift trajectories in time
+  - service: crypto/clock
+    request: [any]
+    respond: [crypto]
+    lane: telemetry
+    respond_lane: command
+    lifespan_s: 1.0
   - {service: crypto/rotate, request: [operator], respond: [crypto], lane: command, lifespan_s: 2.0}
   - {service: crypto/evict, request: [operator], respond: [crypto], lane: command, lifespan_s: 2.0}
   - {service: leader/steps, request: [operator, gateway], respond: [leader], lane: command, lifespan_s: 2.0}

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from .budgets import Budget
+from .budgets import Purse
 from .errors import Rejected
 from .identity import CertificateError, CertificateFault, CertifiedMember, Trust
 from .reasons import Reason
 from .suite import digest
-from .wire import ControlMessage
+from .wire import ControlKind, ControlMessage
 
 _MAX_CERTIFICATES: Final = 8192
 _MAX_WAITING: Final = 256
@@ -24,9 +24,9 @@ _MAX_WAITING_BYTES: Final = 8_388_608
 class Directory:
     """Certificates by fingerprint."""
 
-    def __init__(self, trust: Trust, budget: Budget) -> None:
+    def __init__(self, trust: Trust, purse: Purse) -> None:
         self._trust = trust
-        self._budget = budget
+        self._purse = purse
         self._members: dict[bytes, CertifiedMember] = {}
         self._waiting: OrderedDict[tuple[bytes, bytes], ControlMessage] = OrderedDict()
         self._waiting_bytes = 0
@@ -38,7 +38,7 @@ class Directory:
         """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED)."""
         if digest(der) in self._members:
             raise Rejected(Reason.DUPLICATE)
-        if not self._budget.take(now):
+        if not self._purse.take(ControlKind.CERTIFICATE, now):
             raise Rejected(Reason.BUDGET, "certificate")
         try:
             member = self._trust.certify(der, wall_ns)

@@ -302,6 +302,8 @@ class EpochSession:
             owner = certificates(route.entry.fingerprint)
             if owner is None:
                 raise Rejected(Reason.NO_CERTIFICATE, f"no good certificate of {route.entry.name}")
+            if owner.name != route.entry.name or owner.role is not route.entry.role:
+                raise Rejected(Reason.ROSTER, f"{route.entry.name} is not what its certificate says")
             if not owner.verify(signature, self._signed(route, binding, sealed), labels.SIGN_ENVELOPE):
                 raise Rejected(Reason.SIGNATURE, route.entry.name)
         sent_ns: int = _U64.unpack_from(plaintext)[0]

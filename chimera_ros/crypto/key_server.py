@@ -9,6 +9,7 @@ Not handled here: eviction orders (the fields exist and are sent empty), standby
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from .admission import Admission
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
 from .epochs import MAX_ROSTER, NO_HASH, Announcement, EpochReason, Head, RosterEntry
-from .errors import Rejected
+from .errors import KeystoreError, Rejected
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .issuing import issue, number_above, place, roster_of
@@ -153,6 +154,7 @@ class KeyServer:
             if (
                 message.kind is ControlKind.CERTIFICATE
                 and digest(*message.parts) != self.identity.fingerprint
+                and self._control.directory.get(digest(*message.parts)) is not None
             ):
                 self._hint(now)  # its owner may have just started, and lack our certificate as well
                 self._control.show_certificate(self._member, now, 0.0)
@@ -317,6 +319,13 @@ class KeyServer:
 
     def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
         self._decision = self._join_since = None
+        number = self._next_number()
+        if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
+            try:
+                self._member.remember(reserved_epoch=number)
+            except KeystoreError as error:
+                self._rotate_at = now + self.rotate_s if self._current is not None else None
+                return [Alarm("error", f"no new epoch: {error}")]
         if not self._admission.holds_own(now):
             self._request(now, wall_ns)  # makes our own package; members are asked after the switch
         candidates = self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
@@ -329,7 +338,6 @@ class KeyServer:
             reason = EpochReason.LEAVE
         jobs_of, self._next_slot = place(candidates, self._roster(), self._next_slot)
         roster = roster_of(jobs_of)
-        number = self._next_number()
         previous = (
             self._current.announcement.transcript_hash if self._current else self._admission.learned_hash()
         )
@@ -346,8 +354,6 @@ class KeyServer:
             crl_number=self.trust.crl.number,
             roster=roster,
         )
-        if number > self._member.state.reserved_epoch:
-            self._member.remember(reserved_epoch=number)  # usually done ahead, after the last switch
         keys = {slot: item.public for slot, item in jobs_of.items()}
         announcement = issue(
             head, keys, draw_seed(self._random(OS_BYTES)), self.identity, self._suite, self._mapper
@@ -401,7 +407,10 @@ class KeyServer:
         current = self._current
         if announcement is None or current is None or current.announcement is not announcement:
             return []
-        effects = self._control.install(announcement, now, wall_ns)
+        try:
+            effects = self._control.install(announcement, now, wall_ns)
+        except KeystoreError as error:  # the others go on without us
+            effects = [Alarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
         body = Switch(
             self.trust.swarm, announcement.head.epoch, announcement.transcript_hash, self.identity.fingerprint
@@ -435,7 +444,8 @@ class KeyServer:
             effects.append(
                 Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
             )
-        self._member.remember(reserved_epoch=self._next_number())
+        with contextlib.suppress(KeystoreError):  # tried again when it is needed
+            self._member.remember(reserved_epoch=self._next_number())
         self._request_at = now + _AFTER_SWITCH_S
         self._beat_at = now + self.limits.beat_s
         return effects
@@ -457,9 +467,9 @@ class KeyServer:
         if sender.fingerprint in self._member.state.evictions:
             raise Rejected(Reason.EVICTED, sender.name)
         self._control.check_signature(sender, message, now)
-        current.heard_at[sender.name] = now
         effects: list[Effect] = []
-        if same:
+        if same:  # what names another epoch may be a recording: no sign of life
+            current.heard_at[sender.name] = now
             fingerprints = {entry.slot: entry.fingerprint for entry in head.roster}
             for slot in ready.slots:
                 if (

@@ -216,8 +216,8 @@ class Keystore:
             detail = until if error.fault is CertificateFault.EXPIRED else ""
             raise KeystoreError(f"{path}: the certificate of {name} {error.fault.value}{detail}.") from None
         key = openssl().signing_key(_read_key(path.with_name("identity.key"), passphrase))
-        probe = key.sign(b"key and certificate agree", labels.SIGN_READY)
-        if not member.verify(probe, b"key and certificate agree", labels.SIGN_READY):
+        probe = key.sign(b"key and certificate agree", labels.SIGN_SELF_TEST)
+        if not member.verify(probe, b"key and certificate agree", labels.SIGN_SELF_TEST):
             raise KeystoreError(
                 f"{path.with_name('identity.key')} does not fit {path.name}; enrol {name} again."
             )

@@ -29,6 +29,7 @@ SIGN_ENVELOPE: Final = b"CHIMERA-1 envelope"
 SIGN_STOP: Final = b"CHIMERA-1 operator stop"
 SIGN_STOP_ACK: Final = b"CHIMERA-1 stop ack"
 SIGN_POLICY: Final = b"CHIMERA-1 policy"
+SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # does a key fit its certificate?
 # Reserved for parts of the protocol that this version does not send yet.
 SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
 SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
@@ -44,6 +45,7 @@ CONTEXTS: Final = (
     SIGN_STOP,
     SIGN_STOP_ACK,
     SIGN_POLICY,
+    SIGN_SELF_TEST,
     SIGN_CHECKPOINT,
     SIGN_FALLBACK_HELLO,
 )

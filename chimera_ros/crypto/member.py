@@ -105,6 +105,16 @@ class Member:
         self._store.save(state)
         self.state = state
 
+    def remember_stop(self, operator: str, counter: int) -> KeystoreError | None:
+        """Remembers a stop; where the disk refuses, in memory only: an emergency does not wait for a disk."""
+        counters = {**self.state.operator_counters, operator: counter}
+        try:
+            self.remember(operator_counters=counters)
+        except KeystoreError as error:
+            self.state = dataclasses.replace(self.state, operator_counters=counters)
+            return error
+        return None
+
     # Packages
 
     def needs_answer(self, request: KeyRequest) -> bool:

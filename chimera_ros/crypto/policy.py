@@ -247,15 +247,17 @@ def _channel(entry: Node, last: bool) -> Rule:
 
 
 def _service(entry: Node) -> list[Rule]:
-    entry.only("service", "request", "respond", "lane", "signature", "lifespan_s")
+    entry.only("service", "request", "respond", "lane", "respond_lane", "signature", "lifespan_s")
     name = entry.need("service")
     segments = _segments(name, last=False)
     if "**" in segments:
         name.fail("a service's name cannot end in `**`")
     lane, lifespan_ns = _lane(entry)
+    other = entry.get("respond_lane")
+    back = lane if other is None else LANE_NAMES.index(other.one_of(LANE_NAMES))
     return [
-        Rule(f"{name.string()}/{end}", _roles(entry.need(who)), lane, lifespan_ns, True, (*segments, end))
-        for end, who in (("request", "request"), ("response", "respond"))
+        Rule(f"{name.string()}/{end}", _roles(entry.need(who)), along, lifespan_ns, True, (*segments, end))
+        for end, who, along in (("request", "request", lane), ("response", "respond", back))
     ]
 
 

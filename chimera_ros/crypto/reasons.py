@@ -48,4 +48,5 @@ class Reason(Enum):
     EQUIVOCATION = "equivocation"
     ISSUER = "issuer"  # not the crypto node that is followed
     NOT_ADDRESSED = "not_addressed"
+    STORE = "store"  # what must be remembered could not be written
     OWN = "own"  # our own message came back

@@ -124,6 +124,15 @@ def make_stop(
     return signed(ControlKind.STOP, stop.encode(), identity)
 
 
+def counter_of(message: ControlMessage) -> int:
+    """The counter of a stop that was made here: a receipt names it."""
+    reader = Reader(message.parts[0])
+    reader.u8()
+    reader.name()
+    reader.raw(HASH_BYTES)
+    return reader.u64()
+
+
 def check_age(sent_ns: int, wall_ns: int, life_s: float, ahead_s: float) -> None:
     """Raises Rejected(AGE) for what is too old or from the future."""
     age_s = (wall_ns - sent_ns) * 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from .directory import Directory
-from .effects import Effect, Send, StopAcked, StopOrder
+from .effects import Alarm, Effect, Send, StopAcked, StopOrder
 from .errors import Rejected
 from .identity import CertifiedMember, Trust
 from .member import Member
@@ -77,8 +77,9 @@ class StopDesk:
             raise Rejected(Reason.STALE, f"stop {stop.counter} of {operator.name}")
         self._check_signature(operator, message, now)
         for member in fresh:
-            counters = {**member.state.operator_counters, operator.name: stop.counter}
-            member.remember(operator_counters=counters)
+            trouble = member.remember_stop(operator.name, stop.counter)
+            if trouble is not None:
+                receipts.append(Alarm("error", str(trouble)))
             receipt = StopReceipt(
                 self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, wall_ns
             )
@@ -101,6 +102,8 @@ class StopDesk:
         operator = operators.get(receipt.operator)
         if operator is None:
             raise Rejected(Reason.NOT_ADDRESSED)
+        # An old receipt must not pass for that of a stop which never arrived.
+        check_age(receipt.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
         try:
             drone = self._directory.good(receipt.drone, wall_ns)
         except Rejected as refusal:

@@ -135,3 +135,19 @@ def decode_parts(data: bytes, bounds: Sequence[int]) -> tuple[bytes, ...]:
     if total - end > _MAX_TRAILING:
         raise CdrError(f"a control message has {total - end} bytes too many")
     return tuple(parts)
+
+
+def checked_payload(payload: bytes) -> bytes:
+    """The CDR of a message in clear, safe to hand to a deserialiser.
+
+    A member's own message may be hostile too: Fast CDR reads outside its buffer, and takes the process with
+    it, when the encapsulation header announces more padding than there are bytes. Only what rmw writes passes:
+    little-endian XCDR1, and at least one byte.
+
+    Raises:
+        CdrError: another encoding, or cut short.
+    """
+    header = bytes(payload[:4])
+    if header not in _ACCEPTED or len(payload) <= 4 + header[3]:
+        raise CdrError(f"a message of {len(payload)} bytes is cut short or not little-endian XCDR1")
+    return HEADER + payload[4:] if header != HEADER else bytes(payload)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from chimera_ros.crypto.budgets import Budget
 from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.srv import ClockSync
 
@@ -22,19 +23,24 @@ PERIOD_S: Final = 1.8  # per member: the crypto node takes a member for live for
 FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
 TIMEOUT_S: Final = 1.0
 ENOUGH: Final = 4
+ANSWERS_PER_S: Final = 50.0  # each is signed; who gets none asks again
 
 
 class ClockServer:
-    """The crypto node's side: answers with its own wall clock, which is swarm time."""
+    """The crypto node's side: answers, signed, with its own wall clock, which is swarm time."""
 
     def __init__(self, session: SecureSession, member: str) -> None:
+        self._session = session
+        self._budget = Budget(ANSWERS_PER_S)
         self._service: SecureService = session.create_service(
             ClockSync, names.CRYPTO_CLOCK, self._on_request, member=member
         )
 
-    @staticmethod
-    def _on_request(request: ClockSync.Request, _sender: str) -> ClockSync.Response:
+    def _on_request(self, request: ClockSync.Request, _sender: str) -> ClockSync.Response | None:
         t2_ns = time.time_ns()
+        if not self._budget.take(self._session.now()):
+            self._session.counts["clock_not_answered"] += 1
+            return None
         return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=time.time_ns())
 
 

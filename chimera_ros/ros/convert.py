@@ -7,7 +7,8 @@ number is needed, or names that are none: `from_…` raises ConversionError and 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, TypeVar
+from math import isnan
+from typing import Any, Final, TypeVar
 
 from geometry_msgs.msg import Point, Quaternion, Vector3
 
@@ -16,6 +17,9 @@ from chimera_ros.flight import types
 from chimera_ros.flight.vehicle import Vec3
 
 E = TypeVar("E", bound=IntEnum)
+
+FARTHEST_M: Final = 1e6  # no drone is farther from the swarm's datum, ...
+FASTEST_M_S: Final = 1e3  # ... or faster
 
 
 class ConversionError(ValueError):
@@ -32,6 +36,17 @@ def _vector(value: Vec3) -> Vector3:
 
 def _xyz(value: Any) -> Vec3:
     return (value.x, value.y, value.z)
+
+
+def _motion(position: Vec3, velocity: Vec3) -> None:
+    """Raises ConversionError unless both are possible, or the position is NaN: not known."""
+    if all(isnan(value) for value in position):
+        return
+    # Written so that NaN and infinity are refused.
+    if not all(abs(value) <= FARTHEST_M for value in position):
+        raise ConversionError(f"a position is no number or farther than {FARTHEST_M:g} m")
+    if not all(abs(value) <= FASTEST_M_S for value in velocity):
+        raise ConversionError(f"a velocity is no number or faster than {FASTEST_M_S:g} m/s")
 
 
 def _enum(kind: type[E], number: int) -> E:
@@ -161,8 +176,12 @@ def telemetry_to_msg(telemetry: types.DroneTelemetry) -> msg.DroneTelemetry:
 
 
 def telemetry_from_msg(message: msg.DroneTelemetry) -> types.DroneTelemetry:
-    """A drone's state from its message. Raises ConversionError for an unknown state."""
+    """A drone's state from its message. Raises ConversionError for an unknown state, or a motion that is
+    none.
+    """
     orientation = message.orientation
+    position, velocity = _xyz(message.position_enu_m), _xyz(message.velocity_enu_m_s)
+    _motion(position, velocity)
     return types.DroneTelemetry(
         drone=message.drone,
         stamp_ns=message.stamp_ns,
@@ -171,8 +190,8 @@ def telemetry_from_msg(message: msg.DroneTelemetry) -> types.DroneTelemetry:
         in_air=message.in_air,
         ready=message.ready,
         reason=message.reason,
-        position_enu_m=_xyz(message.position_enu_m),
-        velocity_enu_m_s=_xyz(message.velocity_enu_m_s),
+        position_enu_m=position,
+        velocity_enu_m_s=velocity,
         orientation=(orientation.x, orientation.y, orientation.z, orientation.w),
         reference_enu_m=_xyz(message.reference_enu_m),
         tracking_error_m=message.tracking_error_m,

@@ -15,7 +15,7 @@ from chimera_ros.crypto.wire import Envelope
 from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
-from .cdr import CdrError, decode_envelope, encode_envelope
+from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
 from .outlet import Outlet
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ class Channel:
             self._delivered[opened.sender] = bytes(opened.payload)
         if self.callbacks:
             try:
-                message = deserialize_message(bytes(opened.payload), self.message_type)
-            except Exception:  # rmw implementations raise different classes
+                message = deserialize_message(checked_payload(opened.payload), self.message_type)
+            except Exception:  # CdrError, and rmw implementations raise different classes
                 session.counts["malformed_payload"] += 1
                 return
             for callback in tuple(self.callbacks):

@@ -19,7 +19,7 @@ from chimera_ros.crypto.wire import Envelope
 from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
-from .cdr import CdrError, decode_envelope, encode_envelope
+from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
 from .outlet import Outlet
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class SecureService:
         except Rejected:
             return
         try:
-            request = deserialize_message(bytes(opened.payload), self._request_type)
-        except Exception:  # rmw implementations raise different classes
+            request = deserialize_message(checked_payload(opened.payload), self._request_type)
+        except Exception:  # CdrError, and rmw implementations raise different classes
             session.counts["malformed_payload"] += 1
             return
         answer = session.guarded(self.service, self._callback, request, opened.sender)
@@ -175,8 +175,8 @@ class ResponseChannel:
         call = next(call for call in self._calls if call.pending is pending)
         self._calls.remove(call)
         try:
-            response = deserialize_message(bytes(opened.payload), self._response_type)
-        except Exception:  # rmw implementations raise different classes
+            response = deserialize_message(checked_payload(opened.payload), self._response_type)
+        except Exception:  # CdrError, and rmw implementations raise different classes
             session.counts["malformed_payload"] += 1
             reply = Reply(None, opened.sender, f"{opened.sender} answered {self.service} with nonsense")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from chimera_ros.crypto.stop import counter_of
 from chimera_ros.crypto.wire import ControlMessage
 
 REPEAT_S: Final = 0.25
@@ -23,6 +24,7 @@ class StopCall:
     ) -> None:
         self.on_done = on_done
         self._message = message
+        self._counter = counter_of(message)
         self._targets = targets
         self._acknowledged: set[str] = set()
         self._next = now
@@ -33,8 +35,10 @@ class StopCall:
         """Drones that have acknowledged."""
         return frozenset(self._acknowledged)
 
-    def acknowledged_by(self, drone: str, _counter: int) -> None:
-        """A verified acknowledgement."""
+    def acknowledged_by(self, drone: str, counter: int) -> None:
+        """A verified acknowledgement; that of another stop does not count."""
+        if counter != self._counter:
+            return
         self._acknowledged.add(drone)
         if self._all_there():
             self._next = float("-inf")  # `over` at the next tick

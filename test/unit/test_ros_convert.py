@@ -17,6 +17,12 @@ u64 = st.integers(0, 2**64 - 1)
 doubles = st.floats(allow_nan=True, allow_infinity=True)
 singles = st.floats(width=32)
 vectors = st.tuples(doubles, doubles, doubles)
+
+
+def within(limit):
+    return st.tuples(*[st.floats(-limit, limit)] * 3)
+
+
 texts = st.text(alphabet=st.characters(codec="ascii", exclude_characters="\0"), max_size=200)
 
 knots = st.builds(types.TrajectoryKnot, doubles, vectors, vectors, vectors, singles)
@@ -44,8 +50,8 @@ CASES = {
         st.booleans(),
         st.booleans(),
         texts,
-        vectors,
-        vectors,
+        within(convert.FARTHEST_M) | st.just(types.NOWHERE),
+        within(convert.FASTEST_M_S),
         st.tuples(doubles, doubles, doubles, doubles),
         vectors,
         singles,
@@ -96,3 +102,25 @@ def test_long_and_foreign_reasons_are_made_to_fit():
     ack = types.CommandAck("drone_01", 1, 0, 1, types.AckStatus.REFUSED, "ä" * 500)
     assert serialize_message(convert.ack_to_msg(ack))
     assert convert.ack_to_msg(ack).reason == "?" * 200
+
+
+@pytest.mark.parametrize(
+    ("position", "velocity"),
+    [
+        ((math.inf, 0.0, 0.0), (0.0, 0.0, 0.0)),
+        ((0.0, math.nan, 0.0), (0.0, 0.0, 0.0)),
+        ((0.0, 0.0, 1e300), (0.0, 0.0, 0.0)),
+        ((0.0, 0.0, 0.0), (math.nan, 0.0, 0.0)),
+        ((0.0, 0.0, 0.0), (0.0, -math.inf, 0.0)),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 1e9)),
+    ],
+)
+def test_motion_that_is_none_is_refused(position, velocity):
+    """One NaN in a neighbour's velocity would stay in a drone's setpoints for the rest of the flight."""
+    message = convert.telemetry_to_msg(
+        types.DroneTelemetry(drone="drone_02", stamp_ns=1, state=types.DroneState.HOLDING)
+    )
+    message.position_enu_m.x, message.position_enu_m.y, message.position_enu_m.z = position
+    message.velocity_enu_m_s.x, message.velocity_enu_m_s.y, message.velocity_enu_m_s.z = velocity
+    with pytest.raises(convert.ConversionError):
+        convert.telemetry_from_msg(message)
