@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from harness import Child, Orders, Result, emit, make_keystore, percentile, private_domain
+from harness import Child, Orders, OtherLoad, Result, emit, make_keystore, percentile, private_domain
 
 MEMBERS = 20
 PROCESSES = 5
@@ -40,7 +40,9 @@ def main() -> int:
         rotations = 30 if arguments.quick else 150
         with private_domain(), tempfile.TemporaryDirectory() as folder:
             members = {"crypto_0": "crypto", **dict.fromkeys(DRONES, "drone")}
+            load = OtherLoad()
             results = measure(make_keystore(Path(folder) / "keys", members), rotations)
+            results += [load.own(), load.result()]
         emit("rekey", results, as_json=arguments.json)
     return 0
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Child, Orders, Result, emit, make_keystore, percentile, private_domain
+from harness import Child, Orders, OtherLoad, Result, emit, make_keystore, percentile, private_domain
 
 MESSAGE_BYTES = 300
 RATE_HZ = 200.0
@@ -38,7 +38,9 @@ def main() -> int:
         {"crypto": crypto, "sender": sender, "receiver": receiver}[arguments.role](arguments.keystore)
         return 0
     with private_domain(), tempfile.TemporaryDirectory() as folder:
+        load = OtherLoad()
         results = measure(make_keystore(Path(folder) / "keys", MEMBERS), quick=arguments.quick)
+        results += [load.own(), load.result()]
     emit("secure", results, as_json=arguments.json)
     return 0
 
@@ -266,20 +268,24 @@ def sender(keystore: str) -> None:
         base = receipt if kind == "sealed" else 0
         receipt = base
         sent = 0
+
+        def under_way() -> int:
+            return sent - (receipt - base)
+
+        def spin_until(most: int, limit_s: float) -> None:
+            end = time.monotonic() + limit_s
+            spinner.spin(lambda: under_way() <= most or time.monotonic() > end)
+
         began = time.monotonic()
-        while time.monotonic() < began + seconds:
+        while time.monotonic() < began + seconds and under_way() <= WINDOW:  # more: something was lost
             for _ in range(16):
                 sent += 1
                 message.command_id = sent
                 publisher.publish(payload if kind == "sealed bytes" else message)
-            waited = time.monotonic() + 0.25
-            spinner.spin(lambda: sent - (receipt - base) <= WINDOW or time.monotonic() > waited)
-            if sent - (receipt - base) > WINDOW:
-                break  # something was lost: say so
+            spin_until(WINDOW, 0.25)
         took = time.monotonic() - began
-        settled = time.monotonic() + 0.5
-        spinner.spin(lambda: sent - (receipt - base) < 1 or time.monotonic() > settled)
-        return {"rate_hz": (receipt - base) / took, "lost": float(sent - (receipt - base)), "sent": sent}
+        spin_until(0, 0.5)
+        return {"rate_hz": (receipt - base) / took, "lost": float(under_way()), "sent": sent}
 
     while not orders.closed:
         order = orders.take()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: result rows with targets, one output format, child processes, a private ROS domain.
+"""What the benchmarks share: rows with targets, one output format, child processes, a private ROS domain.
 
 Every benchmark is a script that takes --quick and --json; `chimera bench` runs them and prints the same
 report.
@@ -139,6 +139,46 @@ def private_domain() -> Iterator[int]:
             lock.close()
         return
     raise SystemExit("all 100 private ROS domains are in use by other benchmarks or tests")
+
+
+class OtherLoad:
+    """How busy the rest of the machine was meanwhile: figures measured beside other work are worth less."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy_s = self._machine_busy_s()
+        self._own_s = self._own_busy_s()
+
+    @staticmethod
+    def _machine_busy_s() -> float | None:
+        try:
+            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        except OSError:
+            return None
+        ticks = [int(field) for field in fields]
+        idle = ticks[3] + ticks[4]
+        return float(sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    def _own_busy_s() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    def result(self) -> Result:
+        """A row without target; call it when all child processes have ended."""
+        busy_s = self._machine_busy_s()
+        name, unit = "other processes on this machine meanwhile", "% of a core"
+        if busy_s is None or self._busy_s is None:
+            return Result(name, None, unit)
+        others_s = (busy_s - self._busy_s) - (self._own_busy_s() - self._own_s)
+        return Result(name, max(0.0, 100.0 * others_s / (time.monotonic() - self._began)), unit)
+
+    def own(self) -> Result:
+        """What the benchmark's own processes used, likewise."""
+        used_s = self._own_busy_s() - self._own_s
+        return Result(
+            "processes of the benchmark", 100.0 * used_s / (time.monotonic() - self._began), "% of a core"
+        )
 
 
 def make_keystore(path: Path, members: Mapping[str, str]) -> Path:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -110,13 +110,19 @@ class MemoryStore:
 
 
 class FileStore:
-    """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only)."""
+    """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
-    __slots__ = ("_durable", "path")
+    A new epoch number alone is not forced to the disk either: it has to outlive the process, and a file that
+    was replaced does; a power cut also ends the memory that holds every package key, without which no earlier
+    announcement can be installed. Evictions, stop counters and versions are forced to the disk.
+    """
+
+    __slots__ = ("_durable", "_last", "path")
 
     def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
         self.path = Path(path)
         self._durable = durable
+        self._last: StoredState | None = None
 
     def load(self) -> StoredState:
         """A missing file is a new member. Raises KeystoreError for a damaged one."""
@@ -130,7 +136,11 @@ class FileStore:
 
     def save(self, state: StoredState) -> None:
         """Raises KeystoreError when the disk refuses."""
-        write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
+        routine = self._last is not None and state == replace(
+            self._last, highest_epoch=state.highest_epoch, time_floor_ns=state.time_floor_ns
+        )
+        write_atomic(self.path, state.to_json().encode(), 0o600, self._durable and not routine)
+        self._last = state
 
 
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
