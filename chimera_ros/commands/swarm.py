@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
@@ -74,7 +76,7 @@ class Flight:
         with (
             child.Supervisor(prepared.log_dir, on_exit=restart_policy) as supervisor,
             _Signals(self, supervisor),
-            LiveTable(title) as table,
+            LiveTable(title, console=Console(stderr=prepared.json)) as table,
         ):
             try:
                 for spec in prepared.processes:
@@ -198,8 +200,6 @@ class Flight:
         if prepared.json:
             print(json.dumps(json.loads(report.to_json())))
         else:
-            from rich.console import Console
-
             Console().print(render_report(report))
         return status
 

@@ -1,4 +1,4 @@
-"""Whole swarms, as a user starts them: real processes, middleware, MAVLink and cryptography, embedded SITL."""
+"""Whole swarms, as a user starts them: real processes, middleware, MAVLink, cryptography, embedded SITL."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import psutil
 import pytest
 from mcap.reader import make_reader
 
+from chimera_ros.commands import shm
+
 MISSION = """
 mission: short_hop
 datum: {lat_deg: 47.397742, lon_deg: 8.545594, amsl_m: 488.0}
@@ -29,33 +31,44 @@ steps:
 """
 
 
-def shm_files() -> set[str]:
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.glob("*fastrtps*")} | {path.name for path in folder.glob("*fastdds*")}
-
-
 class Swarm:
     """A `chimera swarm` process and its folder."""
 
-    def __init__(self, folder: Path, domain: int, port: int, *, hold_s: float = 2.0, extra: tuple[str, ...] = ()):
+    def __init__(
+        self, folder: Path, domain: int, port: int, *, hold_s: float = 2.0, extra: tuple[str, ...] = ()
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.report_path = folder / "report.json"
         mission = folder / "mission.yaml"
         mission.write_text(MISSION % hold_s)
-        command = [sys.executable, "-m", "chimera_ros.cli", "swarm", "--drones", "5", "--mission", str(mission)]
+        command = [
+            sys.executable,
+            "-m",
+            "chimera_ros.cli",
+            "swarm",
+            "--drones",
+            "5",
+            "--mission",
+            str(mission),
+        ]
         command += ["--report", str(self.report_path), "--record", str(folder / "record"), "--gcs-port", "0"]
         command += ["--first-port", str(port), *extra]
-        environment = os.environ | {
+        self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "CHIMERA_HOME": str(folder / "home"),
         }
         self.output = (folder / "output.txt").open("wb")
         self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
         )
         self._seen: set[psutil.Process] = set()
+        self._segments: set[str] = set()
 
     def text(self) -> str:
         return (self.folder / "output.txt").read_text(errors="replace")
@@ -63,6 +76,8 @@ class Swarm:
     def children(self) -> list[psutil.Process]:
         found = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
+        for child in found:
+            self._segments |= shm.segments_of(child.pid)
         return found
 
     def shard(self) -> psutil.Process:
@@ -114,6 +129,26 @@ class Swarm:
                 newest[channel.topic.removeprefix("/chimera/")] = message.log_time * 1e-9
         return newest
 
+    def command(self, *words: str) -> tuple[int, str]:
+        """Run `chimera command`; its status, and the last of the expected words that it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "chimera_ros.cli", "command", *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        known = ("fence", "acknowledged by drone_02", "landing")
+        return done.returncode, next((word for word in known if word in said), said)
+
+    def abandoned_memory(self) -> set[str]:
+        """Fast DDS's shared-memory segments that these processes had and that are still there, owned by nobody."""
+        assert self._segments, "no segment was seen: the test would show nothing"
+        return self._segments & set(shm.dead_segments())
+
     def orphans(self) -> list[psutil.Process]:
         return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
@@ -139,7 +174,6 @@ def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callab
 
 
 def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
-    before = shm_files()
     swarm = start()
     status = swarm.end()
     assert status == 0, swarm.text()
@@ -153,7 +187,7 @@ def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
     assert report["command_latency_ms"]["p50"] > 0
     assert report["tracking_error_m"]["p99"] < 1.0
     assert swarm.orphans() == []
-    assert shm_files() <= before, "shared memory was left behind"
+    assert swarm.abandoned_memory() == set()
     record = swarm.folder / "record"
     assert (record / "tracks.png").stat().st_size > 10_000
     with (next(record.glob("flight*.mcap"))).open("rb") as stream:
@@ -177,7 +211,6 @@ def test_first_interrupt_lands_everything(start: Callable[..., Swarm]) -> None:
 
 
 def test_second_interrupt_ends_at_once(start: Callable[..., Swarm]) -> None:
-    before = shm_files()
     swarm = start(hold_s=120.0)
     swarm.wait_for(swarm.all_airborne, "all drones in the air")
     swarm.process.send_signal(signal.SIGTERM)
@@ -187,7 +220,7 @@ def test_second_interrupt_ends_at_once(start: Callable[..., Swarm]) -> None:
     assert swarm.end(15.0) == 1
     assert time.monotonic() - began < 10.0
     assert swarm.orphans() == []
-    assert shm_files() <= before
+    assert swarm.abandoned_memory() == set()
 
 
 def test_a_killed_shard_costs_only_its_drones(start: Callable[..., Swarm]) -> None:
@@ -221,8 +254,22 @@ def test_killing_the_parent_leaves_nothing(start: Callable[..., Swarm]) -> None:
     swarm.wait_for(lambda: len(swarm.children()) >= 5, "the processes to start")
     swarm.process.kill()
     swarm.process.wait()
-    gone, alive = psutil.wait_procs(list(swarm._seen), timeout=10.0)
+    _, alive = psutil.wait_procs(list(swarm._seen), timeout=10.0)
     assert alive == []
+
+
+def test_an_operator_commands_a_running_swarm(start: Callable[..., Swarm]) -> None:
+    swarm = start(hold_s=120.0)
+    swarm.wait_for(lambda: "hold |" in swarm.text(), "the swarm to hover")
+    assert swarm.command("goto", "500", "0", "10") == (1, "fence")
+    assert swarm.command("stop", "--level", "land", "drone_02") == (0, "acknowledged by drone_02")
+    swarm.wait_for(lambda: swarm.heights()[1] < 0.3, "drone 2 to land")
+    assert min(height for index, height in enumerate(swarm.heights()) if index != 1) > 3.0
+    swarm.wait_for(lambda: "| stopped |" in swarm.text(), "the leader to notice")
+    assert swarm.command("land") == (0, "landing")
+    assert swarm.end() == 1  # the mission as planned was not completed
+    assert max(swarm.heights()) < 0.3
+    assert "operator_0 ordered land" in swarm.report()["failure"]
 
 
 def test_busy_port_is_named(start: Callable[..., Swarm], mavlink_port: int) -> None:
