@@ -1,9 +1,10 @@
-"""A valid member sends what is sealed well and malformed inside: nobody's process ends, nothing is delivered."""
+"""A member sends what is sealed well and malformed inside: no process ends, nothing of it is delivered."""
 
 import struct
 
 import pytest
 from chimera_ros.msg import CommandAck, SwarmCommand, Trajectory
+from chimera_ros.srv import ClockSync
 from diagnostic_msgs.msg import KeyValue
 from rclpy.serialization import serialize_message
 
@@ -12,7 +13,6 @@ from chimera_ros.crypto.testing import MemoryKeystore, Role
 from chimera_ros.ros import SessionConfig
 from chimera_ros.ros.cdr import CdrError, checked_payload
 from chimera_ros.ros.stop import StopCall
-from chimera_ros.srv import ClockSync
 
 
 def hostile(message):
