@@ -145,7 +145,7 @@ class Swarm:
         return done.returncode, next((word for word in known if word in said), said)
 
     def abandoned_memory(self) -> set[str]:
-        """Fast DDS's shared-memory segments that these processes had and that are still there, owned by nobody."""
+        """Fast DDS's shared-memory segments that these processes had and nobody owns any more."""
         assert self._segments, "no segment was seen: the test would show nothing"
         return self._segments & set(shm.dead_segments())
 
