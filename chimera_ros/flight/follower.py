@@ -61,8 +61,9 @@ class FollowerCore:
     def on_heartbeat(
         self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int
     ) -> list[FollowerEffect]:
-        """The leader lives. An older term's heartbeat does not count, and a newer term begins with a command or
-        trajectory: heartbeats are not signed, so a captured member could end the real leader's term with one.
+        """The leader lives. An older term's heartbeat does not count, and a newer term begins with a command
+        or trajectory: heartbeats are not signed, so a captured member could end the real leader's term with
+        one.
         """
         if heartbeat.term < self._drone.term:
             return []

@@ -1,8 +1,8 @@
 """The heart of the leader: flies a checked mission step by step. Events in, effects out; no clock, no socket.
 
 The core itself only hands events and time to its parts, which share where the mission stands
-(`leader_state`): `Scripts` says what happens, `Manoeuvres` makes the drones do it, `KnownSwarm` knows the drones
-and watches for losses, `Post` sends, repeats and collects the answers.
+(`leader_state`): `Scripts` says what happens, `Manoeuvres` makes the drones do it, `KnownSwarm` knows the
+drones and watches for losses, `Post` sends, repeats and collects the answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .leader_known import KnownSwarm
 from .leader_manoeuvres import Manoeuvres
 from .leader_post import Post
 from .leader_script import Scripts
-from .leader_state import Failed, LeaderConfig, Script, Situation
+from .leader_state import Failed, LeaderConfig, Script, Situation, some
 from .mission import Land, Mission
 from .mission_file import MissionError, parse_steps
 from .planner import Plan
@@ -67,6 +67,9 @@ class LeaderCore:
         if self.phase == "stopped" and [type(s) for s in steps] == [Land]:
             self._script = self._scripts.abort()  # what an operator has stopped takes no plan: it lands there
             return True, "landing"
+        held = self._known.stopped()
+        if held:
+            return False, f"{some(held)} was stopped by an operator: only a land step is left"
         plan = self._scripts.plan_from_here(steps)
         if isinstance(plan, str):
             return False, plan[:500]
@@ -79,8 +82,11 @@ class LeaderCore:
         return True, f"{len(steps)} step(s) for {len(plan.drones)} drones, about {plan.duration_s:.0f} s"
 
     def abort_and_land(self, reason: str, now: float, swarm_ns: int) -> None:
-        """Ends the mission: hold, fly to free pads, land; where that cannot be done, land in place."""
-        if self.finished or self._situation.stopping:
+        """Ends the mission: hold, fly to free pads, land; where that cannot be done, land in place.
+
+        That goes for a swarm which an operator's stop holds in the air, too: it all lands in place.
+        """
+        if self.finished or (self._situation.stopping and self.phase != "stopped"):
             return
         self._situation.now, self._situation.ns = now, swarm_ns
         self._fail(reason)

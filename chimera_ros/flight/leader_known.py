@@ -14,6 +14,9 @@ from .mission import Mission
 from .types import OPERATOR, TAKEN, DroneState, DroneTelemetry
 from .vehicle import Vec3
 
+_OVERTAKEN_S = 0.5
+_FINDS = 3  # a drone that falls silent again and again would have every move repeated for ever
+
 
 class KnownSwarm:
     """The drones of one mission as their telemetry shows them."""
@@ -29,7 +32,11 @@ class KnownSwarm:
     def hear(self, telemetry: DroneTelemetry, now: float) -> None:
         """A drone's telemetry; unknown drones and what was overtaken on the way are ignored."""
         drone = self.drones.get(telemetry.drone)
-        if drone is not None and (drone.telemetry is None or telemetry.stamp_ns >= drone.telemetry.stamp_ns):
+        if drone is None:
+            return
+        # Only for so long can one overtake another: later, its clock was set back.
+        known = drone.telemetry if now - drone.heard_s < _OVERTAKEN_S else None
+        if known is None or telemetry.stamp_ns >= known.stamp_ns:
             drone.telemetry, drone.heard_s = telemetry, now
 
     @property
@@ -87,12 +94,15 @@ class KnownSwarm:
 
     def _find(self, drone: KnownDrone, t: DroneTelemetry) -> None:
         """A drone that was silent only for a while takes part again, at the next move or its repetition."""
+        if drone.finds >= _FINDS:
+            return
         if self._situation.now - drone.heard_s > 0.5 or t.state not in FLYING:
             drone.found_s = None
         elif drone.found_s is None:
             drone.found_s = self._situation.now
         elif self._situation.now - drone.found_s > 0.5:
             drone.lost, drone.silent = "", False
+            drone.finds += 1
             self._post.event("found", f"{drone.name} is heard again and takes part.")
 
     def _lose(self, drone: KnownDrone, why: str) -> None:
@@ -125,6 +135,10 @@ class KnownSwarm:
         """Heard, in the air, and with an autopilot that answers."""
         down = (*GROUND, DroneState.LOST)
         return [n for n in self.names if self.heard(n) and self.state(n) not in down]
+
+    def stopped(self) -> list[str]:
+        """Drones in the air that an operator has stopped."""
+        return [n for n in self.airborne() if self.reason(n).startswith(OPERATOR)]
 
     def taken(self, name: str) -> bool:
         """Somebody else flies it: a pilot, or the autopilot by itself."""

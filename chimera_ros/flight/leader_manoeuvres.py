@@ -134,6 +134,8 @@ class Manoeuvres:
         yield from self.wait_clear()
         while tries < self._config.attempts:
             names = [name for name in plan.drones if self._known.takes_part(name)]
+            if first and not names:
+                raise Failed("no drone is left")
             if not first:
                 self._post.event("replanned", f"{phase.title} is tried again: {problem}.")
                 yield from self.stand_still(f"{phase.title} again")
@@ -154,7 +156,7 @@ class Manoeuvres:
                     return
                 phase, rows = fresh, {name: row for row, name in enumerate(names)}
             first = False
-            known = len(self._known.lost)
+            known = set(self._known.lost)
             start_ns = yield from self._hand_out(phase, names, rows)
             if isinstance(start_ns, str):
                 problem = start_ns
@@ -162,7 +164,7 @@ class Manoeuvres:
                 problem = yield from self._fly(phase, names, rows, start_ns)
                 if not problem:
                     return
-            if len(self._known.lost) == known:  # a loss is no failure of this move
+            if not set(self._known.lost) - known:  # a loss is no failure of this move
                 tries += 1
         raise Failed(f"{phase.title} failed {self._config.attempts} times: {problem}")
 
@@ -206,7 +208,6 @@ class Manoeuvres:
         )
         end_ns = start_ns + int(phase.duration_s * 1e9)
         since: float | None = None
-        known = len(self._known.lost)
         while self._situation.ns < end_ns:
             sent = self._post.sent.get(command)
             if sent is not None:
@@ -216,8 +217,9 @@ class Manoeuvres:
                 late = [n for n in sent.waiting if self._known.takes_part(n)]
                 if late and self._situation.ns > start_ns + 400_000_000:
                     return f"{some(late)} did not acknowledge the start"
-            if len(self._known.lost) > known:
-                return f"{some(self._known.lost[known:])} got lost"
+            gone = [n for n in names if not self._known.takes_part(n)]
+            if gone:
+                return f"{some(gone)} got lost"
             if self._situation.ns > start_ns + 1_500_000_000 and self._situation.ns < end_ns - 1_000_000_000:
                 idle = [n for n in names if self._known.stuck(n, phase.ends[rows[n]])]
                 since = (since or self._situation.now) if idle else None
@@ -263,7 +265,7 @@ class Manoeuvres:
             self._situation.now + self._config.command_deadline_s + 1.0,
         )
         while True:
-            open_ = [n for n in names if n in self._known.airborne()]
+            open_ = [n for n in self._known.airborne() if n in names and not self._known.taken(n)]
             if not open_:
                 return
             if self._situation.now > until:

@@ -54,7 +54,7 @@ class Post:
         deadline_ns: int = 0,
         retry_s: float = 0.0,
     ) -> int:
-        """Orders the named drones something; returns the command's id."""
+        """Orders the named drones something; returns the command's id. No names: nobody, not everybody."""
         now, config = self._situation, self._config
         self.command_id += 1
         deadline = deadline_ns or now.ns + int(config.command_deadline_s * 1e9)
@@ -64,7 +64,8 @@ class Post:
         self.sent[self.command_id] = Sent(command, set(names), now.now + (retry_s or config.retry_s))
         while len(self.sent) > _KEPT:
             self.sent.popitem(last=False)
-        self._out.append(SendCommand(command))
+        if names:
+            self._out.append(SendCommand(command))
         return self.command_id
 
     def ask_again(self, command_id: int, name: str) -> None:

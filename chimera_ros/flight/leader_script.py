@@ -52,6 +52,11 @@ class Scripts:
     def submitted(self, steps: tuple[Step, ...]) -> Script:
         """An operator's steps, from wherever the drones are."""
         if self._known.airborne():
+            grounded = [n for n in self._known.names if self._known.state(n) in GROUND]
+            if (
+                grounded
+            ):  # an order to take off may still be under way to them: they have no part in these steps
+                self._fly.order_down(grounded)
             yield from self._fly.stand_still("holding for new steps")
         if not self._known.pads:
             self._known.take_pads()
@@ -76,6 +81,8 @@ class Scripts:
             names = [
                 n for n in self._known.names if self._known.takes_part(n) and self._known.state(n) in FLYING
             ]
+            if self._known.stopped():  # they take no plan
+                names = []
             if names:
                 yield from self._fly.stand_still("landing all", until_s=30.0)
                 names = [

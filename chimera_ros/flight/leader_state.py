@@ -73,6 +73,7 @@ class KnownDrone:
     lost_s: float = 0.0  # since when
     silent: bool = False  # lost because it was not heard: it may be found again
     found_s: float | None = None
+    finds: int = 0  # how often it was found again
     flew: bool = False  # has been seen on its way up or in the air, and not yet down by order
     down_ordered: bool = False
     odd_since: float | None = None
