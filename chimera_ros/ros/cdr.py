@@ -141,8 +141,8 @@ def checked_payload(payload: bytes) -> bytes:
     """The CDR of a message in clear, safe to hand to a deserialiser.
 
     A member's own message may be hostile too: Fast CDR reads outside its buffer, and takes the process with
-    it, when the encapsulation header announces more padding than there are bytes. Only what rmw writes passes:
-    little-endian XCDR1, and at least one byte.
+    it, when the encapsulation header announces more padding than there are bytes. Only what rmw writes
+    passes: little-endian XCDR1, and at least one byte.
 
     Raises:
         CdrError: another encoding, or cut short.

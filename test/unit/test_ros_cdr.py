@@ -81,7 +81,7 @@ def test_bounds_are_those_of_the_message_definitions(kind):
     for (name, declared), bound in zip(
         message_type.get_fields_and_field_types().items(), bounds_of(kind), strict=True
     ):
-        # Long fields are unbounded in the definition, because DDS sets the largest size aside for each sample.
+        # Long fields are unbounded in the definition, because DDS sets their bound aside for each sample.
         assert declared in (f"sequence<uint8, {bound}>", "sequence<uint8>"), name
         assert (declared == "sequence<uint8>") == (bound > 65536), name
 
