@@ -33,6 +33,7 @@ class OwnPackage:
     key: PackageKey = field(repr=False)
     hash: bytes
     challenge: bytes
+    asked: bytes  # transcript hash of the epoch that the request named
     made_at: float
     message: ControlMessage | None
 
@@ -124,13 +125,14 @@ class Member:
         return True
 
     def answer(self, request: KeyRequest, now: float) -> ControlMessage:
-        """The package for a request: the last one again if it answered the same challenge, otherwise a fresh
-        one.
+        """The package for a request: the last one again if it answered the same challenge of the same epoch,
+        otherwise a fresh one: that one may have been used up in an announcement that did not come through.
         """
         self.expire(now)
         if self._packages:
             last = self._packages[-1]
-            if last.message is not None and last.challenge == request.challenge:
+            same = last.challenge == request.challenge and last.asked == request.transcript_hash
+            if last.message is not None and same:
                 return last.message
         return self._make(request, now, signed=True)
 
@@ -166,7 +168,9 @@ class Member:
         kind = ControlKind.KEY_PACKAGE
         signature = self.identity.sign(body, CONTEXT_OF[kind]) if signed else b""
         message = ControlMessage(kind, (body, signature))
-        self._packages.append(OwnPackage(key, digest(body), request.challenge, now, message))
+        self._packages.append(
+            OwnPackage(key, digest(body), request.challenge, request.transcript_hash, now, message)
+        )
         del self._packages[:-MAX_PACKAGES]
         return message
 

@@ -288,3 +288,21 @@ def test_installed_is_never_reported_twice_for_one_epoch() -> None:
     for message in (m for _, _, m in wire.sent):
         again.handle(message, wire.now, wire.wall_ns)
     assert not again.ready("leader"), "no recorded announcement names a package of this incarnation"
+
+
+def test_a_member_whose_announcement_was_dropped_is_back_at_once() -> None:
+    """Its package is used up in an epoch it never saw; the same package again would be a duplicate."""
+    swarm = Swarm(drones=2, shards=2)
+    swarm.join()
+    wire = swarm.wire
+    wire.run(7.0)
+    wire.cut.add("shard_0")
+    for _ in range(2):
+        before = swarm.server.status()["epoch"]
+        wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
+        wire.run_until(
+            lambda e=before: swarm.server.status()["epoch"] > e and swarm.server.status()["switched"]
+        )
+    assert "drone_01" not in swarm.server.status()["members"]
+    wire.cut.clear()
+    assert wire.run_until(swarm.together, 60.0) < 3.0
