@@ -15,7 +15,9 @@ from .types import OPERATOR, TAKEN, DroneState, DroneTelemetry
 from .vehicle import Vec3
 
 _OVERTAKEN_S = 0.5
-_FINDS = 3  # a drone that falls silent again and again would have every move repeated for ever
+_FINDS = 3  # a drone that falls silent again and again would have every move repeated for ever ...
+_FINDS_S = 120.0  # ... so it stays lost when less than this lies between its losses
+_STALL_S = 0.3  # a leader that was not ticked for so long has heard nobody, which is not the drones' silence
 
 
 class KnownSwarm:
@@ -28,6 +30,7 @@ class KnownSwarm:
         self.names = tuple(names)
         self.drones = {name: KnownDrone(name) for name in names}
         self.pads: dict[str, Vec3] = {}
+        self._watched_s: float | None = None
 
     def hear(self, telemetry: DroneTelemetry, now: float) -> None:
         """A drone's telemetry; unknown drones and what was overtaken on the way are ignored."""
@@ -58,7 +61,12 @@ class KnownSwarm:
 
     def watch(self) -> str:
         """Marks drones that fell out of the mission; returns which one an operator has stopped, if any."""
+        now = self._situation.now
+        stall_s = 0.0 if self._watched_s is None else now - self._watched_s
+        self._watched_s = now
         for drone in self.drones.values():
+            if stall_s > _STALL_S:
+                drone.heard_s = min(drone.heard_s + stall_s, now)
             t = drone.telemetry
             if t is not None and drone.silent:
                 self._find(drone, t)
@@ -106,6 +114,8 @@ class KnownSwarm:
             self._post.event("found", f"{drone.name} is heard again and takes part.")
 
     def _lose(self, drone: KnownDrone, why: str) -> None:
+        if self._situation.now - drone.lost_s > _FINDS_S:
+            drone.finds = 0
         drone.lost, drone.lost_s = f"{why}, during {self._situation.phase}", self._situation.now
         self._post.event("lost", f"{drone.name} is lost: {drone.lost}; the others fly on.")
         self._post.forget(drone.name)

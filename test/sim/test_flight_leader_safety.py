@@ -66,6 +66,15 @@ def test_a_drone_that_comes_and_goes_does_not_hold_up_the_mission_for_ever() -> 
     assert outcome.lost == ("drone_03",)
 
 
+def test_a_leader_that_was_halted_itself_loses_nobody() -> None:
+    rehearsal = Rehearsal(swap(), names(6))
+    rehearsal.at(28.0, lambda r: setattr(r, "leader", None))
+    rehearsal.at(30.5, lambda r: setattr(r, "leader", r.core_of_leader))
+    outcome = rehearsal.run()
+    assert outcome.completed, outcome.failure
+    assert not any(e.kind == "lost" for e in outcome.events)
+
+
 def test_who_got_lost_is_named() -> None:
     rehearsal = Rehearsal(swap(), names(8))
     rehearsal.at(26.0, lambda r: r.dead.add("drone_06"))
