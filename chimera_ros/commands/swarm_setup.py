@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.processes import ProcessSpec
+from chimera_ros.crypto import default_policy
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
@@ -226,9 +228,10 @@ def find_mission(text: str) -> Path:
 
 
 def simulation_keystore() -> Path:
-    """The keystore that simulations share; made on first use."""
+    """The keystore that simulations share; made on first use, and anew when the shipped policy changes."""
     base = os.environ.get("CHIMERA_HOME") or os.path.join(os.path.expanduser("~"), ".chimera")
-    return Path(base) / "simulation_keystore"
+    policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
+    return Path(base) / f"simulation_keystore_{policy}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:

@@ -61,6 +61,11 @@ class RecorderStatus:
     problem: str
 
 
+def _private(path: str, flags: int) -> int:
+    """Records hold in clear what was sealed in the air: they are their owner's alone."""
+    return os.open(path, flags, 0o600)
+
+
 class FlightRecorder:
     """Records into `directory`; never raises for the disk's troubles, and may be called from any thread.
 
@@ -242,7 +247,7 @@ class _Stream:
         while True:
             path = self._directory / (f"{self._name}_{number}.mcap" if number else f"{self._name}.mcap")
             try:
-                file = path.open("xb", buffering=1024 * 1024)
+                file = open(path, "xb", buffering=1024 * 1024, opener=_private)  # noqa: SIM115  # closed by `_finish`
                 break
             except FileExistsError:
                 number += 1
