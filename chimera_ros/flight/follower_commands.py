@@ -19,6 +19,8 @@ _RANK = {"hold": 0, "land": 1, "kill": 2}
 
 Outcome = tuple[str, list[FollowerEffect]]  # why refused, effects
 
+SLOWEST_M_S = 0.05  # a slower leg would last beyond what time in floats can tell apart
+
 
 class Commands:
     """Decides on every order that reaches one drone."""
@@ -157,6 +159,8 @@ class Commands:
             return "the speed is not a number from 0", []
         if cmd.speed_m_s > envelope.max_speed_m_s:
             return f"{cmd.speed_m_s:.1f} m/s are above my {envelope.max_speed_m_s:.1f} m/s", []
+        if 0.0 < cmd.speed_m_s < SLOWEST_M_S:
+            return f"{cmd.speed_m_s:.1g} m/s are below {SLOWEST_M_S} m/s", []
         why = envelope.refuses_point(cmd.target_enu_m, drone.home)
         if why:
             return why, []
