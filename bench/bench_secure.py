@@ -241,22 +241,27 @@ def sender(keystore: str) -> None:
 
     def latency_part(pairs: int) -> None:
         message.command_id = 0
-        gap_s = 0.5 / RATE_HZ
         due = time.monotonic()
-        ack = CommandAck(drone="drone_01", status=CommandAck.ACCEPTED)
+
+        def wait(gap_s: float) -> None:
+            nonlocal due
+            spinner.poll()  # the session's own business, outside of what is measured
+            due = max(due + gap_s, time.monotonic())  # never several at once to catch up
+            time.sleep(max(0.0, due - time.monotonic()))
+
         for number in range(1, pairs + 1):
             # Plain and sealed take turns at being first.
             for publisher in (plain, sealed) if number % 2 else (sealed, plain):
-                due += gap_s
-                spinner.poll()  # the session's own business, outside of what is measured
-                due = max(due, time.monotonic())  # never several at once to catch up
-                time.sleep(due - time.monotonic() if due > time.monotonic() else 0.0)
+                wait(0.5 / RATE_HZ)
                 message.plan_id = number
                 message.stamp_ns = time.monotonic_ns()
                 publisher.publish(message)
-            if not number % 10:
-                ack.plan_id = time.monotonic_ns()
-                signed.publish(ack)
+        # By themselves: making and checking a signature would delay whatever came next.
+        ack = CommandAck(drone="drone_01", status=CommandAck.ACCEPTED)
+        for _ in range(pairs // 10):
+            wait(4.0 / RATE_HZ)
+            ack.plan_id = time.monotonic_ns()
+            signed.publish(ack)
         pause = time.monotonic() + 0.5
         spinner.spin(lambda: time.monotonic() > pause)
         orders.say(latency_sent=pairs)
