@@ -51,6 +51,7 @@ class SwarmSpec:
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
     rotation_s: float = 60.0
+    ready_timeout_s: float = 60.0  # how long the leader waits for every drone
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
 
@@ -69,6 +70,8 @@ class SwarmSpec:
             raise ValueError(
                 f"the first MAVLink port is {self.first_port}; allowed are 1024 to {65535 - self.drones}"
             )
+        if not 5.0 <= self.ready_timeout_s <= 600.0:
+            raise ValueError(f"--ready-timeout is {self.ready_timeout_s}; allowed are 5 to 600 s")
         if not 2.0 <= self.rotation_s <= 3600.0:
             raise ValueError(f"--rotation is {self.rotation_s}; allowed are 2 to 3600 s")
 
@@ -196,5 +199,6 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
         _node(spec, "telemetry_logger", "chimera_ros.nodes.telemetry_logger", "telemetry_logger", logger)
     )
     leader: dict[str, object] = {"member": LEADER_MEMBER, "mission": str(spec.mission), "drones": spec.drones}
+    leader["ready_timeout_s"] = float(spec.ready_timeout_s)
     nodes.append(_node(spec, "leader", spec.leader_module, "leader", leader))
     return nodes

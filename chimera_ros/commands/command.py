@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
 
 JOIN_S = 20.0
-REPLY_S = 5.0
+STOP_S = 5.0
+REPLY_S = 2.0  # a request or its answer may be lost while DDS still connects both sides
+TRIES = 3
 SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
 
@@ -162,10 +165,10 @@ class _Operator:
         done: list[frozenset[str]] = []
         self._session.start()
         try:
-            self._session.stop_drones(arguments.level, arguments.drones, done.append, timeout_s=REPLY_S)
+            self._session.stop_drones(arguments.level, arguments.drones, done.append, timeout_s=STOP_S)
         except PermissionError as error:
             raise CommandFailed(str(error)) from None
-        self._until(lambda: bool(done), REPLY_S + 2.0)
+        self._until(lambda: bool(done), STOP_S + 2.0)
         acknowledged = done[0] if done else frozenset()
         missing = sorted(set(arguments.drones) - acknowledged)
         if missing:
@@ -189,7 +192,8 @@ class _Operator:
             request = RotateEpoch.Request(reason=arguments.reason[:48])
         else:
             service, kind = names.LEADER_STEPS, SubmitSteps
-            request = SubmitSteps.Request(steps_yaml=steps_yaml(arguments))
+            # The number tells the leader a repeated request from a second order.
+            request = SubmitSteps.Request(steps_yaml=f"{steps_yaml(arguments)}\n# order {uuid.uuid4()}\n")
         self._session.start()
         try:
             client = self._session.create_client(kind, service)
@@ -200,14 +204,14 @@ class _Operator:
                 f"{arguments.operator} could not join within {JOIN_S:g} s; is a swarm running in ROS domain "
                 f"{os.environ.get('ROS_DOMAIN_ID', '0')} with this keystore?"
             )
-        replies: list[Any] = []
-        client.call_async(request, REPLY_S, replies.append)
-        self._until(lambda: bool(replies), REPLY_S + 2.0)
-        reply = replies[0] if replies else None
-        if reply is None or reply.response is None:
-            return False, f"no answer from {service}: {reply.failure if reply else 'timed out'}"
-        answer = reply.response
-        return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
+        for _ in range(TRIES):
+            replies: list[Any] = []
+            client.call_async(request, REPLY_S, replies.append)
+            self._until(lambda: bool(replies), REPLY_S + 2.0)  # noqa: B023 - called within the round
+            if replies and replies[0].response is not None:
+                answer = replies[0].response
+                return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
+        return False, f"no answer from {service}: {replies[0].failure if replies else 'timed out'}"
 
     def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s

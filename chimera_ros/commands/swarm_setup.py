@@ -77,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rotation", type=float, default=60.0, metavar="S", help="seconds between key rotations (default 60)"
     )
     add(
+        "--ready-timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="wait so long for every drone (default 60)",
+    )
+    add(
         "--keystore",
         type=Path,
         metavar="DIR",
@@ -140,6 +147,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             allow_arm=arguments.arm,
             allow_kill=arguments.allow_kill,
             rotation_s=arguments.rotation,
+            ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
         )
         mission = load_mission(mission_path)

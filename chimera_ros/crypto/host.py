@@ -35,8 +35,8 @@ _MAX_PENDING: Final = 256
 class HostConfig:
     """Choices of a process; what the whole swarm must agree on stands in the policy.
 
-    mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's `map` does
-        it in parallel (HPKE and waiting for the disk release the GIL).
+    mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
+        `map` does it in parallel (HPKE and waiting for the disk release the GIL).
     """
 
     mapper: Callable[..., Iterable[Any]] = map

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from chimera_ros.srv import SubmitSteps
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0
 STATUS_S = 0.5
+ANSWERS_KEPT = 16
 MOST_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
 STAMP_AHEAD_NS = 500_000_000  # beyond what clocks may differ
 SENDS_PER_TICK = (
@@ -53,6 +54,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         self._status = StatusWriter()
         self._session: SecureSession | None = None
         self._events: list[str] = []
+        self._answered: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
         self._outbox: deque[SendCommand | SendTrajectory] = deque()
         self._commands_sent = 0
         self._land_asked = False
@@ -188,12 +190,20 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
         assert self._session is not None
+        # An operator who heard no answer asks again with the same text, which bears a number: done once.
+        asked = (sender, request.steps_yaml)
+        if asked in self._answered:
+            return self._answered[asked]
         accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self._session.swarm_ns())
         word = "accepted" if accepted else "refused"
         self._events.append(
             f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}"
         )
-        return SubmitSteps.Response(accepted=accepted, reason=reason[:500])
+        answer = SubmitSteps.Response(accepted=accepted, reason=reason[:500])
+        self._answered[asked] = answer
+        if len(self._answered) > ANSWERS_KEPT:
+            self._answered.popitem(last=False)
+        return answer
 
     def _report_status(self) -> None:
         if self._session is None:

@@ -241,7 +241,7 @@ def test_a_killed_shard_costs_only_its_drones(start: Callable[..., Swarm]) -> No
 
 
 def test_a_drone_that_never_answers_is_named(start: Callable[..., Swarm]) -> None:
-    swarm = start(extra=("--fault", "3:silent"))
+    swarm = start(extra=("--fault", "3:silent", "--ready-timeout", "15"))
     assert swarm.end() == 1
     report = swarm.report()
     assert report["completed"] is False
