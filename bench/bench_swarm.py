@@ -1,4 +1,4 @@
-"""Whole swarms: 20 drones against the targets, 40 and 80 to see what gives out first. Embedded SITL, all records on."""
+"""Whole swarms: 20 drones against the targets, 40 and 80 to see what gives out first. All records on."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def rows(drones: int, report: dict[str, Any]) -> list[Result]:
         Result(f"{name}: collisions", float(report["collisions"]), "", ("<=", 0.0)),
         Result(f"{name}: real-time factor", report["real_time_factor"], "", (">=", 0.99) if aim else None),
         Result(f"{name}: smallest separation", report["min_separation_m"], "m", (">=", asked_m)),
-        Result(f"{name}: all processes", report["cpu_percent"].get("total"), "%", ("<=", 100.0) if aim else None),
+        Result(
+            f"{name}: all processes", report["cpu_percent"].get("total"), "%", ("<=", 100.0) if aim else None
+        ),
         Result(f"{name}: busiest process ({busiest})", processes.get(busiest), "%", None),
         Result(f"{name}: memory, PSS", report["pss_mb"], "MiB", ("<=", 1536.0) if aim else None),
         Result(f"{name}: memory, RSS", report["rss_mb"], "MiB", None),

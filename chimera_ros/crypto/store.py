@@ -112,9 +112,10 @@ class MemoryStore:
 class FileStore:
     """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
-    A new epoch number alone is not forced to the disk either: it has to outlive the process, and a file that
-    was replaced does; a power cut also ends the memory that holds every package key, without which no earlier
-    announcement can be installed. Evictions, stop counters and versions are forced to the disk.
+    A new epoch number alone goes into a file of its own, `<path>.epoch`, which is not forced to the disk: it
+    has to outlive the process, and a file that was replaced does. A power cut may lose or empty it, and then
+    also ends the memory that holds every package key, without which no earlier announcement can be installed.
+    Everything else (evictions, stop counters, versions) is forced to the disk.
     """
 
     __slots__ = ("_durable", "_last", "path")
@@ -132,14 +133,30 @@ class FileStore:
             return StoredState()
         except (OSError, UnicodeDecodeError) as error:
             raise KeystoreError(f"{self.path}: cannot read the state file ({error}).") from None
-        return StoredState.from_json(text, str(self.path))
+        state = StoredState.from_json(text, str(self.path))
+        try:
+            newer = StoredState.from_json(self._epoch_path.read_text(encoding="utf-8"), "")
+        except (OSError, UnicodeDecodeError, KeystoreError):
+            return state
+        return replace(
+            state,
+            highest_epoch=max(state.highest_epoch, newer.highest_epoch),
+            time_floor_ns=max(state.time_floor_ns, newer.time_floor_ns),
+        )
+
+    @property
+    def _epoch_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".epoch")
 
     def save(self, state: StoredState) -> None:
         """Raises KeystoreError when the disk refuses."""
         routine = self._last is not None and state == replace(
             self._last, highest_epoch=state.highest_epoch, time_floor_ns=state.time_floor_ns
         )
-        write_atomic(self.path, state.to_json().encode(), 0o600, self._durable and not routine)
+        if routine:
+            write_atomic(self._epoch_path, state.to_json().encode(), 0o600, durable=False)
+        else:
+            write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
         self._last = state
 
 

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rclpy.serialization import deserialize_message
 
@@ -110,7 +111,10 @@ class AckSender:
             for publisher, acks in waiting.items():
                 for first in range(0, len(acks), self.MOST):
                     part = acks[first : first + self.MOST]
-                    publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
+                    try:
+                        publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
+                    except Exception:  # the policy, or a session that is being closed: the thread goes on
+                        self.dropped += len(part)
 
 
 class FollowerNode(SwarmNode[FollowerParameters]):
@@ -126,6 +130,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._tracking_m = Histogram()
         self._latency_ms = Histogram()
         self._alarms: list[str] = []
+        self._broken: set[str] = set()
         self._goodbye_until_s: float | None = None
         self._goodbye_open: set[str] = set()
 
@@ -270,7 +275,11 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         for drone in self._names:
             state = bridge.state(drone)
             airborne |= state.in_air
-            self._perform(self._shard.step(drone, state, now, swarm_ns))
+            if drone not in self._broken:
+                try:
+                    self._perform(self._shard.step(drone, state, now, swarm_ns))
+                except Exception as error:  # one drone's trouble must not bring down those beside it
+                    self._give_up(drone, error)
         bridge.tick(now)
         # A hung interpreter must not hold a drone in the air: the process ends, its autopilot lands.
         if airborne != self._watchdog.enabled:
@@ -279,6 +288,17 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._cycle += 1
         if self._cycle % self._every == 0:
             self._send_telemetry(session, now, swarm_ns)
+
+    def _give_up(self, drone: str, error: Exception) -> None:
+        """A drone whose core has failed is told to land in place, and is steered no more."""
+        assert self._bridge is not None
+        self._broken.add(drone)
+        self._bridge.submit(drone, Order(0, OrderKind.LAND))
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+        self._alarms.append(f"{drone}: its core failed ({type(error).__name__} at {place}); landing in place")
 
     def _keep_pace(self) -> None:
         """Run a control cycle that is late: events are taken in turn, and a flood must not delay it."""

@@ -517,7 +517,11 @@ class SecureSession:
     # The one timer -------------------------------------------------------------------------------------
 
     def rearm(self) -> None:
-        """Set the one-shot timer to the next thing that is due."""
+        """Set the one-shot timer to the next thing that is due. May be called from any thread."""
+        with self._lock:
+            self._rearm()
+
+    def _rearm(self) -> None:
         if self._closed or not self._started:
             return
         due = self._housekeeping_due

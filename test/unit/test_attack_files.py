@@ -1,9 +1,11 @@
 """What lies on the disk is not for other users of the machine."""
 
 import stat
+from pathlib import Path
 
 from chimera_ros.commands.swarm_setup import simulation_keystore
 from chimera_ros.crypto import default_policy
+from chimera_ros.crypto.store import FileStore, StoredState
 from chimera_ros.records.mcap_log import FlightRecorder
 
 
@@ -21,3 +23,14 @@ def test_simulations_do_not_fly_on_under_an_earlier_policy(monkeypatch):
     before = simulation_keystore()
     monkeypatch.setattr(default_policy, "TEXT", default_policy.TEXT + "# another\n")
     assert simulation_keystore() != before
+
+
+def test_an_epoch_file_that_a_power_cut_emptied_costs_no_more_than_the_number(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "state.json")
+    store.save(StoredState(highest_epoch=8, stop_counter=3))
+    store.save(StoredState(highest_epoch=12, stop_counter=3))  # the number alone: not forced to the disk
+    assert FileStore(tmp_path / "state.json").load().highest_epoch == 12
+    (tmp_path / "state.json.epoch").write_bytes(b"")
+    assert FileStore(tmp_path / "state.json").load() == StoredState(highest_epoch=8, stop_counter=3)
+    store.save(StoredState(highest_epoch=16, stop_counter=4))
+    assert FileStore(tmp_path / "state.json").load() == StoredState(highest_epoch=16, stop_counter=4)
