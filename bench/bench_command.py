@@ -72,7 +72,11 @@ def measure(folder: Path, phases: list[list[object]]) -> list[Result]:
         phase, until = "wait", time.monotonic() + LIMIT_S
         while phase != "done":
             if time.monotonic() > until:
-                raise SystemExit(f"the benchmark did not end within {LIMIT_S:g} s (phase {phase})")
+                leader = newest.get("leader", {})
+                raise SystemExit(
+                    f"the benchmark did not end within {LIMIT_S:g} s: phase {phase}, "
+                    f"leader {leader.get('phase')}, failure {leader.get('failure')}"
+                )
             for event in supervisor.poll(0.2):
                 if not isinstance(event, StatusReceived):
                     raise SystemExit(

@@ -127,7 +127,8 @@ class OriginTracker:
     ) -> None:
         """A global position that arrived at `now`: compare it with the newest local one."""
         self._global_s = now
-        if self._local is None or not 0.0 <= now - self._local[0] <= _PAIR_AGE_S:
+        # The local position may be the newer one, and is for ever where both come in step and that one second.
+        if self._local is None or abs(now - self._local[0]) > _PAIR_AGE_S:
             return
         if self._jump_m is not None and now - self._jump_s < 0.02:
             return  # the two messages may stem from either side of the jump

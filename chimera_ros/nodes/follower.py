@@ -344,9 +344,12 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         for command in [convert.command_from_msg(item) for item in message.commands]:
             swarm_ns = self._session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
-            self._perform(effects)
-            if any(isinstance(effect, GiveSetpoint) for _, effect in effects):
+            # Setpoints first: what follows wakes the thread that signs.
+            setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
+            self._perform(setpoints)
+            if setpoints:
                 self._latency_ms.add(max(0, self._session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
+            self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
         self._keep_pace()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:

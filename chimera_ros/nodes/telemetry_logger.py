@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession
 
 STATUS_S = 0.5
+NICE = 5  # a record may wait, a setpoint may not
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
 
@@ -74,6 +76,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def begin(self) -> None:
         """Join the swarm."""
         assert self._session is not None
+        os.nice(NICE)
         self._session.start()
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 

@@ -183,3 +183,14 @@ def test_fast_and_noisy_flight_does_not_confuse_it(seed: int) -> None:
         vehicle.now += dice.choice((0.0, 0.0, 0.1, -0.04))  # a gap, or two samples close together
     assert vehicle.error_m() < 0.01
     assert vehicle.tracker.origin_changes == 0
+
+
+def test_local_positions_that_always_come_just_after_the_global_ones_are_compared(vehicle: Vehicle) -> None:
+    tracker, here = vehicle.tracker, vehicle.at_enu_m
+    tracker.on_origin(vehicle.origin())
+    local = LocalFrame(PLANE, vehicle.origin(), Projection.PX4).to_local(here)
+    for k in range(20):
+        tracker.on_local(local, (0.0, 0.0, 0.0), 100.0 + 0.2 * k)
+        tracker.on_global(*PLANE.to_geodetic(here), 100.0 + 0.2 * k - 0.001)
+    assert tracker.agrees
+    assert tracker.blockers("drone_01", 104.0) == ()
