@@ -40,6 +40,7 @@ CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this we
 GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
 STATUS_S = 0.5
 LATE_CYCLES = 2.0
+SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -400,6 +401,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
 
 def main(args: list[str] | None = None) -> int:
     """Run a follower."""
+    # MAVSDK's callbacks and the signing thread hold the interpreter for 5 ms otherwise, and a command waits.
+    sys.setswitchinterval(SWITCH_S)
     return run_node(FollowerNode, args)
 
 
