@@ -127,7 +127,7 @@ class OriginTracker:
     ) -> None:
         """A global position that arrived at `now`: compare it with the newest local one."""
         self._global_s = now
-        # The local position may be the newer one, and is for ever where both come in step and that one second.
+        # The local position may be the newer one, and always is where both come in step and it comes second.
         if self._local is None or abs(now - self._local[0]) > _PAIR_AGE_S:
             return
         if self._jump_m is not None and now - self._jump_s < 0.02:

@@ -141,7 +141,7 @@ class Watch:
             self._orphan_since = now
         if now - self._orphan_since < drone.config.orphan_land_s:
             return []
-        alarm = Alarm("found hovering without a follower: landing in place")
+        alarm = Alarm(f"{drone.config.drone}: found hovering without a follower: landing in place")
         return [alarm, *self._orders.land_here(now, swarm_ns)]
 
     # ---- battery and leader ----------------------------------------------------------------------

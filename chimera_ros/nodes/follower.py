@@ -309,6 +309,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
     def _send_telemetry(self, session: SecureSession, now: float, swarm_ns: int) -> None:
         offset_s = session.clock_offset_s
         for drone in self._names:
+            if drone in self._broken:
+                continue  # the leader takes its silence for what it is
             core = self._shard.cores[drone]
             blockers = []
             if not session.member_ready(drone):
@@ -335,7 +337,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             elif isinstance(effect, SendAck):
                 self._acks.put(self._ack_publishers[drone], effect.ack)
             elif isinstance(effect, Alarm):
-                self._alarms.append(f"{drone}: {effect.text}")
+                self._alarms.append(effect.text)
 
     # What arrives
 
