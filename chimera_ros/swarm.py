@@ -20,6 +20,7 @@ MAX_DRONES = 250  # MAVLink system ids end at 255, 245 is MAVSDK's own, some bel
 FIRST_PORT = 15540  # out of the way of PX4's own 14540-14550 and 14580 and up
 GCS_PORT = 14550
 DRONES_PER_SHARD = 5
+MOST_SHARDS = 4  # every shard opens every telemetry message: more of them cost more than they bring
 
 
 def drone_name(number: int) -> str:
@@ -41,7 +42,7 @@ class SwarmSpec:
     namespace: str = "/chimera"
     autopilot: str = "embedded"  # embedded, px4 or ardupilot
     connect: str | None = None  # MAVSDK URL template; None is the autopilot's usual one
-    shards: int | None = None  # follower processes; None chooses one per five drones
+    shards: int | None = None  # follower processes; None chooses one per five drones, four at most
     seed: int = 1
     wind_m_s: float = 0.0
     first_port: int = FIRST_PORT
@@ -88,7 +89,7 @@ class SwarmSpec:
 
     def shard_drones(self) -> list[list[int]]:
         """Drone numbers (from 1) per follower process, neighbours together, sizes alike to within one."""
-        count = self.shards or math.ceil(self.drones / DRONES_PER_SHARD)
+        count = self.shards or min(math.ceil(self.drones / DRONES_PER_SHARD), MOST_SHARDS)
         base, extra = divmod(self.drones, count)
         shards, first = [], 1
         for index in range(count):

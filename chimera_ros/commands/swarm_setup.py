@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-record", action="store_true", help="keep no MCAP files")
     add("--duration", type=float, metavar="S", help="land the swarm after this long, mission complete or not")
     add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
-    add("--shards", type=int, metavar="K", help="follower processes (default one per five drones)")
+    add("--shards", type=int, metavar="K", help="follower processes (default one per five drones, 4 at most)")
     add(
         "--wind",
         type=float,
