@@ -231,7 +231,7 @@ def find_mission(text: str) -> Path:
         return shipped
     names = ", ".join(sorted(p.stem for p in mission_folder().glob("*.yaml")))
     raise CommandFailed(
-        f"there is no mission file {text}; give a path or one of the shipped missions: {names}"
+        f"there is no mission file {text}; give a path or one of the shipped missions: {names}", MISUSE
     )
 
 
