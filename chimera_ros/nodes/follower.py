@@ -7,7 +7,6 @@ import queue
 import sys
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rclpy.serialization import deserialize_message
 
@@ -32,7 +31,7 @@ from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage, SecurePublisher
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s, where
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession
 
@@ -295,11 +294,8 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         assert self._bridge is not None
         self._broken.add(drone)
         self._bridge.submit(drone, Order(0, OrderKind.LAND))
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-        self._alarms.append(f"{drone}: its core failed ({type(error).__name__} at {place}); landing in place")
+        reason = f"{type(error).__name__} at {where(error)}"
+        self._alarms.append(f"{drone}: its core failed ({reason}); landing in place")
 
     def _keep_pace(self) -> None:
         """Run a control cycle that is late: events are taken in turn, and a flood must not delay it."""

@@ -215,7 +215,6 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 **core_status,
                 "process": "leader",
                 "finished": self._core.finished and not self._outbox,
-                "failure": self._core.failure,
                 "lost": list(self._core.lost),
                 "events": events,
                 "commands_sent": self._commands_sent,

@@ -7,8 +7,6 @@ over.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,7 +21,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from .lifecycle import SwarmNode
 
-_PR_SET_PDEATHSIG = 1
 _WAIT_S = 0.25  # a signal that arrives while nothing happens is seen within this time
 
 
@@ -34,16 +31,6 @@ def make_executor(context: Context | None = None) -> Executor:
     except ImportError:
         return SingleThreadedExecutor(context=context)
     return EventsExecutor(context=context)
-
-
-def die_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
-    """Ask Linux to send this process `death_signal` when its parent ends; does nothing elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the request was made
-        os.kill(os.getpid(), death_signal)
 
 
 class Spinner:

@@ -205,7 +205,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def _report(self, what: str, error: Exception) -> None:
         # Only texts written for people are passed on: any other exception may carry data in its text.
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
-        detail = str(error) if expected else f"{type(error).__name__} at {_where(error)}"
+        detail = str(error) if expected else f"{type(error).__name__} at {where(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
         self.get_logger().error(self._failure)
 
@@ -213,10 +213,11 @@ class SwarmNode(LifecycleNode, Generic[P]):
         try:
             hook()
         except Exception as error:
-            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {_where(error)}")
+            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {where(error)}")
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
+    """File and line where an exception was raised; its text is left out, for it may hold data."""
     trace = error.__traceback__
     if trace is None:
         return "unknown place"

@@ -38,7 +38,7 @@ from . import names
 from .clock_sync import ClockClient, ClockServer
 from .control import ControlTopics
 from .endpoints import Channel, SecurePublisher, SecureSubscription
-from .lifecycle import SetupError, boot_time_s
+from .lifecycle import SetupError, boot_time_s, where
 from .outlet import RETRY_S, Outlet
 from .services import ResponseChannel, SecureClient, SecureService
 from .stop import StopCall
@@ -500,17 +500,13 @@ class SecureSession:
         for callback in tuple(self._on_alarm):
             self.guarded("alarm", callback, severity, text)
 
-    def guarded(self, where: str, callback: Callable[..., Any], *arguments: Any) -> Any:
+    def guarded(self, what: str, callback: Callable[..., Any], *arguments: Any) -> Any:
         """Run a user's callback. An exception is counted and logged by type, never by text."""
         try:
             return callback(*arguments)
         except Exception as error:
             self.counts["callback_errors"] += 1
-            trace = error.__traceback__
-            while trace is not None and trace.tb_next is not None:
-                trace = trace.tb_next
-            place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-            text = f"{where}: {type(error).__name__} in a callback at {place}"
+            text = f"{what}: {type(error).__name__} in a callback at {where(error)}"
             self.node.get_logger().error(text)
             return None
 
