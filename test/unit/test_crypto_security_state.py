@@ -1,0 +1,78 @@
+"""The state that operators see: its verdicts, its bounds, who came and who was put out."""
+
+import json
+
+import pytest
+
+from chimera_ros.crypto.epochs import EpochReason, Head, RosterEntry
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.security_state import CheckpointCounts, Level, PutOut, RosterWatch, SecurityState
+
+
+def head(epoch, names, reason=EpochReason.TIME, evictions=()):
+    roster = tuple(
+        RosterEntry(slot, name, Role.DRONE, print_of(name), bytes(16), bytes(32))
+        for slot, name in enumerate(names)
+    )
+    return Head(
+        "s", "CHIMERA-1", bytes(32), epoch, bytes(32), reason, bytes(32), bytes(32), evictions, 1, roster
+    )
+
+
+def print_of(name):
+    return name.encode().ljust(32, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "word"),
+    [
+        (SecurityState(ready=True, epoch=4, roster=("a", "b")), Level.OK, "epoch 4, 2 members in"),
+        (SecurityState(), Level.WARN, "waits for the keys"),
+        (SecurityState(ready=True, entropy={"qrng": "failed: repetition count"}), Level.WARN, "without qrng"),
+        (
+            SecurityState(ready=True, checkpoints=CheckpointCounts(mismatched=3)),
+            Level.ERROR,
+            "3 packets contradict",
+        ),
+        (SecurityState(silent=True, ready=True), Level.ERROR, "no crypto node"),
+        (SecurityState(degraded="no crypto node for 30 s"), Level.ERROR, "DEGRADED"),
+    ],
+)
+def test_the_worst_comes_first(state, level, word):
+    assert state.verdict()[0] is level
+    assert word in state.verdict()[1]
+    json.dumps(state.to_status())
+
+
+def test_everything_shown_is_bounded():
+    many = tuple(f"drone_{number:04d}" for number in range(4000))
+    state = SecurityState(
+        roster=many,
+        members=many,
+        put_out=tuple(PutOut(name, "x" * 5000) for name in many),
+        degraded="y" * 5000,
+        events=tuple("z" * 5000 for _ in range(100)),
+        rejected={f"reason_{number}": 1 for number in range(500)},
+        entropy={f"source_{number}": "w" * 5000 for number in range(50)},
+    )
+    assert sum(len(key) + len(value) for key, value in state.key_values()) < 32 * 1024
+    assert len(json.dumps(state.to_status())) < 24 * 1024
+
+
+def test_who_came_left_and_was_put_out():
+    watch = RosterWatch()
+    watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))
+    watch.installed(head(8, ("crypto", "d1", "d2"), EpochReason.EVICT, (print_of("d3"),)))
+    watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))  # late: no news
+    watch.installed(head(12, ("crypto", "d1")))
+    assert [(item.name, item.epoch) for item in watch.put_out] == [("d3", 8), ("d2", 12)]
+    assert "evicted" in watch.put_out[0].why
+    assert "no fresh key package" in watch.put_out[1].why
+    watch.installed(head(16, ("crypto", "d1", "d2"), EpochReason.JOIN))
+    assert [item.name for item in watch.put_out] == ["d3"]
+    assert len(watch.events) == 4
+    assert "d3 is out" in watch.events[1]
+    for number in range(500):
+        watch.installed(head(20 + number, (f"n{number}",)))
+    assert len(watch.put_out) <= 64
+    assert len(watch.events) <= 32
