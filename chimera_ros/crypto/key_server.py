@@ -18,29 +18,27 @@ from threading import RLock
 from typing import Any, Final
 
 from .admission import Admission
+from .agenda import Agenda
+from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
-from .epochs import MAX_ROSTER, NO_HASH, Announcement, EpochReason, Head, RosterEntry
+from .epochs import MAX_ROSTER, Announcement, EpochReason, Head, RosterEntry
 from .errors import KeystoreError, Rejected
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .issuing import issue, number_above, place, roster_of
-from .joining import BEHIND_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch, bitmap
+from .joining import BEHIND_FLAG, VOLUME_FLAG, Ready, Switch
 from .reasons import Reason
 from .roles import Role
 from .stop import signed
 from .store import StateStore
-from .suite import HASH_BYTES, digest
+from .suite import digest
+from .voice import Voice
 from .wire import ControlKind, ControlMessage, check_size
 
-_SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 _REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
-_REQUEST_MISSING_S: Final = 1.0
-_REQUEST_IDLE_S: Final = 5.0
 _AFTER_SWITCH_S: Final = 0.02
-_HINT_GAP_S: Final = 0.5
 _VOLUME_GAP_S: Final = 5.0
-_CHALLENGE_FRESH_S: Final = 30.0
 _KEPT_DURATIONS: Final = 4096
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
@@ -51,22 +49,6 @@ class KeyServerConfig:
 
     rank: int = 0
     rotate_s: float | None = None
-
-
-@dataclass(slots=True)
-class _Current:
-    """The newest epoch announced by this process."""
-
-    announcement: Announcement
-    decided_at: float
-    announced_at: float
-    live: frozenset[int]
-    ready: set[int]
-    speakers: dict[int, bytes]
-    heard_at: dict[str, float]  # control messages count as signs of life too
-    switch: ControlMessage | None = None
-    switched_at: float | None = None
-    repeated: bool = False
 
 
 class KeyServer:
@@ -101,20 +83,12 @@ class KeyServer:
         self._member = self._control.members[identity.name]
         self._suite = self._control.suite
         self._admission = Admission(trust, self._control, self._member)
-        self._current: _Current | None = None
+        self._voice = Voice(identity, self._suite.name, self.limits, self._admission, random)
+        self._current: Current | None = None
         self._issued = 0
         self._own_install: Announcement | None = None
         self._next_slot = 0
-        self._sequence = 0
-        self._challenge = b""
-        self._challenge_at = float("-inf")
-        self._request_at: float | None = None
-        self._last_request = float("-inf")
-        self._beat_at: float | None = None
-        self._beat_sequence = 0
-        self._join_since: float | None = None
-        self._decision: tuple[EpochReason, float] | None = None  # a rotation that waits for packages
-        self._rotate_at: float | None = None
+        self._agenda = Agenda(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
         self._volume_at = float("-inf")
         self._rotations: dict[str, int] = {}
@@ -131,7 +105,7 @@ class KeyServer:
         """Shows the certificate and asks for packages."""
         with self._lock:
             wall_ns = self._control.floor(wall_ns)
-            self._sequence = self._beat_sequence = wall_ns // 1_000_000
+            self._voice.start(wall_ns)
             effects = self.host.start(now, wall_ns)
             effects += self._request(now, wall_ns)
             return effects
@@ -148,7 +122,7 @@ class KeyServer:
             except Rejected as refusal:
                 self.host.counters.control[refusal.reason] += 1
                 if refusal.reason is Reason.CHALLENGE and message.kind is ControlKind.KEY_PACKAGE:
-                    self._hint(now)
+                    self._voice.hint(now)
                 return []
             effects = self.host.handle(message, now, wall_ns)
             if (
@@ -156,7 +130,7 @@ class KeyServer:
                 and digest(*message.parts) != self.identity.fingerprint
                 and self._control.directory.get(digest(*message.parts)) is not None
             ):
-                self._hint(now)  # its owner may have just started, and lack our certificate as well
+                self._voice.hint(now)  # its owner may have just started, and lack our certificate as well
                 self._control.show_certificate(self._member, now, 0.0)
             return effects
 
@@ -169,10 +143,12 @@ class KeyServer:
             effects += self.host.tick(now, wall_ns)
             effects += self._advance(now, wall_ns)
             effects += self._admission.watch(self.host, wall_ns)
-            if self._request_at is not None and self._request_at <= now and not self._in_work:
+            voice = self._voice
+            if voice.request_at is not None and voice.request_at <= now and not self._in_work:
                 effects += self._request(now, wall_ns)
-            if self._beat_at is not None and self._beat_at <= now and not self._in_work:
-                effects.append(self._beat(now, wall_ns))
+            if voice.beat_at is not None and voice.beat_at <= now and self._current and not self._in_work:
+                self._control.note_life(now)
+                effects.append(voice.beat(self._current, now, wall_ns))
             return effects
 
     def next_timer(self) -> float | None:
@@ -181,20 +157,13 @@ class KeyServer:
             if self._own_install is not None:
                 times.append(float("-inf"))
             current = self._current
-            if current is not None and current.switched_at is None:
+            if current is not None and current.in_work:
                 times.append(current.announced_at + self.limits.switch_s)
                 if not current.repeated:
                     times.append(current.announced_at + _REPEAT_S)
             else:
-                times += (self._request_at, self._beat_at)
-                if self._decision is not None:
-                    times.append(self._decision[1] + self.limits.missing_wait_s)
-                elif self._join_since is not None:
-                    times.append(
-                        self._join_since + (_SETTLE_S if self._all_answered() else self.limits.batch_s)
-                    )
-                else:
-                    times.append(self._rotate_at)
+                times += (self._voice.request_at, self._voice.beat_at)
+                times.append(self._agenda.next_timer(self._all_answered, self._recovering))
             return min((time for time in times if time is not None), default=None)
 
     def rotate(self, reason: str, now: float, wall_ns: int) -> list[Effect]:
@@ -215,9 +184,9 @@ class KeyServer:
         with self._lock:
             current = self._current
             return {
-                "epoch": current.announcement.head.epoch if current else 0,
-                "switched": bool(current and current.switched_at is not None),
-                "members": [entry.name for entry in current.announcement.head.roster] if current else [],
+                "epoch": current.epoch if current else 0,
+                "switched": current is not None and not current.in_work,
+                "members": [entry.name for entry in self._roster()],
                 "packages_ready": current is not None and not self._in_work and self._all_answered(),
                 "rotations": sum(self._rotations.values()),
                 "rotations_by_reason": dict(self._rotations),
@@ -228,40 +197,14 @@ class KeyServer:
 
     @property
     def _in_work(self) -> bool:
-        return self._current is not None and self._current.switched_at is None
-
-    def _hint(self, now: float) -> None:
-        """Somebody may want to join: ask for packages soon, at most twice a second."""
-        soon = max(now, self._last_request + _HINT_GAP_S)
-        self._request_at = soon if self._request_at is None else min(self._request_at, soon)
+        return self._current is not None and self._current.in_work
 
     def _request(self, now: float, wall_ns: int) -> list[Effect]:
-        if now - self._challenge_at >= _CHALLENGE_FRESH_S or not self._challenge:
-            self._challenge = self._random(HASH_BYTES)
-            self._challenge_at = now
-            self._admission.add_challenge(self._challenge, now)
-        self._sequence = max(self._sequence + 1, wall_ns // 1_000_000)
-        epoch, transcript_hash, have = 0, NO_HASH, b""
-        if self._current is not None:
-            head = self._current.announcement.head
-            epoch, transcript_hash = head.epoch, self._current.announcement.transcript_hash
-            have = bitmap({entry.slot for entry in head.roster if self._admission.fresh(entry, now)})
-        request = KeyRequest(
-            self.trust.swarm,
-            self._suite.name,
-            self.identity.fingerprint,
-            self._sequence,
-            self._challenge,
-            epoch,
-            transcript_hash,
-            have,
-        )
-        self._last_request = now
+        missing = not self._all_answered() or self._current is None
+        request = self._voice.request(self._current, missing, now, wall_ns)
         if not self._admission.holds_own(now):
             self._admission.accept_own(self._member.own_package(request, now), self.identity.member, now)
-        missing = not self._all_answered() or self._current is None
-        self._request_at = now + (_REQUEST_MISSING_S if missing else _REQUEST_IDLE_S)
-        return [Send(signed(ControlKind.KEY_REQUEST, request.encode(), self.identity))]
+        return [self._voice.send_request(request)]
 
     def _on_package(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         candidate, effects = self._admission.check(message, now, wall_ns, self.host)
@@ -269,18 +212,21 @@ class KeyServer:
         if current is not None:
             current.heard_at[candidate.name] = now
         entry = self._entry_named(candidate.name)
-        joins = entry is None or entry.incarnation != candidate.incarnation
-        if joins and self._join_since is None:
-            self._join_since = now
+        if entry is None or entry.incarnation != candidate.incarnation:
+            self._agenda.want(EpochReason.JOIN, now)
         return effects + self._advance(now, wall_ns)
 
     def _entry_named(self, name: str) -> RosterEntry | None:
-        roster = self._current.announcement.head.roster if self._current else ()
-        return next((entry for entry in roster if entry.name == name), None)
+        return next((entry for entry in self._roster() if entry.name == name), None)
+
+    @property
+    def _recovering(self) -> bool:
+        """Restarted, nothing announced yet, and it was shown whom to expect."""
+        return self._current is None and bool(self._admission.learned_roster())
 
     def _all_answered(self) -> bool:
         """Do we hold an unused package of every member of the last epoch?"""
-        roster = self._current.announcement.head.roster if self._current else self._admission.learned_roster()
+        roster = self._roster() or self._admission.learned_roster()
         return bool(roster) and all(
             entry.name == self.identity.name or self._admission.holds(entry.name) for entry in roster
         )
@@ -288,8 +234,7 @@ class KeyServer:
     # Deciding
 
     def _decide(self, reason: EpochReason, now: float, wall_ns: int) -> list[Effect]:
-        if self._decision is None:
-            self._decision = (reason, now)
+        self._agenda.want(reason, now)
         effects: list[Effect] = []
         if not self._in_work and not self._all_answered():
             effects += self._request(now, wall_ns)
@@ -299,38 +244,31 @@ class KeyServer:
         """Takes the next step that is due."""
         self._admission.expire(now)
         current = self._current
-        if current is not None and current.switched_at is None:
+        if current is not None and current.in_work:
             return self._push(current, now, wall_ns)
-        if self._decision is not None:
-            reason, decided_at = self._decision
-            if self._all_answered() or now >= decided_at + self.limits.missing_wait_s:
-                return self._announce(reason, decided_at, now, wall_ns)
-            return []
-        if self._join_since is not None:
-            wait_s = _SETTLE_S if self._all_answered() else self.limits.batch_s
-            if now >= self._join_since + wait_s:
-                return self._announce(EpochReason.JOIN, self._join_since, now, wall_ns)
-            return []
-        if self._rotate_at is not None and now >= self._rotate_at:
+        wanted = self._agenda.due(now, self._all_answered, self._recovering)
+        if wanted is not None:
+            return self._announce(*wanted, now, wall_ns)
+        if self._agenda.time_is_up(now):
             return self._decide(EpochReason.TIME, now, wall_ns)
         return []
 
     # Announcing
 
     def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
-        self._decision = self._join_since = None
+        self._agenda.taken()
         number = self._next_number()
         if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
             try:
                 self._member.remember(reserved_epoch=number)
             except KeystoreError as error:
-                self._rotate_at = now + self.rotate_s if self._current is not None else None
+                self._agenda.rotate_after(now if self._current is not None else None)
                 return [Alarm("error", f"no new epoch: {error}")]
         if not self._admission.holds_own(now):
             self._request(now, wall_ns)  # makes our own package; members are asked after the switch
         candidates = self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
         if len(candidates) < 2:
-            self._rotate_at = now + self.rotate_s if self._current is not None else None
+            self._agenda.rotate_after(now if self._current is not None else None)
             self._admission.put_back(candidates)
             return []
         left = [entry for entry in self._roster() if entry.name not in {item.name for item in candidates}]
@@ -348,7 +286,7 @@ class KeyServer:
             epoch=number,
             issuer=self.identity.fingerprint,
             reason=reason,
-            challenge=self._challenge,
+            challenge=self._voice.challenge,
             previous=previous,
             evictions=tuple(sorted(self._member.state.evictions)),
             crl_number=self.trust.crl.number,
@@ -364,7 +302,7 @@ class KeyServer:
             for name, moment in self._current.heard_at.items():
                 heard_at[name] = max(moment, heard_at.get(name, moment))
         self._issued = number
-        self._current = _Current(
+        self._current = Current(
             announcement=announcement,
             decided_at=decided_at,
             announced_at=now,
@@ -374,7 +312,7 @@ class KeyServer:
             heard_at=heard_at,
         )
         self._rotations[reason.name.lower()] = self._rotations.get(reason.name.lower(), 0) + 1
-        self._rotate_at = now + self.rotate_s
+        self._agenda.rotate_after(now)
         self._own_install = announcement
         effects: list[Effect] = [Send(message)]
         if left:
@@ -383,7 +321,7 @@ class KeyServer:
         return effects
 
     def _roster(self) -> tuple[RosterEntry, ...]:
-        return self._current.announcement.head.roster if self._current else ()
+        return self._current.roster if self._current else ()
 
     def _next_number(self) -> int:
         """The next number of our rank above everything issued, stored or shown to us."""
@@ -420,34 +358,33 @@ class KeyServer:
 
     # Switching
 
-    def _push(self, current: _Current, now: float, wall_ns: int) -> list[Effect]:
+    def _push(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
         late = now >= current.announced_at + self.limits.switch_s
-        if current.live <= current.ready or late:
+        if current.all_ready or late:
             effects = self._install_own(now, wall_ns) if self._own_install is not None else []
-            return effects + self._switch(current, now, late and not current.live <= current.ready)
+            return effects + self._switch(current, now, late and not current.all_ready)
         if not current.repeated and now >= current.announced_at + _REPEAT_S:
             current.repeated = True
             return [Send(current.announcement.message)]
         return []
 
-    def _switch(self, current: _Current, now: float, late: bool) -> list[Effect]:
+    def _switch(self, current: Current, now: float, late: bool) -> list[Effect]:
         assert current.switch is not None
         current.switched_at = now
         self._durations_ms.append((now - current.decided_at) * 1e3)
-        session = self._control.sessions.open.get(current.announcement.head.epoch)
+        session = self._control.sessions.open.get(current.epoch)
         effects: list[Effect] = [Send(current.switch)]
         if session is not None:
             effects += self._control.switch(session, now)
         if late:
-            slots = current.live - current.ready
-            names = [entry.name for entry in self._roster() if entry.slot in slots]
+            names = current.names(current.live - current.ready)
             effects.append(
                 Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
             )
         with contextlib.suppress(KeystoreError):  # tried again when it is needed
             self._member.remember(reserved_epoch=self._next_number())
-        self._request_at = now + _AFTER_SWITCH_S
-        self._beat_at = now + self.limits.beat_s
+        self._voice.request_at = now + _AFTER_SWITCH_S
+        self._voice.beat_at = now + self.limits.beat_s
         return effects
 
     def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -457,7 +394,6 @@ class KeyServer:
             raise Rejected(Reason.OWN)
         if current is None:
             raise Rejected(Reason.UNKNOWN_EPOCH)
-        head = current.announcement.head
         same = ready.transcript_hash == current.announcement.transcript_hash
         if same and not ready.flags and set(ready.slots) <= current.ready:
             raise Rejected(Reason.DUPLICATE)
@@ -470,36 +406,12 @@ class KeyServer:
         effects: list[Effect] = []
         if same:  # what names another epoch may be a recording: no sign of life
             current.heard_at[sender.name] = now
-            fingerprints = {entry.slot: entry.fingerprint for entry in head.roster}
-            for slot in ready.slots:
-                if (
-                    fingerprints.get(slot) == sender.fingerprint
-                    or current.speakers.get(slot) == sender.fingerprint
-                ):
-                    current.ready.add(slot)
-                    current.heard_at[next(e.name for e in head.roster if e.slot == slot)] = now
+            current.note_ready(ready, sender.fingerprint, now)
         if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
             self._resent_at = now
             effects.append(Send(current.announcement.message))
-            self._hint(now)  # it may not be named there at all, then it needs a new package
+            self._voice.hint(now)  # it may not be named there at all, then it needs a new package
         if ready.flags & VOLUME_FLAG and same and now >= self._volume_at + _VOLUME_GAP_S:
             self._volume_at = now
             effects += self._decide(EpochReason.VOLUME, now, wall_ns)
         return effects + self._advance(now, wall_ns)
-
-    def _beat(self, now: float, wall_ns: int) -> Effect:
-        current = self._current
-        assert current is not None
-        self._beat_at = now + self.limits.beat_s
-        self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
-        self._control.note_life(now)
-        body = Beat(
-            self.trust.swarm,
-            current.announcement.head.epoch,
-            current.announcement.transcript_hash,
-            self.identity.fingerprint,
-            self._beat_sequence,
-            wall_ns,
-            current.switched_at is not None,
-        ).encode()
-        return Send(signed(ControlKind.BEAT, body, self.identity))

@@ -1,0 +1,82 @@
+"""Why the next epoch is wanted, and how long it waits for packages that are not here yet.
+
+| reason                | waits, at most                                                          |
+| --------------------- | ----------------------------------------------------------------------- |
+| time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
+| join                  | `batch_s`; after a restart of the crypto node `missing_wait_s` for      |
+|                       | everybody in the epoch it was shown                                     |
+
+Whatever comes first takes the others with it: one epoch answers all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .epochs import EpochReason
+from .policy import Limits
+
+_SETTLE_S: Final = 0.05  # a join batch stays open at least this long
+
+
+class Agenda:
+    """Times are monotonic seconds."""
+
+    def __init__(self, limits: Limits, rotate_s: float) -> None:
+        self._limits = limits
+        self._rotate_s = rotate_s
+        self._join_since: float | None = None
+        self._decision: tuple[EpochReason, float] | None = None
+        self._rotate_at: float | None = None
+
+    def want(self, reason: EpochReason, now: float) -> None:
+        """An epoch for this reason, soon; an earlier wish keeps its time."""
+        if reason is EpochReason.JOIN:
+            self._join_since = now if self._join_since is None else self._join_since
+        elif self._decision is None:
+            self._decision = (reason, now)
+
+    def taken(self) -> None:
+        """An epoch is being made: it answers whatever was wanted."""
+        self._decision = self._join_since = None
+
+    def rotate_after(self, now: float | None) -> None:
+        """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
+        self._rotate_at = None if now is None else now + self._rotate_s
+
+    def due(self, now: float, complete: Callable[[], bool], recovering: bool) -> tuple[EpochReason, float] | None:
+        """(reason, since when it was wanted) of the epoch to announce now.
+
+        complete: an unused package of every expected member is here. recovering: a restarted crypto node
+        has not announced yet and knows whom to expect.
+        """
+        if self._decision is not None:
+            reason, since = self._decision
+            if complete() or now >= since + self._limits.missing_wait_s:
+                return reason, since
+        elif self._join_since is not None and now >= self._join_since + self._join_wait(complete, recovering):
+            return EpochReason.JOIN, self._join_since
+        return None
+
+    def time_is_up(self, now: float) -> bool:
+        """Is a rotation on time due that nobody has asked for yet?"""
+        return (
+            self._decision is None
+            and self._join_since is None
+            and self._rotate_at is not None
+            and now >= self._rotate_at
+        )
+
+    def next_timer(self, complete: Callable[[], bool], recovering: bool) -> float | None:
+        """When to look again."""
+        if self._decision is not None:
+            return self._decision[1] + self._limits.missing_wait_s
+        if self._join_since is not None:
+            return self._join_since + self._join_wait(complete, recovering)
+        return self._rotate_at
+
+    def _join_wait(self, complete: Callable[[], bool], recovering: bool) -> float:
+        if complete():
+            return _SETTLE_S
+        return self._limits.missing_wait_s if recovering else self._limits.batch_s

@@ -1,0 +1,62 @@
+"""The newest epoch that a crypto node has announced: who lives, who is ready, whether it was switched to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .epochs import Announcement, RosterEntry
+from .joining import Ready
+from .wire import ControlMessage
+
+
+@dataclass(slots=True)
+class Current:
+    """Times are monotonic seconds; `live` and `ready` are slots; `speakers` are fingerprints by slot."""
+
+    announcement: Announcement
+    decided_at: float
+    announced_at: float
+    live: frozenset[int]
+    ready: set[int]
+    speakers: dict[int, bytes]
+    heard_at: dict[str, float]  # by name: control messages count as signs of life too
+    switch: ControlMessage | None = None
+    switched_at: float | None = None
+    repeated: bool = False
+
+    @property
+    def epoch(self) -> int:
+        return self.announcement.head.epoch
+
+    @property
+    def roster(self) -> tuple[RosterEntry, ...]:
+        return self.announcement.head.roster
+
+    @property
+    def in_work(self) -> bool:
+        """Announced, and senders have not been told to switch yet."""
+        return self.switched_at is None
+
+    @property
+    def all_ready(self) -> bool:
+        """Can every live member receive under it?"""
+        return self.live <= self.ready
+
+    def names(self, slots: frozenset[int]) -> list[str]:
+        """Names of the members in these slots."""
+        return [entry.name for entry in self.roster if entry.slot in slots]
+
+    def spoken_for(self, ready: Ready, fingerprint: bytes) -> list[RosterEntry]:
+        """The roster lines among `ready.slots` that the signer with this fingerprint may answer for."""
+        slots = set(ready.slots)
+        return [
+            entry
+            for entry in self.roster
+            if entry.slot in slots and fingerprint in (entry.fingerprint, self.speakers.get(entry.slot))
+        ]
+
+    def note_ready(self, ready: Ready, fingerprint: bytes, now: float) -> None:
+        """A verified `ready` for this epoch."""
+        for entry in self.spoken_for(ready, fingerprint):
+            self.ready.add(entry.slot)
+            self.heard_at[entry.name] = now

@@ -1,0 +1,104 @@
+"""What a crypto node says of its own accord: key requests with their challenges, and beats.
+
+Sequences begin at the wall clock's milliseconds, so that they rise across restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .admission import Admission
+from .current import Current
+from .effects import Effect, Send
+from .epochs import NO_HASH
+from .identity import MemberIdentity
+from .joining import Beat, KeyRequest, bitmap
+from .policy import Limits
+from .stop import signed
+from .suite import HASH_BYTES
+from .wire import ControlKind
+
+_REQUEST_MISSING_S: Final = 1.0
+_REQUEST_IDLE_S: Final = 5.0
+_HINT_GAP_S: Final = 0.5
+_CHALLENGE_FRESH_S: Final = 30.0
+
+
+class Voice:
+    """`request_at` and `beat_at` are monotonic seconds at which the next one is due; None: not before an
+    epoch was announced, or until somebody asks.
+    """
+
+    def __init__(
+        self,
+        identity: MemberIdentity,
+        suite: str,
+        limits: Limits,
+        admission: Admission,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.challenge = b""
+        self.request_at: float | None = None
+        self.beat_at: float | None = None
+        self._identity = identity
+        self._suite = suite
+        self._limits = limits
+        self._admission = admission
+        self._random = random
+        self._sequence = 0
+        self._beat_sequence = 0
+        self._challenge_at = float("-inf")
+        self._last_request = float("-inf")
+
+    def start(self, wall_ns: int) -> None:
+        """Sequences rise from here."""
+        self._sequence = self._beat_sequence = wall_ns // 1_000_000
+
+    def hint(self, now: float) -> None:
+        """Somebody may want to join: ask for packages soon, at most twice a second."""
+        soon = max(now, self._last_request + _HINT_GAP_S)
+        self.request_at = soon if self.request_at is None else min(self.request_at, soon)
+
+    def request(self, current: Current | None, missing: bool, now: float, wall_ns: int) -> KeyRequest:
+        """The next request, not yet signed; `missing`: some member's package is not here."""
+        if now - self._challenge_at >= _CHALLENGE_FRESH_S or not self.challenge:
+            self.challenge = self._random(HASH_BYTES)
+            self._challenge_at = now
+            self._admission.add_challenge(self.challenge, now)
+        self._sequence = max(self._sequence + 1, wall_ns // 1_000_000)
+        epoch, transcript_hash, have = 0, NO_HASH, b""
+        if current is not None:
+            epoch, transcript_hash = current.epoch, current.announcement.transcript_hash
+            have = bitmap({entry.slot for entry in current.roster if self._admission.fresh(entry, now)})
+        self._last_request = now
+        self.request_at = now + (_REQUEST_MISSING_S if missing else _REQUEST_IDLE_S)
+        return KeyRequest(
+            self._identity.swarm,
+            self._suite,
+            self._identity.fingerprint,
+            self._sequence,
+            self.challenge,
+            epoch,
+            transcript_hash,
+            have,
+        )
+
+    def send_request(self, request: KeyRequest) -> Effect:
+        """The request under our signature."""
+        return Send(signed(ControlKind.KEY_REQUEST, request.encode(), self._identity))
+
+    def beat(self, current: Current, now: float, wall_ns: int) -> Effect:
+        """The timed sign of life for the newest epoch."""
+        self.beat_at = now + self._limits.beat_s
+        self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
+        body = Beat(
+            self._identity.swarm,
+            current.epoch,
+            current.announcement.transcript_hash,
+            self._identity.fingerprint,
+            self._beat_sequence,
+            wall_ns,
+            current.switched_at is not None,
+        ).encode()
+        return Send(signed(ControlKind.BEAT, body, self._identity))
