@@ -45,7 +45,9 @@ class Agenda:
         """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
         self._rotate_at = None if now is None else now + self._rotate_s
 
-    def due(self, now: float, complete: Callable[[], bool], recovering: bool) -> tuple[EpochReason, float] | None:
+    def due(
+        self, now: float, complete: Callable[[], bool], recovering: bool
+    ) -> tuple[EpochReason, float] | None:
         """(reason, since when it was wanted) of the epoch to announce now.
 
         complete: an unused package of every expected member is here. recovering: a restarted crypto node

@@ -21,6 +21,10 @@ class NotReady(CryptoError):
     """The member has no epoch to send under (yet, or no longer)."""
 
 
+class EntropyError(CryptoError):
+    """The operating system's random numbers fail their health test: no key may be made of them."""
+
+
 class ForkedProcess(CryptoError):
     """A session was used in another process than it was made in: counters would repeat."""
 

@@ -4,7 +4,7 @@ Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) 
 epoch is in work at a time; what is asked for meanwhile follows afterwards.
 
 Not handled here: eviction orders (the fields exist and are sent empty), standbys (epoch numbers respect
-`rank` already), other sources of entropy than the operating system.
+`rank` already).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
 from .epochs import MAX_ROSTER, Announcement, EpochReason, Head, RosterEntry
-from .errors import KeystoreError, Rejected
+from .errors import EntropyError, KeystoreError, Rejected
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .issuing import issue, number_above, place, roster_of
@@ -45,10 +45,13 @@ _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 @dataclass(frozen=True, slots=True)
 class KeyServerConfig:
-    """rank: 0..3, epoch numbers are congruent to it modulo 4. rotate_s overrides the policy's rotation_s."""
+    """rank: 0..3, epoch numbers are congruent to it modulo 4. rotate_s overrides the policy's rotation_s.
+    draw: seeds from a pool (`EntropyPool.draw`); None draws from `random` alone.
+    """
 
     rank: int = 0
     rotate_s: float | None = None
+    draw: Callable[[], bytes] | None = None
 
 
 class KeyServer:
@@ -75,7 +78,7 @@ class KeyServer:
         self.trust = trust
         self.limits = trust.policy.limits
         self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
-        self._random = random
+        self._draw = self.config.draw or (lambda: draw_seed(random(OS_BYTES)))
         self._mapper = (host_config or HostConfig()).mapper
         self._lock = RLock()
         self._control = self.host.control
@@ -271,6 +274,12 @@ class KeyServer:
             self._agenda.rotate_after(now if self._current is not None else None)
             self._admission.put_back(candidates)
             return []
+        try:
+            seed = self._draw()
+        except EntropyError as error:
+            self._agenda.rotate_after(now if self._current is not None else None)
+            self._admission.put_back(candidates)
+            return [Alarm("error", f"no new epoch: {error}")]
         left = [entry for entry in self._roster() if entry.name not in {item.name for item in candidates}]
         if left and reason is EpochReason.TIME:
             reason = EpochReason.LEAVE
@@ -293,9 +302,7 @@ class KeyServer:
             roster=roster,
         )
         keys = {slot: item.public for slot, item in jobs_of.items()}
-        announcement = issue(
-            head, keys, draw_seed(self._random(OS_BYTES)), self.identity, self._suite, self._mapper
-        )
+        announcement = issue(head, keys, seed, self.identity, self._suite, self._mapper)
         message = announcement.message
         heard_at = {item.name: item.received_at for item in candidates}
         if self._current is not None:

@@ -11,6 +11,10 @@ PROTOCOL_VERSION: Final = 1
 
 # Key schedule (HKDF-SHA3-512) and other domain separation.
 SEED_DRAW: Final = b"CHIMERA-1 seed draw"
+ENTROPY_BLOCK: Final = b"CHIMERA-1 entropy block"
+QKD_TRANSCRIPT: Final = b"CHIMERA-1 qkd transcript"
+QKD_SHUFFLE: Final = b"CHIMERA-1 qkd shuffle"
+QKD_KEY_ID: Final = b"CHIMERA-1 qkd key id"
 SEED_INFO: Final = b"CHIMERA-1 sealed seed"
 KEY_TAG: Final = b"CHIMERA-1 key tag"
 KEYSET: Final = b"CHIMERA-1 keyset"
@@ -29,6 +33,7 @@ SIGN_ENVELOPE: Final = b"CHIMERA-1 envelope"
 SIGN_STOP: Final = b"CHIMERA-1 operator stop"
 SIGN_STOP_ACK: Final = b"CHIMERA-1 stop ack"
 SIGN_POLICY: Final = b"CHIMERA-1 policy"
+SIGN_QKD: Final = b"CHIMERA-1 qkd session"
 SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # does a key fit its certificate?
 # Reserved for parts of the protocol that this version does not send yet.
 SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
@@ -45,6 +50,7 @@ CONTEXTS: Final = (
     SIGN_STOP,
     SIGN_STOP_ACK,
     SIGN_POLICY,
+    SIGN_QKD,
     SIGN_SELF_TEST,
     SIGN_CHECKPOINT,
     SIGN_FALLBACK_HELLO,

@@ -1,0 +1,206 @@
+"""The pool: never without the operating system, never waiting, each input once, failing sources off."""
+
+import hashlib
+import os
+import random
+
+import pytest
+
+from chimera_ros.crypto import entropy, labels
+from chimera_ros.crypto.conditioning import BLOCK_BYTES
+from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.encoding import fields
+from chimera_ros.crypto.entropy import EntropyPool, PoolConfig, draw_seed
+from chimera_ros.crypto.errors import EntropyError
+from chimera_ros.crypto.key_server import KeyServerConfig
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.testing import MemoryKeystore
+
+
+def good(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def started(name: str, **config: float) -> EntropyPool:
+    pool = EntropyPool(os.urandom, ("os", name), PoolConfig(**config))  # type: ignore[arg-type]
+    assert pool.offer(name, good(2048, 7), 0.0) == []
+    return pool
+
+
+def held(pool: EntropyPool, name: str) -> int:
+    return int(pool.status()["sources"][name]["held_bytes"])
+
+
+def test_seed_is_sha3_over_length_prefixed_inputs() -> None:
+    system = bytes(range(64))
+    expected = hashlib.sha3_512(fields(labels.SEED_DRAW, system, b"h", b"", b"k")).digest()
+    assert draw_seed(system, b"h", b"", b"k") == expected
+    assert draw_seed(system, b"", b"h", b"k") != expected  # who gave what counts
+    with pytest.raises(ValueError, match="64 bytes of system entropy"):
+        draw_seed(bytes(63), bytes(64), bytes(64), bytes(64))
+
+
+def test_without_other_sources_a_seed_is_the_systems() -> None:
+    pool = EntropyPool(lambda size: bytes(range(size)), ("os",))
+    assert pool.draw() == draw_seed(bytes(range(64)))
+
+
+def test_an_input_is_used_once_and_nothing_waits() -> None:
+    pool = EntropyPool(lambda size: bytes(range(size)), ("qrng",))
+    for step in range(4):
+        pool.offer("qrng", good(1024, step), 0.0)
+    seeds = set()
+    while held(pool, "qrng"):
+        seeds.add(pool.draw())
+    count = len(seeds)
+    assert count >= 3
+    without = draw_seed(bytes(range(64)))
+    assert without not in seeds
+    assert pool.draw() == without  # empty: goes on without
+    assert len(seeds) == count
+
+
+def test_a_source_is_bounded() -> None:
+    pool = started("hardware", capacity_bytes=256)
+    for step in range(50):
+        pool.offer("hardware", good(1024, step), 0.0)
+    assert held(pool, "hardware") == 256
+    assert not pool.wants("hardware", 0.0)
+    pool.draw()
+    assert held(pool, "hardware") == 256 - BLOCK_BYTES
+    assert pool.wants("hardware", 0.0)
+
+
+def test_start_up_samples_are_thrown_away() -> None:
+    pool = EntropyPool(os.urandom, ("hardware",))
+    pool.offer("hardware", good(1023), 0.0)
+    assert pool.status()["sources"]["hardware"]["state"] == "starting"
+    pool.offer("hardware", good(512, 2), 0.0)
+    assert held(pool, "hardware") == 0
+    pool.offer("hardware", good(512, 3), 0.0)
+    assert held(pool, "hardware") > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("qrng", bytes(128)),
+        ("hardware", b"\xff" * 512),
+        ("qrng", bytes(byte | good(1, index)[0] for index, byte in enumerate(good(1024, 5)))),
+        ("qkd", bytes(32)),
+    ],
+)
+def test_a_failing_source_is_switched_off_with_an_alarm_and_seeds_go_on(name: str, bad: bytes) -> None:
+    pool = started(name)
+    pool.offer(name, good(32, 11) if name == "qkd" else good(1024, 11), 1.0)
+    assert held(pool, name) > 0
+    (alarm,) = pool.offer(name, bad, 2.0)
+    assert alarm.severity == "warning" and name in alarm.text and "tried again in 60 s" in alarm.text
+    assert held(pool, name) == 0  # what it had left is not trusted either
+    assert not pool.wants(name, 30.0)
+    assert pool.offer(name, good(4096), 30.0) == []
+    assert held(pool, name) == 0
+    assert len(pool.draw()) == 64
+    assert pool.summary()[name].startswith("failed: ")
+
+
+def test_it_comes_back_after_its_pause_and_a_start_up_test() -> None:
+    pool = started("hardware")
+    pool.offer("hardware", bytes(64), 0.0)
+    assert pool.wants("hardware", 60.0)
+    (alarm,) = pool.offer("hardware", good(1024, 2), 60.0)
+    assert alarm == Alarm("info", "entropy source hardware passed its start-up test again")
+    assert held(pool, "hardware") == 0
+    pool.offer("hardware", good(1024, 3), 61.0)
+    assert held(pool, "hardware") > 0
+
+
+def test_pauses_double_and_five_failures_are_enough() -> None:
+    pool = started("hardware")
+    now = 0.0
+    for pause_s in (60, 120, 240, 480):
+        (alarm,) = pool.failed("hardware", "the worker died", now)
+        assert f"tried again in {pause_s} s: the worker died" in alarm.text
+        assert not pool.wants("hardware", now + pause_s - 1)
+        now += pause_s
+        assert pool.wants("hardware", now)
+    (alarm,) = pool.failed("hardware", "the worker died", now)
+    assert "until this process is started again" in alarm.text
+    assert not pool.wants("hardware", now + 1e6)
+    assert pool.offer("hardware", good(2048), now + 1e6) == []
+    assert len(pool.draw()) == 64
+
+
+def test_an_absent_source_is_no_alarm_and_is_said_once() -> None:
+    pool = EntropyPool(os.urandom, ("hardware",))
+    (said,) = pool.absent("hardware", "no /dev/hwrng")
+    assert said.severity == "info"
+    assert pool.absent("hardware", "no /dev/hwrng") == []
+    assert not pool.wants("hardware", 1e9)
+    assert pool.summary() == {"os": "in use", "hardware": "absent: no /dev/hwrng"}
+
+
+def test_simulated_sources_count_as_nothing() -> None:
+    pool = started("qrng")
+    pool.offer("qrng", good(1024, 9), 0.0)
+    pool.draw()
+    report = pool.status()["sources"]["qrng"]
+    assert report["used_bytes"] == 64
+    assert report["simulated"] and report["entropy_used_bits"] == 0.0
+    assert pool.summary()["qrng"] == "in use (simulated)"
+
+
+def test_hardware_is_credited_what_it_claims() -> None:
+    pool = started("hardware")
+    pool.offer("hardware", good(1024, 9), 0.0)
+    pool.draw()
+    assert pool.status()["sources"]["hardware"]["entropy_used_bits"] == pytest.approx(512, abs=0.2)
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(ValueError, match="'radio' is not known; allowed are os, hardware, qrng, qkd"):
+        EntropyPool(os.urandom, ("os", "radio"))
+    assert entropy.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
+
+
+def test_a_broken_operating_system_stops_seeds() -> None:
+    pool = EntropyPool(bytes, ("os",))  # bytes(64): zeros
+    with pytest.raises(EntropyError, match="are not random"):
+        pool.draw()
+    answers = iter([bytes(64), os.urandom(64)])
+    assert len(EntropyPool(lambda _: next(answers), ("os",)).draw()) == 64
+
+
+def test_a_key_server_draws_from_the_pool() -> None:
+    from chimera_ros.crypto.host import SecureHost
+    from chimera_ros.crypto.key_server import KeyServer
+    from chimera_ros.crypto.store import MemoryStore
+    from chimera_ros.crypto.testing import Wire
+
+    keys = MemoryKeystore()
+    crypto, drone = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("drone_01", Role.DRONE)
+    broken = [False]
+    drawn = []
+
+    def draw() -> bytes:
+        if broken[0]:
+            raise EntropyError("the operating system's random numbers are not random")
+        drawn.append(os.urandom(64))
+        return drawn[-1]
+
+    server = KeyServer(crypto, keys.trust, MemoryStore(), config=KeyServerConfig(draw=draw))
+    host = SecureHost([drone], keys.trust, {"drone_01": MemoryStore()})
+    wire = Wire(1)
+    wire.add("crypto_0", server)
+    wire.add("drone_01", host)
+    wire.run_until(lambda: host.ready("drone_01"), 5.0)
+    first = server.status()["epoch"]
+    assert len(drawn) == 1
+    broken[0] = True
+    wire.perform("crypto_0", server.rotate("manual", wire.now, wire.wall_ns))
+    wire.run(2.0)
+    assert server.status()["epoch"] == first
+    broken[0] = False
+    wire.perform("crypto_0", server.rotate("manual", wire.now, wire.wall_ns))
+    wire.run_until(lambda: (host.epoch("drone_01") or 0) > first, 5.0)
+    assert len(drawn) == 2
