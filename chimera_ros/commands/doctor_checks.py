@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import importlib.util
 import os
 import platform
@@ -149,25 +148,24 @@ def _cryptography() -> Iterator[Check]:
             yield Check("cryptography", "cryptography", MISSING, detail, "pip install 'cryptography>=50'")
         else:
             yield Check("cryptography", "cryptography", OK, f"{version} with ML-KEM-1024 and ML-DSA-87")
-    library = liboqs_path()
-    yield Check(
-        "cryptography",
-        "liboqs",
-        OK if library else OPTIONAL,
-        library or "not found; OpenSSL is used",
-        "" if library else "signs about ten times faster; set OQS_INSTALL_PATH to where it is installed",
-    )
+    yield _provider()
 
 
-def liboqs_path() -> str | None:
-    """Where the liboqs library is; the Python package is not asked, for its import would build one."""
-    roots = [os.environ.get("OQS_INSTALL_PATH", ""), str(Path.home() / "_oqs"), sys.prefix]
-    for root in roots:
-        for folder in ("lib", "lib64"):
-            path = Path(root) / folder / "liboqs.so"
-            if root and path.is_file():
-                return str(path)
-    return ctypes.util.find_library("oqs")
+def _provider() -> Check:
+    """Which library computes ML-DSA and ML-KEM, and why."""
+    try:
+        from chimera_ros.crypto import providers
+
+        wanted = os.environ.get(providers.VARIABLE, "").strip() or "auto"
+        choice = providers.find(wanted)
+    except Exception as error:  # no `cryptography`, or a provider that was asked for and is not there
+        advice = "unset CHIMERA_CRYPTO_PROVIDER, or install what is missing"
+        return Check("cryptography", "provider", MISSING, str(error), advice)
+    detail = f"{choice.name} ({choice.why})"
+    if choice.name == "liboqs" or wanted == "openssl":
+        return Check("cryptography", "provider", OK, detail)
+    advice = "liboqs signs eight times faster: pip install liboqs-python, OQS_INSTALL_PATH=where it is installed"
+    return Check("cryptography", "provider", OPTIONAL, detail, advice)
 
 
 def _libraries() -> Iterator[Check]:

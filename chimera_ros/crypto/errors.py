@@ -35,3 +35,7 @@ class KeystoreError(CryptoError):
 
 class PolicyError(KeystoreError):
     """A policy file is wrong; the sentence names file, line, field and what is allowed."""
+
+
+class ProviderError(KeystoreError):
+    """The provider of primitives that was asked for cannot be used; the sentence says why."""

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from .encoding import NAME_PATTERN
 from .errors import Rejected
 from .policy import Policy
+from .providers import provider
 from .reasons import Reason
 from .roles import Role
-from .suite import SigningKey, VerifyKey, digest, openssl
+from .suite import SigningKey, VerifyKey, digest
 
 __all__ = ["CertifiedMember", "CrlView", "MemberIdentity", "Role", "Trust", "read_member_certificate"]
 
@@ -160,7 +161,7 @@ def read_member_certificate(der: bytes) -> CertifiedMember:
         not_before_ns=datetime_ns(not_before),
         not_after_ns=datetime_ns(not_after),
         certificate_der=bytes(der),
-        key=openssl().verify_key(public.public_bytes_raw()),
+        key=provider().verify_key(public.public_bytes_raw()),
     )
 
 

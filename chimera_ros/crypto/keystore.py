@@ -41,9 +41,9 @@ from .identity import (
     wall_datetime,
 )
 from .policy import load_policy
+from .providers import provider
 from .roles import RESERVED_NAMES, Role
 from .store import FileStore, write_atomic
-from .suite import openssl
 
 _OPEN_MODE: Final = 0o644
 _SECRET_MODE: Final = 0o600
@@ -173,7 +173,7 @@ class Keystore:
         pem = certificate.public_bytes(_PEM)
         self._write(f"members/{name}/identity.key", _key_pem(key, key_passphrase), _SECRET_MODE)
         self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
-        return MemberIdentity(read_member_certificate(pem_to_der(pem)), openssl().signing_key(key))
+        return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
 
     # Reading
 
@@ -215,7 +215,7 @@ class Keystore:
             until = f" (valid until {wall_datetime(member.not_after_ns):%Y-%m-%d %H:%M} UTC)"
             detail = until if error.fault is CertificateFault.EXPIRED else ""
             raise KeystoreError(f"{path}: the certificate of {name} {error.fault.value}{detail}.") from None
-        key = openssl().signing_key(_read_key(path.with_name("identity.key"), passphrase))
+        key = provider().signing_key(_read_key(path.with_name("identity.key"), passphrase))
         probe = key.sign(b"key and certificate agree", labels.SIGN_SELF_TEST)
         if not member.verify(probe, b"key and certificate agree", labels.SIGN_SELF_TEST):
             raise KeystoreError(
@@ -232,7 +232,7 @@ class Keystore:
                 f"{self.path / 'authority.pem'}: the key is not ML-DSA-87; create a new keystore."
             )
         raw = self._read("policy.yaml")
-        signer = openssl().verify_key(public.public_bytes_raw())
+        signer = provider().verify_key(public.public_bytes_raw())
         if not signer.verify(self._read("policy.sig"), raw, labels.SIGN_POLICY):
             raise KeystoreError(
                 f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "

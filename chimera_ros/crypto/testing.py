@@ -24,9 +24,9 @@ from .identity import MemberIdentity, Trust, read_member_certificate
 from .key_server import KeyServer, KeyServerConfig
 from .keystore import with_header
 from .policy import load_policy
+from .providers import provider
 from .roles import Role
 from .store import MemoryStore
-from .suite import openssl
 from .wire import ControlMessage
 
 WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
@@ -72,7 +72,7 @@ class MemoryKeystore:
             days,
         )
         der = certificate.public_bytes(serialization.Encoding.DER)
-        return MemberIdentity(read_member_certificate(der), openssl().signing_key(key))
+        return MemberIdentity(read_member_certificate(der), provider().signing_key(key))
 
 
 @dataclass(frozen=True, slots=True)

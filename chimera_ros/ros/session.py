@@ -26,6 +26,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+from chimera_ros.crypto import providers
 from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
@@ -62,11 +63,15 @@ def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Itera
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """How a session behaves beyond what the swarm's policy says."""
+    """How a session behaves beyond what the swarm's policy says.
+
+    crypto_provider: auto, openssl or liboqs for the whole process; empty leaves it to CHIMERA_CRYPTO_PROVIDER.
+    """
 
     host: HostConfig = field(default_factory=lambda: HostConfig(mapper=_in_parallel))
     key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
     synchronise_clock: bool = True  # measure the offset to the crypto node
+    crypto_provider: str = ""
 
 
 class SecureSession:
@@ -105,6 +110,8 @@ class SecureSession:
         if not chosen:
             raise ValueError("a session needs the name of at least one member")
         config = config if config is not None else SessionConfig()
+        if config.crypto_provider:
+            providers.select(config.crypto_provider)
         store = Keystore(keystore)
         wall_ns = time.time_ns()
         trust = store.load_trust(wall_ns=wall_ns)

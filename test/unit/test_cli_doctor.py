@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from chimera_ros.cli import main
 from chimera_ros.commands import doctor_checks, shm
-from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, Check, run_checks
+from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, OPTIONAL, Check, run_checks
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -62,15 +63,16 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     assert [check.status for check in found] == [ADVICE]
 
 
-def test_liboqs_is_looked_for_and_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setenv("OQS_INSTALL_PATH", str(tmp_path))
+def test_the_provider_is_named_and_a_file_that_is_no_library_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "liboqs.so").write_bytes(b"not really")
-    assert doctor_checks.liboqs_path() == str(tmp_path / "lib" / "liboqs.so")
-    assert by_name(run_checks())["liboqs"].status == OK
-    assert "oqs" not in sys.modules
+    monkeypatch.setenv("OQS_INSTALL_PATH", str(tmp_path))
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    row = by_name(run_checks())["provider"]
+    assert row.status == OPTIONAL
+    assert row.detail.startswith("openssl (")
 
 
 def test_clean_removes_what_dead_processes_left(
