@@ -164,7 +164,9 @@ def _provider() -> Check:
     detail = f"{choice.name} ({choice.why})"
     if choice.name == "liboqs" or wanted == "openssl":
         return Check("cryptography", "provider", OK, detail)
-    advice = "liboqs signs eight times faster: pip install liboqs-python, OQS_INSTALL_PATH=where it is installed"
+    advice = (
+        "liboqs signs eight times faster: pip install liboqs-python, OQS_INSTALL_PATH=where it is installed"
+    )
     return Check("cryptography", "provider", OPTIONAL, detail, advice)
 
 

@@ -50,7 +50,11 @@ SIGNATURE: Final = "ML-DSA-87"
 KEM: Final = "ML-KEM-1024"
 _SEED_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 4627
-_NEEDED: Final = ("OQS_SIG_sign_with_ctx_str", "OQS_SIG_verify_with_ctx_str", "OQS_randombytes_custom_algorithm")
+_NEEDED: Final = (
+    "OQS_SIG_sign_with_ctx_str",
+    "OQS_SIG_verify_with_ctx_str",
+    "OQS_randombytes_custom_algorithm",
+)
 
 
 # Finding the library -----------------------------------------------------------------------------------
@@ -59,7 +63,9 @@ _NEEDED: Final = ("OQS_SIG_sign_with_ctx_str", "OQS_SIG_verify_with_ctx_str", "O
 def _candidates() -> Iterator[str]:
     """Where `oqs` looks for the library, cheapest first."""
     try:
-        root = Path(os.environ["OQS_INSTALL_PATH"]) if "OQS_INSTALL_PATH" in os.environ else Path.home() / "_oqs"
+        root = (
+            Path(os.environ["OQS_INSTALL_PATH"]) if "OQS_INSTALL_PATH" in os.environ else Path.home() / "_oqs"
+        )
     except RuntimeError:  # no home directory
         root = Path("/nonexistent")
     for folder in ("lib", "lib64"):
@@ -84,7 +90,7 @@ def find_library() -> str | None:
 
 
 def load() -> tuple[LiboqsProvider, str]:
-    """The provider, tested, and a phrase about it. Raises ProviderError with a phrase about what is missing."""
+    """The provider, tested, and a phrase about it. Raises ProviderError; its phrase says what is missing."""
     if importlib.util.find_spec("oqs") is None:
         raise ProviderError("liboqs-python is not installed")
     library = find_library()
@@ -115,7 +121,9 @@ def _import() -> Any:
     logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # wrapper and library may differ in version: the self test decides
+            warnings.simplefilter(
+                "ignore"
+            )  # wrapper and library may differ in version: the self test decides
             import oqs
     except (Exception, SystemExit) as error:
         raise ProviderError(f"liboqs-python cannot be imported ({error})") from None
@@ -216,7 +224,9 @@ class _VerifyKey:
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
         if len(signature) != _SIGNATURE_BYTES or len(context) > 255:
             return False
-        good: bool = self._verifier.verify_with_ctx_str(bytes(message), bytes(signature), context, self._public)
+        good: bool = self._verifier.verify_with_ctx_str(
+            bytes(message), bytes(signature), context, self._public
+        )
         return good
 
 
@@ -272,8 +282,8 @@ class _PublicKey:
         try:
             if len(public) != MLKEM_PUBLIC_BYTES:
                 raise ValueError(len(public))
-            # liboqs checks a key (the modulus check of FIPS 203) only when it is used. What is refused must be
-            # refused now: a key that nothing can be sealed to would stop the next announcement.
+            # liboqs checks a key (modulus check of FIPS 203) only when it is used; it has to be refused now:
+            # a key that nothing can be sealed to would stop the next announcement.
             kem.encap_secret(public)
         except (RuntimeError, ValueError):
             raise Rejected(Reason.MALFORMED, "not an HPKE public key") from None

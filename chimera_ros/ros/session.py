@@ -65,7 +65,7 @@ def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Itera
 class SessionConfig:
     """How a session behaves beyond what the swarm's policy says.
 
-    crypto_provider: auto, openssl or liboqs for the whole process; empty leaves it to CHIMERA_CRYPTO_PROVIDER.
+    crypto_provider: auto, openssl or liboqs for the whole process; empty: as CHIMERA_CRYPTO_PROVIDER says.
     """
 
     host: HostConfig = field(default_factory=lambda: HostConfig(mapper=_in_parallel))
