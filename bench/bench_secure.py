@@ -2,7 +2,7 @@
 
 The message is a DroneTelemetry of 300 bytes (CDR). Latency is from before `publish` in one process to the
 callback with the message object in the other, so that both ways contain the conversion of the message. A
-crypto node runs in a third process.
+crypto node runs in a third process. What needs no second process (crypto_pieces.py) comes last.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def main() -> int:
     if arguments.role:
         {"crypto": crypto, "sender": sender, "receiver": receiver}[arguments.role](arguments.keystore)
         return 0
+    import crypto_pieces  # needs chimera_ros, which `--help` does not
+
     with private_domain(), tempfile.TemporaryDirectory() as folder:
         load = OtherLoad()
         results = measure(make_keystore(Path(folder) / "keys", MEMBERS), quick=arguments.quick)
-        results += [load.own(), load.result()]
+        results += [*crypto_pieces.measure(quick=arguments.quick), load.own(), load.result()]
     emit("secure", results, as_json=arguments.json)
     return 0
 
