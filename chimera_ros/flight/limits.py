@@ -66,8 +66,13 @@ class Fence:
 
     def worst(self, points: Array) -> float:
         """The smallest `inside_m` of points (K, 3)."""
+        return float(self.depths(points).min())
+
+    def depths(self, points: Array) -> Array:
+        """`inside_m` (...) of points (..., 3)."""
         edges = np.asarray(self._edges)
-        return float((points[:, :2] @ edges[:, :2].T + edges[:, 2]).min())
+        out: Array = (points[..., :2] @ edges[:, :2].T + edges[:, 2]).min(-1)
+        return out
 
     def clamp(self, point_enu_m: Vec3) -> Vec3:
         """The point moved inside the fence and its heights."""

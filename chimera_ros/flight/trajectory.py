@@ -91,9 +91,19 @@ class Path:
         self.duration_s = float(times[-1])
         self._times = times
         self._yaws = [k.yaw_enu_rad for k in knots]
-        self._coef = _hermite(np.array(times), table)
+        self._coef = hermite(np.array(times), table)
         self._flat: list[list[float]] = self._coef.reshape(len(times) - 1, 18).tolist()
         self._bounds: Bounds | None = None
+
+    @property
+    def times_s(self) -> Array:
+        """Knot times (K,)."""
+        return np.array(self._times)
+
+    @property
+    def coefficients(self) -> Array:
+        """Power coefficients (K - 1, 6, 3) of each piece, in seconds since its first knot."""
+        return self._coef
 
     def evaluate(self, t_s: float) -> tuple[Vec3, Vec3, Vec3]:
         """Position, velocity, acceleration at `t_s`; before the start and after the end it stands still
@@ -169,31 +179,38 @@ class Path:
 
     def _control(self, derivative: int) -> Array:
         """Bezier points (pieces, splits * (degree + 1), 3) of a derivative."""
-        coef = self._coef
-        for _ in range(derivative):
-            coef = coef[:, 1:] * np.arange(1, coef.shape[1])[None, :, None]
-        degree = _DEGREE - derivative
-        widths = np.diff(np.asarray(self._times))
-        unit = coef * (widths[:, None] ** np.arange(degree + 1)[None, :])[:, :, None]
-        return np.einsum("bk,pkx->pbx", _BOUND[degree], unit)
+        return bezier_points(self._coef, np.diff(np.asarray(self._times)), derivative)
 
 
 def _vec(row: Array) -> Vec3:
     return float(row[0]), float(row[1]), float(row[2])
 
 
-def _hermite(times: Array, table: Array) -> Array:
-    """Power coefficients (pieces, 6, 3) from knot times (K,) and rows of position, velocity, acceleration (K,
-    9).
+def hermite(times: Array, table: Array) -> Array:
+    """Power coefficients (..., pieces, 6, 3) from knot times (..., K) and rows of position, velocity,
+    acceleration (..., K, 9).
     """
-    h = np.diff(times)[:, None]
-    p, v, a = table[:, 0:3], table[:, 3:6], table[:, 6:9]
-    d = p[1:] - p[:-1]
-    v0, v1, a0, a1 = v[:-1], v[1:], a[:-1], a[1:]
+    h = np.diff(times, axis=-1)[..., None]
+    p, v, a = table[..., 0:3], table[..., 3:6], table[..., 6:9]
+    d = p[..., 1:, :] - p[..., :-1, :]
+    v0, v1, a0, a1 = v[..., :-1, :], v[..., 1:, :], a[..., :-1, :], a[..., 1:, :]
     c3 = (20 * d - (8 * v1 + 12 * v0) * h - (3 * a0 - a1) * h**2) / (2 * h**3)
     c4 = (-30 * d + (14 * v1 + 16 * v0) * h + (3 * a0 - 2 * a1) * h**2) / (2 * h**4)
     c5 = (12 * d - 6 * (v1 + v0) * h - (a0 - a1) * h**2) / (2 * h**5)
-    return np.stack([p[:-1], v0, a0 / 2, c3, c4, c5], axis=1)
+    return np.stack([p[..., :-1, :], v0, a0 / 2, c3, c4, c5], axis=-2)
+
+
+def bezier_points(coef: Array, widths_s: Array, derivative: int) -> Array:
+    """Points (..., splits * (degree + 1), 3) whose convex hull contains a derivative of pieces (..., 6, 3) of
+    widths (...).
+    """
+    for _ in range(derivative):
+        coef = coef[..., 1:, :] * np.arange(1, coef.shape[-2])[:, None]
+    degree = _DEGREE - derivative
+    unit = coef * (widths_s[..., None] ** np.arange(degree + 1))[..., None]
+    # one matrix product for all pieces
+    flat = _BOUND[degree] @ np.moveaxis(unit, -2, 0).reshape(degree + 1, -1)
+    return np.moveaxis(flat.reshape(-1, *unit.shape[:-2], 3), 0, -2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Path moderation: planned trajectories in, verified conflict-free ones out (docs/moderation.md)."""

@@ -1,0 +1,292 @@
+"""Exact conflict detection: where two trajectories come nearer than an ellipsoid allows, and how near.
+
+Space is scaled so that the ellipsoid becomes the unit ball. Between two samples the relative path is replaced
+by its chord, on which the closest approach has a closed form; what the path may leave the chord by is
+subtracted, and where that decides, the interval is cut finer until it does not. So no conflict is missed
+between samples, and none is reported that is more than a micrometre away from one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from chimera_ros.flight.trajectory import Array
+
+from .errors import ModerationError, Reason
+from .tracks import WINDOW, IntArray, Track, TrackTable
+
+_TREES_FROM = 48  # tracks; below, all pairs are looked at
+_CHUNK = 20_000  # pairs of windows held in memory at once
+_SPLIT = 8
+_LEVELS = 5  # cuts of an interval by _SPLIT: 0.25 s becomes 8 us
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """The ellipsoid that two drones keep clear: half axes in metres between their centres.
+
+    `tracking_error_m` is what each drone may be off its trajectory, `clock_skew_s` what each drone's clock
+    may be off the swarm's: both count twice, once for each drone. Raises ModerationError.
+    """
+
+    horizontal_m: float
+    vertical_m: float
+    tracking_error_m: float = 0.0
+    clock_skew_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, lowest, highest in (
+            ("horizontal separation", self.horizontal_m, 1e-3, 1e4),
+            ("vertical separation", self.vertical_m, 1e-3, 1e4),
+            ("tracking error", self.tracking_error_m, 0.0, 1e3),
+            ("clock skew", self.clock_skew_s, 0.0, 10.0),
+        ):
+            if not (isfinite(value) and lowest <= value <= highest):
+                raise ModerationError(
+                    Reason.BAD_SEPARATION, f"the {name} is {value}; {lowest:g} to {highest:g} is allowed"
+                )
+
+    @property
+    def scale(self) -> Array:
+        """Metres (3,) per unit of the norm in which the ellipsoid is the unit ball."""
+        return np.array([self.horizontal_m, self.horizontal_m, self.vertical_m])
+
+    def norm(self, flat_and_rise: Array) -> Array:
+        """The norm (...) of horizontal and vertical metres (..., 2)."""
+        out: Array = np.hypot(
+            flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
+        )
+        return out
+
+    def standing(self) -> float:
+        """What the norm between two standing drones must at least be: 1 and both tracking errors."""
+        return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two tracks at their closest: clock time, distances in metres and the norm by what it must be (< 1)."""
+
+    first: int
+    second: int
+    t_s: float
+    horizontal_m: float
+    vertical_m: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Intervals in which two tracks come near one another: rows (P,) of the table and interval numbers (P,).
+
+    `clearance` (P,) is a lower bound of norm minus inflation: below 1 it is a conflict; `doubt` (P,) is how
+    much higher the true one may be.
+    """
+
+    first: IntArray
+    second: IntArray
+    interval: IntArray
+    clearance: Array
+    doubt: Array
+
+
+def find_conflicts(tracks: Sequence[Track] | TrackTable, separation: Separation) -> list[Conflict]:
+    """All pairs that conflict, each once and at its closest, in the order of their rows."""
+    table = tracks if isinstance(tracks, TrackTable) else TrackTable(tracks)
+    if len(table) < 2:
+        return []
+    near = near_pairs(table, separation, 1.0)
+    lower = settle(table, separation, near)
+    hit = lower < 1.0
+    if not hit.any():
+        return []
+    first, second, interval = near.first[hit], near.second[hit], near.interval[hit]
+    order = np.lexsort((lower[hit], second, first))
+    first, second, interval = first[order], second[order], interval[order]
+    new = np.concatenate([[True], (np.diff(first) != 0) | (np.diff(second) != 0)])
+    return _report(table, separation, first[new], second[new], interval[new])
+
+
+def closest_approach(a: Track, b: Track, separation: Separation) -> Conflict:
+    """Where two tracks are closest (rows 0 and 1), conflict or not: ratio below 1 is a conflict."""
+    table = TrackTable([a, b])
+    near = near_pairs(table, separation, inf)
+    best = int(np.argmin(near.clearance))
+    # the least bound need not hold the least value: look into every interval that could
+    could = near.clearance <= near.clearance[best] + near.doubt[best]
+    pick = np.flatnonzero(could)
+    pick = pick[np.argsort(near.clearance[pick])][:64]
+    zero = np.zeros(len(pick), dtype=np.int64)
+    return min(_report(table, separation, zero, zero + 1, near.interval[pick]), key=lambda c: c.ratio)
+
+
+def inflation(table: TrackTable, separation: Separation) -> Array:
+    """What tracking error and clock skew add to the norm, (N, T): each drone's own part."""
+    still = separation.tracking_error_m / min(separation.horizontal_m, separation.vertical_m)
+    if separation.clock_skew_s == 0.0:
+        return np.full(table.sag.shape[:2], still)
+    speed = table.speed
+    reach = min(int(np.ceil(separation.clock_skew_s / table.step_s)), speed.shape[1])
+    padded = np.pad(speed, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1).max(-1)
+    return still + separation.clock_skew_s * separation.norm(around)
+
+
+def near_pairs(
+    table: TrackTable, separation: Separation, limit: float, groups: IntArray | None = None
+) -> Near:
+    """Every interval of every pair whose clearance may be below `limit`; pairs of one group are left out."""
+    sag = separation.norm(table.sag)
+    reach = sag + inflation(table, separation)
+    windows = table.centre.shape[0]
+    by_window = reach.reshape(len(table), windows, WINDOW)
+    scale = separation.scale
+    blocks = table.blocks
+    parts: list[tuple[IntArray, IntArray, IntArray, Array, Array]] = []
+    for window, first, second in _window_pairs(table, scale, by_window.max(-1), limit, groups):
+        d = blocks.take(window * len(table) + first, axis=0) - blocks.take(
+            window * len(table) + second, axis=0
+        )
+        d /= scale[:, None]
+        d0 = d[..., :-1]
+        step = d[..., 1:] - d0
+        square = np.einsum("pxt,pxt->pt", step, step)
+        foot = np.einsum("pxt,pxt->pt", d0, step)
+        foot = np.clip(-foot / np.maximum(square, 1e-18), 0.0, 1.0)
+        low = d0 + foot[:, None, :] * step
+        low = (
+            np.sqrt(np.einsum("pxt,pxt->pt", low, low)) - by_window[first, window] - by_window[second, window]
+        )
+        hit, where = np.nonzero(low < limit)
+        first, second = first[hit], second[hit]
+        interval = window[hit] * WINDOW + where.astype(np.int64)
+        doubt = 2.0 * (sag[first, interval] + sag[second, interval])
+        parts.append((first, second, interval, low[hit, where], doubt))
+    if not parts:
+        none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return Near(none, none, none, nothing, nothing)
+    return Near(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def settle(table: TrackTable, separation: Separation, near: Near) -> Array:
+    """Clearances (P,) with the doubtful ones decided: below 1 is a conflict, from 1 on is none.
+
+    Intervals are cut by `_SPLIT` until a sample conflicts or no part can; what remains open after the last
+    cut counts as a conflict.
+    """
+    out = near.clearance.copy()
+    todo = np.flatnonzero((out < 1.0) & (out + near.doubt >= 1.0))
+    if not len(todo):
+        return out
+    still = inflation(table, separation)
+    owner, first, second = todo, near.first[todo], near.second[todo]
+    base = still[first, near.interval[todo]] + still[second, near.interval[todo]]
+    low_s = table.start_s + near.interval[todo] * table.step_s
+    width = table.step_s
+    hit = np.zeros(len(out), dtype=bool)
+    for _ in range(_LEVELS):
+        width /= _SPLIT
+        cuts = low_s[:, None] + width * np.arange(_SPLIT + 1)
+        d, sag = _relative(table, separation, first, second, cuts)
+        hit[owner[np.sqrt((d**2).sum(-1)).min(1) - base < 1.0]] = True
+        row, part = np.nonzero((_chord_norm(d) - base[:, None] - sag < 1.0) & ~hit[owner][:, None])
+        owner, first, second, base = owner[row], first[row], second[row], base[row]
+        low_s = cuts[row, part]
+        if not len(row):
+            break
+    hit[owner] = True
+    out[todo] = np.where(hit[todo], out[todo], np.maximum(out[todo], 1.0))
+    return out
+
+
+def _window_pairs(
+    table: TrackTable, scale: Array, reach: Array, limit: float, groups: IntArray | None
+) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+    """Windows, first and second rows (P,) whose boxes come near enough, in bounded chunks."""
+    count = len(table)
+    if count <= _TREES_FROM or not isfinite(limit):
+        rows, columns = np.triu_indices(count, 1)
+    found: list[tuple[IntArray, IntArray, IntArray]] = []
+    held = 0
+    for window in range(table.centre.shape[0]):
+        centre, extent = table.centre[window] / scale, table.extent[window] / scale + reach[:, window, None]
+        if count > _TREES_FROM and isfinite(limit):
+            # two balls around the boxes touch at most at the sum of their radii
+            radius = float(np.sqrt((extent**2).sum(1)).max())
+            tree = cKDTree(centre, balanced_tree=False, compact_nodes=False)
+            pairs = tree.query_pairs(limit + 2.0 * radius, output_type="ndarray")
+            rows, columns = pairs[:, 0], pairs[:, 1]
+        gap = np.abs(centre[rows] - centre[columns]) - extent[rows] - extent[columns]
+        near = gap.max(1) < limit
+        if groups is not None:
+            near &= groups[rows] != groups[columns]
+        first, second = rows[near], columns[near]
+        found.append((np.full(len(first), window), first, second))
+        held += len(first)
+        if held > _CHUNK:
+            yield _stacked(found)
+            found, held = [], 0
+    if held:
+        yield _stacked(found)
+
+
+def _stacked(found: list[tuple[IntArray, IntArray, IntArray]]) -> tuple[IntArray, IntArray, IntArray]:
+    window, first, second = (np.concatenate(column) for column in zip(*found, strict=True))
+    return window, first, second
+
+
+def _chord_norm(d: Array) -> Array:
+    """Least norms (P, T) on the chords between scaled relative positions (P, T + 1, 3)."""
+    d0 = d[:, :-1]
+    step = d[:, 1:] - d0
+    foot = -(d0 * step).sum(-1) / np.maximum((step**2).sum(-1), 1e-18)
+    near = d0 + np.clip(foot, 0.0, 1.0)[..., None] * step
+    out: Array = np.sqrt((near**2).sum(-1))
+    return out
+
+
+def _relative(
+    table: TrackTable, separation: Separation, first: IntArray, second: IntArray, times: Array
+) -> tuple[Array, Array]:
+    """Scaled relative positions (P, T + 1, 3) at times (P, T + 1), and both curvatures (P, T)."""
+    rows = np.broadcast_to(first[:, None], times.shape), np.broadcast_to(second[:, None], times.shape)
+    d = (table.at(rows[0], times) - table.at(rows[1], times)) / separation.scale
+    sag = sum(separation.norm(table.curvature(row[:, 1:], times[:, :-1], times[:, 1:])[0]) for row in rows)
+    return d, np.asarray(sag)
+
+
+def _report(
+    table: TrackTable, separation: Separation, first: IntArray, second: IntArray, interval: IntArray
+) -> list[Conflict]:
+    """The closest approach of pairs near given intervals, by narrowing down."""
+    still = inflation(table, separation)
+    base = still[first, interval] + still[second, interval]
+    middle = table.start_s + (interval + 0.5) * table.step_s
+    half = 0.75 * table.step_s
+    for _ in range(12):
+        times = middle[:, None] + half * np.linspace(-1.0, 1.0, 9)
+        rows = np.broadcast_to(first[:, None], times.shape), np.broadcast_to(second[:, None], times.shape)
+        d = table.at(rows[0], times) - table.at(rows[1], times)
+        norms = np.sqrt(((d / separation.scale) ** 2).sum(-1))
+        best = norms.argmin(1)
+        middle = times[np.arange(len(first)), best]
+        half *= 0.3
+    index = np.arange(len(first))
+    d, norms = d[index, best], norms[index, best]
+    end_s = table.start_s + table.step_s * table.sag.shape[1]
+    return [
+        Conflict(
+            int(first[p]),
+            int(second[p]),
+            float(min(max(middle[p], table.start_s), end_s)),
+            float(np.hypot(d[p, 0], d[p, 1])),
+            float(abs(d[p, 2])),
+            float(norms[p] / (1.0 + base[p])),
+        )
+        for p in range(len(first))
+    ]

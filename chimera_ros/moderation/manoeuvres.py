@@ -1,0 +1,333 @@
+"""What a drone may do instead of its planned trajectory: real knots, within its limits and its fence.
+
+A manoeuvre is an excursion (up or down, to a side) that leaves the planned way smoothly after the start and
+comes back to it before the goal, and another time law on the same way (slower, faster, later). A drone at
+rest is delayed by waiting; one in flight cannot wait, so it loses the same time by slowing down. Start
+(position, velocity, acceleration) and goal stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.trajectory import Array, MotionLimits, bezier_points, hermite
+from chimera_ros.flight.types import MAX_KNOTS, TrajectoryKnot
+
+from .conflicts import Separation
+from .errors import ModerationError, Reason
+from .timing import Warp
+from .tracks import Track
+
+BoolArray = NDArray[np.bool_]
+
+DELAY_M_PER_S = 5.0  # what a second of delay costs, in metres of extra path
+_LEAST_KNOT_S = 5e-3
+_SLOWEST = 0.3  # of the planned speed; more is a delay, not a speed
+_ROUNDS = 4  # attempts to make a manoeuvre feasible by flying it slower
+_TOLERANCE = 1e-6
+# smooth step 10 x^3 - 15 x^4 + 6 x^5: the peaks of its derivatives
+_PEAK_1, _PEAK_2, _PEAK_3 = 1.875, 5.7735, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manoeuvre:
+    """A deviation from the plan: metres up, metres to the left, speed by planned speed, delay."""
+
+    layer_m: float = 0.0
+    lateral_m: float = 0.0
+    speed_factor: float = 1.0
+    delay_s: float = 0.0
+
+
+KEEP = Manoeuvre()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A feasible way of one drone; `cost` in metres: extra path plus what arriving `late_s` later costs."""
+
+    manoeuvre: Manoeuvre
+    track: Track
+    cost: float
+    extra_m: float = 0.0
+    late_s: float = 0.0
+
+    @property
+    def knots(self) -> tuple[TrajectoryKnot, ...]:
+        """The knots to fly."""
+        return self.track.knots()
+
+
+def menu(track: Track, separation: Separation) -> list[Manoeuvre]:
+    """Manoeuvres in order of preference; steps are what clears a neighbour: separation and both errors."""
+    grow = 1.2 * separation.standing()
+    up, side = grow * separation.vertical_m, grow * separation.horizontal_m
+    length = float(np.hypot(*(track.states[-1, :2] - track.states[0, :2])))
+    speed = max(length / track.duration_s, 1.0)
+    wait = 1.6 * separation.horizontal_m / speed + 2.0 * separation.clock_skew_s
+    rows = [
+        (0.0, 0.0, 1.0, 0.0),
+        (1.0, 0.0, 1.0, 0.0),
+        (-1.0, 0.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0, 1.5),
+        (0.0, 1.0, 1.0, 0.0),
+        (0.0, -1.0, 1.0, 0.0),
+        (2.0, 0.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0, 3.0),
+        (-2.0, 0.0, 1.0, 0.0),
+        (1.0, 0.0, 1.0, 2.0),
+        (-1.0, 0.0, 1.0, 2.0),
+        (0.0, 0.0, 0.8, 0.0),
+        (1.0, 1.0, 1.0, 0.0),
+        (-1.0, -1.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0, 4.5),
+        (2.0, 0.0, 1.0, 2.0),
+        (-2.0, 0.0, 1.0, 2.0),
+        (0.0, 2.0, 1.0, 0.0),
+        (0.0, -2.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0, 6.0),
+        (3.0, 0.0, 1.0, 0.0),
+        (-3.0, 0.0, 1.0, 0.0),
+        (0.0, 0.0, 0.65, 0.0),
+        (0.0, 0.0, 1.2, 0.0),
+        (0.0, 1.0, 1.0, 3.0),
+        (0.0, -1.0, 1.0, 3.0),
+    ]
+    return [Manoeuvre(a * up, b * side, f, d * wait) for a, b, f, d in rows]
+
+
+def candidates(
+    track: Track,
+    limits: MotionLimits,
+    fence: Fence | None,
+    separation: Separation,
+    count: int = 8,
+    who: str = "a drone",
+) -> list[Candidate]:
+    """At most `count` ways of one drone, the planned one first; `who` begins the sentence of an error.
+
+    Where the planned trajectory exceeds a limit, its own peak is the limit. Raises ModerationError when the
+    planned trajectory leaves the fence.
+    """
+    if not 1 <= count <= 64:
+        raise ModerationError(Reason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed")
+    asked = menu(track, separation)[1:]
+    out = [keep(track, fence, who)]
+    out += [c for c in flown(track, asked, limits, fence) if c is not None]
+    return out[:count]
+
+
+def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
+    """The planned trajectory as a candidate. Raises ModerationError when it leaves the fence."""
+    if fence is not None:
+        points = bezier_points(track.coefficients, np.diff(track.times_s), 0).reshape(-1, 3)
+        outside = -fence.worst(points)
+        low = _floor(track, fence) - float(points[:, 2].min())
+        high = float(points[:, 2].max()) - fence.max_height_m
+        for over, wall in ((outside, "a side"), (low, "the lowest height"), (high, "the highest height")):
+            if over > _TOLERANCE:
+                raise ModerationError(
+                    Reason.OUTSIDE_FENCE,
+                    f"{who}'s planned trajectory leaves the fence by {over:.1f} m at {wall}",
+                )
+    return Candidate(KEEP, track, 0.0)
+
+
+def flown(
+    track: Track, manoeuvres: Sequence[Manoeuvre], limits: MotionLimits, fence: Fence | None
+) -> list[Candidate | None]:
+    """The candidate of each manoeuvre, None where limits or fence do not let it be.
+
+    What a manoeuvre needs beyond the limits it pays for with time: it is flown slower until it fits.
+    """
+    if not manoeuvres:
+        return []
+    allowed = _allowed(track, limits)
+    asked = np.array([[m.layer_m, m.lateral_m, m.speed_factor, m.delay_s] for m in manoeuvres])
+    offsets = asked[:, 0:1] * np.array([0.0, 0.0, 1.0]) + asked[:, 1:2] * _left(track)
+    ramp = _ramps(asked, limits)
+    factor = asked[:, 2].copy()
+    out: list[Candidate | None] = [None] * len(manoeuvres)
+    open_ = np.arange(len(manoeuvres))
+    planned_m = _lengths(track.coefficients[None], np.diff(track.times_s)[None])[0]
+    for _ in range(_ROUNDS):
+        warp = Warp.plan(track, factor[open_], asked[open_, 3], ramp[open_], limits)
+        batch = _Batch(track, warp, offsets[open_], ramp[open_])
+        excess = batch.excess(allowed)
+        inside = batch.inside(track, fence)
+        lengths = _lengths(batch.coef, batch.widths)
+        for row in np.flatnonzero((excess <= 1.0 + _TOLERANCE) & inside & warp.possible & batch.fits):
+            late = float(warp.duration_s[row]) - track.duration_s
+            extra = max(0.0, float(lengths[row] - planned_m))
+            cost = extra + DELAY_M_PER_S * max(0.0, late)
+            index = int(open_[row])
+            out[index] = Candidate(manoeuvres[index], batch.track(int(row)), cost, extra, late)
+        again = (excess > 1.0 + _TOLERANCE) & warp.possible & (asked[open_, 2] <= 1.0)
+        factor[open_] /= np.maximum(excess, 1.0) * 1.004
+        ramp[open_] *= np.maximum(excess, 1.0) * 1.004
+        open_ = open_[again & (factor[open_] >= _SLOWEST)]
+        if not len(open_):
+            break
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """Peaks that a candidate may reach: m/s, m/s, m/s, m/s^2, m/s^3."""
+
+    speed: float
+    climb: float
+    descent: float
+    acceleration: float
+    jerk: float
+
+
+def _allowed(track: Track, limits: MotionLimits) -> _Allowed:
+    speed, climb, descent, acceleration, jerk = (
+        float(x[0]) for x in _peaks(track.coefficients[None], np.diff(track.times_s)[None])
+    )
+    return _Allowed(
+        max(limits.speed_m_s, speed),
+        max(limits.climb_m_s, climb),
+        max(limits.descent_m_s, descent),
+        max(limits.acceleration_m_s2, acceleration),
+        max(limits.jerk_m_s3, jerk),
+    )
+
+
+def _peaks(coef: Array, widths: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Upper bounds (M,) of horizontal speed, climb, descent, acceleration, jerk of pieces (M, P, 6, 3)."""
+    count = len(coef)
+    velocity = bezier_points(coef, widths, 1).reshape(count, -1, 3)
+    acceleration = bezier_points(coef, widths, 2).reshape(count, -1, 3)
+    jerk = bezier_points(coef, widths, 3).reshape(count, -1, 3)
+    return (
+        np.sqrt((velocity[..., :2] ** 2).sum(-1).max(1)),
+        velocity[..., 2].max(1),
+        -velocity[..., 2].min(1),
+        np.sqrt((acceleration**2).sum(-1).max(1)),
+        np.sqrt((jerk**2).sum(-1).max(1)),
+    )
+
+
+def _lengths(coef: Array, widths: Array) -> Array:
+    """Metres (M,) of pieces (M, P, 6, 3): way in plan plus climb plus descent."""
+    u = widths[..., None] * np.linspace(0.0, 1.0, 9)
+    points = (u[..., None] ** np.arange(6)) @ coef
+    step = np.diff(points, axis=-2)
+    out: Array = (np.hypot(step[..., 0], step[..., 1]) + np.abs(step[..., 2])).sum((-2, -1))
+    return out
+
+
+def _left(track: Track) -> Array:
+    """The horizontal unit vector (3,) to the left of the way from start to goal."""
+    east, north = track.states[-1, :2] - track.states[0, :2]
+    length = float(np.hypot(east, north))
+    return np.array([0.0, 1.0, 0.0]) if length < 1e-3 else np.array([-north, east, 0.0]) / length
+
+
+def _ramps(asked: Array, limits: MotionLimits) -> Array:
+    """Seconds (M,) in which an excursion is reached, using up a part of what the limits allow."""
+    up, side = np.abs(asked[:, 0]), np.abs(asked[:, 1])
+    far = np.hypot(up, side)
+    out: Array = np.maximum.reduce(
+        [
+            _PEAK_1 * up / (0.8 * min(limits.climb_m_s, limits.descent_m_s)),
+            _PEAK_1 * side / (0.4 * limits.speed_m_s),
+            np.sqrt(_PEAK_2 * far / (0.35 * limits.acceleration_m_s2)),
+            np.cbrt(_PEAK_3 * far / (0.35 * limits.jerk_m_s3)),
+        ]
+    )
+    return out
+
+
+def _floor(track: Track, fence: Fence) -> float:
+    """The lowest height allowed: the fence's, or that of start or goal where they lie below."""
+    return min(fence.min_height_m, float(track.states[0, 2]), float(track.states[-1, 2]))
+
+
+class _Batch:
+    """Knots of M manoeuvres of one drone, padded to a common number: times (M, K), states (M, K, 9)."""
+
+    __slots__ = ("coef", "counts", "fits", "states", "times", "valid", "widths", "yaws")
+
+    def __init__(self, track: Track, warp: Warp, offsets: Array, ramp: Array) -> None:
+        begin, end = warp.excursion_start_s, warp.duration_s
+        moved = np.abs(offsets).sum(1) > 0.0
+        length = np.where(moved, ramp, 0.0)
+        corners = np.stack([begin, begin + length, end - length, end], axis=1)
+        times = np.concatenate([warp.breaks(track), np.where(moved[:, None], corners, 0.0)], axis=1)
+        times = np.clip(np.sort(times, axis=1), 0.0, end[:, None])
+        # of knots that nearly coincide the first stays, but always the very last
+        near = np.diff(times, axis=1) < _LEAST_KNOT_S
+        drop = np.concatenate([np.zeros((len(times), 1), dtype=bool), near], axis=1)
+        drop |= (times > end[:, None] - _LEAST_KNOT_S) & (times > 0.0)
+        times = np.sort(np.concatenate([np.where(drop, np.inf, times), end[:, None]], axis=1), axis=1)
+        self.counts = np.isfinite(times).sum(1)
+        times = times[:, : int(self.counts.max())]
+        self.fits = (self.counts <= MAX_KNOTS) & (self.counts >= 2)
+        self.valid = np.isfinite(times)
+        at = np.where(self.valid, times, end[:, None])
+        base, self.yaws = warp.follow(track, at)
+        rise = np.zeros((3, *at.shape))
+        for sign, start in ((1.0, begin), (-1.0, end - length)):
+            for order, values in enumerate(
+                _smooth_step(at - start[:, None], np.maximum(length, 1e-9)[:, None])
+            ):
+                rise[order] += sign * values
+        rise[0][~moved], rise[1][~moved], rise[2][~moved] = 0.0, 0.0, 0.0
+        self.states = base + np.concatenate([r[..., None] * offsets[:, None, :] for r in rise], axis=-1)
+        # start and goal exactly as planned
+        self.states[:, 0] = track.states[0]
+        self.states[np.arange(len(at)), self.counts - 1] = track.states[-1]
+        self.times = np.where(self.valid, times, end[:, None] + np.arange(1, at.shape[1] + 1))
+        self.widths = np.diff(self.times, axis=1)
+        self.coef = hermite(self.times, self.states) * self.valid[:, 1:, None, None]
+
+    def excess(self, allowed: _Allowed) -> Array:
+        """By what factor (M,) time must stretch for the limits to be kept; at most 1 where they are."""
+        speed, climb, descent, acceleration, jerk = _peaks(self.coef, self.widths)
+        return np.maximum.reduce(
+            [
+                speed / allowed.speed,
+                climb / allowed.climb,
+                descent / allowed.descent,
+                np.sqrt(acceleration / allowed.acceleration),
+                np.cbrt(jerk / allowed.jerk),
+            ]
+        )
+
+    def inside(self, track: Track, fence: Fence | None) -> BoolArray:
+        """Which (M,) stay inside the fence and its heights."""
+        if fence is None:
+            return np.ones(len(self.times), dtype=bool)
+        points = bezier_points(self.coef, self.widths, 0)
+        points = np.where(self.valid[:, 1:, None, None], points, track.states[0, :3]).reshape(
+            len(self.times), -1, 3
+        )
+        out: BoolArray = (
+            (fence.depths(points).min(1) >= -_TOLERANCE)
+            & (points[..., 2].max(1) <= fence.max_height_m + _TOLERANCE)
+            & (points[..., 2].min(1) >= _floor(track, fence) - _TOLERANCE)
+        )
+        return out
+
+    def track(self, row: int) -> Track:
+        """The track of one manoeuvre."""
+        n = int(self.counts[row])
+        return Track(self.times[row, :n], self.states[row, :n], self.yaws[row, :n], self.coef[row, : n - 1])
+
+
+def _smooth_step(t: Array, length: Array) -> tuple[Array, Array, Array]:
+    """0 to 1 over `length` seconds from t = 0, and its first two derivatives."""
+    x = np.clip(t / length, 0.0, 1.0)
+    return (
+        x**3 * (10.0 - 15.0 * x + 6.0 * x**2),
+        30.0 * x**2 * (1.0 - x) ** 2 / length,
+        60.0 * x * (1.0 - x) * (1.0 - 2.0 * x) / length**2,
+    )
