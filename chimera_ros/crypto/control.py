@@ -2,7 +2,7 @@
 
 What the crypto node signs is verified once and kept; every member then makes its own checks (member.py).
 
-Not handled here: issuing epochs (key_server.py), eviction orders, checkpoints, fallback.
+Not handled here: issuing epochs (key_server.py), eviction orders, checkpoints (checkpoint_book.py), fallback.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from . import labels
 from .budgets import Budget, Purse
+from .checkpoint_book import CheckpointBook
 from .counters import Counters
 from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
@@ -25,6 +26,7 @@ from .joining import BEHIND_FLAG, CONTEXT_OF, VOLUME_FLAG, Beat, KeyRequest, Rea
 from .member import Member, Opening
 from .reasons import Reason
 from .roles import Role
+from .security_state import RosterWatch
 from .sessions import Sessions
 from .stop import check_age, signed
 from .stop_desk import StopDesk
@@ -57,6 +59,7 @@ class ControlPlane:
         mapper: Callable[..., Iterable[Any]],
         lock: Lock,
         counters: Counters,
+        checkpoints: CheckpointBook,
     ) -> None:
         self.trust = trust
         self.policy = trust.policy
@@ -70,6 +73,8 @@ class ControlPlane:
             for identity in identities
         }
         self.silent = False
+        self.checkpoints = checkpoints
+        self.roster_watch = RosterWatch()
         self._store_told = Budget(0.1, 1.0)
         self._random = random
         self._map = mapper
@@ -151,6 +156,10 @@ class ControlPlane:
         if self._last_beat is not None and not self.silent:
             times.append(self._last_beat + self.limits.silence_s)
         return min((time for time in times if time is not None), default=None)
+
+    def known(self, epoch: int) -> bytes | None:
+        """The transcript hash of an epoch number as it was announced here, if it is remembered."""
+        return self._known.get(epoch)
 
     def floor(self, wall_ns: int) -> int:
         """The wall clock, but never less than any member has stored."""
@@ -308,8 +317,9 @@ class ControlPlane:
             pass
         session = self.sessions.open.get(head.epoch)
         if session is None:
-            session = EpochSession(announcement, openings[0].keys, self.policy, self._lock)
+            session = EpochSession(announcement, openings[0].keys, self.policy, self._lock, self.checkpoints)
             self.sessions.add(session)
+            self.roster_watch.installed(head)
         self.note_life(now)
         effects: list[Effect] = []
         before = {

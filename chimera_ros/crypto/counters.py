@@ -13,6 +13,7 @@ class Counters:
     __slots__ = (
         "bytes_opened",
         "bytes_sealed",
+        "checkpoints",
         "control",
         "opened",
         "rejected",
@@ -30,6 +31,7 @@ class Counters:
         self.bytes_opened = 0
         self.rejected: Counter[Reason] = Counter()  # envelopes
         self.control: Counter[Reason] = Counter()  # control messages
+        self.checkpoints: Counter[Reason] = Counter()  # others' checkpoints
 
     def snapshot(self) -> dict[str, int | dict[str, int]]:
         """A JSON-ready copy: sealed, opened, signed, verified, bytes, rejected and control by reason."""
@@ -40,11 +42,14 @@ class Counters:
             "verified": self.verified,
             "bytes_sealed": self.bytes_sealed,
             "bytes_opened": self.bytes_opened,
-            "rejected": {
-                reason.value: count for reason, count in sorted(self.rejected.items(), key=_by_name)
-            },
-            "control": {reason.value: count for reason, count in sorted(self.control.items(), key=_by_name)},
+            "rejected": _plain(self.rejected),
+            "control": _plain(self.control),
+            "checkpoints_refused": _plain(self.checkpoints),
         }
+
+
+def _plain(counts: Counter[Reason]) -> dict[str, int]:
+    return {reason.value: count for reason, count in sorted(counts.items(), key=_by_name)}
 
 
 def _by_name(item: tuple[Reason, int]) -> str:

@@ -17,6 +17,8 @@ from threading import Lock
 from typing import Final
 
 from . import labels
+from .checkpoint_book import CheckpointBook
+from .checkpoints import LARGE, Pending, ReceiverLedger, SenderLedger
 from .encoding import fields, u16, u32
 from .epochs import Announcement, RosterEntry
 from .errors import ForkedProcess, NotReady, Rejected
@@ -25,7 +27,7 @@ from .policy import Policy, Rule
 from .reasons import Reason
 from .replay import ReplayWindow
 from .roles import Role
-from .schedule import EpochKeys, sender_key
+from .schedule import EpochKeys, blind_key, sender_key
 from .suite import AESGCM, InvalidTag, digest
 from .wire import (
     ENVELOPE_VERSION,
@@ -61,24 +63,26 @@ class Opened:
 
 
 class _Source:
-    """Keys and window of one sender on one lane."""
+    """Keys and window of one sender on one lane; the ledger where its packets wait for a checkpoint."""
 
-    __slots__ = ("aead", "salt", "window")
+    __slots__ = ("aead", "ledger", "salt", "window")
 
-    def __init__(self, aead: AESGCM, salt: bytes) -> None:
+    def __init__(self, aead: AESGCM, salt: bytes, ledger: ReceiverLedger | None) -> None:
         self.aead = aead
         self.salt = salt
+        self.ledger = ledger
         self.window = ReplayWindow()
 
 
 class _Outlet:
     """Keys and counter of one hosted sender on one lane."""
 
-    __slots__ = ("aead", "counter", "salt", "volume_bytes")
+    __slots__ = ("aead", "counter", "ledger", "salt", "volume_bytes")
 
-    def __init__(self, aead: AESGCM, salt: bytes) -> None:
+    def __init__(self, aead: AESGCM, salt: bytes, ledger: SenderLedger | None) -> None:
         self.aead = aead
         self.salt = salt
+        self.ledger = ledger
         self.counter = 0
         self.volume_bytes = 0
 
@@ -86,15 +90,16 @@ class _Outlet:
 class _Route:
     """All that is constant for packets of one sender on one channel with one type."""
 
-    __slots__ = ("aad", "entry", "lane", "lifespan_ns", "outlet", "prefix", "signed", "source")
+    __slots__ = ("aad", "aad_hash", "entry", "lane", "lifespan_ns", "outlet", "prefix", "signed", "source")
 
-    def __init__(self, entry: RosterEntry, rule: Rule, aad: bytes, prefix: bytes) -> None:
+    def __init__(self, entry: RosterEntry, rule: Rule, aad: bytes, sign_prefix: bytes) -> None:
         self.entry = entry
         self.lane = rule.lane
         self.signed = rule.signed
         self.lifespan_ns = rule.lifespan_ns
         self.aad = aad
-        self.prefix = prefix
+        self.aad_hash = digest(aad)
+        self.prefix = sign_prefix + fields(self.aad_hash)
         self.source: _Source | None = None
         self.outlet: _Outlet | None = None
 
@@ -102,7 +107,14 @@ class _Route:
 class EpochSession:
     """Keys, windows and counters of one epoch in this process. Secrets live in memory only."""
 
-    def __init__(self, announcement: Announcement, keys: EpochKeys, policy: Policy, lock: Lock) -> None:
+    def __init__(
+        self,
+        announcement: Announcement,
+        keys: EpochKeys,
+        policy: Policy,
+        lock: Lock,
+        book: CheckpointBook | None = None,
+    ) -> None:
         head = announcement.head
         self.announcement = announcement
         self.epoch = head.epoch
@@ -115,6 +127,7 @@ class EpochSession:
         self._keys: EpochKeys | None = keys
         self._policy = policy
         self._lock = lock
+        self._book = book
         self._pid = os.getpid()
         self._ahead_ns = int(policy.limits.clock_ahead_s * 1e9)
         self._sign_prefix = fields(policy.swarm.encode(), self.transcript_hash, announcement.key_tag)
@@ -127,11 +140,20 @@ class EpochSession:
         return f"EpochSession({self.epoch})"
 
     def close(self) -> None:
-        """Forgets the keys (best effort: Python may keep copies until memory is reused)."""
+        """Forgets the keys (best effort: Python may keep copies until memory is reused). The caller holds
+        the lock.
+        """
         self.closed = True
+        if self._book is not None:
+            self._book.close_epoch(self.transcript_hash)
         self._keys = None
         for table in (self._sources, self._outlets, self._open_routes, self._seal_routes):
             table.clear()
+
+    def retire(self) -> None:
+        """Senders have left this epoch: its last checkpoints are due."""
+        if self._book is not None:
+            self._book.retire(self.transcript_hash)
 
     def packets(self) -> dict[tuple[str, int], int]:
         """(sender, lane) -> highest counter accepted from it."""
@@ -171,7 +193,7 @@ class EpochSession:
             channel.encode(),
             type_name.encode(),
         )
-        return _Route(entry, rule, aad, self._sign_prefix + fields(digest(aad)))
+        return _Route(entry, rule, aad, self._sign_prefix)
 
     def _lane_key(self, lane: int) -> bytes:
         if self._keys is None:
@@ -183,7 +205,12 @@ class EpochSession:
         with self._lock:
             source = self._sources.get((slot, route.lane))
             if source is None:
-                source = _Source(*sender_key(self._lane_key(route.lane), slot, route.entry.incarnation))
+                lane_key, entry = self._lane_key(route.lane), route.entry
+                ledger = None
+                if self._book is not None and not route.signed:
+                    blind = blind_key(lane_key, slot, entry.incarnation)
+                    ledger = self._book.receiver(self.transcript_hash, self.epoch, entry, route.lane, blind)
+                source = _Source(*sender_key(lane_key, slot, entry.incarnation), ledger)
                 self._sources[(slot, route.lane)] = source
             route.source = source
             if len(self._open_routes) >= _MAX_ROUTES:
@@ -196,7 +223,12 @@ class EpochSession:
         route = self._route(slot, channel, type_name)
         outlet = self._outlets.get((slot, route.lane))
         if outlet is None:
-            outlet = _Outlet(*sender_key(self._lane_key(route.lane), slot, route.entry.incarnation))
+            lane_key, entry = self._lane_key(route.lane), route.entry
+            ledger = None
+            if self._book is not None and not route.signed:
+                blind = blind_key(lane_key, slot, entry.incarnation)
+                ledger = self._book.sender(self.transcript_hash, self.epoch, entry, route.lane, blind)
+            outlet = _Outlet(*sender_key(lane_key, slot, entry.incarnation), ledger)
             self._outlets[(slot, route.lane)] = outlet
         route.outlet = outlet
         if len(self._seal_routes) >= _MAX_ROUTES:
@@ -228,6 +260,7 @@ class EpochSession:
             raise Rejected(
                 Reason.SIZE, f"message of {len(payload)} bytes, at most {MAX_SEALED - _MIN_SEALED}"
             )
+        plaintext = _U64.pack(sent_ns) + payload
         with self._lock:
             if self.closed:
                 raise NotReady(f"epoch {self.epoch} is closed")
@@ -241,9 +274,12 @@ class EpochSession:
                 raise NotReady("the sender key's counter is used up; rotate the epoch")
             outlet.counter = counter
             outlet.volume_bytes += size
+            if outlet.ledger is not None:
+                aad_hash = digest(route.aad, binding) if binding else route.aad_hash
+                outlet.ledger.add(aad_hash, plaintext, sent_ns)
         nonce = outlet.salt + _U64.pack(counter)
         aad = route.aad + binding if binding else route.aad
-        sealed = nonce + outlet.aead.encrypt(nonce, _U64.pack(sent_ns) + payload, aad)
+        sealed = nonce + outlet.aead.encrypt(nonce, plaintext, aad)
         signature = b""
         if route.signed:
             signature = identity.sign(self._signed(route, binding, sealed), labels.SIGN_ENVELOPE)
@@ -310,6 +346,10 @@ class EpochSession:
         age_ns = wall_ns - sent_ns
         if age_ns > route.lifespan_ns or -age_ns > self._ahead_ns:
             raise Rejected(Reason.AGE, f"{channel} from {route.entry.name} is {age_ns * 1e-9:.3f} s old")
+        ledger = source.ledger
+        waits: Pending = (channel, route.aad_hash, plaintext, sent_ns)
+        if ledger is not None and (binding or len(plaintext) > LARGE):
+            waits = _hashed(ledger, counter, digest(aad, binding) if binding else route.aad_hash, waits)
         with self._lock:
             if self.closed:
                 raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
@@ -318,6 +358,8 @@ class EpochSession:
             if veto is not None:
                 veto(index)
             source.window.accept(counter)
+            if ledger is not None:
+                ledger.add(counter, waits)
             self.heard_ns[slot] = wall_ns
         entry = route.entry
         return (
@@ -334,6 +376,14 @@ class EpochSession:
             ),
             index,
         )
+
+
+def _hashed(ledger: ReceiverLedger, counter: int, aad_hash: bytes, waits: Pending) -> Pending:
+    """What waits for a checkpoint as its leaf: large plaintexts are not kept."""
+    found = ledger.leaf(counter, aad_hash, waits[2])
+    if found is None:
+        raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {ledger.epoch} is closed")
+    return (waits[0], b"", found, waits[3])
 
 
 def check_shape(envelope: Envelope) -> None:

@@ -9,11 +9,13 @@ the moment in which a counter or window moves.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, RLock
 from typing import Any, Final
 
+from .checkpoint import Checkpoint
+from .checkpoint_book import CheckpointBook
 from .control import ControlPlane
 from .counters import Counters
 from .effects import Effect
@@ -37,9 +39,11 @@ class HostConfig:
 
     mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
         `map` does it in parallel (HPKE and waiting for the disk release the GIL).
+    verify_checkpoints: compare opened packets with their senders' checkpoints.
     """
 
     mapper: Callable[..., Iterable[Any]] = map
+    verify_checkpoints: bool = True
 
 
 @dataclass(slots=True)
@@ -82,8 +86,11 @@ class SecureHost:
         self._lock = Lock()
         self._control_lock = RLock()
         self._wall_ns = 0
+        self.checkpoints = CheckpointBook(
+            self.swarm, self._lock, config.verify_checkpoints, int(trust.policy.limits.clock_ahead_s * 1e9)
+        )
         self.control = ControlPlane(
-            identities, trust, stores, random, config.mapper, self._lock, self.counters
+            identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
         )
         self._members = self.control.members
         self._sessions = self.control.sessions.open
@@ -236,6 +243,34 @@ class SecureHost:
             return self.control.directory.good(fingerprint, self.control.floor(self._wall_ns))
         except Rejected:
             return None
+
+    # Checkpoints: for a thread beside the one that carries data
+
+    def make_checkpoints(self, now: float, wall_ns: int) -> Iterator[tuple[str, Checkpoint]]:
+        """The checkpoints that are due, each with its sender's name; each is signed when it is asked for.
+
+        Call it every `checkpoints.NOTICE_S`. `wall_ns` is the clock that `seal` is given.
+        """
+        for draft in self.checkpoints.drafts(now, wall_ns):
+            name = draft.entry.name
+            yield name, self.checkpoints.sign(draft, self._members[name].identity)
+
+    def take_checkpoint(self, name: str, checkpoint: Checkpoint, now: float, wall_ns: int) -> list[Effect]:
+        """A checkpoint from `name`'s topic: alarms where it contradicts what was opened here.
+
+        Never raises on what it contains; refusals are counted by reason.
+        """
+        known = self.control.known(checkpoint.epoch)
+        fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
+        try:
+            return self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
+        except Rejected as refusal:
+            self.counters.checkpoints[refusal.reason] += 1
+            return []
+
+    def tick_checkpoints(self, now: float) -> list[Effect]:
+        """Call about once a second: packets that nobody confirmed are counted."""
+        return self.checkpoints.tick(now)
 
     # Services
 

@@ -43,9 +43,10 @@ class Sessions:
 
     def supersede_before(self, epoch: int, now: float) -> None:
         """Senders have left all epochs before `epoch`: their grace begins."""
-        for number in self.open:
-            if number < epoch:
-                self._superseded_at.setdefault(number, now)
+        for number, session in self.open.items():
+            if number < epoch and number not in self._superseded_at:
+                self._superseded_at[number] = now
+                session.retire()
 
     def wipe_before(self, epoch: int) -> None:
         """Wipes all earlier epochs at once (eviction)."""
