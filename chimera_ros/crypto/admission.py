@@ -24,6 +24,7 @@ from .wire import ControlKind, ControlMessage
 
 if TYPE_CHECKING:
     from .control import ControlPlane
+    from .evictions import EvictionDesk
     from .host import SecureHost
     from .member import Member
 
@@ -53,12 +54,13 @@ class Candidate:
 class Admission:
     """Candidates by name, one incarnation each."""
 
-    def __init__(self, trust: Trust, control: ControlPlane, own: Member) -> None:
+    def __init__(self, trust: Trust, control: ControlPlane, own: Member, desk: EvictionDesk) -> None:
         self._trust = trust
         self._control = control
         self._own = own
         self._limits = trust.policy.limits
         self._suite = control.suite
+        self._desk = desk
         self._challenges: deque[tuple[bytes, float]] = deque(maxlen=_MAX_CHALLENGES)
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._candidates: dict[str, Candidate] = {}
@@ -129,7 +131,7 @@ class Admission:
             if refusal.reason is Reason.NO_CERTIFICATE:
                 self._control.directory.wait_for(package.fingerprint, message)
             raise
-        if member.fingerprint in self._own.state.evictions:
+        if self._desk.bars(member):
             raise Rejected(Reason.EVICTED, member.name)
         if member.name == self._own.name:
             raise Rejected(Reason.OWN)
@@ -151,7 +153,7 @@ class Admission:
         if known is None or restarted:
             self._incarnations[member.name] = (package.incarnation, now if restarted else float("-inf"))
         if restarted and known is not None:
-            self._retired.setdefault(member.name, deque(maxlen=_MAX_RETIRED)).append(known[0])
+            self._retire(member.name, known[0])
             effects += self._note_restart(member.name, host, wall_ns)
         self._candidates[member.name] = candidate
         return candidate, effects
@@ -218,6 +220,17 @@ class Admission:
             usable.append(item)
         self._candidates.clear()
         return sorted(usable, key=lambda item: item.name)
+
+    def drop(self, name: str, incarnation: bytes | None = None) -> None:
+        """This member goes: its package is not used. An incarnation that is named never comes back."""
+        found = self._candidates.get(name)
+        if found is not None and incarnation in (None, found.incarnation):
+            del self._candidates[name]
+        if incarnation is not None:
+            self._retire(name, incarnation)
+
+    def _retire(self, name: str, incarnation: bytes) -> None:
+        self._retired.setdefault(name, deque(maxlen=_MAX_RETIRED)).append(incarnation)
 
     def put_back(self, candidates: list[Candidate]) -> None:
         """They were not used after all."""

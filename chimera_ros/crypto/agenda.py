@@ -2,6 +2,8 @@
 
 | reason                | waits, at most                                                          |
 | --------------------- | ----------------------------------------------------------------------- |
+| evict                 | nothing; if the last switch has only just used packages up, 100 ms      |
+| leave                 | `batch_s` for others that leave too, `missing_wait_s` for packages      |
 | time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
 | join                  | `batch_s`; after a restart of the crypto node `missing_wait_s` for      |
 |                       | everybody in the epoch it was shown                                     |
@@ -17,6 +19,7 @@ from typing import Final
 from .epochs import EpochReason
 from .policy import Limits
 
+_EVICT_GATHER_S: Final = 0.1
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 
@@ -26,7 +29,9 @@ class Agenda:
     def __init__(self, limits: Limits, rotate_s: float) -> None:
         self._limits = limits
         self._rotate_s = rotate_s
+        self._evict: tuple[float, float] | None = None  # since, at the latest
         self._join_since: float | None = None
+        self._leave_since: float | None = None
         self._decision: tuple[EpochReason, float] | None = None
         self._rotate_at: float | None = None
 
@@ -34,12 +39,24 @@ class Agenda:
         """An epoch for this reason, soon; an earlier wish keeps its time."""
         if reason is EpochReason.JOIN:
             self._join_since = now if self._join_since is None else self._join_since
+        elif reason is EpochReason.LEAVE:
+            self._leave_since = now if self._leave_since is None else self._leave_since
         elif self._decision is None:
             self._decision = (reason, now)
 
+    def want_eviction(self, now: float, packages_on_their_way: bool) -> None:
+        """An evicting epoch, now; packages that members are just sending may still come in."""
+        if self._evict is None:
+            self._evict = (now, now + _EVICT_GATHER_S if packages_on_their_way else now)
+
+    @property
+    def urgent(self) -> bool:
+        """Is an evicting epoch wanted?"""
+        return self._evict is not None
+
     def taken(self) -> None:
         """An epoch is being made: it answers whatever was wanted."""
-        self._decision = self._join_since = None
+        self._evict = self._decision = self._join_since = self._leave_since = None
 
     def rotate_after(self, now: float | None) -> None:
         """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
@@ -53,11 +70,16 @@ class Agenda:
         complete: an unused package of every expected member is here. recovering: a restarted crypto node
         has not announced yet and knows whom to expect.
         """
+        if self._evict is not None:
+            since, latest = self._evict
+            return (EpochReason.EVICT, since) if now >= latest or complete() else None
         if self._decision is not None:
             reason, since = self._decision
-            if complete() or now >= since + self._limits.missing_wait_s:
+            if now >= since + self._limits.missing_wait_s or complete():
                 return reason, since
-        elif self._join_since is not None and now >= self._join_since + self._join_wait(complete, recovering):
+        if self._leave_since is not None and now >= self._leave_since + self._leave_wait(complete):
+            return EpochReason.LEAVE, self._leave_since
+        if self._join_since is not None and now >= self._join_since + self._join_wait(complete, recovering):
             return EpochReason.JOIN, self._join_since
         return None
 
@@ -66,17 +88,26 @@ class Agenda:
         return (
             self._decision is None
             and self._join_since is None
+            and self._leave_since is None
             and self._rotate_at is not None
             and now >= self._rotate_at
         )
 
     def next_timer(self, complete: Callable[[], bool], recovering: bool) -> float | None:
         """When to look again."""
+        if self._evict is not None:
+            return self._evict[1]
+        times: list[float] = []
         if self._decision is not None:
-            return self._decision[1] + self._limits.missing_wait_s
+            times.append(self._decision[1] + self._limits.missing_wait_s)
+        if self._leave_since is not None:
+            times.append(self._leave_since + self._leave_wait(complete))
         if self._join_since is not None:
-            return self._join_since + self._join_wait(complete, recovering)
-        return self._rotate_at
+            times.append(self._join_since + self._join_wait(complete, recovering))
+        return min(times, default=self._rotate_at)
+
+    def _leave_wait(self, complete: Callable[[], bool]) -> float:
+        return self._limits.batch_s if complete() else self._limits.missing_wait_s
 
     def _join_wait(self, complete: Callable[[], bool], recovering: bool) -> float:
         if complete():

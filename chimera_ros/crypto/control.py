@@ -2,7 +2,7 @@
 
 What the crypto node signs is verified once and kept; every member then makes its own checks (member.py).
 
-Not handled here: issuing epochs (key_server.py), eviction orders, checkpoints (checkpoint_book.py), fallback.
+Not handled here: issuing epochs (key_server.py), checkpoints (checkpoint_book.py), fallback.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, parse_announcement
 from .errors import KeystoreError, Rejected
+from .evictions import obey
 from .identity import CertifiedMember, MemberIdentity, Trust
-from .joining import BEHIND_FLAG, CONTEXT_OF, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
+from .joining import BEHIND_FLAG, CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
 from .member import Member, Opening
 from .reasons import Reason
 from .roles import Role
@@ -296,6 +297,7 @@ class ControlPlane:
             self._known.popitem(last=False)
         if not self.sessions.may_add(head.epoch):
             raise Rejected(Reason.STALE, f"epoch {head.epoch}")
+        effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
 
         def attempt(member: Member) -> Opening | Rejected:
             try:
@@ -311,7 +313,7 @@ class ControlPlane:
             else:
                 openings.append(outcome)
         if not openings:
-            return []
+            return effects
         # Together, because each write waits for the disk; all are stored before the epoch is used.
         for _ in self._map(lambda opening: opening.member.store_epoch(announcement, wall_ns), openings):
             pass
@@ -321,7 +323,6 @@ class ControlPlane:
             self.sessions.add(session)
             self.roster_watch.installed(head)
         self.note_life(now)
-        effects: list[Effect] = []
         before = {
             entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
         }
@@ -331,12 +332,12 @@ class ControlPlane:
             effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
             if newcomers:
                 self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
-        if all(opening.member.role is Role.CRYPTO for opening in openings):
-            return effects  # the crypto node needs not tell itself
-        effects.insert(0, Send(self._ready(session, 0)))
+        if any(opening.member.role is not Role.CRYPTO for opening in openings):
+            effects.insert(0, Send(self._ready(session, 0)))  # the crypto node needs not tell itself
         if head.reason is EpochReason.EVICT:
             self.sessions.wipe_before(head.epoch)
-            effects += self.switch(session, now)
+        if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
+            effects += self.switch(session, now)  # at once: what was sent under before is wiped
         if self._early_switch is not None:
             early, self._early_switch = self._early_switch, None
             effects += self.handle(early, now, wall_ns)
@@ -353,6 +354,15 @@ class ControlPlane:
             tuple(sorted(slots)),
         ).encode()
         return signed(ControlKind.READY, body, self._speaker.identity)
+
+    def leave(self) -> list[Effect]:
+        """A farewell for all hosted members, so that an epoch without them follows soon."""
+        session = self._newest_installed()
+        return [Send(self._ready(session, LEAVE_FLAG))] if session is not None else []
+
+    def _newest_installed(self) -> EpochSession | None:
+        sessions = [member.installed for member in self.members.values() if member.installed]
+        return max(sessions, key=lambda session: session.epoch, default=None)
 
     def _on_switch(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         order = Switch.parse(message.parts[0], self.trust.swarm)
@@ -421,12 +431,7 @@ class ControlPlane:
         behind = any(m.installed is None or m.installed.epoch < beat.epoch for m in self.members.values())
         if behind and beat.epoch > 0 and now >= self._ask_after:
             self._ask_after = now + _ASK_S
-            best = max(
-                (m.installed for m in self.members.values() if m.installed),
-                key=lambda s: s.epoch,
-                default=None,
-            )
-            effects.append(Send(self._ready(best, BEHIND_FLAG)))
+            effects.append(Send(self._ready(self._newest_installed(), BEHIND_FLAG)))
         return effects
 
     def _watch(self, now: float) -> list[Effect]:

@@ -22,7 +22,8 @@ class Current:
     heard_at: dict[str, float]  # by name: control messages count as signs of life too
     switch: ControlMessage | None = None
     switched_at: float | None = None
-    repeated: bool = False
+    repeat_at: float | None = None
+    repeats: int = 0
 
     @property
     def epoch(self) -> int:
@@ -41,6 +42,10 @@ class Current:
     def all_ready(self) -> bool:
         """Can every live member receive under it?"""
         return self.live <= self.ready
+
+    def forget(self, slots: frozenset[int]) -> None:
+        """These members have left: nobody waits for them."""
+        self.live -= slots
 
     def names(self, slots: frozenset[int]) -> list[str]:
         """Names of the members in these slots."""

@@ -69,6 +69,21 @@ class Directory:
         self._trust.standing(member, wall_ns)
         return member
 
+    def named(self, name: str) -> list[CertifiedMember]:
+        """All certificates of that name that have been seen, whether or not they are still good."""
+        return [member for member in list(self._members.values()) if member.name == name]
+
+    def standing(self, wall_ns: int) -> list[CertifiedMember]:
+        """All certificates that are good now."""
+        return [member for member in list(self._members.values()) if self._stands(member, wall_ns)]
+
+    def _stands(self, member: CertifiedMember, wall_ns: int) -> bool:
+        try:
+            self._trust.standing(member, wall_ns)
+        except Rejected:
+            return False
+        return True
+
     def wait_for(self, fingerprint: bytes, message: ControlMessage) -> None:
         """Keeps `message` until that certificate comes: topics overtake each other."""
         key = (fingerprint, digest(*message.parts))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from . import labels
 from .encoding import Reader, fields, malformed, text, u16, u32, u64, var
 from .errors import Rejected
+from .evictions import MAX_EVICTIONS
 from .reasons import Reason
 from .roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
 from .suite import HASH_BYTES, PublicKey, Suite, digest
@@ -18,7 +19,6 @@ from .wire import SIGNATURE_BYTES, ControlKind, ControlMessage
 
 INCARNATION_BYTES: Final = 16
 MAX_ROSTER: Final = 4096
-MAX_EVICTIONS: Final = 4096
 MAX_HEAD: Final = 1_048_576
 MAX_JUMP: Final = 2**20  # an epoch number may be this far above the highest stored one
 NO_HASH: Final = bytes(HASH_BYTES)

@@ -133,6 +133,11 @@ class SecureHost:
         with self._control_lock:
             return self.control.stops.sign(operator, level, targets, self.control.floor(wall_ns))
 
+    def leave(self) -> list[Effect]:
+        """Says that all hosted members leave; perform it before `close`."""
+        with self._control_lock:
+            return self.control.leave()
+
     def close(self) -> None:
         """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as
         always).

@@ -172,6 +172,7 @@ class KeyPackage:
 
 VOLUME_FLAG: Final = 1  # the sender's volume is used up: please rotate
 BEHIND_FLAG: Final = 2  # the sender has seen a higher epoch than it holds: please announce again
+LEAVE_FLAG: Final = 4  # the members in `slots` leave the swarm for good
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) -> announced -> switched. One
 epoch is in work at a time; what is asked for meanwhile follows afterwards.
 
-Not handled here: eviction orders (the fields exist and are sent empty), standbys (epoch numbers respect
-`rank` already).
+An evicting epoch has no second phase: whoever installs it has switched.
+
+Not handled here: standbys (epoch numbers respect `rank` already).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, Final
 
@@ -24,10 +25,11 @@ from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
 from .epochs import MAX_ROSTER, Announcement, EpochReason, Head, RosterEntry
 from .errors import EntropyError, KeystoreError, Rejected
+from .evictions import EvictionDesk
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .issuing import issue, number_above, place, roster_of
-from .joining import BEHIND_FLAG, VOLUME_FLAG, Ready, Switch
+from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready, Switch
 from .reasons import Reason
 from .roles import Role
 from .stop import signed
@@ -39,7 +41,9 @@ from .wire import ControlKind, ControlMessage, check_size
 _REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
 _AFTER_SWITCH_S: Final = 0.02
 _VOLUME_GAP_S: Final = 5.0
-_KEPT_DURATIONS: Final = 4096
+_KEPT_DURATIONS: Final = 256
+_MAX_REPEATS: Final = 4
+_ON_THEIR_WAY_S: Final = 0.3  # so long after a switch packages may still be coming in
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 
@@ -52,6 +56,16 @@ class KeyServerConfig:
     rank: int = 0
     rotate_s: float | None = None
     draw: Callable[[], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an order: `reason` is one sentence for whoever gave it."""
+
+    accepted: bool
+    reason: str
+    epoch: int = 0
+    effects: list[Effect] = field(default_factory=list)
 
 
 class KeyServer:
@@ -85,7 +99,8 @@ class KeyServer:
         self._control.on_other = self.handle  # packages that waited for a certificate
         self._member = self._control.members[identity.name]
         self._suite = self._control.suite
-        self._admission = Admission(trust, self._control, self._member)
+        self._desk = EvictionDesk(self._member, self._control.directory)
+        self._admission = Admission(trust, self._control, self._member, self._desk)
         self._voice = Voice(identity, self._suite.name, self.limits, self._admission, random)
         self._current: Current | None = None
         self._issued = 0
@@ -96,6 +111,8 @@ class KeyServer:
         self._volume_at = float("-inf")
         self._rotations: dict[str, int] = {}
         self._durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)
+        self._rekeys = 0
+        self._left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
 
     @property
     def rotate_s(self) -> float:
@@ -145,6 +162,7 @@ class KeyServer:
                 effects += self._install_own(now, wall_ns)
             effects += self.host.tick(now, wall_ns)
             effects += self._advance(now, wall_ns)
+            effects += self._repeat(now)
             effects += self._admission.watch(self.host, wall_ns)
             voice = self._voice
             if voice.request_at is not None and voice.request_at <= now and not self._in_work:
@@ -162,11 +180,11 @@ class KeyServer:
             current = self._current
             if current is not None and current.in_work:
                 times.append(current.announced_at + self.limits.switch_s)
-                if not current.repeated:
-                    times.append(current.announced_at + _REPEAT_S)
             else:
                 times += (self._voice.request_at, self._voice.beat_at)
                 times.append(self._agenda.next_timer(self._all_answered, self._recovering))
+            if current is not None:
+                times.append(current.repeat_at)
             return min((time for time in times if time is not None), default=None)
 
     def rotate(self, reason: str, now: float, wall_ns: int) -> list[Effect]:
@@ -179,6 +197,42 @@ class KeyServer:
                 raise ValueError(f"{reason!r} is no reason to rotate; use manual, volume or time")
             wall_ns = self._control.floor(wall_ns)
             return self._decide(_REASONS[reason], now, wall_ns)
+
+    def evict(self, name: str, operator: str, evidence: bytes, now: float, wall_ns: int) -> Verdict:
+        """Puts a member out on the word of an operator, whose signature under `evidence` (BLAKE3 of the order
+        in its envelope) has been verified. Stored first, then announced; see docs/protocol.md, "Eviction".
+        """
+        with self._lock:
+            wall_ns = self._control.floor(wall_ns)
+            signer = self._entry_named(operator)
+            if signer is None or signer.role is not Role.OPERATOR:
+                return Verdict(False, f"{operator} is no operator in this epoch")
+            members = self._desk.certificates_of(name)
+            if not members and self._desk.is_out(name):
+                return Verdict(True, f"{name} is out already", self.status()["epoch"])
+            objection = self._desk.objection(name, wall_ns)
+            if objection is not None:
+                return Verdict(False, objection)
+            try:
+                self._desk.put_out(members, operator, signer.fingerprint, evidence, wall_ns)
+            except KeystoreError as error:
+                return Verdict(False, f"{name} was not put out: {error}")
+            effects = self._cut_off([name], operator, now, wall_ns)
+            return Verdict(True, f"{name} is put out", self.status()["epoch"], effects)
+
+    def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
+        """The evicting epoch for what has just been stored."""
+        effects: list[Effect] = [Alarm("warning", f"{name} is put out, ordered by {by}") for name in names]
+        for name in names:
+            self._admission.drop(name)
+        current = self._current
+        if current is None:
+            return effects  # the first epoch will carry it
+        switched_at = current.switched_at if current.switched_at is not None else now
+        self._agenda.want_eviction(now, now < switched_at + _ON_THEIR_WAY_S)
+        if not current.in_work and not self._all_answered():
+            effects += self._request(now, wall_ns)
+        return effects + self._advance(now, wall_ns)
 
     def status(self) -> dict[str, Any]:
         """For people and reports: epoch, roster, rotations by reason, durations, whether packages are at
@@ -193,7 +247,11 @@ class KeyServer:
                 "packages_ready": current is not None and not self._in_work and self._all_answered(),
                 "rotations": sum(self._rotations.values()),
                 "rotations_by_reason": dict(self._rotations),
-                "rekey_ms": [round(value, 3) for value in self._durations_ms],  # decision to switch sent
+                "rekeys": self._rekeys,
+                "rekey_ms": [
+                    round(value, 3) for value in self._durations_ms
+                ],  # newest: decision to switch sent
+                "evictions": len(self._member.state.evictions),
             }
 
     # Joining
@@ -228,10 +286,15 @@ class KeyServer:
         return self._current is None and bool(self._admission.learned_roster())
 
     def _all_answered(self) -> bool:
-        """Do we hold an unused package of every member of the last epoch?"""
+        """Do we hold an unused package of everybody in the last epoch who has not left or been put out?"""
         roster = self._roster() or self._admission.learned_roster()
+        evictions = self._member.state.evictions
         return bool(roster) and all(
-            entry.name == self.identity.name or self._admission.holds(entry.name) for entry in roster
+            entry.name == self.identity.name
+            or self._admission.holds(entry.name)
+            or entry.fingerprint in evictions
+            or (entry.name, entry.incarnation) in self._left
+            for entry in roster
         )
 
     # Deciding
@@ -248,7 +311,10 @@ class KeyServer:
         self._admission.expire(now)
         current = self._current
         if current is not None and current.in_work:
-            return self._push(current, now, wall_ns)
+            if not self._agenda.urgent:
+                return self._push(current, now, wall_ns)
+            effects = self._install_own(now, wall_ns) + self._switch(current, now, True)
+            return effects + self._request(now, wall_ns)
         wanted = self._agenda.due(now, self._all_answered, self._recovering)
         if wanted is not None:
             return self._announce(*wanted, now, wall_ns)
@@ -270,7 +336,8 @@ class KeyServer:
         if not self._admission.holds_own(now):
             self._request(now, wall_ns)  # makes our own package; members are asked after the switch
         candidates = self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
-        if len(candidates) < 2:
+        evicts = reason is EpochReason.EVICT
+        if len(candidates) < (1 if evicts else 2):
             self._agenda.rotate_after(now if self._current is not None else None)
             self._admission.put_back(candidates)
             return []
@@ -280,9 +347,17 @@ class KeyServer:
             self._agenda.rotate_after(now if self._current is not None else None)
             self._admission.put_back(candidates)
             return [Alarm("error", f"no new epoch: {error}")]
-        left = [entry for entry in self._roster() if entry.name not in {item.name for item in candidates}]
+        named = {item.name for item in candidates}
+        evictions = self._member.state.evictions
+        left = [entry for entry in self._roster() if entry.name not in named]
         if left and reason is EpochReason.TIME:
             reason = EpochReason.LEAVE
+        missing = [
+            entry.name
+            for entry in left
+            if entry.fingerprint not in evictions and (entry.name, entry.incarnation) not in self._left
+        ]
+        self._left.clear()
         jobs_of, self._next_slot = place(candidates, self._roster(), self._next_slot)
         roster = roster_of(jobs_of)
         previous = (
@@ -297,7 +372,7 @@ class KeyServer:
             reason=reason,
             challenge=self._voice.challenge,
             previous=previous,
-            evictions=tuple(sorted(self._member.state.evictions)),
+            evictions=tuple(sorted(evictions)),
             crl_number=self.trust.crl.number,
             roster=roster,
         )
@@ -313,18 +388,21 @@ class KeyServer:
             announcement=announcement,
             decided_at=decided_at,
             announced_at=now,
-            live=frozenset(e.slot for e in roster if self._is_live(e, heard_at, now, wall_ns)),
+            live=frozenset(e.slot for e in roster if evicts or self._is_live(e, heard_at, now, wall_ns)),
             ready=set(),
             speakers={slot: item.speaker for slot, item in jobs_of.items()},
             heard_at=heard_at,
+            repeat_at=now + _REPEAT_S,
         )
         self._rotations[reason.name.lower()] = self._rotations.get(reason.name.lower(), 0) + 1
         self._agenda.rotate_after(now)
         self._own_install = announcement
         effects: list[Effect] = [Send(message)]
-        if left:
-            names = ", ".join(entry.name for entry in left)
+        if missing:
+            names = ", ".join(missing)
             effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
+        if evicts:
+            self._settle(self._current, now)
         return effects
 
     def _roster(self) -> tuple[RosterEntry, ...]:
@@ -357,6 +435,9 @@ class KeyServer:
         except KeystoreError as error:  # the others go on without us
             effects = [Alarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
+        if not current.in_work:  # an evicting epoch: nobody has to be told to switch
+            self._reserve()
+            return effects
         body = Switch(
             self.trust.swarm, announcement.head.epoch, announcement.transcript_hash, self.identity.fingerprint
         ).encode()
@@ -370,15 +451,36 @@ class KeyServer:
         if current.all_ready or late:
             effects = self._install_own(now, wall_ns) if self._own_install is not None else []
             return effects + self._switch(current, now, late and not current.all_ready)
-        if not current.repeated and now >= current.announced_at + _REPEAT_S:
-            current.repeated = True
-            return [Send(current.announcement.message)]
         return []
+
+    def _repeat(self, now: float) -> list[Effect]:
+        """The announcement once more, while a live member has not said that it is ready."""
+        current = self._current
+        if current is None or current.repeat_at is None or now < current.repeat_at:
+            return []
+        current.repeats += 1
+        current.repeat_at = now + self.limits.beat_s if current.repeats < _MAX_REPEATS else None
+        if current.all_ready:
+            current.repeat_at = None
+            return []
+        return [Send(current.announcement.message)]
+
+    def _settle(self, current: Current, now: float) -> None:
+        """Senders use the epoch: packages for the next one are wanted, beats go on."""
+        current.switched_at = now
+        self._rekeys += 1
+        self._durations_ms.append((now - current.decided_at) * 1e3)
+        self._voice.request_at = now + _AFTER_SWITCH_S
+        self._voice.beat_at = now + self.limits.beat_s
+
+    def _reserve(self) -> None:
+        """The next number goes to the disk ahead of time; tried again when it is needed."""
+        with contextlib.suppress(KeystoreError):
+            self._member.remember(reserved_epoch=self._next_number())
 
     def _switch(self, current: Current, now: float, late: bool) -> list[Effect]:
         assert current.switch is not None
-        current.switched_at = now
-        self._durations_ms.append((now - current.decided_at) * 1e3)
+        self._settle(current, now)
         session = self._control.sessions.open.get(current.epoch)
         effects: list[Effect] = [Send(current.switch)]
         if session is not None:
@@ -388,10 +490,7 @@ class KeyServer:
             effects.append(
                 Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
             )
-        with contextlib.suppress(KeystoreError):  # tried again when it is needed
-            self._member.remember(reserved_epoch=self._next_number())
-        self._voice.request_at = now + _AFTER_SWITCH_S
-        self._voice.beat_at = now + self.limits.beat_s
+        self._reserve()
         return effects
 
     def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -404,7 +503,11 @@ class KeyServer:
         same = ready.transcript_hash == current.announcement.transcript_hash
         if same and not ready.flags and set(ready.slots) <= current.ready:
             raise Rejected(Reason.DUPLICATE)
-        if not same and not ready.flags & BEHIND_FLAG:
+        # Slots are kept from epoch to epoch, so a farewell still counts when an announcement overtook it.
+        leaves = ready.flags & LEAVE_FLAG and (
+            same or ready.transcript_hash == current.announcement.head.previous
+        )
+        if not same and not leaves and not ready.flags & BEHIND_FLAG:
             raise Rejected(Reason.STALE, f"ready for epoch {ready.epoch}")
         sender = self._control.directory.good(ready.fingerprint, wall_ns)
         if sender.fingerprint in self._member.state.evictions:
@@ -414,6 +517,8 @@ class KeyServer:
         if same:  # what names another epoch may be a recording: no sign of life
             current.heard_at[sender.name] = now
             current.note_ready(ready, sender.fingerprint, now)
+        if leaves:
+            effects += self._on_leave(current.spoken_for(ready, sender.fingerprint), now)
         if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
             self._resent_at = now
             effects.append(Send(current.announcement.message))
@@ -422,3 +527,17 @@ class KeyServer:
             self._volume_at = now
             effects += self._decide(EpochReason.VOLUME, now, wall_ns)
         return effects + self._advance(now, wall_ns)
+
+    def _on_leave(self, entries: list[RosterEntry], now: float) -> list[Effect]:
+        """These members have said farewell: an epoch without them follows."""
+        effects: list[Effect] = []
+        for entry in entries:
+            if entry.name == self.identity.name or (entry.name, entry.incarnation) in self._left:
+                continue
+            self._left.add((entry.name, entry.incarnation))
+            self._admission.drop(entry.name, entry.incarnation)
+            self._agenda.want(EpochReason.LEAVE, now)
+            effects.append(Alarm("info", f"{entry.name} leaves the swarm"))
+        if self._current is not None:
+            self._current.forget(frozenset(entry.slot for entry in entries))
+        return effects

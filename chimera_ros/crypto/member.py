@@ -8,13 +8,14 @@ once per process; everything that concerns this member alone is checked here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from .envelope import EpochSession
 from .epochs import INCARNATION_BYTES, MAX_JUMP, NO_HASH, Announcement, SignedHead, seed_info
 from .errors import KeystoreError, Rejected
+from .evictions import MAX_EVICTIONS, EvictionOrder
 from .identity import MemberIdentity, Trust
 from .joining import CONTEXT_OF, MAX_PROOF, KeyPackage, KeyRequest
 from .reasons import Reason
@@ -116,6 +117,13 @@ class Member:
             return error
         return None
 
+    def remember_evictions(self, fingerprints: Iterable[bytes], orders: Iterable[EvictionOrder] = ()) -> None:
+        """Keeps the union with these, in one write. Raises KeystoreError or Rejected(SIZE)."""
+        evictions = self.state.evictions.union(fingerprints)
+        if len(evictions) > MAX_EVICTIONS:
+            raise Rejected(Reason.SIZE, f"more than {MAX_EVICTIONS} evictions")
+        self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
+
     # Packages
 
     def needs_answer(self, request: KeyRequest) -> bool:
@@ -187,7 +195,8 @@ class Member:
     # Epochs
 
     def open_seed(self, announcement: Announcement) -> Opening:
-        """Every check that is this member's own, then the seed. Changes nothing.
+        """Every check that is this member's own, then the seed. Changes nothing; whom the head puts out has
+        been remembered before.
 
         Raises Rejected(STALE, TOO_FAR, NOT_NAMED, EVICTED, SEED or KEY_TAG).
         """
@@ -202,7 +211,7 @@ class Member:
         package = next((item for item in self._packages if entry and item.hash == entry.package_hash), None)
         if entry is None or package is None or entry.name != self.name or entry.role is not self.role:
             raise Rejected(Reason.NOT_NAMED, f"{self.name} in epoch {head.epoch}")
-        evicted = self.state.evictions.union(head.evictions)
+        evicted = self.state.evictions
         if any(item.fingerprint in evicted for item in head.roster):
             raise Rejected(Reason.EVICTED, f"epoch {head.epoch} names an evicted member")
         index = head.roster.index(entry)
@@ -222,7 +231,6 @@ class Member:
         self.remember(
             highest_epoch=head.epoch,
             time_floor_ns=max(self.state.time_floor_ns, wall_ns),
-            evictions=self.state.evictions.union(head.evictions),
         )
 
     def install(self, session: EpochSession, slot: int) -> None:
@@ -232,6 +240,11 @@ class Member:
         self.installed = session
         self.installed_slot = slot
         self.proof = session.announcement.proof
+
+    @property
+    def cut_off(self) -> bool:
+        """Was the epoch it sends under wiped?"""
+        return self.sending is not None and self.sending[0].closed
 
     def switch(self, session: EpochSession) -> bool:
         """Sends under the session from now on; False when it did already or sends under a higher one."""

@@ -53,6 +53,14 @@ class Sessions:
         for number in [number for number in self.open if number < epoch]:
             self._wipe(number)
 
+    def wipe_naming(self, evicted: frozenset[bytes], before: int) -> None:
+        """Wipes every epoch earlier than `before` that an evicted member holds the keys of."""
+        if not evicted:
+            return
+        for number, session in list(self.open.items()):
+            if number < before and any(entry.fingerprint in evicted for entry in session.roster):
+                self._wipe(number)
+
     def wipe_all(self) -> None:
         """Wipes every epoch, for good: none of them can be added again."""
         for number in list(self.open):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from .errors import KeystoreError
+from .evictions import EvictionOrder
 
 FORMAT: Final = 1
-_MAX_EVICTIONS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class StoredState:
     time_floor_ns: int = 0  # wall clock, ns since the Unix epoch
     stop_counter: int = 0  # operators: last counter given to a stop of our own
     evictions: frozenset[bytes] = frozenset()
+    orders: tuple[EvictionOrder, ...] = ()  # crypto nodes: where each eviction came from
     operator_counters: Mapping[str, int] = field(
         default_factory=dict
     )  # drones: last stop obeyed, by operator
@@ -46,6 +47,7 @@ class StoredState:
                 "time_floor_ns": self.time_floor_ns,
                 "stop_counter": self.stop_counter,
                 "evictions": sorted(item.hex() for item in self.evictions),
+                "orders": [order.to_plain() for order in self.orders],
                 "operator_counters": dict(sorted(self.operator_counters.items())),
             },
             indent=1,
@@ -62,13 +64,14 @@ class StoredState:
                 )
             numbers = {name: _natural(data[name]) for name in _NUMBERS}
             evictions = frozenset(bytes.fromhex(item) for item in data["evictions"])
+            orders = tuple(EvictionOrder.from_plain(item) for item in data.get("orders", ()))
             counters = {str(name): _natural(value) for name, value in data["operator_counters"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KeystoreError(
                 f"{where}: the state file is damaged ({error}); restore it from a backup, or renew "
                 "this member's key and certificate before deleting it (it guards against old epochs)."
             ) from None
-        return cls(evictions=evictions, operator_counters=counters, **numbers)
+        return cls(evictions=evictions, orders=orders, operator_counters=counters, **numbers)
 
 
 _NUMBERS: Final = (
@@ -154,7 +157,8 @@ class FileStore:
             self._last, highest_epoch=state.highest_epoch, time_floor_ns=state.time_floor_ns
         )
         if routine:
-            write_atomic(self._epoch_path, state.to_json().encode(), 0o600, durable=False)
+            small = replace(state, evictions=frozenset(), orders=())  # only two numbers are read from it
+            write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
         else:
             write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
         self._last = state

@@ -95,17 +95,18 @@ class CryptoNode(SwarmNode[CryptoParameters]):
             return
         status = session.key_server.status()
         durations = status["rekey_ms"]
+        fresh = status["rekeys"] - self._reported
         self._status.write(
             {
                 "process": "crypto",
                 "epoch": status["epoch"],
                 "members": status["members"],
                 "rotations": status["rotations"],
-                "rekey_ms": durations[self._reported :],
+                "rekey_ms": durations[max(0, len(durations) - fresh) :] if fresh else [],
                 "security": session.status(),
             }
         )
-        self._reported = len(durations)
+        self._reported = status["rekeys"]
         if self._status.orphaned:
             self.spinner.stop()  # type: ignore[attr-defined]
 
