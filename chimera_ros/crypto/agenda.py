@@ -49,6 +49,10 @@ class Agenda:
         if self._evict is None:
             self._evict = (now, now + _EVICT_GATHER_S if packages_on_their_way else now)
 
+    def retry_eviction(self, at: float) -> None:
+        """The evicting epoch could not be made; it is tried again then."""
+        self._evict = (at, at)
+
     @property
     def urgent(self) -> bool:
         """Is an evicting epoch wanted?"""
@@ -72,7 +76,7 @@ class Agenda:
         """
         if self._evict is not None:
             since, latest = self._evict
-            return (EpochReason.EVICT, since) if now >= latest or complete() else None
+            return (EpochReason.EVICT, since) if now >= latest or (now >= since and complete()) else None
         if self._decision is not None:
             reason, since = self._decision
             if now >= since + self._limits.missing_wait_s or complete():

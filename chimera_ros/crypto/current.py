@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .epochs import Announcement, RosterEntry
 from .joining import Ready
@@ -14,12 +15,12 @@ class Current:
     """Times are monotonic seconds; `live` and `ready` are slots; `speakers` are fingerprints by slot."""
 
     announcement: Announcement
-    decided_at: float
-    announced_at: float
-    live: frozenset[int]
-    ready: set[int]
     speakers: dict[int, bytes]
     heard_at: dict[str, float]  # by name: control messages count as signs of life too
+    decided_at: float = 0.0
+    announced_at: float = 0.0
+    live: frozenset[int] = frozenset()
+    ready: set[int] = field(default_factory=set)
     switch: ControlMessage | None = None
     switched_at: float | None = None
     repeat_at: float | None = None
@@ -42,6 +43,11 @@ class Current:
     def all_ready(self) -> bool:
         """Can every live member receive under it?"""
         return self.live <= self.ready
+
+    def heard_before(self, heard_at: Mapping[str, float]) -> None:
+        """Signs of life under the epoch before count on."""
+        for name, moment in heard_at.items():
+            self.heard_at[name] = max(moment, self.heard_at.get(name, moment))
 
     def forget(self, slots: frozenset[int]) -> None:
         """These members have left: nobody waits for them."""

@@ -11,7 +11,7 @@ Dates are compared among certificates of one authority only, so no clock matters
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
@@ -25,12 +25,13 @@ from .suite import HASH_BYTES, digest
 
 if TYPE_CHECKING:
     from .directory import Directory
-    from .epochs import Announcement
+    from .epochs import Announcement, RosterEntry
     from .member import Member
     from .sessions import Sessions
 
 MAX_EVICTIONS: Final = 1024
 BY_CRL: Final = "crl"  # `by` of an order that the authority's revocation list gave
+_LEADERLESS: Final = "; followers hold, then return, as after any loss of their leader"
 BY_HEAD: Final = "announcement"  # and of one that another crypto node announced
 
 
@@ -118,6 +119,17 @@ def barred(member: CertifiedMember, evictions: frozenset[bytes], orders: Iterabl
     return bool(against) and key_hash(member) in {order.key for order in against}
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an order. reason: one sentence for whoever gave it. acted: something was stored."""
+
+    accepted: bool
+    reason: str
+    acted: bool = False
+    epoch: int = 0
+    effects: list[Effect] = field(default_factory=list)
+
+
 class EvictionDesk:
     """Orders on a crypto node: checked, then stored, then (by the key server) announced."""
 
@@ -142,7 +154,24 @@ class EvictionDesk:
             known & self._own.state.evictions
         )
 
-    def objection(self, name: str, wall_ns: int) -> str | None:
+    def judge(self, name: str, operator: RosterEntry | None, evidence: bytes, wall_ns: int) -> Verdict:
+        """Decides on an operator's order and stores it; the evicting epoch is for the key server."""
+        if operator is None or operator.role is not Role.OPERATOR:
+            return Verdict(False, "only an operator can put a member out")
+        members = self.certificates_of(name)
+        if not members and self.is_out(name):
+            return Verdict(True, f"{name} is out already")
+        objection = self._objection(name, wall_ns)
+        if objection is not None:
+            return Verdict(False, objection)
+        try:
+            self.put_out(members, operator.name, operator.fingerprint, evidence, wall_ns)
+        except KeystoreError as error:
+            return Verdict(False, f"{name} was not put out: {error}")
+        leader = any(member.role is Role.LEADER for member in members)
+        return Verdict(True, f"{name} is put out{_LEADERLESS if leader else ''}", acted=True)
+
+    def _objection(self, name: str, wall_ns: int) -> str | None:
         """Why nobody of this name can be put out, one sentence; None: go on."""
         known = self._directory.named(name)
         if name == self._own.name:
@@ -153,7 +182,7 @@ class EvictionDesk:
             other.role is Role.OPERATOR and other.name != name and not self.bars(other)
             for other in self._directory.standing(wall_ns)
         ):
-            return f"{name} is the last operator known here; put it out by the revocation list"
+            return f"{name} is the last operator known here; revoke it instead (`chimera keys revoke`)"
         return None
 
     def put_out(

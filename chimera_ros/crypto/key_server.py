@@ -10,25 +10,24 @@ Not handled here: standbys (epoch numbers respect `rank` already).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, Final
 
 from .admission import Admission
 from .agenda import Agenda
+from .announcing import Announcer
 from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
-from .epochs import MAX_ROSTER, Announcement, EpochReason, Head, RosterEntry
-from .errors import EntropyError, KeystoreError, Rejected
-from .evictions import EvictionDesk
+from .epochs import Announcement, EpochReason, RosterEntry
+from .errors import CryptoError, EntropyError, KeystoreError, Rejected
+from .evictions import EvictionDesk, Verdict
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
-from .issuing import issue, number_above, place, roster_of
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready, Switch
 from .reasons import Reason
 from .roles import Role
@@ -40,6 +39,7 @@ from .wire import ControlKind, ControlMessage, check_size
 
 _REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
 _AFTER_SWITCH_S: Final = 0.02
+_RETRY_S: Final = 1.0
 _VOLUME_GAP_S: Final = 5.0
 _KEPT_DURATIONS: Final = 256
 _MAX_REPEATS: Final = 4
@@ -56,16 +56,6 @@ class KeyServerConfig:
     rank: int = 0
     rotate_s: float | None = None
     draw: Callable[[], bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of an order: `reason` is one sentence for whoever gave it."""
-
-    accepted: bool
-    reason: str
-    epoch: int = 0
-    effects: list[Effect] = field(default_factory=list)
 
 
 class KeyServer:
@@ -92,8 +82,6 @@ class KeyServer:
         self.trust = trust
         self.limits = trust.policy.limits
         self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
-        self._draw = self.config.draw or (lambda: draw_seed(random(OS_BYTES)))
-        self._mapper = (host_config or HostConfig()).mapper
         self._lock = RLock()
         self._control = self.host.control
         self._control.on_other = self.handle  # packages that waited for a certificate
@@ -102,10 +90,16 @@ class KeyServer:
         self._desk = EvictionDesk(self._member, self._control.directory)
         self._admission = Admission(trust, self._control, self._member, self._desk)
         self._voice = Voice(identity, self._suite.name, self.limits, self._admission, random)
+        self._announcer = Announcer(
+            self._member,
+            self._control,
+            self._admission,
+            self.config.rank,
+            self.config.draw or (lambda: draw_seed(random(OS_BYTES))),
+            (host_config or HostConfig()).mapper,
+        )
         self._current: Current | None = None
-        self._issued = 0
         self._own_install: Announcement | None = None
-        self._next_slot = 0
         self._agenda = Agenda(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
         self._volume_at = float("-inf")
@@ -204,21 +198,9 @@ class KeyServer:
         """
         with self._lock:
             wall_ns = self._control.floor(wall_ns)
-            signer = self._entry_named(operator)
-            if signer is None or signer.role is not Role.OPERATOR:
-                return Verdict(False, f"{operator} is no operator in this epoch")
-            members = self._desk.certificates_of(name)
-            if not members and self._desk.is_out(name):
-                return Verdict(True, f"{name} is out already", self.status()["epoch"])
-            objection = self._desk.objection(name, wall_ns)
-            if objection is not None:
-                return Verdict(False, objection)
-            try:
-                self._desk.put_out(members, operator, signer.fingerprint, evidence, wall_ns)
-            except KeystoreError as error:
-                return Verdict(False, f"{name} was not put out: {error}")
-            effects = self._cut_off([name], operator, now, wall_ns)
-            return Verdict(True, f"{name} is put out", self.status()["epoch"], effects)
+            verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
+            effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
+            return replace(verdict, epoch=self._current.epoch if self._current else 0, effects=effects)
 
     def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
         """The evicting epoch for what has just been stored."""
@@ -286,15 +268,20 @@ class KeyServer:
         return self._current is None and bool(self._admission.learned_roster())
 
     def _all_answered(self) -> bool:
-        """Do we hold an unused package of everybody in the last epoch who has not left or been put out?"""
+        """Do we hold an unused package of everybody in the last epoch who is expected to go on?"""
         roster = self._roster() or self._admission.learned_roster()
-        evictions = self._member.state.evictions
         return bool(roster) and all(
             entry.name == self.identity.name
             or self._admission.holds(entry.name)
-            or entry.fingerprint in evictions
-            or (entry.name, entry.incarnation) in self._left
+            or not self._is_expected(entry)
             for entry in roster
+        )
+
+    def _is_expected(self, entry: RosterEntry) -> bool:
+        """It has neither left nor been put out."""
+        return (
+            entry.fingerprint not in self._member.state.evictions
+            and (entry.name, entry.incarnation) not in self._left
         )
 
     # Deciding
@@ -326,97 +313,63 @@ class KeyServer:
 
     def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
         self._agenda.taken()
-        number = self._next_number()
-        if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
-            try:
-                self._member.remember(reserved_epoch=number)
-            except KeystoreError as error:
-                self._agenda.rotate_after(now if self._current is not None else None)
-                return [Alarm("error", f"no new epoch: {error}")]
+        evicts = reason is EpochReason.EVICT
+        try:
+            number = self._announcer.secure_number()
+        except KeystoreError as error:
+            return self._postpone(evicts, error, now)
         if not self._admission.holds_own(now):
             self._request(now, wall_ns)  # makes our own package; members are asked after the switch
-        candidates = self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
-        evicts = reason is EpochReason.EVICT
+        candidates = self._announcer.take(now, wall_ns)
         if len(candidates) < (1 if evicts else 2):
             self._agenda.rotate_after(now if self._current is not None else None)
             self._admission.put_back(candidates)
             return []
-        try:
-            seed = self._draw()
-        except EntropyError as error:
-            self._agenda.rotate_after(now if self._current is not None else None)
-            self._admission.put_back(candidates)
-            return [Alarm("error", f"no new epoch: {error}")]
+        before, last = self._roster(), self._current
         named = {item.name for item in candidates}
-        evictions = self._member.state.evictions
-        left = [entry for entry in self._roster() if entry.name not in named]
-        if left and reason is EpochReason.TIME:
+        gone = [entry for entry in before if entry.name not in named]
+        missing = [entry.name for entry in gone if self._is_expected(entry)]
+        if gone and reason is EpochReason.TIME:
             reason = EpochReason.LEAVE
-        missing = [
-            entry.name
-            for entry in left
-            if entry.fingerprint not in evictions and (entry.name, entry.incarnation) not in self._left
-        ]
+        previous = last.announcement.transcript_hash if last else self._admission.learned_hash()
+        try:
+            current = self._announcer.make(
+                number, reason, self._voice.challenge, candidates, before, previous
+            )
+        except EntropyError as error:
+            self._admission.put_back(candidates)
+            return self._postpone(evicts, error, now)
+        if last is not None:
+            current.heard_before(last.heard_at)
+        current.decided_at, current.announced_at = decided_at, now
+        current.repeat_at = now + _REPEAT_S
+        current.live = frozenset(
+            entry.slot
+            for entry in current.roster
+            if evicts or self._is_live(entry, current.heard_at, now, wall_ns)
+        )
+        self._current = current
+        self._own_install = current.announcement
         self._left.clear()
-        jobs_of, self._next_slot = place(candidates, self._roster(), self._next_slot)
-        roster = roster_of(jobs_of)
-        previous = (
-            self._current.announcement.transcript_hash if self._current else self._admission.learned_hash()
-        )
-        head = Head(
-            swarm=self.trust.swarm,
-            suite=self._suite.name,
-            policy_hash=self.trust.policy.hash,
-            epoch=number,
-            issuer=self.identity.fingerprint,
-            reason=reason,
-            challenge=self._voice.challenge,
-            previous=previous,
-            evictions=tuple(sorted(evictions)),
-            crl_number=self.trust.crl.number,
-            roster=roster,
-        )
-        keys = {slot: item.public for slot, item in jobs_of.items()}
-        announcement = issue(head, keys, seed, self.identity, self._suite, self._mapper)
-        message = announcement.message
-        heard_at = {item.name: item.received_at for item in candidates}
-        if self._current is not None:
-            for name, moment in self._current.heard_at.items():
-                heard_at[name] = max(moment, heard_at.get(name, moment))
-        self._issued = number
-        self._current = Current(
-            announcement=announcement,
-            decided_at=decided_at,
-            announced_at=now,
-            live=frozenset(e.slot for e in roster if evicts or self._is_live(e, heard_at, now, wall_ns)),
-            ready=set(),
-            speakers={slot: item.speaker for slot, item in jobs_of.items()},
-            heard_at=heard_at,
-            repeat_at=now + _REPEAT_S,
-        )
         self._rotations[reason.name.lower()] = self._rotations.get(reason.name.lower(), 0) + 1
         self._agenda.rotate_after(now)
-        self._own_install = announcement
-        effects: list[Effect] = [Send(message)]
+        effects: list[Effect] = [Send(current.announcement.message)]
         if missing:
             names = ", ".join(missing)
             effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
         if evicts:
-            self._settle(self._current, now)
+            self._settle(current, now)
         return effects
+
+    def _postpone(self, evicts: bool, error: CryptoError, now: float) -> list[Effect]:
+        """No epoch now; an evicting one is tried again soon."""
+        self._agenda.rotate_after(now if self._current is not None else None)
+        if evicts:
+            self._agenda.retry_eviction(now + _RETRY_S)
+        return [Alarm("error", f"no new epoch: {error}")]
 
     def _roster(self) -> tuple[RosterEntry, ...]:
         return self._current.roster if self._current else ()
-
-    def _next_number(self) -> int:
-        """The next number of our rank above everything issued, stored or shown to us."""
-        floor = max(
-            self._issued,
-            self._member.state.highest_epoch,
-            self._admission.learned_epoch(),
-            0 if self._issued else self._member.state.reserved_epoch,
-        )
-        return number_above(floor, self.config.rank)
 
     def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
         """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
@@ -436,7 +389,7 @@ class KeyServer:
             effects = [Alarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
         if not current.in_work:  # an evicting epoch: nobody has to be told to switch
-            self._reserve()
+            self._announcer.reserve()
             return effects
         body = Switch(
             self.trust.swarm, announcement.head.epoch, announcement.transcript_hash, self.identity.fingerprint
@@ -473,11 +426,6 @@ class KeyServer:
         self._voice.request_at = now + _AFTER_SWITCH_S
         self._voice.beat_at = now + self.limits.beat_s
 
-    def _reserve(self) -> None:
-        """The next number goes to the disk ahead of time; tried again when it is needed."""
-        with contextlib.suppress(KeystoreError):
-            self._member.remember(reserved_epoch=self._next_number())
-
     def _switch(self, current: Current, now: float, late: bool) -> list[Effect]:
         assert current.switch is not None
         self._settle(current, now)
@@ -490,7 +438,7 @@ class KeyServer:
             effects.append(
                 Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
             )
-        self._reserve()
+        self._announcer.reserve()
         return effects
 
     def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:

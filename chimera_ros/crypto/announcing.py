@@ -1,0 +1,96 @@
+"""From candidates to a signed announcement: a number that is on the disk before it is used, slots, head."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .admission import Admission, Candidate
+from .control import ControlPlane
+from .current import Current
+from .epochs import MAX_ROSTER, EpochReason, Head, RosterEntry
+from .errors import KeystoreError
+from .issuing import issue, number_above, place, roster_of
+from .member import Member
+
+
+class Announcer:
+    """Issues epochs with numbers congruent to `rank` modulo 4. `draw` yields 64 fresh bytes each time."""
+
+    def __init__(
+        self,
+        member: Member,
+        control: ControlPlane,
+        admission: Admission,
+        rank: int,
+        draw: Callable[[], bytes],
+        mapper: Callable[..., Iterable[Any]],
+    ) -> None:
+        self._member = member
+        self._control = control
+        self._admission = admission
+        self._rank = rank
+        self._draw = draw
+        self._map = mapper
+        self._issued = 0
+        self._next_slot = 0
+
+    def _next_number(self) -> int:
+        """The next number of our rank above everything issued, stored or shown to us."""
+        floor = max(
+            self._issued,
+            self._member.state.highest_epoch,
+            self._admission.learned_epoch(),
+            0 if self._issued else self._member.state.reserved_epoch,
+        )
+        return number_above(floor, self._rank)
+
+    def reserve(self) -> None:
+        """The next number goes to the disk ahead of time; if that fails it is tried again when needed."""
+        with contextlib.suppress(KeystoreError):
+            self._member.remember(reserved_epoch=self._next_number())
+
+    def secure_number(self) -> int:
+        """The next number, on the disk. Raises KeystoreError."""
+        number = self._next_number()
+        if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
+            self._member.remember(reserved_epoch=number)
+        return number
+
+    def take(self, now: float, wall_ns: int) -> list[Candidate]:
+        """The candidates for an epoch; their packages are used up unless they are put back."""
+        return self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
+
+    def make(
+        self,
+        number: int,
+        reason: EpochReason,
+        challenge: bytes,
+        candidates: Sequence[Candidate],
+        before: Sequence[RosterEntry],
+        previous: bytes,
+    ) -> Current:
+        """The epoch; when it was decided and who is live is for the caller. Raises EntropyError."""
+        seed = self._draw()
+        trust, suite = self._control.trust, self._control.suite
+        places, self._next_slot = place(candidates, before, self._next_slot)
+        head = Head(
+            swarm=trust.swarm,
+            suite=suite.name,
+            policy_hash=trust.policy.hash,
+            epoch=number,
+            issuer=self._member.identity.fingerprint,
+            reason=reason,
+            challenge=challenge,
+            previous=previous,
+            evictions=tuple(sorted(self._member.state.evictions)),
+            crl_number=trust.crl.number,
+            roster=roster_of(places),
+        )
+        keys = {slot: item.public for slot, item in places.items()}
+        announcement = issue(head, keys, seed, self._member.identity, suite, self._map)
+        self._issued = number
+        heard_at = {item.name: item.received_at for item in candidates}
+        speakers = {slot: item.speaker for slot, item in places.items()}
+        return Current(announcement, speakers, heard_at)
