@@ -43,10 +43,10 @@ def _legs(starts: Array, goals: Array, speeds: Array) -> tuple[tuple[TrajectoryK
 
 
 def _spread(rng: np.random.Generator, count: int, half_m: float, apart_m: float) -> Array:
-    """Random points (count, 3) of a square at HEIGHT_M +- 5 m, no two nearer than `apart_m` in plan."""
+    """Random points (count, 3) of a square at HEIGHT_M +- 1 m, no two nearer than `apart_m` in plan."""
     points: list[Array] = []
     for _ in range(200 * count):
-        point = np.array([*rng.uniform(-half_m, half_m, 2), HEIGHT_M + rng.uniform(-5.0, 5.0)])
+        point = np.array([*rng.uniform(-half_m, half_m, 2), HEIGHT_M + rng.uniform(-1.0, 1.0)])
         if all(np.hypot(*(point - p)[:2]) >= apart_m for p in points):
             points.append(point)
             if len(points) == count:
