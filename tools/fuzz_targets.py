@@ -1,0 +1,440 @@
+"""What is fuzzed: every reader of bytes that come from the network, and the cores behind them.
+
+A target takes any bytes. It may refuse them (`Rejected`, `CdrError`, `CertificateError`); everything else
+that it raises is a bug, and so is a body that is accepted in two spellings. The cores run with signatures
+that are always good, because otherwise nothing but the signature check would be fuzzed: what is left is what
+a captured member or crypto node could send.
+
+Input: the first byte chooses the kind of message, the rest is CDR as it comes from DDS, or a body.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from chimera_ros.crypto import default_policy, providers
+from chimera_ros.crypto.effects import Effect
+from chimera_ros.crypto.epochs import SignedHead, encode_head, parse_announcement
+from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.host import SecureHost
+from chimera_ros.crypto.identity import CertificateError, read_member_certificate
+from chimera_ros.crypto.joining import Beat, KeyPackage, KeyRequest, Ready, Switch
+from chimera_ros.crypto.key_server import KeyServer
+from chimera_ros.crypto.primitives import PackageKey, PublicKey, SigningKey, VerifyKey
+from chimera_ros.crypto.provider_openssl import OpenSslProvider
+from chimera_ros.crypto.stop import Stop, StopReceipt
+from chimera_ros.crypto.suite import suite_named
+from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope
+from chimera_ros.ros import cdr
+
+SUITE: Final = suite_named("CHIMERA-1-CNSA")
+KINDS: Final = tuple(ControlKind)
+_POLICY: Final = default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {SUITE.name} ")
+_SWARM: Final = "testswarm"
+_TYPE: Final = "T"
+_RENEW: Final = 200  # inputs after which the cores are made anew: one input may shut the door to all others
+_MAX_EFFECTS: Final = 64
+_STEP_S: Final = 0.05
+
+
+class Bug(AssertionError):
+    """What must never happen."""
+
+
+# Keys that cost nothing and accept everything -------------------------------------------------------------
+
+
+class _Signer:
+    def sign(self, message: bytes, context: bytes) -> bytes:
+        return bytes(SIGNATURE_BYTES)
+
+    def public_bytes(self) -> bytes:
+        return b""
+
+
+class _Believer:
+    def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
+        return len(signature) == SIGNATURE_BYTES
+
+
+class _Gullible:
+    """A provider with genuine HPKE and signatures that are always good."""
+
+    def __init__(self) -> None:
+        self._openssl = OpenSslProvider()
+
+    def signing_key(self, key: Any) -> SigningKey:
+        return _Signer()
+
+    def verify_key(self, public: bytes) -> VerifyKey:
+        return _Believer()
+
+    def package_key(self, hybrid: bool) -> PackageKey:
+        return self._openssl.package_key(hybrid)
+
+    def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
+        return self._openssl.public_key(hybrid, public)
+
+
+@contextmanager
+def gullible() -> Iterator[None]:
+    """While inside, this process accepts every signature. For fuzzing and nothing else."""
+    before = providers._chosen
+    providers._chosen = providers.Choice(_Gullible(), "openssl", "fuzzing")
+    try:
+        yield
+    finally:
+        providers._chosen = before
+
+
+# A swarm, and what it says ----------------------------------------------------------------------------------
+
+
+class World:
+    """One swarm whose members keep their identities and stores while its processes are made anew."""
+
+    def __init__(self) -> None:
+        with gullible():
+            self._swarm = Swarm(drones=2, shards=1, operator=True, policy_text=_POLICY)
+        self._inputs = 0
+        self.messages = self._scenario()
+        self._inputs = 0
+
+    def _scenario(self) -> list[ControlMessage]:
+        """Join, rotations, a stop, a restart of a shard and of the crypto node: everything that is said."""
+        with gullible():
+            swarm = self._swarm
+            wire = swarm.wire
+            swarm.join()
+            wire.run(1.0)
+            wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
+            wire.run(1.0)
+            stop = swarm.hosts["operator"].sign_stop("operator", "land", ["drone_01"], wire.wall_ns)
+            wire.broadcast("operator", stop)
+            wire.run(12.0)
+            swarm.start_host("shard_0")
+            wire.run(3.0)
+            swarm.start_server()
+            wire.run(3.0)
+            said = [stop, *(message for _, _, message in wire.sent)]
+            by_kind: dict[ControlKind, list[ControlMessage]] = {}
+            for message in said:
+                by_kind.setdefault(message.kind, []).append(message)
+            return [message for kind in by_kind.values() for message in [*kind[:3], *kind[-3:]]]
+
+    def fresh(self) -> Swarm:
+        """The swarm, joined; with new processes now and then."""
+        if self._inputs % _RENEW == 0:
+            swarm = self._swarm
+            swarm.wire.sent.clear()
+            swarm.wire.effects.clear()
+            swarm.start()
+            swarm.wire.run_until(swarm.together, 60.0)
+        self._inputs += 1
+        return self._swarm
+
+
+@cache
+def world() -> World:
+    """Made on first use."""
+    return World()
+
+
+# Targets ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`run` takes any bytes; `corpus` makes genuine ones."""
+
+    name: str
+    run: Callable[[bytes], None]
+    corpus: Callable[[], list[bytes]]
+
+
+def _control_corpus() -> list[bytes]:
+    return [
+        bytes([KINDS.index(message.kind)]) + cdr.encode_parts(message.parts, CONTROL_LIMITS[message.kind])
+        for message in world().messages
+    ]
+
+
+def _control(data: bytes) -> ControlMessage | None:
+    """The control message in an input, or None when the codec refuses it."""
+    if not data:
+        return None
+    kind = KINDS[data[0] % len(KINDS)]
+    try:
+        parts = cdr.decode_parts(data[1:], CONTROL_LIMITS[kind])
+    except cdr.CdrError:
+        return None
+    if cdr.decode_parts(cdr.encode_parts(parts, CONTROL_LIMITS[kind]), CONTROL_LIMITS[kind]) != parts:
+        raise Bug(f"{kind.value}: written and read again it is another message")
+    return ControlMessage(kind, parts)
+
+
+Encoder = Callable[[bytes], bytes]
+BODIES: Final[dict[ControlKind, Encoder]] = {
+    ControlKind.KEY_REQUEST: lambda body: KeyRequest.parse(body, _SWARM, SUITE.name).encode(),
+    ControlKind.KEY_PACKAGE: lambda body: KeyPackage.parse(
+        body, _SWARM, SUITE.name, SUITE.package_public_bytes
+    ).encode(),
+    ControlKind.READY: lambda body: Ready.parse(body, _SWARM).encode(),
+    ControlKind.SWITCH: lambda body: Switch.parse(body, _SWARM).encode(),
+    ControlKind.BEAT: lambda body: Beat.parse(body, _SWARM).encode(),
+    ControlKind.STOP: lambda body: Stop.parse(body, _SWARM).encode(),
+    ControlKind.STOP_ACK: lambda body: StopReceipt.parse(body, _SWARM).encode(),
+}
+"""Reads a body and writes it again. Announcements and certificates have targets of their own."""
+BODY_KINDS: Final = tuple(BODIES)
+
+
+def _body_corpus() -> list[bytes]:
+    return [
+        bytes([BODY_KINDS.index(message.kind)]) + message.parts[0]
+        for message in world().messages
+        if message.kind in BODIES
+    ]
+
+
+def bodies(data: bytes) -> None:
+    """The body of a signed message has one spelling."""
+    if not data:
+        return
+    kind = BODY_KINDS[data[0] % len(BODY_KINDS)]
+    try:
+        again = BODIES[kind](data[1:])
+    except Rejected:
+        return
+    if again != data[1:]:
+        raise Bug(f"{kind.value}: accepted in a second spelling")
+
+
+def control(data: bytes) -> None:
+    """CDR of the control messages."""
+    _control(data)
+
+
+def _announcements() -> list[ControlMessage]:
+    return [message for message in world().messages if message.kind is ControlKind.ANNOUNCEMENT]
+
+
+def _announcement_corpus() -> list[bytes]:
+    limits = CONTROL_LIMITS[ControlKind.ANNOUNCEMENT]
+    return [cdr.encode_parts(message.parts, limits) for message in _announcements()]
+
+
+def announcement(data: bytes) -> None:
+    """Head, seeds and proof of an announcement."""
+    try:
+        parts = cdr.decode_parts(data, CONTROL_LIMITS[ControlKind.ANNOUNCEMENT])
+        found = parse_announcement(ControlMessage(ControlKind.ANNOUNCEMENT, parts), SUITE)
+    except (Rejected, cdr.CdrError):
+        return
+    if encode_head(found.head) != parts[0]:
+        raise Bug("a head is accepted in a second spelling")
+    if SignedHead.parse(found.proof.encode()) != found.proof:
+        raise Bug("a proof does not survive")
+
+
+def _proof_corpus() -> list[bytes]:
+    return [parse_announcement(message, SUITE).proof.encode() for message in _announcements()]
+
+
+def proof(data: bytes) -> None:
+    """The proven head inside a key package."""
+    try:
+        found = SignedHead.parse(data)
+    except Rejected:
+        return
+    if found.encode() != data:
+        raise Bug("a proof is accepted in a second spelling")
+
+
+def _certificate_corpus() -> list[bytes]:
+    return [identity.certificate_der for identity in world()._swarm.identities.values()]
+
+
+def certificate(data: bytes) -> None:
+    """A member's certificate, and whether the authority issued it."""
+    swarm = world()._swarm
+    try:
+        read_member_certificate(data)
+        found = swarm.trust.certify(data, swarm.wire.wall_ns)
+    except CertificateError:
+        return
+    if data not in _certificate_corpus():
+        raise Bug(f"a certificate of {found.name} that nobody issued")
+
+
+def _envelope_corpus() -> list[bytes]:
+    return [
+        cdr.encode_envelope(1, 1, 2, 3, bytes(60), b""),
+        cdr.encode_envelope(1, 0, 2, 3, bytes(61), bytes(SIGNATURE_BYTES)),
+        *(bytes(data) for data, _, _ in _sealed()),
+    ]
+
+
+def envelope(data: bytes) -> None:
+    """CDR of an envelope."""
+    try:
+        found = cdr.decode_envelope(data)
+    except cdr.CdrError:
+        return
+    if cdr.decode_envelope(cdr.encode_envelope(*found)) != found:
+        raise Bug("written and read again it is another envelope")
+
+
+def payload(data: bytes) -> None:
+    """The guard in front of the deserialiser."""
+    try:
+        found = cdr.checked_payload(data)
+    except cdr.CdrError:
+        return
+    if found[:4] != cdr.HEADER or found[4:] != data[4:] or len(found) <= 4:
+        raise Bug("the guard let something through")
+
+
+def _payload_corpus() -> list[bytes]:
+    return [cdr.HEADER + bytes(8), cdr.HEADER[:3] + b"\x03" + bytes(5)]
+
+
+_CHANNELS: Final = ("drone_01/telemetry", "drone_01/ack", "survey/anything")
+
+
+def _sealed() -> list[tuple[bytes, str, bytes]]:
+    """CDR, channel and payload of genuine envelopes of the epoch in force."""
+    with gullible():
+        swarm = world().fresh()
+        shard, now_ns = swarm.host_of("drone_01"), swarm.wire.wall_ns
+        made = []
+        for channel in _CHANNELS:
+            text = channel.encode() * 3
+            sealed = shard.seal(channel, _TYPE, text, now_ns, "drone_01")
+            made.append((cdr.encode_envelope(*sealed), channel, text))
+        return made
+
+
+def opening(data: bytes) -> None:
+    """An envelope to open: the mask in the input is laid over a genuine one; nothing but that one opens."""
+    if len(data) < 2:
+        return
+    with gullible():
+        try:
+            genuine, channel, text = _sealed()[data[0] % len(_CHANNELS)]
+        except NotReady:
+            return
+        offset, mask = data[1] * 3, data[2:]
+        spoilt = bytearray(genuine)
+        for index, value in enumerate(mask):
+            spoilt[(offset + index) % len(spoilt)] ^= value
+        swarm = world()._swarm
+        host = swarm.hosts["leader"]
+        opened = 0
+        for attempt in (bytes(spoilt), genuine):
+            try:
+                received = Envelope(*cdr.decode_envelope(attempt))
+                found = host.open(channel, _TYPE, received, swarm.wire.wall_ns)
+            except (Rejected, cdr.CdrError):
+                continue
+            opened += 1
+            if found.payload != text:
+                raise Bug("something else than what was sealed came out")
+        # What nothing protects (padding; here, signatures) may be spoilt; then the genuine one is a replay.
+        if opened != 1:
+            raise Bug(f"a spoilt envelope and the genuine one were opened {opened} times")
+
+
+def _opening_corpus() -> list[bytes]:
+    return [bytes([kind, at, 1]) for kind in range(len(_CHANNELS)) for at in range(0, 40, 3)]
+
+
+def _watched(core: SecureHost | KeyServer, host: SecureHost, message: ControlMessage, swarm: Swarm) -> None:
+    """Hands a message to a core and looks at what it does."""
+    before = {name: member.state for name, member in host.control.members.items()}
+    wire = swarm.wire
+    wire.now += _STEP_S
+    effects: list[Effect] = core.handle(message, wire.now, wire.wall_ns)
+    effects += core.tick(wire.now, wire.wall_ns)
+    if len(effects) > _MAX_EFFECTS:
+        raise Bug(f"one message caused {len(effects)} effects")
+    for name, member in host.control.members.items():
+        if member.state.highest_epoch < before[name].highest_epoch:
+            raise Bug(f"{name} went back to epoch {member.state.highest_epoch}")
+        if not set(before[name].evictions) <= set(member.state.evictions):
+            raise Bug(f"{name} forgot an eviction")
+        sending, installed = member.sending, member.installed
+        if sending is not None and installed is not None and sending[0].epoch > installed.epoch:
+            raise Bug(f"{name} sends under an epoch that it has not installed")
+    if len(host.control.sessions.open) > 6:
+        raise Bug(f"{len(host.control.sessions.open)} epochs are open")
+
+
+def member(data: bytes) -> None:
+    """Processes of drones, leader and operator: a control message from the network."""
+    message = _control(data)
+    if message is None:
+        return
+    with gullible():
+        swarm = world().fresh()
+        for host in swarm.hosts.values():
+            _watched(host, host, message, swarm)
+
+
+def key_server(data: bytes) -> None:
+    """The crypto node: a control message from the network."""
+    message = _control(data)
+    if message is None:
+        return
+    with gullible():
+        swarm = world().fresh()
+        _watched(swarm.server, swarm.server.host, message, swarm)
+
+
+TARGETS: Final = {
+    target.name: target
+    for target in (
+        Target("envelope", envelope, _envelope_corpus),
+        Target("payload", payload, _payload_corpus),
+        Target("control", control, _control_corpus),
+        Target("bodies", bodies, _body_corpus),
+        Target("announcement", announcement, _announcement_corpus),
+        Target("proof", proof, _proof_corpus),
+        Target("certificate", certificate, _certificate_corpus),
+        Target("opening", opening, _opening_corpus),
+        Target("member", member, _control_corpus),
+        Target("key_server", key_server, _control_corpus),
+    )
+}
+
+_NUMBERS: Final = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """`data` spoilt in one to four ways, as a fuzzer does it."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(changed) + 1)
+        choice = chance.randrange(7)
+        if choice == 0 and changed:
+            changed[at % len(changed)] ^= 1 << chance.randrange(8)
+        elif choice == 1 and changed:
+            changed[at % len(changed)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+        elif choice == 2:
+            del changed[at:]
+        elif choice == 3:
+            changed[at:at] = chance.randbytes(chance.randint(1, 40))
+        elif choice == 4:
+            number = chance.choice(_NUMBERS).to_bytes(4, chance.choice(("big", "little")))
+            changed[at : at + 4] = number
+        elif choice == 5:
+            del changed[at : at + chance.randint(1, 40)]
+        else:
+            changed[at:at] = changed[at : at + chance.randint(1, 64)]
+    return bytes(changed)
