@@ -1,8 +1,8 @@
 """`chimera command`: signed orders to a running swarm, in the name of an operator.
 
-Everything but `stop` goes to the leader as mission steps, is checked there like a whole mission, and needs
-the operator to join the swarm first (a second or two). `stop` goes straight to the followers, without epoch
-or leader.
+Flight orders go to the leader as mission steps and are checked there like a whole mission; `rotate` and
+`evict` go to the crypto node. For both the operator joins the swarm first (a second or two). `stop` goes
+straight to the followers, without epoch or leader.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     stop = verb("stop", "stop drones without leader or epoch")
     stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none means every drone")
     stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")
+    evict = verb("evict", "put a member out of the swarm: nothing sent afterwards opens with its keys")
+    evict.add_argument("member", metavar="NAME", help="for example drone_07")
     rotate = verb("rotate", "have the crypto node issue a new epoch now")
     rotate.add_argument("--reason", default="operator", metavar="TEXT")
 
@@ -182,14 +184,22 @@ class _Operator:
 
     def order(self) -> tuple[bool, str]:
         """Join the swarm and call the leader (or the crypto node)."""
+        from chimera_ros.crypto.encoding import is_name
         from chimera_ros.ros import names
-        from chimera_ros.srv import RotateEpoch, SubmitSteps
+        from chimera_ros.srv import EvictMember, RotateEpoch, SubmitSteps
 
         arguments = self._arguments
         request: Any
         if arguments.order == "rotate":
             service, kind = names.CRYPTO_ROTATE, RotateEpoch
             request = RotateEpoch.Request(reason=arguments.reason[:48])
+        elif arguments.order == "evict":
+            if not is_name(arguments.member):
+                raise CommandFailed(
+                    f"{arguments.member!r} is no member name: use 1 to 48 of a-z 0-9 _", MISUSE
+                )
+            service, kind = names.CRYPTO_EVICT, EvictMember
+            request = EvictMember.Request(member=arguments.member)
         else:
             service, kind = names.LEADER_STEPS, SubmitSteps
             # The number tells the leader a repeated request from a second order.
@@ -204,14 +214,30 @@ class _Operator:
                 f"{arguments.operator} could not join within {JOIN_S:g} s; is a swarm running in ROS domain "
                 f"{os.environ.get('ROS_DOMAIN_ID', '0')} with this keystore?"
             )
+        known = self._evictions()
         for _ in range(TRIES):
             replies: list[Any] = []
             client.call_async(request, REPLY_S, replies.append)
-            self._until(lambda: bool(replies), REPLY_S + 2.0)  # noqa: B023 - called within the round
+            # An eviction's answer may be sealed under keys that are wiped here already: our epoch tells too.
+            self._until(lambda: bool(replies) or self._is_out(known), REPLY_S + 2.0)  # noqa: B023
+            if self._is_out(known):
+                return True, f"{arguments.member} is out since epoch {self._session.epoch()}"
             if replies and replies[0].response is not None:
                 answer = replies[0].response
                 return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
         return False, f"no answer from {service}: {replies[0].failure if replies else 'timed out'}"
+
+    def _evictions(self) -> frozenset[bytes]:
+        """Who is out by the epoch that we send under."""
+        epoch = self._session.epoch()
+        announcement = self._session.host.announcement(epoch) if epoch is not None else None
+        return frozenset(announcement.head.evictions if announcement else ())
+
+    def _is_out(self, known: frozenset[bytes]) -> bool:
+        """Does our epoch put out more than `known`, and is the member we ordered out not in it?"""
+        if self._arguments.order != "evict" or self._evictions() <= known:
+            return False
+        return all(entry.name != self._arguments.member for entry in self._session.host.roster())
 
     def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s

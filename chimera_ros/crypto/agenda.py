@@ -2,7 +2,7 @@
 
 | reason                | waits, at most                                                          |
 | --------------------- | ----------------------------------------------------------------------- |
-| evict                 | nothing; if the last switch has only just used packages up, 100 ms      |
+| evict                 | nothing; if the last switch has only just used packages up, 200 ms      |
 | leave                 | `batch_s` for others that leave too, `missing_wait_s` for packages      |
 | time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
 | join                  | `batch_s`; after a restart of the crypto node `missing_wait_s` for      |
@@ -19,7 +19,7 @@ from typing import Final
 from .epochs import EpochReason
 from .policy import Limits
 
-_EVICT_GATHER_S: Final = 0.1
+_EVICT_GATHER_S: Final = 0.2
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 

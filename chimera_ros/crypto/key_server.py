@@ -43,7 +43,7 @@ _RETRY_S: Final = 1.0
 _VOLUME_GAP_S: Final = 5.0
 _KEPT_DURATIONS: Final = 256
 _MAX_REPEATS: Final = 4
-_ON_THEIR_WAY_S: Final = 0.3  # so long after a switch packages may still be coming in
+_ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 

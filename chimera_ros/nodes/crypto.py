@@ -16,6 +16,7 @@ from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
 
 STATUS_S = 0.5
+MAX_REASON = 200  # EvictMember.reason
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
             autostart=False,
         )
         session.create_service(RotateEpoch, names.CRYPTO_ROTATE, self._on_rotate)
-        session.create_service(EvictMember, names.CRYPTO_EVICT, self._on_evict)
+        self._evictions = session.create_service(EvictMember, names.CRYPTO_EVICT, self._on_evict)
 
     def begin(self) -> None:
         """Ask for key packages and announce."""
@@ -84,9 +85,12 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         return RotateEpoch.Response(accepted=True, epoch=epoch, reason=f"ordered by {sender}")
 
     def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response:
+        # Only operators come this far, and their signature has been verified; the key server asks again.
+        session = self._session
+        assert session is not None
+        verdict = session.evict(request.member, sender, self._evictions.evidence)
         return EvictMember.Response(
-            accepted=False,
-            reason="this version cannot put a member out in flight; land it with `chimera command stop`",
+            accepted=verdict.accepted, epoch=verdict.epoch, reason=verdict.reason[:MAX_REASON]
         )
 
     def _report_status(self) -> None:

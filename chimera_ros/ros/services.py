@@ -15,6 +15,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.host import PendingRequest
+from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.wire import Envelope
 from chimera_ros.msg import SecureEnvelope
 
@@ -61,6 +62,7 @@ class SecureService:
         self._response_name = names.type_name(self._response_type)
         self.service = service
         self.member = member
+        self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering
         channel = names.response(service)
         self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
         channel = names.request(service)
@@ -90,6 +92,7 @@ class SecureService:
         except Exception:  # CdrError, and rmw implementations raise different classes
             session.counts["malformed_payload"] += 1
             return
+        self.evidence = digest(envelope.canonical())
         answer = session.guarded(self.service, self._callback, request, opened.sender)
         if answer is None:
             return  # the callback failed: the caller's time-out tells

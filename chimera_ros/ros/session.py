@@ -28,6 +28,7 @@ from rclpy.node import Node
 
 from chimera_ros.crypto import providers
 from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
+from chimera_ros.crypto.evictions import Verdict
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
 from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
@@ -208,6 +209,9 @@ class SecureSession:
         if self._closed:
             return
         self._closed = True
+        if self._started and self.key_server is None:
+            with self._lock:
+                self._perform(self.host.leave())
         self.node.destroy_timer(self._timer)
         self._control.close()
         self._clock = None
@@ -415,6 +419,21 @@ class SecureSession:
         with self._lock:
             self._perform(self.key_server.rotate(reason, boot_time_s(), time.time_ns()))
         self.rearm()
+
+    def evict(self, name: str, operator: str, evidence: bytes) -> Verdict:
+        """Crypto node only: put a member out, on the verified word of `operator`.
+
+        `evidence` is BLAKE3 of the operator's request envelope.
+        """
+        if self.key_server is None:
+            raise PermissionError("only the crypto node can evict; operators ask it through crypto/evict")
+        with self._lock:
+            verdict = self.key_server.evict(name, operator, evidence, boot_time_s(), time.time_ns())
+            self._perform(verdict.effects)
+            if verdict.acted:  # our own switch, so that the answer goes out under the new epoch
+                self._perform(self._core.tick(boot_time_s(), time.time_ns()))
+        self.rearm()
+        return verdict
 
     def status(self) -> dict[str, Any]:
         """What diagnostics and reports show; no secrets, JSON-ready."""
