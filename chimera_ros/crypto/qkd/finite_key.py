@@ -1,0 +1,83 @@
+"""How many secret bits a finite BB84 session leaves.
+
+M. Tomamichel, C. C. W. Lim, N. Gisin, R. Renner, "Tight finite-key analysis for quantum cryptography", Nature
+Communications 3, 634 (2012): a key of
+
+    l <= n (1 - h(Q + mu)) - leak - log2(2 / (eps_sec^2 eps_cor)),
+    mu = sqrt((n + k) / (n k) * (k + 1) / k * ln(2 / eps_sec))
+
+bits is eps_sec-secret and eps_cor-correct against any attack, for ideal single photons (preparation quality
+q = 1), where n bits of one basis make the key, the k bits of the other are the sample, Q is the error rate
+up to which the session goes on, leak counts what reconciliation discloses, and a hash of log2(1/eps_cor) bits
+verifies it.
+
+Two things differ from the paper, both to the safe side:
+
+* Its Q and leak are fixed beforehand. Here one of `Security.outcomes` pairs (Q and leak, both rounded up to
+  steps) is chosen by what happened; each pair is a session of the paper that aborts in all other cases, so
+  their failure probabilities add up: each gets eps_sec / outcomes.
+* The number of photons is fixed and all of them are used. Stopping as soon as enough have been sifted, as the
+  paper does, opens a door to sifting attacks (Pfister, Luetkenhaus, Wehner, Coles, New J. Phys. 18, 053001,
+  2016).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ABORT_RATE = 0.11  # the asymptotic limit of BB84 with one-way processing: h(Q) = 1/2
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """secrecy: eps_sec, of one session. correctness_bits: of the verification hash; eps_cor = 2^-this."""
+
+    secrecy: float = 1e-10
+    correctness_bits: int = 64
+    rate_step: float = 0.005
+    leak_step: int = 64
+    leak_limit: int = 8192
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.secrecy < 1e-3:
+            raise ValueError(f"secrecy {self.secrecy}; allowed are above 0 and below 0.001")
+        if self.correctness_bits not in range(32, 129, 8):
+            raise ValueError(f"a hash of {self.correctness_bits} bits; allowed are 32 to 128, whole bytes")
+
+    @property
+    def outcomes(self) -> int:
+        """Pairs of error rate and leak that are told apart."""
+        return math.ceil(ABORT_RATE / self.rate_step) * math.ceil(self.leak_limit / self.leak_step)
+
+
+def entropy(probability: float) -> float:
+    """Binary entropy h, bits."""
+    if probability <= 0.0 or probability >= 1.0:
+        return 0.0
+    other = 1.0 - probability
+    return -probability * math.log2(probability) - other * math.log2(other)
+
+
+def deviation(n: int, k: int, secrecy: float) -> float:
+    """mu: how much worse the key's n bits may be than the sample's k bits, except with small probability."""
+    return math.sqrt((n + k) / (n * k) * (k + 1) / k * math.log(2.0 / secrecy))
+
+
+def secret_bits(n: int, k: int, errors: int, leak: int, security: Security) -> int:
+    """Length of the key, bits; 0 when there is none.
+
+    Args:
+        n: bits that make the key. k: bits of the sample, with `errors` errors.
+        leak: bits about the key that crossed the channel in reconciliation, in both directions.
+    """
+    if n <= 0 or k <= 0 or errors > ABORT_RATE * k or leak > security.leak_limit:
+        return 0
+    rate = math.ceil(errors / k / security.rate_step) * security.rate_step
+    charged = math.ceil(leak / security.leak_step) * security.leak_step
+    secrecy = security.secrecy / security.outcomes
+    worst = rate + deviation(n, k, secrecy)
+    if worst >= 0.5:
+        return 0
+    fixed = 1.0 - 2.0 * math.log2(secrecy) + security.correctness_bits
+    return max(0, math.floor(n * (1.0 - entropy(worst)) - charged - fixed))

@@ -1,0 +1,221 @@
+"""The classical messages of a BB84 session. Bob asks, Alice answers; each field is bounded before it is used.
+
+All begin with a kind (one byte) and, but for `Hello`, the session's 16 bytes, which Alice chose.
+`Photons` stands for the quantum line where Alice and Bob are different processes of a simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import Any, Final, Self
+
+import numpy as np
+
+from ..conditioning import Bits
+from ..encoding import Reader, malformed, u32, var
+from .cascade import MAX_KEY_BITS, MAX_QUERIES, Query
+from .line import MAX_PHOTONS
+
+SESSION_BYTES: Final = 16
+SEED_BYTES: Final = 32
+_MAX_SIGNATURE: Final = 8192
+_QUERY: Final = np.dtype([("turn", "u1"), ("start", ">u4"), ("end", ">u4")])
+
+
+class Kind(IntEnum):
+    HELLO = 1
+    PHOTONS = 2
+    BASES = 3
+    SIFTED = 4
+    QUESTIONS = 5
+    PARITIES = 6
+    FINISH = 7
+    HASHES = 8
+    CONFIRM = 9
+    DONE = 10
+    ABORT = 11
+
+
+class Why(IntEnum):
+    """Why there is no key."""
+
+    ERRORS = 1  # above 11 %
+    TOO_FEW = 2  # photons in one of the bases
+    NO_BITS = 3  # the finite-key bound leaves nothing
+    UNVERIFIED = 4  # the hashes differ: errors are left
+    SIGNATURE = 5  # transcripts differ, or somebody else is at the other end
+    PROTOCOL = 6  # a message that does not fit
+    BUSY = 7  # no session wanted now
+
+
+WHY: Final = {
+    Why.ERRORS: "more than 11 % errors: somebody may be listening, or the line is broken",
+    Why.TOO_FEW: "too few photons in one of the bases",
+    Why.NO_BITS: "the finite-key bound leaves no secret bits",
+    Why.UNVERIFIED: "errors are left after reconciliation",
+    Why.SIGNATURE: "the other end does not confirm this exchange",
+    Why.PROTOCOL: "a message does not fit",
+    Why.BUSY: "the other end wants no session now",
+}
+
+
+def _bits(bits: Bits) -> bytes:
+    return u32(len(bits)) + np.packbits(bits).tobytes()
+
+
+def _read_bits(reader: Reader, most: int) -> Bits:
+    count = reader.count(most)
+    return np.unpackbits(np.frombuffer(reader.raw((count + 7) // 8), dtype=np.uint8))[:count]
+
+
+def _read_session(reader: Reader) -> bytes:
+    return reader.raw(SESSION_BYTES)
+
+
+# How a field is written and read, by the name of its kind.
+_CODECS: Final[dict[str, tuple[Any, Any]]] = {
+    "session": (bytes, _read_session),
+    "seed": (bytes, lambda reader: reader.raw(SEED_BYTES)),
+    "u32": (u32, Reader.u32),
+    "photons": (_bits, lambda reader: _read_bits(reader, MAX_PHOTONS)),
+    "bits": (_bits, lambda reader: _read_bits(reader, 2 * MAX_KEY_BITS)),
+    "signature": (var, lambda reader: reader.var(_MAX_SIGNATURE)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Encodes and parses by its fields' kinds."""
+
+    def encode(self) -> bytes:
+        parts = [_CODECS[item.metadata["as"]][0](getattr(self, item.name)) for item in fields(self)]
+        return b"".join((bytes([_KINDS[type(self)]]), *parts))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Raises Rejected(MALFORMED)."""
+        reader = Reader(data)
+        if reader.u8() != _KINDS[cls]:
+            raise malformed(f"not a {_KINDS[cls].name.lower()} message")
+        values = [_CODECS[item.metadata["as"]][1](reader) for item in fields(cls)]
+        reader.end()
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    nonce: bytes = field(metadata={"as": "session"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Photons(Message):
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    bits: Bits = field(metadata={"as": "photons"}, repr=False)
+    bases: Bits = field(metadata={"as": "photons"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bases(Message):
+    """sample: what Bob found wherever he measured in Z, in order."""
+
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    bases: Bits = field(metadata={"as": "photons"}, repr=False)
+    sample: Bits = field(metadata={"as": "photons"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted(Message):
+    """sample: Alice's bits wherever both used Z, in order. seed: of the shuffles."""
+
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    bases: Bits = field(metadata={"as": "photons"}, repr=False)
+    sample: Bits = field(metadata={"as": "photons"}, repr=False)
+    seed: bytes = field(metadata={"as": "seed"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parities(Message):
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    parities: Bits = field(metadata={"as": "bits"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(Message):
+    """told: how many parities Bob received."""
+
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    told: int = field(metadata={"as": "u32"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes(Message):
+    """tag: Toeplitz hash of Alice's key bits by `tag_seed`. key_seed: the Toeplitz matrix of the key."""
+
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    length: int = field(metadata={"as": "u32"}, repr=False)
+    tag_seed: Bits = field(metadata={"as": "bits"}, repr=False)
+    tag: Bits = field(metadata={"as": "bits"}, repr=False)
+    key_seed: Bits = field(metadata={"as": "bits"}, repr=False)
+    signature: bytes = field(metadata={"as": "signature"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm(Message):
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    signature: bytes = field(metadata={"as": "signature"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Abort(Message):
+    session: bytes = field(metadata={"as": "session"}, repr=False)
+    why: int = field(metadata={"as": "u32"}, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    session: bytes
+    queries: list[Query]
+
+    def encode(self) -> bytes:
+        table = np.array([tuple(query) for query in self.queries], dtype=_QUERY)
+        return b"".join((bytes([Kind.QUESTIONS]), self.session, u32(len(table)), table.tobytes()))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Questions:
+        """Raises Rejected(MALFORMED)."""
+        reader = Reader(data)
+        if reader.u8() != Kind.QUESTIONS:
+            raise malformed("not a questions message")
+        session = _read_session(reader)
+        count = reader.count(MAX_QUERIES)
+        table = np.frombuffer(reader.raw(count * _QUERY.itemsize), dtype=_QUERY)
+        reader.end()
+        return cls(session, [Query(*row) for row in table.tolist()])
+
+
+_KINDS: Final[dict[type[Message], Kind]] = {
+    Hello: Kind.HELLO,
+    Photons: Kind.PHOTONS,
+    Bases: Kind.BASES,
+    Sifted: Kind.SIFTED,
+    Parities: Kind.PARITIES,
+    Finish: Kind.FINISH,
+    Hashes: Kind.HASHES,
+    Confirm: Kind.CONFIRM,
+    Done: Kind.DONE,
+    Abort: Kind.ABORT,
+}
+
+
+def kind_of(data: bytes) -> Kind:
+    """Raises Rejected(MALFORMED)."""
+    try:
+        return Kind(data[0])
+    except (IndexError, ValueError):
+        raise malformed("no message of a key distribution session") from None

@@ -1,0 +1,248 @@
+"""BB84 end to end over a simulated line: keys agree, eavesdroppers and forgers get none, junk ends it."""
+
+import os
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chimera_ros.crypto.conditioning import unpack
+from chimera_ros.crypto.health import Claim, HealthTest
+from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
+from chimera_ros.crypto.qkd.messages import Bases, Hashes, Kind, Questions, Sifted, Why, kind_of
+from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.testing import MemoryKeystore
+
+KEYS = MemoryKeystore()
+CRYPTO = KEYS.enroll("crypto_0", Role.CRYPTO)
+LEADER = KEYS.enroll("leader_0", Role.LEADER)
+STRANGER = KEYS.enroll("drone_01", Role.DRONE)
+
+Meddler = Callable[[str, bytes], bytes]
+
+
+def run_session(
+    line: Line,
+    seed: int = 1,
+    config: SessionConfig | None = None,
+    meddler: Meddler = lambda _, message: message,
+    simulator: Simulator = born,
+    bob_is: MemberIdentity = LEADER,
+) -> tuple[Alice, Bob]:
+    source = random.Random(seed).randbytes
+    config = config or SessionConfig()
+    alice = Alice(config, CRYPTO, LEADER.member, source)
+    bob = Bob(config, bob_is, CRYPTO.member, source)
+    photons = bob.photons(meddler("alice", alice.handle(meddler("bob", bob.hello()))))
+    assert photons is not None
+    message: bytes | None = bob.measured(transmit(*photons, bob.bases, line, simulator, source))
+    while message is not None:
+        message = bob.handle(meddler("alice", alice.handle(meddler("bob", message))))
+    return alice, bob
+
+
+def test_both_ends_get_one_key() -> None:
+    for seed in range(6):
+        alice, bob = run_session(Line(0.01), seed)
+        assert alice.outcome is not None and bob.outcome is not None
+        secret = alice.outcome.secret
+        assert secret is not None and secret == bob.outcome.secret
+        assert alice.outcome.key_id == bob.outcome.key_id
+        assert len(secret) * 8 == alice.outcome.report["secret_bits"] >= 256
+        assert alice.outcome.report["leak_bits"] == bob.outcome.report["leak_bits"]
+        assert HealthTest(Claim(1, 1.0)).feed(unpack(secret)) is None
+        assert str(secret) not in repr(alice.outcome)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_an_eavesdropper_is_caught(seed: int) -> None:
+    alice, bob = run_session(Line(0.01, intercepted=1.0), seed)
+    assert alice.outcome is not None and bob.outcome is not None
+    assert alice.outcome.secret is None and bob.outcome.secret is None
+    assert alice.outcome.why is bob.outcome.why is Why.ERRORS
+    assert 0.2 < alice.outcome.report["error_rate"] < 0.32
+
+
+@pytest.mark.parametrize("intercepted", [0.05, 0.1, 0.2, 0.4, 0.6])
+def test_who_listens_to_a_part_costs_at_least_what_she_learns(intercepted: float) -> None:
+    """Of an intercepted photon whose basis she guessed she knows the bit: half of them."""
+    clear, _ = run_session(Line(0.0))
+    spied, bob = run_session(Line(0.0, intercepted))
+    assert clear.outcome is not None and spied.outcome is not None and bob.outcome is not None
+    known = 0.5 * intercepted * clear.outcome.report["key_bits"]
+    lost = clear.outcome.report["secret_bits"] - spied.outcome.report.get("secret_bits", 0)
+    assert spied.outcome.secret is None or lost >= known
+    assert spied.outcome.secret == bob.outcome.secret
+
+
+def test_too_few_photons_leave_no_key() -> None:
+    alice, bob = run_session(Line(0.01), config=SessionConfig(photons=2048))
+    assert alice.outcome is not None and bob.outcome is not None
+    assert alice.outcome.why is bob.outcome.why is Why.NO_BITS
+
+
+def no_key(alice: Alice, bob: Bob, why: Why | None = None) -> None:
+    """Bob may believe in the end of a session whose last message Alice never got; never both, never apart."""
+    assert alice.outcome is None or alice.outcome.secret is None
+    assert bob.outcome is None or bob.outcome.secret is None
+    if why is not None:
+        assert bob.outcome is not None and bob.outcome.why is why
+
+
+def swap_bases(who: str, message: bytes) -> bytes:
+    """A forger who answers Alice before Bob has measured, with bases of his own."""
+    if who == "bob" and kind_of(message) is Kind.BASES:
+        bases = Bases.parse(message)
+        return Bases(bases.session, np.zeros_like(bases.bases), np.zeros_like(bases.bases)).encode()
+    return message
+
+
+def swap_sample(who: str, message: bytes) -> bytes:
+    if who == "alice" and kind_of(message) is Kind.SIFTED:
+        sifted = Sifted.parse(message)
+        sample = sifted.sample.copy()
+        sample[0] ^= 1
+        return Sifted(sifted.session, sifted.bases, sample, sifted.seed).encode()
+    return message
+
+
+def flip_parity(who: str, message: bytes) -> bytes:
+    if who == "alice" and kind_of(message) is Kind.PARITIES and message[21] & 1 == 0:
+        return message[:21] + bytes([message[21] ^ 0x80]) + message[22:]
+    return message
+
+
+def swap_tag(who: str, message: bytes) -> bytes:
+    if who == "alice" and kind_of(message) is Kind.HASHES:
+        hashes = Hashes.parse(message)
+        tag = 1 - hashes.tag
+        return Hashes(
+            hashes.session, hashes.length, hashes.tag_seed, tag, hashes.key_seed, hashes.signature
+        ).encode()
+    return message
+
+
+@pytest.mark.parametrize("meddler", [swap_bases, swap_sample, flip_parity, swap_tag])
+def test_a_changed_message_leaves_no_key(meddler: Meddler) -> None:
+    no_key(*run_session(Line(0.01), meddler=meddler))
+
+
+def test_a_stranger_gets_no_key() -> None:
+    alice, bob = run_session(Line(0.01), bob_is=STRANGER)
+    no_key(alice, bob, Why.SIGNATURE)
+
+
+def test_other_parameters_get_no_key() -> None:
+    source = random.Random(3).randbytes
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(SessionConfig(photons=8192), LEADER, CRYPTO.member, source)
+    assert bob.photons(alice.handle(bob.hello())) is None
+    no_key(alice, bob, Why.PROTOCOL)
+
+
+def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
+    def ask_twice(who: str, message: bytes) -> bytes:
+        if who == "bob":
+            answer = alice.handle(message)
+            told = alice._report.get("parities")
+            assert alice.handle(message) == answer
+            assert alice._report.get("parities") == told
+        return message
+
+    source = random.Random(4).randbytes
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    photons = bob.photons(alice.handle(bob.hello()))
+    assert photons is not None
+    message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(), born, source))
+    while message is not None:
+        message = bob.handle(alice.handle(ask_twice("bob", message)))
+    assert alice.outcome is not None and bob.outcome is not None
+    assert alice.outcome.secret is not None and alice.outcome.secret == bob.outcome.secret
+
+
+def test_alice_tells_no_more_than_the_bound_allows() -> None:
+    source = random.Random(5).randbytes
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    photons = bob.photons(alice.handle(bob.hello()))
+    assert photons is not None
+    first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
+    assert first is not None
+    questions = Questions.parse(first)
+    greedy = Questions(questions.session, questions.queries[:1] * 4097).encode()
+    assert kind_of(alice.handle(greedy)) is Kind.ABORT
+    assert alice.outcome is not None and alice.outcome.secret is None
+
+
+@settings(max_examples=80)
+@given(st.binary(max_size=200), st.sampled_from(list(Kind)), st.integers(0, 3))
+def test_junk_ends_the_session_and_raises_nothing(junk: bytes, kind: Kind, steps: int) -> None:
+    source = random.Random(6).randbytes
+    config = SessionConfig(photons=1024)
+    alice = Alice(config, CRYPTO, LEADER.member, source)
+    bob = Bob(config, LEADER, CRYPTO.member, source)
+    reply = alice.handle(bob.hello()) if steps else b""
+    if steps > 1:
+        photons = bob.photons(reply)
+        assert photons is not None
+        message: bytes | None = bob.measured(born(Run(*photons, bob.bases, np.zeros(1024, np.uint8), 1)))
+        assert message is not None
+        reply = alice.handle(message)
+        if steps > 2:
+            answer = bob.handle(bytes([kind]) + junk)
+            assert answer is None or kind_of(answer) is Kind.ABORT
+            assert bob.outcome is not None and bob.outcome.secret is None
+    assert kind_of(alice.handle(bytes([kind]) + junk)) in (Kind.ABORT, Kind.PHOTONS)
+    assert alice.outcome is None or alice.outcome.secret is None
+
+
+def test_a_run_of_photons_survives_the_wire() -> None:
+    rng = np.random.default_rng(7)
+    parts = [rng.integers(0, 2, 1001, dtype=np.uint8) for _ in range(4)]
+    run = decode_run(encode_run(Run(*parts, seed=2**61)))
+    assert run.seed == 2**61
+    for before, after in zip(parts, (run.bits, run.prepared, run.measured, run.flipped), strict=True):
+        assert np.array_equal(before, after)
+    for bad in (b"", bytes(12), encode_run(run)[:-1], encode_run(run) + b"x"):
+        with pytest.raises(ValueError):
+            decode_run(bad)
+
+
+def test_aer_measures_as_quantum_mechanics_says() -> None:
+    pytest.importorskip(
+        "qiskit_aer", reason="Aer is not installed: the circuits of QRNG and BB84 go untested"
+    )
+    from chimera_ros import aer_entropy
+    from chimera_ros.aer_jobs import JobRefused
+
+    def aer(run: Run) -> np.ndarray:
+        return unpack(aer_entropy.bb84(encode_run(run)))[: len(run.bits)]
+
+    rng = np.random.default_rng(9)
+    run = Run(*(rng.integers(0, 2, 8000, dtype=np.uint8) for _ in range(4)), seed=11)
+    found = aer(run)
+    same = run.prepared == run.measured
+    assert np.array_equal(found[same], (run.bits ^ run.flipped)[same])
+    assert HealthTest(Claim(1, 1.0)).feed(found[~same]) is None
+    assert np.array_equal(found, aer(run))  # a seeded simulator: no entropy of its own
+
+    alice, bob = run_session(Line(0.01), simulator=aer)
+    assert alice.outcome is not None and bob.outcome is not None
+    assert alice.outcome.secret is not None and alice.outcome.secret == bob.outcome.secret
+    alice, _ = run_session(Line(0.01, intercepted=1.0), simulator=aer)
+    assert alice.outcome is not None and alice.outcome.why is Why.ERRORS
+
+    raw = aer_entropy.qrng(aer_entropy.QRNG_REQUEST.pack(int.from_bytes(os.urandom(7)), 1024, 8))
+    assert len(raw) == 1024
+    assert HealthTest(Claim(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
+    for bad in (b"", aer_entropy.QRNG_REQUEST.pack(1, 0, 8), aer_entropy.QRNG_REQUEST.pack(1, 1, 40)):
+        with pytest.raises(JobRefused):
+            aer_entropy.qrng(bad)
+    with pytest.raises(JobRefused):
+        aer_entropy.bb84(b"")
