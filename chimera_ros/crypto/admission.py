@@ -8,17 +8,19 @@ eviction, role, signature. Only then does anything change.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from . import labels
 from .effects import Alarm, Effect
-from .epochs import MAX_JUMP, NO_HASH, RosterEntry, SignedHead, parse_head
-from .errors import Rejected
+from .epochs import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
+from .errors import KeystoreError, Rejected
 from .identity import CertifiedMember, Trust
 from .joining import KeyPackage
 from .reasons import Reason
 from .roles import Role
+from .standby import fits_rank
 from .suite import PublicKey, digest
 from .wire import ControlKind, ControlMessage
 
@@ -51,6 +53,14 @@ class Candidate:
     received_at: float
 
 
+class UnknownIssuer(Rejected):
+    """A proof by a crypto node whose certificate has not come yet."""
+
+    def __init__(self, fingerprint: bytes) -> None:
+        super().__init__(Reason.NO_CERTIFICATE, "of a proof's issuer")
+        self.fingerprint = fingerprint
+
+
 class Admission:
     """Candidates by name, one incarnation each."""
 
@@ -68,12 +78,14 @@ class Admission:
         self._retired: dict[str, deque[bytes]] = {}  # name -> earlier incarnations: they never come back
         self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
+        self._claimed = 0
+        self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
     # What is known
 
     def learned_epoch(self) -> int:
-        """Highest epoch that members have proven."""
-        return self._learned[0]
+        """Highest epoch that members have proven, or another crypto node claims to have announced."""
+        return max(self._learned[0], self._claimed)
 
     def learned_hash(self) -> bytes:
         """Its transcript hash."""
@@ -100,9 +112,10 @@ class Admission:
             found is not None and found.incarnation == entry.incarnation and now - found.received_at < young_s
         )
 
-    def add_challenge(self, challenge: bytes, now: float) -> None:
-        """Packages may echo this challenge from now on."""
-        self._challenges.append((challenge, now))
+    def add_challenge(self, challenge: bytes, made_at: float) -> None:
+        """Packages may echo this challenge, our own or that of the crypto node in charge."""
+        if all(challenge != known for known, _ in self._challenges):
+            self._challenges.append((challenge, made_at))
 
     # Packages
 
@@ -147,7 +160,16 @@ class Admission:
             raise Rejected(Reason.CERTIFICATE, "the revocation list has expired: nobody may join")
         self._control.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
-        self._learn(package, now, wall_ns)
+        try:
+            self._learn(package, now, wall_ns)
+        except UnknownIssuer as refusal:
+            self._control.directory.wait_for(refusal.fingerprint, message)
+            raise
+        claims = member.role is Role.CRYPTO and not package.proof
+        if claims and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
+            # What it announced may have reached nobody, but it follows nothing below. Its word on this is as
+            # good as its announcement.
+            self._claimed = max(self._claimed, package.epoch)
         self._remember(package_hash, now)
         effects: list[Effect] = []
         if known is None or restarted:
@@ -182,23 +204,47 @@ class Admission:
 
     def _learn(self, package: KeyPackage, now: float, wall_ns: int) -> None:
         """Takes over a proven head that is higher than what we know; a bare claim counts for nothing."""
-        highest = max(self._learned[0], self._own.state.highest_epoch)
+        held = self._own.installed.epoch if self._own.installed is not None else 0
+        highest = max(self._learned[0], held)
         if not package.proof or package.epoch <= highest:
             return
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
             raise Rejected(Reason.MALFORMED, "the proof is of another epoch")
-        if head.swarm != self._trust.swarm or head.epoch > highest + MAX_JUMP:
+        if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
             raise Rejected(Reason.TOO_FAR)
+        if self._control.directory.get(head.issuer) is None:
+            raise UnknownIssuer(head.issuer)
         issuer = self._control.directory.good(head.issuer, wall_ns)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(Reason.ROLE)
+        if not fits_rank(issuer.name, head.epoch):
+            raise Rejected(Reason.ISSUER, "proof")
         if not self._control.purse.take(ControlKind.KEY_PACKAGE, now):
             raise Rejected(Reason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(Reason.SIGNATURE, "proof")
+        if not self._own.state.evictions.issuperset(head.evictions):
+            try:
+                self._own.remember_evictions(head.evictions)
+            except KeystoreError as error:
+                raise Rejected(Reason.STORE, str(error)) from None
         self._learned = (head.epoch, proof.transcript_hash, head.roster)
+        self.used(head)
+        if self.on_proof is not None:
+            self.on_proof(head, issuer, now)
+
+    def forget_own(self) -> None:
+        """Another crypto node is in charge: our own package to ourselves is of no use."""
+        self._candidates.pop(self._own.name, None)
+
+    def used(self, head: Head) -> None:
+        """An epoch was announced: the packages that it names are used up."""
+        for entry in head.roster:
+            found = self._candidates.get(entry.name)
+            if found is not None and found.package_hash == entry.package_hash:
+                del self._candidates[entry.name]
 
     def expire(self, now: float) -> None:
         """Forgets packages whose key the member is about to delete."""

@@ -3,6 +3,7 @@
 | reason                | waits, at most                                                          |
 | --------------------- | ----------------------------------------------------------------------- |
 | evict                 | nothing; if the last switch has only just used packages up, 200 ms      |
+| leave, taking over    | `TAKEOVER_WAIT_S` for packages that were not overheard                  |
 | leave                 | `batch_s` for others that leave too, `missing_wait_s` for packages      |
 | time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
 | join                  | `batch_s`; after a restart of the crypto node `missing_wait_s` for      |
@@ -20,6 +21,7 @@ from .epochs import EpochReason
 from .policy import Limits
 
 _EVICT_GATHER_S: Final = 0.2
+TAKEOVER_WAIT_S: Final = 0.5
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 
@@ -30,6 +32,7 @@ class Agenda:
         self._limits = limits
         self._rotate_s = rotate_s
         self._evict: tuple[float, float] | None = None  # since, at the latest
+        self._takeover_since: float | None = None
         self._join_since: float | None = None
         self._leave_since: float | None = None
         self._decision: tuple[EpochReason, float] | None = None
@@ -49,6 +52,10 @@ class Agenda:
         if self._evict is None:
             self._evict = (now, now + _EVICT_GATHER_S if packages_on_their_way else now)
 
+    def want_succession(self, now: float) -> None:
+        """The first epoch of a crypto node that takes over."""
+        self._takeover_since = now
+
     def retry_eviction(self, at: float) -> None:
         """The evicting epoch could not be made; it is tried again then."""
         self._evict = (at, at)
@@ -60,7 +67,12 @@ class Agenda:
 
     def taken(self) -> None:
         """An epoch is being made: it answers whatever was wanted."""
-        self._evict = self._decision = self._join_since = self._leave_since = None
+        self._evict = self._decision = self._join_since = self._leave_since = self._takeover_since = None
+
+    def clear(self) -> None:
+        """Another crypto node is in charge: nothing is wanted of this one."""
+        self.taken()
+        self._rotate_at = None
 
     def rotate_after(self, now: float | None) -> None:
         """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
@@ -77,6 +89,8 @@ class Agenda:
         if self._evict is not None:
             since, latest = self._evict
             return (EpochReason.EVICT, since) if now >= latest or (now >= since and complete()) else None
+        if self._takeover_since is not None and (now >= self._takeover_since + TAKEOVER_WAIT_S or complete()):
+            return EpochReason.LEAVE, self._takeover_since
         if self._decision is not None:
             reason, since = self._decision
             if now >= since + self._limits.missing_wait_s or complete():
@@ -93,6 +107,7 @@ class Agenda:
             self._decision is None
             and self._join_since is None
             and self._leave_since is None
+            and self._takeover_since is None
             and self._rotate_at is not None
             and now >= self._rotate_at
         )
@@ -102,6 +117,8 @@ class Agenda:
         if self._evict is not None:
             return self._evict[1]
         times: list[float] = []
+        if self._takeover_since is not None:
+            times.append(self._takeover_since + TAKEOVER_WAIT_S)
         if self._decision is not None:
             times.append(self._decision[1] + self._limits.missing_wait_s)
         if self._leave_since is not None:

@@ -33,16 +33,19 @@ class Announcer:
         self._rank = rank
         self._draw = draw
         self._map = mapper
-        self._issued = 0
+        self.issued = 0  # highest number announced by this process
+        self.seen = 0  # highest of another crypto node
+        self.crl_number = 0  # highest that one of its heads has named
         self._next_slot = 0
 
     def _next_number(self) -> int:
         """The next number of our rank above everything issued, stored or shown to us."""
         floor = max(
-            self._issued,
+            self.issued,
             self._member.state.highest_epoch,
             self._admission.learned_epoch(),
-            0 if self._issued else self._member.state.reserved_epoch,
+            self.seen,
+            0 if self.issued else self._member.state.reserved_epoch,
         )
         return number_above(floor, self._rank)
 
@@ -57,6 +60,10 @@ class Announcer:
         if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
             self._member.remember(reserved_epoch=number)
         return number
+
+    def slots_after(self, roster: Sequence[RosterEntry]) -> None:
+        """Newcomers get slots above those of an epoch that another crypto node has made."""
+        self._next_slot = max((entry.slot for entry in roster), default=-1) + 1
 
     def take(self, now: float, wall_ns: int) -> list[Candidate]:
         """The candidates for an epoch; their packages are used up unless they are put back."""
@@ -85,12 +92,12 @@ class Announcer:
             challenge=challenge,
             previous=previous,
             evictions=tuple(sorted(self._member.state.evictions)),
-            crl_number=trust.crl.number,
+            crl_number=max(trust.crl.number, self.crl_number),
             roster=roster_of(places),
         )
         keys = {slot: item.public for slot, item in places.items()}
         announcement = issue(head, keys, seed, self._member.identity, suite, self._map)
-        self._issued = number
+        self.issued = number
         heard_at = {item.name: item.received_at for item in candidates}
         speakers = {slot: item.speaker for slot, item in places.items()}
         return Current(announcement, speakers, heard_at)

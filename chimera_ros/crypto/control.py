@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from . import labels
 from .budgets import Budget, Purse
@@ -19,7 +19,7 @@ from .counters import Counters
 from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
-from .epochs import NO_HASH, Announcement, EpochReason, parse_announcement
+from .epochs import NO_HASH, Announcement, EpochReason, Head, parse_announcement
 from .errors import KeystoreError, Rejected
 from .evictions import obey
 from .identity import CertifiedMember, MemberIdentity, Trust
@@ -29,6 +29,7 @@ from .reasons import Reason
 from .roles import Role
 from .security_state import RosterWatch
 from .sessions import Sessions
+from .standby import fits_rank
 from .stop import check_age, signed
 from .stop_desk import StopDesk
 from .store import StateStore
@@ -41,11 +42,24 @@ _ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than
 _ASK_S: Final = 0.5
 _VOLUME_S: Final = 5.0
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
+_SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
 _BEAT_AGE_S: Final = 2.0
 _RESEND_S: Final = 0.2
 
 _QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
+
+
+class Colleague(Protocol):
+    """What a key server makes of other crypto nodes (handover.py). Everything handed to it was verified."""
+
+    @property
+    def in_charge(self) -> bool: ...
+    def heard_request(
+        self, request: KeyRequest, issuer: CertifiedMember, now: float, wall_ns: int
+    ) -> None: ...
+    def heard_beat(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]: ...
+    def heard_head(self, head: Head, issuer: CertifiedMember, now: float) -> list[Effect]: ...
 
 
 class ControlPlane:
@@ -95,7 +109,9 @@ class ControlPlane:
         self._ask_after = float("-inf")
         self._volume_after = float("-inf")
         self._split_told: set[bytes] = set()
+        self._issuer_shown_at = float("-inf")
         self.stops = StopDesk(trust, self.members, self.directory, self.check_signature)
+        self.colleague: Colleague | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
             ControlKind.CERTIFICATE: self._on_certificate,
@@ -229,8 +245,12 @@ class ControlPlane:
         self._sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
         self.check_signature(issuer, message, now)
         self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
+        if self.colleague is not None:
+            self.colleague.heard_request(request, issuer, now, wall_ns)
+            if self.colleague.in_charge:
+                return []  # its packages are for the epochs that it makes itself
         for index, member in enumerate(self.members.values()):
-            if member.role is Role.CRYPTO or not member.needs_answer(request):
+            if not member.needs_answer(request):
                 continue
             member.request = request
             if member.answer_at is None:
@@ -240,7 +260,20 @@ class ControlPlane:
                 member.resent_at = member.answer_at
             if request.transcript_hash == NO_HASH or member.installed is None:
                 self.show_certificate(member, now, 0.0)  # it may be new here and lack our certificate
-        return []
+        return self._show_issuer(request, now)
+
+    def _show_issuer(self, request: KeyRequest, now: float) -> list[Effect]:
+        """The certificate of whoever issued our epoch, for a crypto node that asks from scratch: it needs it
+        to check what we prove, and its owner may be dead.
+        """
+        held = [m.installed.announcement.head.issuer for m in self.members.values() if m.installed]
+        if request.transcript_hash != NO_HASH or not held or request.issuer in held:
+            return []
+        issuer = self.directory.get(held[0])
+        if issuer is None or now < self._issuer_shown_at + _CERTIFICATE_S:
+            return []
+        self._issuer_shown_at = now
+        return [Send(ControlMessage(ControlKind.CERTIFICATE, (issuer.certificate_der,)))]
 
     # Epochs
 
@@ -256,6 +289,8 @@ class ControlPlane:
         head = announcement.head
         self._check_head(announcement)
         issuer = self._issuer(head.issuer, message, wall_ns)
+        if not fits_rank(issuer.name, head.epoch):
+            raise Rejected(Reason.ISSUER, f"{issuer.name} may not announce epoch {head.epoch}")
         known = self._known.get(head.epoch)
         newest = max(member.state.highest_epoch for member in self.members.values())
         if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
@@ -276,7 +311,8 @@ class ControlPlane:
                     "and is no longer followed",
                 )
             ]
-        return self.install(announcement, now, wall_ns)
+        effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
+        return effects + self.install(announcement, now, wall_ns)
 
     def _check_head(self, announcement: Announcement) -> None:
         head = announcement.head
@@ -332,8 +368,8 @@ class ControlPlane:
             effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
             if newcomers:
                 self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
-        if any(opening.member.role is not Role.CRYPTO for opening in openings):
-            effects.insert(0, Send(self._ready(session, 0)))  # the crypto node needs not tell itself
+        if head.issuer not in self._own:  # the issuer needs not tell itself
+            effects.insert(0, Send(self._ready(session, 0)))
         if head.reason is EpochReason.EVICT:
             self.sessions.wipe_before(head.epoch)
         if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
@@ -422,15 +458,19 @@ class ControlPlane:
         newest = max((s.epoch for s in self.sessions.open.values()), default=0)
         if beat.epoch < newest:
             raise Rejected(Reason.STALE, f"beat of epoch {beat.epoch}")
+        if self.colleague is not None:
+            effects += self.colleague.heard_beat(beat, issuer, now)
         self._last_beat = now
         if self.silent:
             self.silent = False
             effects.append(Alarm("info", f"{issuer.name} is heard again"))
         if session is not None and session.transcript_hash == beat.transcript_hash and beat.switched:
             effects += self.switch(session, now)
-        behind = any(m.installed is None or m.installed.epoch < beat.epoch for m in self.members.values())
+        behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
         if behind and beat.epoch > 0 and now >= self._ask_after:
             self._ask_after = now + _ASK_S
+            for member in behind:  # a crypto node that has started meanwhile may lack its certificate
+                self.show_certificate(member, now, _SHOW_AGAIN_S)
             effects.append(Send(self._ready(self._newest_installed(), BEHIND_FLAG)))
         return effects
 

@@ -26,6 +26,12 @@ class Current:
     repeat_at: float | None = None
     repeats: int = 0
 
+    @classmethod
+    def adopted(cls, announcement: Announcement, now: float) -> Current:
+        """Another crypto node's epoch, in force already, which this one looks after from now on."""
+        slots = frozenset(entry.slot for entry in announcement.head.roster)
+        return cls(announcement, {}, {}, now, now, slots, set(slots), switched_at=now)
+
     @property
     def epoch(self) -> int:
         return self.announcement.head.epoch

@@ -60,6 +60,7 @@ class Opened:
     lane: int
     counter: int
     slot: int
+    addressed: tuple[str, ...] = ()  # fallback commands: hosted members whose incarnation is named
 
 
 class _Source:

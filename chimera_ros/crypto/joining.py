@@ -29,6 +29,7 @@ CONTEXT_OF: Final = {
     ControlKind.BEAT: labels.SIGN_BEAT,
     ControlKind.STOP: labels.SIGN_STOP,
     ControlKind.STOP_ACK: labels.SIGN_STOP_ACK,
+    ControlKind.FALLBACK_HELLO: labels.SIGN_FALLBACK_HELLO,
 }
 
 

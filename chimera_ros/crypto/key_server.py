@@ -5,7 +5,7 @@ epoch is in work at a time; what is asked for meanwhile follows afterwards.
 
 An evicting epoch has no second phase: whoever installs it has switched.
 
-Not handled here: standbys (epoch numbers respect `rank` already).
+A crypto node that stands by is a member only, until it takes over (standby.py, handover.py).
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
 from .epochs import Announcement, EpochReason, RosterEntry
-from .errors import CryptoError, EntropyError, KeystoreError, Rejected
+from .errors import CryptoError, EntropyError, KeystoreError, NotReady, Rejected
 from .evictions import EvictionDesk, Verdict
+from .handover import Handover
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready, Switch
 from .reasons import Reason
 from .roles import Role
+from .standby import RANKS, Duty, rank_of
 from .stop import signed
 from .store import StateStore
 from .suite import digest
@@ -49,11 +51,12 @@ _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 @dataclass(frozen=True, slots=True)
 class KeyServerConfig:
-    """rank: 0..3, epoch numbers are congruent to it modulo 4. rotate_s overrides the policy's rotation_s.
-    draw: seeds from a pool (`EntropyPool.draw`); None draws from `random` alone.
+    """rank: 0..3, epoch numbers are congruent to it modulo 4; None is the one that the member's name ends in,
+    or 0. rotate_s overrides the policy's rotation_s. draw: seeds from a pool (`EntropyPool.draw`); None draws
+    from `random` alone.
     """
 
-    rank: int = 0
+    rank: int | None = None
     rotate_s: float | None = None
     draw: Callable[[], bytes] | None = None
 
@@ -76,8 +79,14 @@ class KeyServer:
         if identity.role is not Role.CRYPTO:
             raise ValueError(f"{identity.name} has role {identity.role}; a key server needs role crypto")
         self.config = config or KeyServerConfig()
-        if not 0 <= self.config.rank <= 3:
-            raise ValueError(f"rank {self.config.rank} is not from 0 to 3")
+        named = rank_of(identity.name)
+        self.rank = self.config.rank if self.config.rank is not None else named or 0
+        if not 0 <= self.rank < RANKS:
+            raise ValueError(f"rank {self.rank} is not from 0 to 3")
+        if named is not None and self.rank != named:
+            raise ValueError(
+                f"{identity.name} has rank {named}, not {self.rank}: its name says so to everybody"
+            )
         self.identity = identity
         self.trust = trust
         self.limits = trust.policy.limits
@@ -94,10 +103,15 @@ class KeyServer:
             self._member,
             self._control,
             self._admission,
-            self.config.rank,
+            self.rank,
             self.config.draw or (lambda: draw_seed(random(OS_BYTES))),
             (host_config or HostConfig()).mapper,
         )
+        self._duty = Duty(identity.name, self.rank, self.limits.takeover_s)
+        self._handover = Handover(
+            self._duty, self._member, self._admission, self.limits, self._own_epoch, self._stand_by
+        )
+        self._control.colleague = self._handover
         self._current: Current | None = None
         self._own_install: Announcement | None = None
         self._agenda = Agenda(self.limits, self.rotate_s)
@@ -116,12 +130,14 @@ class KeyServer:
     # Entry points
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
-        """Shows the certificate and asks for packages."""
+        """Shows the certificate and, with rank 0, asks for packages."""
         with self._lock:
             wall_ns = self._control.floor(wall_ns)
             self._voice.start(wall_ns)
+            self._duty.start(now)
             effects = self.host.start(now, wall_ns)
-            effects += self._request(now, wall_ns)
+            if self.in_charge:
+                effects += self._request(now, wall_ns)
             return effects
 
     def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -130,17 +146,20 @@ class KeyServer:
             try:
                 check_size(message)
                 if message.kind is ControlKind.KEY_PACKAGE:
-                    return self._on_package(message, now, self._control.floor(wall_ns))
+                    effects = self._on_package(message, now, self._control.floor(wall_ns))
+                    return self._handover.take_told() + effects
                 if message.kind is ControlKind.READY:
                     return self._on_ready(message, now, self._control.floor(wall_ns))
             except Rejected as refusal:
                 self.host.counters.control[refusal.reason] += 1
-                if refusal.reason is Reason.CHALLENGE and message.kind is ControlKind.KEY_PACKAGE:
+                asked_elsewhere = refusal.reason is Reason.CHALLENGE
+                if asked_elsewhere and message.kind is ControlKind.KEY_PACKAGE and self.in_charge:
                     self._voice.hint(now)
                 return []
             effects = self.host.handle(message, now, wall_ns)
             if (
-                message.kind is ControlKind.CERTIFICATE
+                self.in_charge
+                and message.kind is ControlKind.CERTIFICATE
                 and digest(*message.parts) != self.identity.fingerprint
                 and self._control.directory.get(digest(*message.parts)) is not None
             ):
@@ -155,6 +174,12 @@ class KeyServer:
             if self._own_install is not None:
                 effects += self._install_own(now, wall_ns)
             effects += self.host.tick(now, wall_ns)
+            if not self.in_charge:
+                self._admission.expire(now)
+                due_at = self._handover.due_at()
+                if due_at is None or now < due_at:
+                    return effects
+                effects += self._take_over(now, wall_ns)
             effects += self._advance(now, wall_ns)
             effects += self._repeat(now)
             effects += self._admission.watch(self.host, wall_ns)
@@ -168,7 +193,9 @@ class KeyServer:
 
     def next_timer(self) -> float | None:
         with self._lock:
-            times = [self.host.next_timer()]
+            times = [self.host.next_timer(), self._handover.due_at()]
+            if not self.in_charge:
+                return min((time for time in times if time is not None), default=None)
             if self._own_install is not None:
                 times.append(float("-inf"))
             current = self._current
@@ -184,9 +211,11 @@ class KeyServer:
     def rotate(self, reason: str, now: float, wall_ns: int) -> list[Effect]:
         """Decides on a new epoch ("manual", "volume", "time"); it follows at once when all packages are here.
 
-        Raises ValueError for another reason.
+        Raises ValueError for another reason, NotReady where another crypto node is in charge.
         """
         with self._lock:
+            if not self.in_charge:
+                raise NotReady(f"{self.identity.name} stands by; {self._duty.chief} is in charge")
             if reason not in ("manual", "volume", "time"):
                 raise ValueError(f"{reason!r} is no reason to rotate; use manual, volume or time")
             wall_ns = self._control.floor(wall_ns)
@@ -197,6 +226,8 @@ class KeyServer:
         in its envelope) has been verified. Stored first, then announced; see docs/protocol.md, "Eviction".
         """
         with self._lock:
+            if not self.in_charge:
+                return Verdict(False, f"{self.identity.name} stands by; {self._duty.chief} is in charge")
             wall_ns = self._control.floor(wall_ns)
             verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
             effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
@@ -222,10 +253,17 @@ class KeyServer:
         """
         with self._lock:
             current = self._current
+            epoch, roster = self.host.epoch(self.identity.name) or 0, self.host.roster()
+            if self.in_charge:
+                epoch, roster = (current.epoch if current else 0), self._roster()
             return {
-                "epoch": current.epoch if current else 0,
+                "in_charge": self.in_charge,
+                "rank": self.rank,
+                "chief": self._handover.chief,
+                "takeovers": self._handover.takeovers,
+                "epoch": epoch,
                 "switched": current is not None and not current.in_work,
-                "members": [entry.name for entry in self._roster()],
+                "members": [entry.name for entry in roster],
                 "packages_ready": current is not None and not self._in_work and self._all_answered(),
                 "rotations": sum(self._rotations.values()),
                 "rotations_by_reason": dict(self._rotations),
@@ -251,6 +289,8 @@ class KeyServer:
 
     def _on_package(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         candidate, effects = self._admission.check(message, now, wall_ns, self.host)
+        if not self.in_charge:
+            return []
         current = self._current
         if current is not None:
             current.heard_at[candidate.name] = now
@@ -268,12 +308,12 @@ class KeyServer:
         return self._current is None and bool(self._admission.learned_roster())
 
     def _all_answered(self) -> bool:
-        """Do we hold an unused package of everybody in the last epoch who is expected to go on?"""
+        """Do we hold an unused package of everybody in the last epoch who is expected to go on? Nobody waits
+        for a crypto node.
+        """
         roster = self._roster() or self._admission.learned_roster()
         return bool(roster) and all(
-            entry.name == self.identity.name
-            or self._admission.holds(entry.name)
-            or not self._is_expected(entry)
+            entry.role is Role.CRYPTO or self._admission.holds(entry.name) or not self._is_expected(entry)
             for entry in roster
         )
 
@@ -283,6 +323,37 @@ class KeyServer:
             entry.fingerprint not in self._member.state.evictions
             and (entry.name, entry.incarnation) not in self._left
         )
+
+    # Other crypto nodes
+
+    @property
+    def in_charge(self) -> bool:
+        """Does this node issue the epochs, or does it stand by?"""
+        return self._duty.in_charge
+
+    def _own_epoch(self) -> tuple[int, bool]:
+        current, installed = self._current, self._member.installed
+        newest = max(installed.epoch if installed else 0, current.epoch if current else 0)
+        return newest, current is not None and current.epoch == self._announcer.issued
+
+    def _stand_by(self) -> None:
+        self._current = self._own_install = None
+        self._agenda.clear()
+        self._admission.forget_own()
+        self._voice.request_at = self._voice.beat_at = None
+
+    def _take_over(self, now: float, wall_ns: int) -> list[Effect]:
+        """The epoch in force goes on, under our beats, until we have announced our own."""
+        effects: list[Effect] = [self._handover.take_over()]
+        installed = self._member.installed
+        if installed is not None and self._handover.holds_newest():
+            self._current = Current.adopted(installed.announcement, now)
+            self._announcer.slots_after(installed.roster)
+            self._control.note_life(now)
+            effects.append(self._voice.beat(self._current, now, wall_ns))
+        self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
+        self._agenda.want_succession(now)
+        return effects + self._request(now, wall_ns)
 
     # Deciding
 
@@ -314,6 +385,7 @@ class KeyServer:
     def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
         self._agenda.taken()
         evicts = reason is EpochReason.EVICT
+        self._announcer.seen, self._announcer.crl_number = self._duty.seen_epoch, self._handover.crl_number
         try:
             number = self._announcer.secure_number()
         except KeystoreError as error:
@@ -446,6 +518,8 @@ class KeyServer:
         current = self._current
         if ready.fingerprint == self.identity.fingerprint:
             raise Rejected(Reason.OWN)
+        if not self.in_charge:
+            return []
         if current is None:
             raise Rejected(Reason.UNKNOWN_EPOCH)
         same = ready.transcript_hash == current.announcement.transcript_hash

@@ -20,6 +20,8 @@ KEY_TAG: Final = b"CHIMERA-1 key tag"
 KEYSET: Final = b"CHIMERA-1 keyset"
 SENDER_KEY: Final = b"CHIMERA-1 sender"
 BLIND_KEY: Final = b"CHIMERA-1 blind"
+FALLBACK_KEY: Final = b"CHIMERA-1 fallback key"
+FALLBACK_AAD: Final = b"CHIMERA-1 fallback envelope"
 ENVELOPE_AAD: Final = b"CHIMERA-1 envelope"
 
 # ML-DSA context strings (FIPS 204, section 5.2): one per message type, never empty.
@@ -35,9 +37,10 @@ SIGN_STOP_ACK: Final = b"CHIMERA-1 stop ack"
 SIGN_POLICY: Final = b"CHIMERA-1 policy"
 SIGN_QKD: Final = b"CHIMERA-1 qkd session"
 SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # does a key fit its certificate?
+SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
+SIGN_FALLBACK: Final = b"CHIMERA-1 fallback envelope"
 # Reserved for parts of the protocol that this version does not send yet.
 SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
-SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
 
 CONTEXTS: Final = (
     SIGN_KEY_REQUEST,
@@ -54,4 +57,5 @@ CONTEXTS: Final = (
     SIGN_SELF_TEST,
     SIGN_CHECKPOINT,
     SIGN_FALLBACK_HELLO,
+    SIGN_FALLBACK,
 )

@@ -19,6 +19,7 @@ from .evictions import MAX_EVICTIONS, EvictionOrder
 from .identity import MemberIdentity, Trust
 from .joining import CONTEXT_OF, MAX_PROOF, KeyPackage, KeyRequest
 from .reasons import Reason
+from .roles import Role
 from .schedule import EpochKeys, derive_keys
 from .store import StateStore, StoredState
 from .suite import SEED_BYTES, PackageKey, Suite, digest
@@ -154,7 +155,9 @@ class Member:
 
     def _make(self, request: KeyRequest, now: float, signed: bool) -> ControlMessage:
         key = self._suite.package_key()
-        epoch, transcript_hash, proof = 0, NO_HASH, b""
+        # A crypto node claims the number that it must not go below, also what nobody else has seen.
+        epoch = self.state.highest_epoch if self.role is Role.CRYPTO else 0
+        transcript_hash, proof = NO_HASH, b""
         if self.proof is not None and self.installed is not None:
             epoch, transcript_hash = self.installed.epoch, self.installed.transcript_hash
             if transcript_hash != request.transcript_hash:

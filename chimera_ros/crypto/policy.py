@@ -38,7 +38,8 @@ class Limits:
     switch_s: float = 0.2  # senders switch after this even if a live member is not ready
     live_s: float = 3.0  # heard within this: live
     beat_s: float = 0.3
-    silence_s: float = 30.0  # without a beat for this long a member stops sending
+    takeover_s: float = 1.0  # without a beat for this long the next crypto node takes over
+    silence_s: float = 30.0  # without a beat for this long a member sends only what fallback allows
     grace_s: float = 2.0  # a previous epoch stays open at least this long
     grace_max_s: float = 5.0  # and never longer than this
     package_life_s: float = 120.0
@@ -57,6 +58,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "switch_s": (0.02, 2.0),
     "live_s": (0.5, 60.0),
     "beat_s": (0.05, 5.0),
+    "takeover_s": (0.2, 30.0),
     "silence_s": (2.0, 600.0),
     "grace_s": (0.5, 10.0),
     "grace_max_s": (1.0, 30.0),

@@ -12,7 +12,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 HASH_BYTES: Final = 32
@@ -26,6 +26,7 @@ AEAD_TAG_BYTES: Final = 16
 __all__ = [
     "AEAD_TAG_BYTES",
     "AESGCM",
+    "AESGCMSIV",
     "HASH_BYTES",
     "MLKEM_CIPHERTEXT_BYTES",
     "MLKEM_PUBLIC_BYTES",

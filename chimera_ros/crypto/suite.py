@@ -12,6 +12,7 @@ from .errors import Rejected
 from .primitives import (
     AEAD_TAG_BYTES,
     AESGCM,
+    AESGCMSIV,
     HASH_BYTES,
     MLKEM_CIPHERTEXT_BYTES,
     MLKEM_PUBLIC_BYTES,
@@ -31,6 +32,7 @@ from .reasons import Reason
 
 __all__ = [
     "AESGCM",
+    "AESGCMSIV",
     "HASH_BYTES",
     "MLKEM_PUBLIC_BYTES",
     "P384_PUBLIC_BYTES",

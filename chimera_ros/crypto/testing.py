@@ -217,6 +217,7 @@ class Swarm:
         rotate_s: float | None = None,
         policy_text: str | None = None,
         operator: bool = False,
+        standbys: int = 0,
     ) -> None:
         self.keystore = MemoryKeystore(policy_text=policy_text)
         self.trust = self.keystore.trust
@@ -227,6 +228,9 @@ class Swarm:
             "crypto": self.keystore.enroll("crypto", Role.CRYPTO),
             "leader": self.keystore.enroll("leader", Role.LEADER),
         }
+        self.standbys = tuple(f"crypto_{rank}" for rank in range(1, standbys + 1))
+        for name in self.standbys:
+            self.identities[name] = self.keystore.enroll(name, Role.CRYPTO)
         self.groups: dict[str, tuple[str, ...]] = {"leader": ("leader",)}
         if operator:
             self.identities["operator"] = self.keystore.enroll("operator", Role.OPERATOR)
@@ -238,17 +242,29 @@ class Swarm:
         self.stores: dict[str, MemoryStore] = {name: MemoryStore() for name in self.identities}
         self.hosts: dict[str, SecureHost] = {}
         self.server: KeyServer
+        self.servers: dict[str, KeyServer] = {}  # all crypto nodes, `server` among them
         self.member_host: dict[str, str] = {m: group for group, ms in self.groups.items() for m in ms}
 
-    def start_server(self) -> None:
-        """Starts, or restarts, the crypto node."""
-        self.server = KeyServer(
-            self.identities["crypto"],
+    def start_server(self, name: str = "crypto") -> None:
+        """Starts, or restarts, a crypto node."""
+        server = KeyServer(
+            self.identities[name],
             self.trust,
-            self.stores["crypto"],
+            self.stores[name],
             config=KeyServerConfig(rotate_s=self.rotate_s),
         )
-        self.wire.add("crypto", self.server)
+        if name == "crypto":
+            self.server = server
+        self.servers[name] = server
+        self.wire.add(name, server)
+
+    def kill(self, name: str) -> None:
+        """Ends a process at once."""
+        del self.wire.nodes[name]
+
+    def in_charge(self) -> list[str]:
+        """The running crypto nodes that are in charge."""
+        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
@@ -262,12 +278,18 @@ class Swarm:
     def start(self) -> None:
         """Starts everything."""
         self.start_server()
+        for name in self.standbys:
+            self.start_server(name)
         for group in self.groups:
             self.start_host(group)
 
     def host_of(self, member: str) -> SecureHost:
         """The SecureHost that hosts the member."""
-        return self.server.host if member == "crypto" else self.hosts[self.member_host[member]]
+        if member == "crypto":
+            return self.server.host
+        if member in self.servers:
+            return self.servers[member].host
+        return self.hosts[self.member_host[member]]
 
     def epochs(self) -> dict[str, int | None]:
         """The epoch each member sends under."""

@@ -43,6 +43,7 @@ class ControlKind(Enum):
     CERTIFICATE = "certificates"
     STOP = "stop"
     STOP_ACK = "stop_ack"
+    FALLBACK_HELLO = "fallback_hello"
 
 
 CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
@@ -55,6 +56,7 @@ CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
     ControlKind.CERTIFICATE: (16384,),
     ControlKind.STOP: (65536, SIGNATURE_BYTES),
     ControlKind.STOP_ACK: (1024, SIGNATURE_BYTES),
+    ControlKind.FALLBACK_HELLO: (1024, SIGNATURE_BYTES),
 }
 
 

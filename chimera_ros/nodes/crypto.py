@@ -24,11 +24,10 @@ class CryptoParameters:
     """Parameters of the crypto node."""
 
     keystore: str = parameter("", "folder of the swarm's keystore")
-    member: str = parameter(swarm.CRYPTO_MEMBER, "name of this node's identity")
-    rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
-    rank: int = parameter(
-        0, "rank among crypto nodes: it issues the epochs with this remainder modulo 4", ge=0, le=3
+    member: str = parameter(
+        swarm.CRYPTO_MEMBER, "name of this node's identity; its last digit, 0 to 3, is the rank"
     )
+    rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -48,7 +47,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
             self,
             member=values.member,
             keystore=values.keystore,
-            config=SessionConfig(key_server=KeyServerConfig(rank=values.rank, rotate_s=values.rotation_s)),
+            config=SessionConfig(key_server=KeyServerConfig(rotate_s=values.rotation_s)),
             autostart=False,
         )
         session.create_service(RotateEpoch, names.CRYPTO_ROTATE, self._on_rotate)

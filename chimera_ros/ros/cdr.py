@@ -34,6 +34,7 @@ type_bounds: Final[dict[str, tuple[int, ...]]] = {
     "Certificate": (16384,),
     "OperatorStop": (65536, MAX_SIGNATURE),
     "StopAck": (1024, MAX_SIGNATURE),
+    "FallbackHello": (1024, MAX_SIGNATURE),
 }
 """Largest length of each byte field, in field order, of the plain control messages."""
 

@@ -27,7 +27,9 @@ ANSWERS_PER_S: Final = 50.0  # each is signed; who gets none asks again
 
 
 class ClockServer:
-    """The crypto node's side: answers, signed, with its own wall clock, which is swarm time."""
+    """The crypto node's side: answers, signed, with swarm time: its own wall clock, or when it took over
+    from another crypto node, the other's as it last measured it, so that time goes on without a step.
+    """
 
     def __init__(self, session: SecureSession, member: str) -> None:
         self._session = session
@@ -37,11 +39,11 @@ class ClockServer:
         )
 
     def _on_request(self, request: ClockSync.Request, _sender: str) -> ClockSync.Response | None:
-        t2_ns = time.time_ns()
+        t2_ns = self._session.swarm_ns()
         if not self._budget.take(self._session.now()):
             self._session.counts["clock_not_answered"] += 1
             return None
-        return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=time.time_ns())
+        return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=self._session.swarm_ns())
 
 
 class ClockClient:
@@ -69,6 +71,8 @@ class ClockClient:
         self._due = now + (FIRST_PERIOD_S if first else PERIOD_S / len(self._clients))
         client = self._clients[self._turn % len(self._clients)]
         self._turn += 1
+        if self._session.in_charge:
+            return  # it is this one that the others ask
         if not self._session.host.ready(client.member) or not client.service_is_ready():
             return
         request = ClockSync.Request(t1_ns=time.time_ns())

@@ -25,6 +25,7 @@ TOPICS: Final[dict[ControlKind, tuple[str, type[Any]]]] = {
     ControlKind.CERTIFICATE: (names.CRYPTO_CERTIFICATES, msg.Certificate),
     ControlKind.STOP: (names.OPERATOR_STOP, msg.OperatorStop),
     ControlKind.STOP_ACK: (names.OPERATOR_STOP_ACK, msg.StopAck),
+    ControlKind.FALLBACK_HELLO: (names.CRYPTO_FALLBACK_HELLO, msg.FallbackHello),
 }
 """Channel and message class of every kind of control message."""
 

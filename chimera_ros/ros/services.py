@@ -76,6 +76,8 @@ class SecureService:
 
     def _on_packet(self, data: bytes) -> None:
         session = self._session
+        if session.stands_by:
+            return  # the crypto node in charge answers
         try:
             envelope = Envelope(*decode_envelope(data))
         except CdrError:

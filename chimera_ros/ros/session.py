@@ -158,7 +158,7 @@ class SecureSession:
         self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
         self._control = ControlTopics(self, self._control_kinds(identities))
         self._clock: ClockClient | None = None
-        self._synchronise = config.synchronise_clock and self.key_server is None
+        self._synchronise = config.synchronise_clock
         self._housekeeping_due = 0.0
         self._armed_at = float("inf")
         self._core_rests_until = 0.0
@@ -200,7 +200,7 @@ class SecureSession:
             self._perform(self._core.start(boot_time_s(), time.time_ns()))
         if self.key_server is not None:
             self._clock_server = ClockServer(self, self.members[0])
-        elif self._synchronise:
+        if self._synchronise:
             self._clock = ClockClient(self, self.members)
         self.rearm()
 
@@ -259,6 +259,16 @@ class SecureSession:
         """Call `callback(order)` for a verified operator's stop; `order.targets` are hosted drones."""
         self._on_stop.append(callback)
 
+    @property
+    def in_charge(self) -> bool:
+        """Crypto nodes: whether this one issues the epochs and answers the crypto services."""
+        return self.key_server is not None and self.key_server.in_charge
+
+    @property
+    def stands_by(self) -> bool:
+        """Crypto nodes: whether another one does."""
+        return self.key_server is not None and not self.key_server.in_charge
+
     # Time ----------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -279,13 +289,13 @@ class SecureSession:
     @property
     def clock_error_s(self) -> float:
         """Largest error that the offset can have, s; infinite before the first answer."""
-        if self.key_server is not None:
+        if self.in_charge:
             return 0.0
         return float("inf") if self._clock is None else self._clock.filter.error_s
 
     def clock_synchronised(self, limit_s: float = 0.02) -> bool:
         """Whether the offset is known to within `limit_s`."""
-        if self.key_server is not None:
+        if self.in_charge:
             return True
         return self._clock is not None and self._clock.filter.synchronised(limit_s, self.now())
 

@@ -185,11 +185,11 @@ def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> 
     swarm.join()
     wire = swarm.wire
     wire.run(5.0)
-    request_at = swarm.server._request_at
+    request_at = swarm.server._voice.request_at
     for index in range(50):
         junk = ControlMessage(ControlKind.CERTIFICATE, (bytes([index]) * 900,))
         assert swarm.server.handle(junk, wire.now, wire.wall_ns) == []
-    assert swarm.server._request_at == request_at
+    assert swarm.server._voice.request_at == request_at
 
 
 # Envelopes

@@ -1,0 +1,344 @@
+"""Epoch 0: what a swarm without a crypto node may still say, under its pre-shared secret.
+
+    sealed = incarnation 16, counter u64, nonce 12 (random), AES-256-GCM-SIV(sent_ns u64, addressed, CDR)
+    key    = Expand(Extract(issue time u64, secret), fields(label, swarm, incarnation), 32)
+
+It carries telemetry and the leader's commands, of which followers obey hold, land and return only. Every
+message is signed: the secret alone, which an evicted drone has too, lets nobody speak. A signed FallbackHello
+binds an incarnation to a certificate; a command names the incarnations of the drones that it is meant for, so
+that a recorded one does nothing to a drone that has restarted. Evicted and revoked members are not heard.
+
+Not handled here: when fallback is in force (host.py asks only without a live epoch), what a command orders
+(flight/degraded.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from . import labels
+from .budgets import Budget
+from .effects import Alarm, Effect, Send
+from .encoding import fields, u16, u32, u64
+from .envelope import Opened
+from .epochs import INCARNATION_BYTES, MAX_ROSTER
+from .errors import NotReady, Rejected
+from .fallback_secret import FallbackSecret
+from .identity import CertifiedMember, Trust
+from .joining import opening, read_opening
+from .policy import Rule
+from .reasons import Reason
+from .replay import ReplayWindow
+from .roles import Role
+from .stop import check_age, signed
+from .suite import AESGCMSIV, HASH_BYTES, InvalidTag, digest, expand, extract
+from .wire import (
+    ENVELOPE_VERSION,
+    MAX_SEALED,
+    NONCE_BYTES,
+    SIGNATURE_BYTES,
+    STAMP_BYTES,
+    TAG_BYTES,
+    ControlKind,
+    ControlMessage,
+    Envelope,
+    Lane,
+)
+
+if TYPE_CHECKING:
+    from .directory import Directory
+    from .member import Member
+
+COMMAND_CHANNEL: Final = "leader/command"
+TELEMETRY_END: Final = "/telemetry"
+HELLO_S: Final = 1.0
+_HELLO_AGE_S: Final = 5.0
+_CHECKS_PER_S: Final = 500.0  # signatures of messages that the secret opens: an evicted drone can make those
+_MAX_ADDRESSED: Final = 1024
+_MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation
+_U64: Final = struct.Struct(">Q")
+_U32: Final = struct.Struct(">I")
+_PREFIX: Final = INCARNATION_BYTES + 8
+_MIN_SEALED: Final = _PREFIX + NONCE_BYTES + STAMP_BYTES + 4 + TAG_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackHello:
+    """`incarnation` is the owner of certificate `fingerprint`; `issued_ns` names the secret it holds."""
+
+    swarm: str
+    fingerprint: bytes
+    incarnation: bytes
+    issued_ns: int
+    sent_ns: int
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (opening(self.swarm), self.fingerprint, self.incarnation, u64(self.issued_ns), u64(self.sent_ns))
+        )
+
+    @classmethod
+    def parse(cls, data: bytes, swarm: str) -> FallbackHello:
+        reader = read_opening(data, swarm)
+        found = cls(swarm, reader.raw(HASH_BYTES), reader.raw(INCARNATION_BYTES), reader.u64(), reader.u64())
+        reader.end()
+        return found
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A member that has shown which incarnation it is."""
+
+    member: CertifiedMember
+    incarnation: bytes
+    hello_ns: int
+    windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
+
+
+class Fallback:
+    """Sealing and opening under the secret, for all members of a process. `lock` is the host's."""
+
+    def __init__(
+        self,
+        secret: FallbackSecret,
+        trust: Trust,
+        members: Mapping[str, Member],
+        directory: Directory,
+        check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
+        random: Callable[[int], bytes],
+        lock: Lock,
+    ) -> None:
+        self._secret = secret
+        self._trust = trust
+        self._members = members
+        self._directory = directory
+        self._check_signature = check_signature
+        self._random = random
+        self._lock = lock
+        self._ahead_ns = int(trust.policy.limits.clock_ahead_s * 1e9)
+        self._extracted = extract(u64(secret.issued_ns), secret.secret)
+        self._own = {member.incarnation: name for name, member in members.items()}
+        self._counters = dict.fromkeys(members, 0)
+        self._keys: dict[bytes, AESGCMSIV] = {}
+        self._peers: dict[str, _Peer] = {}
+        self._checks = Budget(_CHECKS_PER_S)
+        self._hello_at: float | None = None
+        self._told = False
+
+    def __repr__(self) -> str:
+        return "Fallback()"
+
+    # Hellos
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        """Called while no epoch is alive: shows every hosted member's incarnation once a second."""
+        if self._hello_at is not None and now < self._hello_at:
+            return []
+        self._hello_at = now + HELLO_S
+        if not self.usable(wall_ns):
+            told, self._told = self._told, True
+            expired = "the fallback secret is older than 24 hours or from the future: nothing is sent"
+            return [] if told else [Alarm("error", expired)]
+        effects: list[Effect] = []
+        for member in self._members.values():
+            hello = FallbackHello(
+                self._trust.swarm,
+                member.identity.fingerprint,
+                member.incarnation,
+                self._secret.issued_ns,
+                wall_ns,
+            )
+            effects.append(Send(signed(ControlKind.FALLBACK_HELLO, hello.encode(), member.identity)))
+        return effects
+
+    def rest(self) -> None:
+        """An epoch is alive again."""
+        self._hello_at = None
+        self._told = False
+
+    def next_timer(self) -> float:
+        """When `tick` wants to be called, monotonic seconds."""
+        return float("-inf") if self._hello_at is None else self._hello_at
+
+    def on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """Raises Rejected; then nothing has changed."""
+        hello = FallbackHello.parse(message.parts[0], self._trust.swarm)
+        if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
+            raise Rejected(Reason.FALLBACK, "another secret, or an expired one")
+        if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
+            raise Rejected(Reason.OWN)
+        try:
+            member = self._directory.good(hello.fingerprint, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self._directory.wait_for(hello.fingerprint, message)
+            raise
+        if self._evicted(hello.fingerprint):
+            raise Rejected(Reason.EVICTED, member.name)
+        check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
+        known = self._peers.get(member.name)
+        if known is not None and hello.sent_ns <= known.hello_ns:
+            raise Rejected(Reason.STALE, f"an earlier hello of {member.name}")
+        if known is None and len(self._peers) >= MAX_ROSTER:
+            raise Rejected(Reason.SIZE, "more members than a swarm may have")
+        self._check_signature(member, message, now)
+        if known is not None and known.incarnation == hello.incarnation and known.member == member:
+            known.hello_ns = hello.sent_ns
+        else:
+            self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns)
+        return []
+
+    def _evicted(self, fingerprint: bytes) -> bool:
+        return any(fingerprint in member.state.evictions for member in self._members.values())
+
+    # Use
+
+    def usable(self, wall_ns: int) -> bool:
+        """Is the secret still good?"""
+        return self._secret.good_at(wall_ns, self._ahead_ns)
+
+    def _rule(self, channel: str, name: str, role: Role) -> Rule:
+        """The policy's rule, for one of the channels that fallback carries."""
+        rule = self._trust.policy.rule_for(channel)
+        carried = rule is not None and (
+            (channel == COMMAND_CHANNEL and rule.lane == Lane.COMMAND)
+            or (channel.endswith(TELEMETRY_END) and rule.lane == Lane.TELEMETRY)
+        )
+        if rule is None or not carried:
+            raise Rejected(Reason.FALLBACK, f"{channel} is not carried without an epoch")
+        names = frozenset((*self._peers, *self._members))
+        if not rule.permits(channel, name, role, names):
+            raise Rejected(Reason.NOT_PERMITTED, f"{name} ({role}) may not publish on {channel}")
+        return rule
+
+    def _key(self, incarnation: bytes) -> AESGCMSIV:
+        key = self._keys.get(incarnation)
+        if key is None:
+            if len(self._keys) >= MAX_ROSTER:
+                self._keys.clear()
+            info = fields(labels.FALLBACK_KEY, self._trust.swarm.encode(), incarnation)
+            key = self._keys[incarnation] = AESGCMSIV(expand(self._extracted, info, 32))
+        return key
+
+    def _aad(self, lane: int, channel: str, type_name: str, prefix: bytes) -> bytes:
+        return fields(
+            labels.FALLBACK_AAD,
+            bytes((ENVELOPE_VERSION,)),
+            self._trust.swarm.encode(),
+            bytes((lane,)),
+            u16(0),
+            u32(0),
+            channel.encode(),
+            type_name.encode(),
+            prefix,
+        )
+
+    def _signed(self, aad: bytes, sealed: bytes) -> bytes:
+        return fields(self._trust.swarm.encode(), u64(self._secret.issued_ns), digest(aad), digest(sealed))
+
+    def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, name: str) -> Envelope:
+        """`payload` (CDR) for everybody who has the secret, in the name of a hosted member.
+
+        Raises NotReady when the secret has expired, Rejected(FALLBACK, NOT_PERMITTED or SIZE).
+        """
+        member = self._members[name]
+        if not self.usable(sent_ns):
+            raise NotReady(f"{name} cannot send: the fallback secret has expired")
+        rule = self._rule(channel, name, member.role)
+        addressed: list[bytes] = []
+        if rule.lane == Lane.COMMAND:
+            drones = [peer.incarnation for peer in self._peers.values() if peer.member.role is Role.DRONE]
+            addressed = drones[:_MAX_ADDRESSED]
+        plaintext = b"".join((_U64.pack(sent_ns), u32(len(addressed)), *addressed, payload))
+        if _PREFIX + NONCE_BYTES + len(plaintext) + TAG_BYTES > MAX_SEALED:
+            raise Rejected(Reason.SIZE, f"message of {len(payload)} bytes")
+        with self._lock:
+            self._counters[name] += 1
+            counter = self._counters[name]
+        prefix = member.incarnation + _U64.pack(counter)
+        nonce = self._random(NONCE_BYTES)
+        aad = self._aad(rule.lane, channel, type_name, prefix)
+        sealed = prefix + nonce + self._key(member.incarnation).encrypt(nonce, plaintext, aad)
+        signature = member.identity.sign(self._signed(aad, sealed), labels.SIGN_FALLBACK)
+        return Envelope(ENVELOPE_VERSION, rule.lane, 0, 0, sealed, signature)
+
+    def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
+        """The message in an envelope of epoch 0. Raises Rejected; then nothing has changed."""
+        sealed, lane = bytes(envelope.sealed), envelope.lane
+        if len(sealed) < _MIN_SEALED or len(sealed) > MAX_SEALED:
+            raise Rejected(Reason.SIZE, f"{len(sealed)} sealed bytes")
+        if envelope.version != ENVELOPE_VERSION:
+            raise Rejected(Reason.VERSION, f"version {envelope.version}")
+        if len(envelope.signature) != SIGNATURE_BYTES:
+            raise Rejected(Reason.SIGNATURE, "no signature")
+        if envelope.sender != 0:
+            raise Rejected(Reason.UNKNOWN_SENDER, "fallback has sender 0")
+        if not self.usable(wall_ns):
+            raise Rejected(Reason.FALLBACK, "the secret has expired")
+        prefix, nonce = sealed[:_PREFIX], sealed[_PREFIX : _PREFIX + NONCE_BYTES]
+        incarnation = prefix[:INCARNATION_BYTES]
+        counter: int = _U64.unpack_from(prefix, INCARNATION_BYTES)[0]
+        speakers = [peer for peer in list(self._peers.values()) if peer.incarnation == incarnation]
+        if not speakers:
+            raise Rejected(Reason.UNKNOWN_SENDER, "no hello has shown this incarnation")
+        refusal: Rejected | None = None
+        allowed: list[tuple[_Peer, Rule]] = []
+        for peer in speakers[:_MAX_NAMESAKES]:
+            try:
+                self._trust.standing(peer.member, wall_ns)
+                if self._evicted(peer.member.fingerprint):
+                    raise Rejected(Reason.EVICTED, peer.member.name)
+                rule = self._rule(channel, peer.member.name, peer.member.role)
+                if rule.lane != lane:
+                    raise Rejected(Reason.LANE, f"{channel} belongs to another lane")
+                if not self._window(peer, lane).fresh(counter):
+                    raise Rejected(Reason.REPLAY)
+            except Rejected as error:
+                refusal = error
+                continue
+            allowed.append((peer, rule))
+        if not allowed:
+            raise refusal or Rejected(Reason.UNKNOWN_SENDER)
+        aad = self._aad(lane, channel, type_name, prefix)
+        try:
+            plaintext = self._key(incarnation).decrypt(nonce, sealed[_PREFIX + NONCE_BYTES :], aad)
+        except InvalidTag:
+            raise Rejected(Reason.AUTHENTICATION, channel) from None
+        signed_bytes = self._signed(aad, sealed)
+        for peer, rule in allowed:  # noqa: B007  # the one that fits is used below
+            if not self._checks.take(wall_ns * 1e-9):
+                raise Rejected(Reason.BUDGET, "fallback")
+            if peer.member.verify(envelope.signature, signed_bytes, labels.SIGN_FALLBACK):
+                break
+        else:
+            raise Rejected(Reason.SIGNATURE, channel)
+        sent_ns: int = _U64.unpack_from(plaintext)[0]
+        age_ns = wall_ns - sent_ns
+        if age_ns > rule.lifespan_ns or -age_ns > self._ahead_ns:
+            raise Rejected(Reason.AGE, f"{channel} from {peer.member.name} is {age_ns * 1e-9:.3f} s old")
+        names, payload = self._addressed(plaintext[STAMP_BYTES:])
+        hosts_drones = any(member.role is Role.DRONE for member in self._members.values())
+        if lane == Lane.COMMAND and hosts_drones and not names:
+            raise Rejected(Reason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now")
+        with self._lock:
+            if not self._window(peer, lane).accept(counter):
+                raise Rejected(Reason.REPLAY)
+        member = peer.member
+        return Opened(member.name, member.role, payload, sent_ns, True, 0, lane, counter, 0, names)
+
+    @staticmethod
+    def _window(peer: _Peer, lane: int) -> ReplayWindow:
+        return peer.windows.setdefault(lane, ReplayWindow())
+
+    def _addressed(self, data: bytes) -> tuple[tuple[str, ...], bytes]:
+        """(hosted members that are named, what follows)."""
+        count = _U32.unpack_from(data)[0]
+        end = 4 + count * INCARNATION_BYTES
+        if count > _MAX_ADDRESSED or end > len(data):
+            raise Rejected(Reason.MALFORMED, "addressees")
+        named = {data[at : at + INCARNATION_BYTES] for at in range(4, end, INCARNATION_BYTES)}
+        return tuple(sorted(self._own[item] for item in named if item in self._own)), data[end:]

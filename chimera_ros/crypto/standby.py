@@ -1,0 +1,118 @@
+"""Which crypto node is in charge, as one of them sees it.
+
+A crypto node is in charge or stands by. It judges by verified signs only: beats, announcements, key requests
+and proven heads of other crypto nodes. Epoch numbers order everything: who sees a higher epoch of another
+steps down, and since epoch modulo 4 is the issuer's rank, two nodes that are in charge at once (a split
+network, a stalled process) never announce one number.
+
+A plain object: signs and time in, decisions out; the key server acts on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+RANKS: Final = 4
+STAGGER_S: Final = 0.2  # between two standbys: far longer than a beat takes to arrive
+COLD_S: Final = 4.0  # where no crypto node was ever heard: processes start seconds apart
+COLD_STAGGER_S: Final = 1.0
+_FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its sender lives
+
+_RANKED: Final = re.compile(r".*_([0-3])")
+
+
+def rank_of(name: str) -> int | None:
+    """The rank that a crypto node's name ends in (crypto_0 to crypto_3), None where it has none."""
+    match = _RANKED.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def fits_rank(name: str, epoch: int) -> bool:
+    """May the crypto node of this name announce this epoch? Always true where the name shows no rank."""
+    rank = rank_of(name)
+    return rank is None or epoch % RANKS == rank
+
+
+class Duty:
+    """One node's view. `now` is monotonic seconds."""
+
+    def __init__(self, name: str, rank: int, takeover_s: float) -> None:
+        self.name = name
+        self.rank = rank
+        self.in_charge = False
+        self.chief: str | None = None  # who is, or was last
+        self.seen_epoch = 0  # highest epoch of another node that was proven to us
+        self._takeover_s = takeover_s
+        self._sign_at = float("-inf")
+        self._cold = True  # no sign of another node in charge yet
+
+    def start(self, now: float) -> None:
+        """Rank 0 begins in charge (it steps down as soon as it sees another at work), the others stand by."""
+        self._sign_at = now
+        self.in_charge = self.rank == 0
+
+    # Signs: each returns True when this node steps down by it
+
+    def beat(self, issuer: str, epoch: int, own_epoch: int, own_issue: bool, now: float) -> bool:
+        """A verified, fresh beat. `own_epoch` is our newest, `own_issue` says whether we announced it."""
+        if not self.in_charge:
+            self._sign(issuer, now)
+            return False
+        if epoch < own_epoch or (epoch == own_epoch and own_issue):
+            return False  # it steps down when it hears of us
+        return self._step_down(issuer, now)
+
+    def head(self, issuer: str, epoch: int, own_epoch: int, now: float) -> bool:
+        """A verified announcement that is new to us."""
+        self.seen_epoch = max(self.seen_epoch, epoch)
+        if not self.in_charge:
+            self._sign(issuer, now)
+            return False
+        return epoch > own_epoch and self._step_down(issuer, now)
+
+    def proof(self, issuer: str, epoch: int, own_epoch: int, now: float) -> bool:
+        """A head that a member has proven. It may be old: one of a node that we know to be lost, or of our
+        own earlier process, is no reason to wait.
+        """
+        self.seen_epoch = max(self.seen_epoch, epoch)
+        if not self.in_charge or epoch <= own_epoch or issuer in (self.name, self.chief):
+            return False
+        return self._step_down(issuer, now)
+
+    def request(self, issuer: str, sent_ns: int, wall_ns: int, now: float) -> None:
+        """A verified key request: before anybody is in charge, a node of lower rank that asks is waited
+        for.
+        """
+        rank = rank_of(issuer)
+        senior = rank is not None and rank < self.rank
+        if not self.in_charge and self._cold and senior and abs(wall_ns - sent_ns) <= _FRESH_NS:
+            self._sign_at = now
+
+    def _sign(self, issuer: str, now: float) -> None:
+        self.chief, self._sign_at, self._cold = issuer, now, False
+
+    def _step_down(self, issuer: str, now: float) -> bool:
+        self.in_charge = False
+        self._sign(issuer, now)
+        return True
+
+    # Time
+
+    def due_at(self, others: Iterable[str]) -> float | None:
+        """When this node takes over if it hears nothing; None while it is in charge.
+
+        `others` are the crypto members of the newest epoch. Those of lower rank go first, the lost one aside.
+        """
+        if self.in_charge:
+            return None
+        if self._cold:
+            return self._sign_at + COLD_S + COLD_STAGGER_S * self.rank
+        ranks = {rank_of(name) for name in others if name not in (self.chief, self.name)}
+        before = sum(1 for rank in ranks if rank is not None and rank < self.rank)
+        return self._sign_at + self._takeover_s + STAGGER_S * before
+
+    def take_over(self) -> None:
+        """In charge from now on."""
+        self.in_charge = True

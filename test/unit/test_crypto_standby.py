@@ -1,0 +1,145 @@
+"""Who is in charge among crypto nodes, as one of them judges."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.standby import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty, fits_rank, rank_of
+from chimera_ros.crypto.store import MemoryStore
+from chimera_ros.crypto.testing import MemoryKeystore
+
+TAKEOVER_S = 1.0
+NAMES = ("crypto_0", "crypto_1", "crypto_2", "crypto_3")
+WALL_NS = 1_900_000_000_000_000_000
+
+
+def duty(rank: int, now: float = 100.0) -> Duty:
+    made = Duty(f"crypto_{rank}", rank, TAKEOVER_S)
+    made.start(now)
+    return made
+
+
+def test_a_name_shows_its_rank_and_what_it_may_announce() -> None:
+    assert [rank_of(name) for name in (*NAMES, "crypto", "crypto_4", "crypto_12")] == [
+        0,
+        1,
+        2,
+        3,
+        None,
+        None,
+        None,
+    ]
+    assert fits_rank("crypto_1", 9)
+    assert not fits_rank("crypto_1", 8)
+    assert fits_rank("crypto", 8)
+    assert fits_rank("crypto", 9)
+
+
+def test_a_key_server_takes_its_rank_from_its_name_and_refuses_another() -> None:
+    keystore = MemoryKeystore()
+    identity = keystore.enroll("crypto_2", Role.CRYPTO)
+    assert KeyServer(identity, keystore.trust, MemoryStore()).rank == 2
+    with pytest.raises(ValueError, match="crypto_2 has rank 2, not 1"):
+        KeyServer(identity, keystore.trust, MemoryStore(), config=KeyServerConfig(rank=1))
+    with pytest.raises(ValueError, match="not from 0 to 3"):
+        KeyServer(identity, keystore.trust, MemoryStore(), config=KeyServerConfig(rank=4))
+
+
+def test_rank_0_begins_in_charge_and_the_others_wait_for_it() -> None:
+    assert duty(0).in_charge
+    assert duty(0).due_at(NAMES) is None
+    waits = [duty(rank).due_at(()) for rank in (1, 2, 3)]
+    assert waits == [100.0 + COLD_S + COLD_STAGGER_S * rank for rank in (1, 2, 3)]
+
+
+def test_a_request_of_a_senior_is_waited_for_only_while_nobody_is_in_charge() -> None:
+    junior = duty(1)
+    junior.request("crypto_0", WALL_NS, WALL_NS, 103.0)
+    assert junior.due_at(()) == 103.0 + COLD_S + COLD_STAGGER_S
+    junior.request("crypto_0", WALL_NS - 3_000_000_000, WALL_NS, 104.0)  # a recording
+    junior.request("crypto_2", WALL_NS, WALL_NS, 104.0)  # a junior
+    assert junior.due_at(()) == 103.0 + COLD_S + COLD_STAGGER_S
+    junior.beat("crypto_0", 4, 4, False, 105.0)
+    junior.request("crypto_0", WALL_NS, WALL_NS, 105.9)
+    assert junior.due_at(NAMES) == 105.0 + TAKEOVER_S
+
+
+def test_standbys_take_over_one_after_the_other_the_lost_one_aside() -> None:
+    due = {}
+    for rank in (0, 2, 3):
+        made = duty(rank)
+        made.in_charge = False
+        made.beat("crypto_1", 5, 5, False, 110.0)
+        due[rank] = made.due_at(NAMES)
+    assert due == {
+        0: 110.0 + TAKEOVER_S,
+        2: 110.0 + TAKEOVER_S + STAGGER_S,
+        3: 110.0 + TAKEOVER_S + 2 * STAGGER_S,
+    }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "own_epoch", "own_issue", "steps_down"),
+    [(9, 8, True, True), (8, 8, False, True), (8, 8, True, False), (5, 8, True, False), (5, 8, False, False)],
+)
+def test_a_beat_of_a_higher_epoch_or_of_the_one_that_it_only_looks_after(
+    epoch: int, own_epoch: int, own_issue: bool, steps_down: bool
+) -> None:
+    made = duty(0)
+    assert made.beat("crypto_1", epoch, own_epoch, own_issue, 101.0) is steps_down
+    assert made.in_charge is not steps_down
+    if steps_down:
+        assert made.chief == "crypto_1"
+        assert made.due_at(NAMES) == 101.0 + TAKEOVER_S
+
+
+def test_a_proof_of_an_own_or_lost_nodes_epoch_is_no_reason_to_wait() -> None:
+    restarted = duty(0)
+    assert not restarted.proof("crypto_0", 40, 0, 101.0)
+    assert restarted.proof("crypto_1", 41, 0, 101.0)
+    assert restarted.due_at(NAMES) == 101.0 + TAKEOVER_S
+    restarted.take_over()
+    assert not restarted.proof("crypto_1", 45, 0, 103.0), "it was waited for in vain"
+    assert restarted.in_charge
+    assert restarted.seen_epoch == 45
+
+
+signs = st.lists(
+    st.tuples(
+        st.sampled_from(("beat", "head", "proof", "request", "take over")),
+        st.integers(1, 3),
+        st.integers(0, 60),
+        st.integers(0, 60),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(signs)
+def test_it_is_in_charge_exactly_when_it_has_no_time_to_take_over(events: list) -> None:
+    made, now = duty(0), 100.0
+    for kind, rank, epoch, own, own_issue in events:
+        now += 0.1
+        before = made.in_charge
+        issuer = f"crypto_{rank}"
+        if kind == "take over":
+            made.take_over()
+            continue
+        if kind == "beat":
+            down = made.beat(issuer, epoch, own, own_issue, now)
+        elif kind == "head":
+            down = made.head(issuer, epoch, own, now)
+        elif kind == "proof":
+            down = made.proof(issuer, epoch, own, now)
+        else:
+            made.request(issuer, WALL_NS, WALL_NS, now)
+            down = False
+        assert made.in_charge is (before and not down)
+        assert (made.due_at(NAMES) is None) is made.in_charge
+        if down:
+            assert epoch >= own, "nobody steps down for a lower epoch"
