@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from math import comb, isfinite, isnan, pi, sqrt
 
@@ -47,22 +48,20 @@ class Bounds:
     high_enu_m: Vec3
 
 
-def _bound_matrix(degree: int) -> Array:
-    """Power coefficients on [0, 1] -> Bezier points of `_SPLITS` equal sub-intervals, stacked."""
+@cache
+def _bound_matrix(degree: int, splits: int) -> Array:
+    """Power coefficients on [0, 1] -> Bezier points of `splits` equal sub-intervals, stacked."""
     size = degree + 1
     bezier = np.array([[comb(j, k) / comb(degree, k) for k in range(size)] for j in range(size)])
     rows = []
-    for part in range(_SPLITS):
-        low, width = part / _SPLITS, 1.0 / _SPLITS
+    for part in range(splits):
+        low, width = part / splits, 1.0 / splits
         shift = np.zeros((size, size))
         for k in range(size):
             for m in range(k, size):
                 shift[k, m] = comb(m, k) * low ** (m - k) * width**k
         rows.append(bezier @ shift)
     return np.vstack(rows)
-
-
-_BOUND = {degree: _bound_matrix(degree) for degree in (2, 3, 4, 5)}
 
 
 class Path:
@@ -200,7 +199,7 @@ def hermite(times: Array, table: Array) -> Array:
     return np.stack([p[..., :-1, :], v0, a0 / 2, c3, c4, c5], axis=-2)
 
 
-def bezier_points(coef: Array, widths_s: Array, derivative: int) -> Array:
+def bezier_points(coef: Array, widths_s: Array, derivative: int, splits: int = _SPLITS) -> Array:
     """Points (..., splits * (degree + 1), 3) whose convex hull contains a derivative of pieces (..., 6, 3) of
     widths (...).
     """
@@ -209,7 +208,7 @@ def bezier_points(coef: Array, widths_s: Array, derivative: int) -> Array:
     degree = _DEGREE - derivative
     unit = coef * (widths_s[..., None] ** np.arange(degree + 1))[..., None]
     # one matrix product for all pieces
-    flat = _BOUND[degree] @ np.moveaxis(unit, -2, 0).reshape(degree + 1, -1)
+    flat = _bound_matrix(degree, splits) @ np.moveaxis(unit, -2, 0).reshape(degree + 1, -1)
     return np.moveaxis(flat.reshape(-1, *unit.shape[:-2], 3), 0, -2)
 
 

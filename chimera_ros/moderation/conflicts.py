@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from chimera_ros.flight.trajectory import Array
 
 from .errors import ModerationError, Reason
-from .tracks import WINDOW, IntArray, Track, TrackTable
+from .tracks import IntArray, Track, TrackTable
 
 _TREES_FROM = 48  # tracks; below, all pairs are looked at
 _CHUNK = 20_000  # pairs of windows held in memory at once
@@ -138,33 +138,42 @@ def inflation(table: TrackTable, separation: Separation) -> Array:
 
 
 def near_pairs(
-    table: TrackTable, separation: Separation, limit: float, groups: IntArray | None = None
+    table: TrackTable,
+    separation: Separation,
+    limit: float,
+    groups: IntArray | None = None,
+    pairs: tuple[IntArray, IntArray] | None = None,
 ) -> Near:
-    """Every interval of every pair whose clearance may be below `limit`; pairs of one group are left out."""
+    """Every interval of every pair whose clearance may be below `limit`.
+
+    Pairs of one group are left out; with `pairs` (first rows, second rows) only those are looked at.
+    """
     sag = separation.norm(table.sag)
-    reach = sag + inflation(table, separation)
-    windows = table.centre.shape[0]
-    by_window = reach.reshape(len(table), windows, WINDOW)
+    windows, size = table.centre.shape[0], table.window
+    by_window = (sag + inflation(table, separation)).reshape(len(table), windows, size)
     scale = separation.scale
-    blocks = table.blocks
+    blocks = table.blocks / scale[:, None]
     parts: list[tuple[IntArray, IntArray, IntArray, Array, Array]] = []
-    for window, first, second in _window_pairs(table, scale, by_window.max(-1), limit, groups):
-        d = blocks.take(window * len(table) + first, axis=0) - blocks.take(
-            window * len(table) + second, axis=0
-        )
-        d /= scale[:, None]
+    if pairs is None and (len(table) <= _TREES_FROM or not isfinite(limit)):
+        rows, columns = np.triu_indices(len(table), 1)
+        other = slice(None) if groups is None else groups[rows] != groups[columns]
+        pairs = rows[other], columns[other]
+    for window, first, second in _window_pairs(table, scale, by_window.max(-1), limit, groups, pairs):
+        d = blocks.take(window * len(table) + first, axis=0)
+        d -= blocks.take(window * len(table) + second, axis=0)
         d0 = d[..., :-1]
         step = d[..., 1:] - d0
         square = np.einsum("pxt,pxt->pt", step, step)
         foot = np.einsum("pxt,pxt->pt", d0, step)
-        foot = np.clip(-foot / np.maximum(square, 1e-18), 0.0, 1.0)
-        low = d0 + foot[:, None, :] * step
-        low = (
-            np.sqrt(np.einsum("pxt,pxt->pt", low, low)) - by_window[first, window] - by_window[second, window]
-        )
+        foot /= -np.maximum(square, 1e-18)
+        step *= np.clip(foot, 0.0, 1.0, out=foot)[:, None, :]
+        step += d0
+        low = np.sqrt(np.einsum("pxt,pxt->pt", step, step))
+        low -= by_window[first, window]
+        low -= by_window[second, window]
         hit, where = np.nonzero(low < limit)
         first, second = first[hit], second[hit]
-        interval = window[hit] * WINDOW + where.astype(np.int64)
+        interval = window[hit] * size + where.astype(np.int64)
         doubt = 2.0 * (sag[first, interval] + sag[second, interval])
         parts.append((first, second, interval, low[hit, where], doubt))
     if not parts:
@@ -205,29 +214,37 @@ def settle(table: TrackTable, separation: Separation, near: Near) -> Array:
 
 
 def _window_pairs(
-    table: TrackTable, scale: Array, reach: Array, limit: float, groups: IntArray | None
+    table: TrackTable,
+    scale: Array,
+    reach: Array,
+    limit: float,
+    groups: IntArray | None,
+    pairs: tuple[IntArray, IntArray] | None,
 ) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Windows, first and second rows (P,) whose boxes come near enough, in bounded chunks."""
-    count = len(table)
-    if count <= _TREES_FROM or not isfinite(limit):
-        rows, columns = np.triu_indices(count, 1)
+    """Windows, first and second rows (P,) whose boxes come near enough, in bounded chunks; of `pairs`, or
+    found in one k-d tree per window.
+    """
     found: list[tuple[IntArray, IntArray, IntArray]] = []
     held = 0
     for window in range(table.centre.shape[0]):
         centre, extent = table.centre[window] / scale, table.extent[window] / scale + reach[:, window, None]
-        if count > _TREES_FROM and isfinite(limit):
+        if pairs is None:
             # two balls around the boxes touch at most at the sum of their radii
             radius = float(np.sqrt((extent**2).sum(1)).max())
             tree = cKDTree(centre, balanced_tree=False, compact_nodes=False)
-            pairs = tree.query_pairs(limit + 2.0 * radius, output_type="ndarray")
-            rows, columns = pairs[:, 0], pairs[:, 1]
-        gap = np.abs(centre[rows] - centre[columns]) - extent[rows] - extent[columns]
-        near = gap.max(1) < limit
-        if groups is not None:
-            near &= groups[rows] != groups[columns]
-        first, second = rows[near], columns[near]
-        found.append((np.full(len(first), window), first, second))
-        held += len(first)
+            rows, columns = tree.query_pairs(limit + 2.0 * radius, output_type="ndarray").T
+            if groups is not None:
+                other = groups[rows] != groups[columns]
+                rows, columns = rows[other], columns[other]
+        else:
+            rows, columns = pairs
+        for axis in range(3):  # one after the other: the first leaves little for the next
+            c, e = centre[:, axis], extent[:, axis]
+            near = np.abs(c[rows] - c[columns]) - e[rows] - e[columns] < limit
+            rows, columns = rows[near], columns[near]
+        if len(rows):
+            found.append((np.full(len(rows), window), rows, columns))
+            held += len(rows)
         if held > _CHUNK:
             yield _stacked(found)
             found, held = [], 0
@@ -268,7 +285,7 @@ def _report(
     base = still[first, interval] + still[second, interval]
     middle = table.start_s + (interval + 0.5) * table.step_s
     half = 0.75 * table.step_s
-    for _ in range(12):
+    for _ in range(8):
         times = middle[:, None] + half * np.linspace(-1.0, 1.0, 9)
         rows = np.broadcast_to(first[:, None], times.shape), np.broadcast_to(second[:, None], times.shape)
         d = table.at(rows[0], times) - table.at(rows[1], times)

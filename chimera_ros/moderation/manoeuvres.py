@@ -28,8 +28,9 @@ BoolArray = NDArray[np.bool_]
 DELAY_M_PER_S = 5.0  # what a second of delay costs, in metres of extra path
 _LEAST_KNOT_S = 5e-3
 _SLOWEST = 0.3  # of the planned speed; more is a delay, not a speed
-_ROUNDS = 4  # attempts to make a manoeuvre feasible by flying it slower
+_ROUNDS = 6  # attempts to make a manoeuvre feasible by flying it slower
 _TOLERANCE = 1e-6
+_SPLITS = 4  # of a piece when bounding: halves of what the flight envelope looks at, so never less strict
 # smooth step 10 x^3 - 15 x^4 + 6 x^5: the peaks of its derivatives
 _PEAK_1, _PEAK_2, _PEAK_3 = 1.875, 5.7735, 60.0
 
@@ -63,13 +64,18 @@ class Candidate:
         return self.track.knots()
 
 
-def menu(track: Track, separation: Separation) -> list[Manoeuvre]:
-    """Manoeuvres in order of preference; steps are what clears a neighbour: separation and both errors."""
+def menu_steps(track: Track, separation: Separation) -> tuple[float, float, float]:
+    """What clears a neighbour: metres up, metres aside, seconds of waiting; both errors included."""
     grow = 1.2 * separation.standing()
-    up, side = grow * separation.vertical_m, grow * separation.horizontal_m
     length = float(np.hypot(*(track.states[-1, :2] - track.states[0, :2])))
     speed = max(length / track.duration_s, 1.0)
     wait = 1.6 * separation.horizontal_m / speed + 2.0 * separation.clock_skew_s
+    return grow * separation.vertical_m, grow * separation.horizontal_m, wait
+
+
+def menu(track: Track, separation: Separation) -> list[Manoeuvre]:
+    """Manoeuvres in order of preference, the planned one first."""
+    up, side, wait = menu_steps(track, separation)
     rows = [
         (0.0, 0.0, 1.0, 0.0),
         (1.0, 0.0, 1.0, 0.0),
@@ -118,7 +124,10 @@ def candidates(
         raise ModerationError(Reason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed")
     asked = menu(track, separation)[1:]
     out = [keep(track, fence, who)]
-    out += [c for c in flown(track, asked, limits, fence) if c is not None]
+    while asked and len(out) < count:  # most are feasible: look at more only where some were not
+        size = count - len(out) + 1
+        out += [c for c in flown(track, asked[:size], limits, fence) if c is not None]
+        asked = asked[size:]
     return out[:count]
 
 
@@ -147,7 +156,7 @@ def flown(
     """
     if not manoeuvres:
         return []
-    allowed = _allowed(track, limits)
+    allowed = Allowed.of(track, limits)
     asked = np.array([[m.layer_m, m.lateral_m, m.speed_factor, m.delay_s] for m in manoeuvres])
     offsets = asked[:, 0:1] * np.array([0.0, 0.0, 1.0]) + asked[:, 1:2] * _left(track)
     ramp = _ramps(asked, limits)
@@ -158,7 +167,7 @@ def flown(
     for _ in range(_ROUNDS):
         warp = Warp.plan(track, factor[open_], asked[open_, 3], ramp[open_], limits)
         batch = _Batch(track, warp, offsets[open_], ramp[open_])
-        excess = batch.excess(allowed)
+        excess = allowed.excess(batch.coef, batch.widths)
         inside = batch.inside(track, fence)
         lengths = _lengths(batch.coef, batch.widths)
         for row in np.flatnonzero((excess <= 1.0 + _TOLERANCE) & inside & warp.possible & batch.fits):
@@ -167,9 +176,10 @@ def flown(
             cost = extra + DELAY_M_PER_S * max(0.0, late)
             index = int(open_[row])
             out[index] = Candidate(manoeuvres[index], batch.track(int(row)), cost, extra, late)
-        again = (excess > 1.0 + _TOLERANCE) & warp.possible & (asked[open_, 2] <= 1.0)
-        factor[open_] /= np.maximum(excess, 1.0) * 1.004
-        ramp[open_] *= np.maximum(excess, 1.0) * 1.004
+        again = ((excess > 1.0 + _TOLERANCE) | ~warp.possible) & (asked[open_, 2] <= 1.0)
+        stretch = np.where(warp.possible, np.maximum(excess, 1.0) * 1.004, 1.0)
+        ramp[open_] *= stretch
+        factor[open_] /= np.where(warp.possible, stretch, 1.3)  # too short for it: take more time
         open_ = open_[again & (factor[open_] >= _SLOWEST)]
         if not len(open_):
             break
@@ -177,7 +187,7 @@ def flown(
 
 
 @dataclass(frozen=True, slots=True)
-class _Allowed:
+class Allowed:
     """Peaks that a candidate may reach: m/s, m/s, m/s, m/s^2, m/s^3."""
 
     speed: float
@@ -186,26 +196,39 @@ class _Allowed:
     acceleration: float
     jerk: float
 
+    @staticmethod
+    def of(track: Track, limits: MotionLimits) -> Allowed:
+        """The limits, or the planned trajectory's own peak where that is higher."""
+        own = _peaks(track.coefficients[None], np.diff(track.times_s)[None])
+        speed, climb, descent, acceleration, jerk = (float(x[0]) for x in own)
+        return Allowed(
+            max(limits.speed_m_s, speed),
+            max(limits.climb_m_s, climb),
+            max(limits.descent_m_s, descent),
+            max(limits.acceleration_m_s2, acceleration),
+            max(limits.jerk_m_s3, jerk),
+        )
 
-def _allowed(track: Track, limits: MotionLimits) -> _Allowed:
-    speed, climb, descent, acceleration, jerk = (
-        float(x[0]) for x in _peaks(track.coefficients[None], np.diff(track.times_s)[None])
-    )
-    return _Allowed(
-        max(limits.speed_m_s, speed),
-        max(limits.climb_m_s, climb),
-        max(limits.descent_m_s, descent),
-        max(limits.acceleration_m_s2, acceleration),
-        max(limits.jerk_m_s3, jerk),
-    )
+    def excess(self, coef: Array, widths: Array) -> Array:
+        """By what factor (M,) time must stretch for pieces (M, P, 6, 3) to keep to this; 1 where they do."""
+        speed, climb, descent, acceleration, jerk = _peaks(coef, widths)
+        return np.maximum.reduce(
+            [
+                speed / self.speed,
+                climb / self.climb,
+                descent / self.descent,
+                np.sqrt(acceleration / self.acceleration),
+                np.cbrt(jerk / self.jerk),
+            ]
+        )
 
 
 def _peaks(coef: Array, widths: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Upper bounds (M,) of horizontal speed, climb, descent, acceleration, jerk of pieces (M, P, 6, 3)."""
     count = len(coef)
-    velocity = bezier_points(coef, widths, 1).reshape(count, -1, 3)
-    acceleration = bezier_points(coef, widths, 2).reshape(count, -1, 3)
-    jerk = bezier_points(coef, widths, 3).reshape(count, -1, 3)
+    velocity = bezier_points(coef, widths, 1, _SPLITS).reshape(count, -1, 3)
+    acceleration = bezier_points(coef, widths, 2, _SPLITS).reshape(count, -1, 3)
+    jerk = bezier_points(coef, widths, 3, _SPLITS).reshape(count, -1, 3)
     return (
         np.sqrt((velocity[..., :2] ** 2).sum(-1).max(1)),
         velocity[..., 2].max(1),
@@ -289,24 +312,11 @@ class _Batch:
         self.widths = np.diff(self.times, axis=1)
         self.coef = hermite(self.times, self.states) * self.valid[:, 1:, None, None]
 
-    def excess(self, allowed: _Allowed) -> Array:
-        """By what factor (M,) time must stretch for the limits to be kept; at most 1 where they are."""
-        speed, climb, descent, acceleration, jerk = _peaks(self.coef, self.widths)
-        return np.maximum.reduce(
-            [
-                speed / allowed.speed,
-                climb / allowed.climb,
-                descent / allowed.descent,
-                np.sqrt(acceleration / allowed.acceleration),
-                np.cbrt(jerk / allowed.jerk),
-            ]
-        )
-
     def inside(self, track: Track, fence: Fence | None) -> BoolArray:
         """Which (M,) stay inside the fence and its heights."""
         if fence is None:
             return np.ones(len(self.times), dtype=bool)
-        points = bezier_points(self.coef, self.widths, 0)
+        points = bezier_points(self.coef, self.widths, 0, _SPLITS)
         points = np.where(self.valid[:, 1:, None, None], points, track.states[0, :3]).reshape(
             len(self.times), -1, 3
         )

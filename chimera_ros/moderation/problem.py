@@ -28,6 +28,7 @@ SOFT_WEIGHT_M = 4.0  # penalty of a margin used up entirely, in metres of extra 
 MARGIN = 0.25  # clearance beyond 1 up to which a pair is penalised
 MAX_CANDIDATES = 64  # per drone
 MAX_TRACKS = 20_000  # all candidates together
+_WINDOW = 4  # candidates cross often: short windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ def build(
     if min(sizes) == 0:
         raise ModerationError(Reason.OUTSIDE_FENCE, f"drone {sizes.index(0)} has no way that it may fly")
     costs = [np.array([c.cost for c in mine]) for mine in candidates]
-    table = TrackTable([c.track for mine in candidates for c in mine])
+    table = TrackTable([c.track for mine in candidates for c in mine], window=_WINDOW)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     first_row = np.concatenate([[0], np.cumsum(sizes)])
     rows, columns, clearance = pair_clearances(table, separation, 1.0 + margin, owner)

@@ -37,7 +37,7 @@ class Warp:
     @staticmethod
     def plan(track: Track, factor: Array, delay_s: Array, ramp_s: Array, limits: MotionLimits) -> Warp:
         """Laws for speed factors (M,), delays (M,) and times (M,) that an excursion needs out and back."""
-        starts_moving = bool(np.abs(track.states[0, 3:]).max() > _MOVING)
+        starts_moving = not at_rest(track)
         ends_moving = bool(np.abs(track.states[-1, 3:]).max() > _MOVING)
         planned = track.duration_s
         zero = np.zeros(len(factor))
@@ -58,7 +58,10 @@ class Warp:
             # dips to `low` long enough to lose the delay, then flies at `rate`
             low = np.where(delay_s > 0.0, np.minimum(0.5 * one, rate), rate)
             low = np.maximum(low, _LEAST_RATE)
-            down, up = _change_s(1.0 - low, speed, limits), _change_s(np.abs(rate - low), speed, limits)
+            down, up = (
+                _change_s(np.abs(1.0 - low), speed, limits),
+                _change_s(np.abs(rate - low), speed, limits),
+            )
             lost = (down + up) * (1.0 - low) / 2.0
             dwell = np.where(delay_s > 0.0, np.maximum(0.0, (delay_s - lost) / (1.0 - low + 1e-9)), 0.0)
             used = (
@@ -100,20 +103,7 @@ class Warp:
 
     def follow(self, track: Track, t: Array) -> tuple[Array, Array]:
         """States (M, K, 9) and yaws (M, K) of the planned way under the new law."""
-        s, rate, change = self.at(t)
-        s = np.clip(s, 0.0, track.duration_s)
-        piece = np.clip(np.searchsorted(track.times_s, s, side="right") - 1, 0, len(track.times_s) - 2)
-        u = (s - track.times_s[piece])[..., None]
-        c = track.coefficients[piece]
-        p, v, a = c[..., 5, :], 5.0 * c[..., 5, :], 20.0 * c[..., 5, :]
-        for k in range(4, -1, -1):
-            p = p * u + c[..., k, :]
-            if k >= 1:
-                v = v * u + k * c[..., k, :]
-            if k >= 2:
-                a = a * u + k * (k - 1) * c[..., k, :]
-        rate, change = rate[..., None], change[..., None]
-        return np.concatenate([p, v * rate, a * rate**2 + v * change], axis=-1), _yaws(track, s, piece)
+        return follow(track, *self.at(t))
 
     def _inverse(self, s: Array) -> Array:
         """Times (M, S) at which planned times (S,) are reached: by bisection where the rate changes."""
@@ -133,6 +123,30 @@ class Warp:
             below = self.at(middle)[0] < wanted
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return np.clip(np.where(np.abs(a - b) > 1e-9, low, steady), 0.0, self.duration_s[:, None])
+
+
+def at_rest(track: Track) -> bool:
+    """Whether a track starts at rest."""
+    return bool(np.abs(track.states[0, 3:]).max() <= _MOVING)
+
+
+def follow(track: Track, s: Array, rate: Array, change: Array) -> tuple[Array, Array]:
+    """States (..., 9) and yaws (...) of the planned way at planned times `s` (...), which pass at `rate` with
+    derivative `change`.
+    """
+    s = np.clip(s, 0.0, track.duration_s)
+    piece = np.clip(np.searchsorted(track.times_s, s, side="right") - 1, 0, len(track.times_s) - 2)
+    u = (s - track.times_s[piece])[..., None]
+    c = track.coefficients[piece]
+    p, v, a = c[..., 5, :], 5.0 * c[..., 5, :], 20.0 * c[..., 5, :]
+    for k in range(4, -1, -1):
+        p = p * u + c[..., k, :]
+        if k >= 1:
+            v = v * u + k * c[..., k, :]
+        if k >= 2:
+            a = a * u + k * (k - 1) * c[..., k, :]
+    rate, change = rate[..., None], change[..., None]
+    return np.concatenate([p, v * rate, a * rate**2 + v * change], axis=-1), _yaws(track, s, piece)
 
 
 def _change_s(change: Array, speed: float, limits: MotionLimits) -> Array:

@@ -19,8 +19,8 @@ from .errors import ModerationError, Reason
 
 IntArray = NDArray[np.int64]
 
-STEP_S = 0.25
-WINDOW = 8  # intervals per time window
+STEP_S = 0.5
+WINDOW = 8  # intervals per time window: long ones for thin traffic, shorter ones where many meet
 MAX_TRACKS = 100_000
 _MAX_SAMPLES = 20_000_000  # of one table
 _FAR_S = 2.0e5  # above any time: keeps the times of different tracks apart in one sorted array
@@ -88,7 +88,7 @@ class TrackTable:
 
     `points` (N, T + 1, 3) metres; `sag` (N, T, 2) metres: largest horizontal and vertical distance of the
     true path from its chord; `speed` (N, T, 2) m/s: upper bounds of the horizontal and vertical speed.
-    `blocks` (W * N, 3, WINDOW + 1) are the same points by time window, `centre` and `extent` (W, N, 3) their
+    `blocks` (W * N, 3, window + 1) are the same points by time window, `centre` and `extent` (W, N, 3) their
     boxes.
     """
 
@@ -108,25 +108,27 @@ class TrackTable:
         "speed",
         "start_s",
         "step_s",
+        "window",
     )
 
-    def __init__(self, tracks: Sequence[Track], step_s: float = STEP_S) -> None:
+    def __init__(self, tracks: Sequence[Track], step_s: float = STEP_S, window: int = WINDOW) -> None:
         if not tracks:
             raise ModerationError(Reason.NO_DRONES, "there is no trajectory to look at")
         if len(tracks) > MAX_TRACKS:
             raise ModerationError(
                 Reason.TOO_MANY, f"{len(tracks)} trajectories are more than the {MAX_TRACKS} looked at"
             )
+        self.window = window
         self._collect(tracks)
         self.start_s = float(self._start.min())
         length = max(float(self._end.max()) - self.start_s, 1e-3)
         # the samples are bounded: what takes a day is looked at in coarser steps, which stays correct
-        windows = max(1, int(np.ceil(length / (step_s * WINDOW) - 1e-9)))
-        windows = min(windows, max(1, _MAX_SAMPLES // (len(tracks) * WINDOW)))
-        self.step_s = max(step_s, length / (windows * WINDOW))
-        self._sample(self.start_s + self.step_s * np.arange(windows * WINDOW + 1, dtype=float))
-        cut = np.lib.stride_tricks.sliding_window_view(self.points, WINDOW + 1, axis=1)[:, ::WINDOW]
-        self.blocks = np.ascontiguousarray(cut.transpose(1, 0, 2, 3)).reshape(-1, 3, WINDOW + 1)
+        windows = max(1, int(np.ceil(length / (step_s * window) - 1e-9)))
+        windows = min(windows, max(1, _MAX_SAMPLES // (len(tracks) * window)))
+        self.step_s = max(step_s, length / (windows * window))
+        self._sample(self.start_s + self.step_s * np.arange(windows * window + 1, dtype=float))
+        cut = np.lib.stride_tricks.sliding_window_view(self.points, window + 1, axis=1)[:, ::window]
+        self.blocks = np.ascontiguousarray(cut.transpose(1, 0, 2, 3)).reshape(-1, 3, window + 1)
         low, high = self.blocks.min(-1), self.blocks.max(-1)
         shape = (windows, len(tracks), 3)
         self.centre, self.extent = ((low + high) / 2).reshape(shape), ((high - low) / 2).reshape(shape)

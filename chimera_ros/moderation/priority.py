@@ -1,0 +1,202 @@
+"""Last resort but one: drones planned one by one, each around those before, by shape and by waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.trajectory import Array, MotionLimits
+
+from .conflicts import Conflict, Separation, near_pairs, settle
+from .manoeuvres import DELAY_M_PER_S, BoolArray, Candidate, Manoeuvre, flown, keep, menu_steps
+from .timing import at_rest
+from .tracks import IntArray, Track, TrackTable
+
+_BATCH = 24  # options looked at together,
+_PAIRS = 240  # and pairs: a slice stays within some milliseconds
+_LONGEST_WAIT_S = 90.0
+_RESTARTS = 12
+# layers and sides of the shapes tried, in separations; each is also tried after every wait
+_SHAPES = (
+    (0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (2.0, 0.0), (-2.0, 0.0), (1.0, 1.0),
+    (-1.0, -1.0), (3.0, 0.0), (-3.0, 0.0), (0.0, 2.0), (0.0, -2.0), (4.0, 0.0), (-4.0, 0.0), (2.0, 2.0),
+    (-2.0, -2.0), (5.0, 0.0), (6.0, 0.0), (0.0, 4.0), (0.0, -4.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How far planning has come; at the end `chosen` by drone, or None and the pairs that nothing parts."""
+
+    planned: int
+    restarts: int
+    done: bool
+    chosen: tuple[Candidate, ...] | None = None
+    stuck: tuple[tuple[int, int], ...] = ()
+
+
+def prioritise(
+    tracks: Sequence[Track],
+    limits: Sequence[MotionLimits] | MotionLimits,
+    fence: Fence | None,
+    separation: Separation,
+    seed: int = 0,
+) -> Iterator[Attempt]:
+    """Plans one drone per slice; the caller looks at its clock in between.
+
+    A drone for which no option is left goes first in the next attempt. Raises ModerationError.
+    """
+    options = []
+    for i, track in enumerate(tracks):
+        mine = limits if isinstance(limits, MotionLimits) else limits[i]
+        options.append(_options(track, mine, fence, separation, f"drone {i}"))
+        yield Attempt(0, 0, False)
+    busy = np.array([track.duration_s for track in tracks])
+    order = np.argsort(-busy + 1e-3 * np.random.default_rng(seed).random(len(tracks))).tolist()
+    yield from one_by_one(options, separation, order)
+
+
+def waiting(track: Track, delay_s: float) -> Track:
+    """A track that starts at rest, after standing for `delay_s`."""
+    if delay_s < 5e-3:
+        return track
+    times = np.concatenate([[0.0], track.times_s + delay_s])
+    states = np.concatenate([track.states[:1], track.states])
+    yaws = np.concatenate([track.yaws_rad[:1], track.yaws_rad])
+    still = np.zeros((1, 6, 3))
+    still[0, 0] = track.states[0, :3]
+    return Track(times, states, yaws, np.concatenate([still, track.coefficients]), track.start_s)
+
+
+def unavoidable(tracks: Sequence[Track], separation: Separation) -> list[Conflict]:
+    """The pairs that overlap already where they start (at the start), or where they end (at the end)."""
+    out: list[Conflict] = []
+    for ends in (False, True):
+        points = np.array([t.states[-1 if ends else 0, :3] for t in tracks])
+        moments = np.array([t.end_s if ends else t.start_s for t in tracks])
+        norm = np.sqrt((((points[:, None] - points[None]) / separation.scale) ** 2).sum(-1))
+        for i, j in np.argwhere(np.triu(norm < separation.standing(), 1)).tolist():
+            if any((c.first, c.second) == (i, j) for c in out):
+                continue
+            apart = points[i] - points[j]
+            out.append(
+                Conflict(
+                    i,
+                    j,
+                    float(max(moments[i], moments[j])),
+                    float(np.hypot(apart[0], apart[1])),
+                    float(abs(apart[2])),
+                    float(norm[i, j] / separation.standing()),
+                )
+            )
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one drone may choose from, cheapest first: rows of `base`, and the wait (s) before each."""
+
+    base: Sequence[Candidate]
+    rows: IntArray
+    waits_s: Array
+
+    @staticmethod
+    def of(base: Sequence[Candidate], waits_s: Array | None = None) -> Options:
+        """Every candidate after every wait."""
+        waits = np.zeros(1) if waits_s is None else waits_s
+        cost = np.array([c.cost for c in base])[:, None] + DELAY_M_PER_S * waits
+        order = np.argsort(cost, axis=None, kind="stable")
+        rows, columns = np.unravel_index(order, cost.shape)
+        return Options(base, rows, waits[columns])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def track(self, k: int) -> Track:
+        """The track of an option: a waiting drone's is the same one, started later."""
+        track = self.base[self.rows[k]].track
+        wait = float(self.waits_s[k])
+        return replace(track, start_s=track.start_s + wait) if wait else track
+
+    def candidate(self, k: int) -> Candidate:
+        """The option with knots that begin with the wait."""
+        base, wait = self.base[self.rows[k]], float(self.waits_s[k])
+        return Candidate(
+            replace(base.manoeuvre, delay_s=base.manoeuvre.delay_s + wait),
+            waiting(base.track, wait),
+            base.cost + DELAY_M_PER_S * wait,
+            base.extra_m,
+            base.late_s + wait,
+        )
+
+
+def _options(
+    track: Track, limits: MotionLimits, fence: Fence | None, separation: Separation, who: str
+) -> Options:
+    up, side, wait = menu_steps(track, separation)
+    shapes = [Manoeuvre(a * up, b * side) for a, b in _SHAPES[1:]]
+    resting = at_rest(track)
+    if not resting:
+        shapes += [
+            Manoeuvre(a * up, b * side, f, d * wait)
+            for a, b in _SHAPES[:9]
+            for f, d in ((1.0, 1.5), (1.0, 3.0), (1.0, 5.0), (1.0, 8.0), (0.7, 0.0), (0.5, 4.0))
+        ]
+    base = [keep(track, fence, who), *(c for c in flown(track, shapes, limits, fence) if c is not None)]
+    return Options.of(base, np.arange(0.0, _LONGEST_WAIT_S, wait) if resting else None)
+
+
+def one_by_one(options: Sequence[Options], separation: Separation, order: list[int]) -> Iterator[Attempt]:
+    """Chooses the first option of each drone, in `order`, that conflicts with no choice before it."""
+    seen: set[tuple[int, ...]] = set()
+    pairs: tuple[tuple[int, int], ...] = ()
+    for restart in range(_RESTARTS):
+        seen.add(tuple(order))
+        chosen: dict[int, int] = {}
+        for drone in order:
+            mine = options[drone]
+            done = [options[i].track(k) for i, k in chosen.items()]
+            blocked = np.zeros(len(done), dtype=bool)
+            size = max(4, min(_BATCH, _PAIRS // max(1, len(done))))
+            for low in range(0, len(mine), size):
+                batch = range(low, min(low + size, len(mine)))
+                clear, hit = _clear([mine.track(k) for k in batch], done, separation)
+                blocked |= hit
+                if clear.any():
+                    chosen[drone] = low + int(np.argmax(clear))
+                    break
+                yield Attempt(len(chosen), restart, False)
+            if drone not in chosen:
+                others = [i for i, b in zip(chosen, blocked, strict=True) if b]
+                pairs = tuple(sorted((min(drone, i), max(drone, i)) for i in others))
+                break
+            yield Attempt(len(chosen), restart, False)
+        if len(chosen) == len(order):
+            plan = tuple(options[i].candidate(chosen[i]) for i in range(len(order)))
+            yield Attempt(len(order), restart, True, plan)
+            return
+        order = [drone, *(i for i in order if i != drone)]
+        if tuple(order) in seen:
+            break
+    yield Attempt(len(chosen), restart, True, None, pairs)
+
+
+def _clear(
+    batch: Sequence[Track], done: Sequence[Track], separation: Separation
+) -> tuple[BoolArray, BoolArray]:
+    """Which of a batch's tracks conflict with none of those done, and which of those done blocked any."""
+    if not done:
+        return np.ones(len(batch), dtype=bool), np.zeros(0, dtype=bool)
+    table = TrackTable([*batch, *done], window=4)
+    first = np.repeat(np.arange(len(batch)), len(done))
+    second = np.tile(len(batch) + np.arange(len(done)), len(batch))
+    near = near_pairs(table, separation, 1.0, pairs=(first, second))
+    hit = settle(table, separation, near) < 1.0
+    clear = np.ones(len(batch), dtype=bool)
+    clear[near.first[hit]] = False
+    blocked = np.zeros(len(done), dtype=bool)
+    blocked[near.second[hit] - len(batch)] = True
+    return clear, blocked
