@@ -6,14 +6,14 @@ Meant to be worked by one thread beside the one that carries data: `drafts` and 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Final
 
 from .budgets import Budget
 from .checkpoint import Checkpoint, make_checkpoint
-from .checkpoints import Judgement, Range, ReceiverLedger, SenderLedger
+from .checkpoints import Evidence, Judgement, Range, ReceiverLedger, SenderLedger
 from .effects import Alarm, Effect
 from .epochs import RosterEntry
 from .errors import Rejected
@@ -28,6 +28,7 @@ SHOWN: Final = 8  # counters in an alarm
 PLAUSIBLE_NS: Final = 10_000_000_000
 MUTE_TICKS: Final = 10
 MAX_TOLD: Final = 1024
+MAX_EVIDENCE: Final = 4096
 
 Certificates = Callable[[bytes], CertifiedMember | None]
 
@@ -35,8 +36,11 @@ Certificates = Callable[[bytes], CertifiedMember | None]
 class CheckpointBook:
     """Ledgers by epoch, member and lane. `lock` is the host's, under which counters and windows move."""
 
-    def __init__(self, swarm: str, lock: Lock, verify: bool, ahead_ns: int) -> None:
+    def __init__(
+        self, swarm: str, lock: Lock, verify: bool, ahead_ns: int, keep_evidence: bool = False
+    ) -> None:
         self.verify = verify
+        self.evidence: deque[Evidence] | None = deque(maxlen=MAX_EVIDENCE) if keep_evidence else None
         self.unconfirmed_of: Counter[str] = Counter()  # by member
         self._swarm = swarm
         self._lock = lock
@@ -93,6 +97,8 @@ class CheckpointBook:
         found = self._receivers.get(key)
         if found is None:
             found = self._receivers[key] = ReceiverLedger(epoch, entry, lane, blind_key)
+            if self.evidence is not None:
+                self.evidence.append(Evidence(transcript_hash, epoch, entry, lane, blind_key))
         return found
 
     def close_epoch(self, transcript_hash: bytes) -> None:
@@ -111,6 +117,12 @@ class CheckpointBook:
             for sender in self._senders.values():
                 if sender.transcript_hash == transcript_hash:
                     sender.ended = True
+
+    def end(self) -> None:
+        """The process leaves: every range is closed at the next `drafts`. Takes the lock."""
+        with self._lock:
+            for sender in self._senders.values():
+                sender.ended = True
 
     # Sending
 

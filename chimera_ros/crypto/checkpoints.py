@@ -35,6 +35,20 @@ Pending = tuple[str, bytes, bytes, int]
 """Channel, BLAKE3(associated data), plaintext, sent_ns; without the second the third is the leaf."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a record needs to open one sender's leaves later; it opens no envelope.
+
+    Whoever has it can test guesses at packets of that sender, lane and epoch: it is as private as the record.
+    """
+
+    transcript_hash: bytes
+    epoch: int
+    entry: RosterEntry
+    lane: int
+    blind_key: bytes = field(repr=False)
+
+
 @dataclass(slots=True)
 class Range:
     """Packets with consecutive counters, closed: they wait for a signature."""

@@ -183,16 +183,8 @@ class EpochSession:
         if entry is None:
             raise Rejected(Reason.UNKNOWN_SENDER, f"slot {slot} is not in the roster of epoch {self.epoch}")
         rule = self._rule(entry, channel)
-        aad = fields(
-            labels.ENVELOPE_AAD,
-            bytes((ENVELOPE_VERSION,)),
-            self._policy.swarm.encode(),
-            self.transcript_hash,
-            bytes((rule.lane,)),
-            u16(slot),
-            u32(self.epoch),
-            channel.encode(),
-            type_name.encode(),
+        aad = associated_data(
+            self._policy.swarm, self.transcript_hash, rule.lane, slot, self.epoch, channel, type_name
         )
         return _Route(entry, rule, aad, self._sign_prefix)
 
@@ -377,6 +369,23 @@ class EpochSession:
             ),
             index,
         )
+
+
+def associated_data(
+    swarm: str, transcript_hash: bytes, lane: int, slot: int, epoch: int, channel: str, type_name: str
+) -> bytes:
+    """What an envelope is bound to. A response has more (`response_binding`)."""
+    return fields(
+        labels.ENVELOPE_AAD,
+        bytes((ENVELOPE_VERSION,)),
+        swarm.encode(),
+        transcript_hash,
+        bytes((lane,)),
+        u16(slot),
+        u32(epoch),
+        channel.encode(),
+        type_name.encode(),
+    )
 
 
 def _hashed(ledger: ReceiverLedger, counter: int, aad_hash: bytes, waits: Pending) -> Pending:

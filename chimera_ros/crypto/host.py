@@ -40,10 +40,12 @@ class HostConfig:
     mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
         `map` does it in parallel (HPKE and waiting for the disk release the GIL).
     verify_checkpoints: compare opened packets with their senders' checkpoints.
+    keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
     """
 
     mapper: Callable[..., Iterable[Any]] = map
     verify_checkpoints: bool = True
+    keep_evidence: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +89,11 @@ class SecureHost:
         self._control_lock = RLock()
         self._wall_ns = 0
         self.checkpoints = CheckpointBook(
-            self.swarm, self._lock, config.verify_checkpoints, int(trust.policy.limits.clock_ahead_s * 1e9)
+            self.swarm,
+            self._lock,
+            config.verify_checkpoints,
+            int(trust.policy.limits.clock_ahead_s * 1e9),
+            config.keep_evidence,
         )
         self.control = ControlPlane(
             identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
@@ -260,8 +266,10 @@ class SecureHost:
             name = draft.entry.name
             yield name, self.checkpoints.sign(draft, self._members[name].identity)
 
-    def take_checkpoint(self, name: str, checkpoint: Checkpoint, now: float, wall_ns: int) -> list[Effect]:
-        """A checkpoint from `name`'s topic: alarms where it contradicts what was opened here.
+    def take_checkpoint(
+        self, name: str, checkpoint: Checkpoint, now: float, wall_ns: int
+    ) -> list[Effect] | None:
+        """A checkpoint from `name`'s topic: alarms where it contradicts what was opened here; None: refused.
 
         Never raises on what it contains; refusals are counted by reason.
         """
@@ -271,7 +279,7 @@ class SecureHost:
             return self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
         except Rejected as refusal:
             self.counters.checkpoints[refusal.reason] += 1
-            return []
+            return None
 
     def tick_checkpoints(self, now: float) -> list[Effect]:
         """Call about once a second: packets that nobody confirmed are counted."""

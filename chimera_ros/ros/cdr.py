@@ -39,6 +39,10 @@ type_bounds: Final[dict[str, tuple[int, ...]]] = {
 """Largest length of each byte field, in field order, of the plain control messages."""
 
 
+_CHECKPOINT = struct.Struct("<4sI32sIHB5xQQQI32sI")  # up to the length of `leaves`
+MAX_LEAVES: Final = 8192
+
+
 class CdrError(ValueError):
     """Bytes are not the message they should be, or a message is larger than its definition allows."""
 
@@ -90,6 +94,66 @@ def decode_envelope(data: bytes) -> EnvelopeFields:
     if signature_size > MAX_SIGNATURE or not 0 <= total - stop <= _MAX_TRAILING:
         raise CdrError(f"an envelope announces a signature of {signature_size} bytes; it has {total} in all")
     return version, lane, sender, epoch, data[16:end], data[start:stop]
+
+
+CheckpointFields = tuple[bytes, int, int, int, int, int, int, bytes, bytes, bytes]
+"""The fields of Checkpoint in order."""
+
+
+def encode_checkpoint(
+    transcript_hash: bytes,
+    epoch: int,
+    slot: int,
+    lane: int,
+    first: int,
+    last: int,
+    made_ns: int,
+    root: bytes,
+    leaves: bytes,
+    signature: bytes,
+) -> bytes:
+    """CDR of a Checkpoint; `leaves` are joined.
+
+    Raises:
+        CdrError: a field is outside its range, bound or fixed length.
+    """
+    if len(transcript_hash) != 32 or len(root) != 32 or len(leaves) % 4:
+        raise CdrError("a checkpoint whose hashes are not of 32 bytes")
+    if len(leaves) > MAX_LEAVES or len(signature) > MAX_SIGNATURE:
+        raise CdrError(f"a checkpoint with {len(leaves)} bytes of leaves; allowed are {MAX_LEAVES}")
+    try:
+        head = _CHECKPOINT.pack(
+            HEADER, 32, transcript_hash, epoch, slot, lane, first, last, made_ns, 32, root, len(leaves)
+        )
+    except struct.error as error:
+        raise CdrError(f"a field of a checkpoint is out of range: {error}") from error
+    return b"".join((head, leaves, _LENGTH.pack(len(signature)), signature))
+
+
+def decode_checkpoint(data: bytes) -> CheckpointFields:
+    """Fields of a Checkpoint from its CDR.
+
+    Raises:
+        CdrError: not little-endian XCDR1, cut short, longer than announced, over a bound, or hashes that are
+        not of 32 bytes.
+    """
+    total = len(data)
+    if total < _CHECKPOINT.size + 4:
+        raise CdrError(f"a checkpoint of {total} bytes is cut short")
+    header, hash_size, transcript_hash, epoch, slot, lane, first, last, made_ns, root_size, root, size = (
+        _CHECKPOINT.unpack_from(data)
+    )
+    if header not in _ACCEPTED or hash_size != 32 or root_size != 32:
+        raise CdrError("a checkpoint in another encoding, or whose hashes are not of 32 bytes")
+    end = _CHECKPOINT.size + size
+    if size > MAX_LEAVES or size % 4 or end + 4 > total:
+        raise CdrError(f"a checkpoint announces {size} bytes of leaves; it has {total} in all")
+    (signature_size,) = _LENGTH.unpack_from(data, end)
+    stop = end + 4 + signature_size
+    if signature_size > MAX_SIGNATURE or not 0 <= total - stop <= _MAX_TRAILING:
+        raise CdrError(f"a checkpoint announces a signature of {signature_size} bytes; it has {total} in all")
+    leaves, signature = data[_CHECKPOINT.size : end], data[end + 4 : stop]
+    return transcript_hash, epoch, slot, lane, first, last, made_ns, root, leaves, signature
 
 
 def encode_parts(parts: Sequence[bytes], bounds: Sequence[int]) -> bytes:

@@ -37,6 +37,8 @@ CRYPTO_FALLBACK_HELLO: Final = "crypto/fallback_hello"
 OPERATOR_STOP: Final = "operator/stop"
 OPERATOR_STOP_ACK: Final = "operator/stop_ack"
 
+DIAGNOSTICS: Final = "/diagnostics"
+
 _SEGMENT = re.compile(r"[a-z0-9_]{1,48}")
 _MAX_SEGMENTS = 4
 

@@ -20,6 +20,7 @@ LATCHED_READER_DEPTH: Final = 16
 # members.
 JOIN_READER_DEPTH: Final = 256
 JOIN_WRITER_DEPTH: Final = 64
+CHECKPOINT_DEPTH: Final = 16
 
 
 def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -69,6 +70,16 @@ _VOLATILE_CONTROL: Final = {
     names.OPERATOR_STOP: (STATE_DEPTH, STATE_DEPTH),  # large messages, and repeated anyway
     names.OPERATOR_STOP_ACK: (JOIN_WRITER_DEPTH, JOIN_READER_DEPTH),
 }
+
+
+def for_checkpoints(*, reader: bool) -> QoSProfile:
+    """Profile of `<member>/checkpoint`: whoever begins to listen also gets the last few."""
+    return _profile(CHECKPOINT_DEPTH * 2 if reader else CHECKPOINT_DEPTH, latched=True)
+
+
+def for_diagnostics() -> QoSProfile:
+    """Profile of `/diagnostics`, as diagnostic tools expect it."""
+    return _profile(10)
 
 
 def is_latched_control(channel: str) -> bool:

@@ -37,8 +37,10 @@ from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
 from . import names
+from .checkpoints import CheckpointCallback, CheckpointTopics
 from .clock_sync import ClockClient, ClockServer
 from .control import ControlTopics
+from .diagnostics import Diagnostics, security_state
 from .endpoints import Channel, SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s, where
 from .outlet import RETRY_S, Outlet
@@ -49,6 +51,7 @@ HOUSEKEEPING_S: Final = 1.0
 _SOONEST_S: Final = 0.0002
 _REST_S: Final = 0.02
 _KEPT_ALARMS: Final = 32
+_KEPT_EFFECTS: Final = 256
 
 
 @cache
@@ -157,6 +160,9 @@ class SecureSession:
         self._on_stop: list[Callable[[StopOrder], None]] = []
         self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
         self._control = ControlTopics(self, self._control_kinds(identities))
+        self._checkpoints = CheckpointTopics(self)
+        self._diagnostics: Diagnostics | None = None
+        self._later: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
         self._clock: ClockClient | None = None
         self._synchronise = config.synchronise_clock
         self._housekeeping_due = 0.0
@@ -196,6 +202,8 @@ class SecureSession:
             return
         self._started = True
         self._control.open()
+        self._checkpoints.open()
+        self._diagnostics = Diagnostics(self)
         with self._lock:
             self._perform(self._core.start(boot_time_s(), time.time_ns()))
         if self.key_server is not None:
@@ -213,7 +221,10 @@ class SecureSession:
             with self._lock:
                 self._perform(self.host.leave())
         self.node.destroy_timer(self._timer)
+        self._checkpoints.close()
         self._control.close()
+        if self._diagnostics is not None:
+            self._diagnostics.destroy()
         self._clock = None
         for client in tuple(self._clients):
             client.destroy()
@@ -268,6 +279,10 @@ class SecureSession:
     def stands_by(self) -> bool:
         """Crypto nodes: whether another one does."""
         return self.key_server is not None and not self.key_server.in_charge
+
+    def on_checkpoint(self, callback: CheckpointCallback) -> None:
+        """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""
+        self._checkpoints.on_checkpoint(callback)
 
     # Time ----------------------------------------------------------------------------------------------
 
@@ -463,6 +478,7 @@ class SecureSession:
             "clock": self._clock.status() if self._clock is not None else None,
             "key_server": self.key_server.status() if self.key_server is not None else None,
             "alarms": [text for _, text in self.alarms],
+            "state": security_state(self).to_status(),
         }
 
     def _member(self, member: str | None) -> str:
@@ -511,6 +527,12 @@ class SecureSession:
                 case StopAcked(drone, _, counter):
                     for call in self._stops:
                         call.acknowledged_by(drone, counter)
+
+    def perform_later(self, effects: list[Effect]) -> None:
+        """Perform effects in the node's executor. May be called from any thread."""
+        if effects and not self._closed:
+            self._later.extend(effects)
+            self.rearm()
 
     def _switched(self, member: str, epoch: int) -> None:
         for publisher in tuple(self._publishers):
@@ -571,6 +593,8 @@ class SecureSession:
         now = boot_time_s()
         if self._retries:
             due = min(due, now + RETRY_S)
+        if self._later:
+            due = now
         if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
             return
         due = max(due, now)  # the core says "at once" with minus infinity
@@ -592,6 +616,9 @@ class SecureSession:
             if not effects and again is not None and again <= now:
                 # Due and nothing to do: it waits for something that time alone does not bring.
                 self._core_rests_until = now + _REST_S
+        if self._later:
+            with self._lock:
+                self._perform([self._later.popleft() for _ in range(len(self._later))])
         if self._clock is not None:
             self._clock.tick(now)
         for responses in tuple(self._responses.values()):
@@ -611,6 +638,9 @@ class SecureSession:
             for publisher in self._publishers:
                 if publisher.latched:
                     publisher.look_for_latecomers()
+            self._checkpoints.look()
+            if self._diagnostics is not None:
+                self._diagnostics.publish()
         self.rearm()
 
     # What endpoints call -------------------------------------------------------------------------------

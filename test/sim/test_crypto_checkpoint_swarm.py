@@ -45,7 +45,7 @@ class Flight:
         wire, host = self.swarm.wire, self._host(target)
         name, message = item
         if isinstance(message, Checkpoint):
-            for effect in host.take_checkpoint(name, message, wire.now, wire.wall_ns):
+            for effect in host.take_checkpoint(name, message, wire.now, wire.wall_ns) or ():
                 self._effect(target, effect)
         else:
             with contextlib.suppress(Rejected):

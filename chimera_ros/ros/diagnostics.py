@@ -1,0 +1,86 @@
+"""Security on `/diagnostics`, once a second and process: in the clear, so no position, command or key."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from chimera_ros.crypto.security_state import SecurityState, shown_hash
+
+from . import names, qos
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+
+def security_state(session: SecureSession) -> SecurityState:
+    """The security of a session's process at this moment."""
+    host, control = session.host, session.host.control
+    first = session.members[0]
+    epoch = host.epoch(first)
+    announcement = host.announcement(epoch) if epoch is not None else None
+    issuer = host.certificate(announcement.head.issuer) if announcement is not None else None
+    snapshot = host.counters.snapshot()
+    error_s = session.clock_error_s
+    states = [member.state for member in control.members.values()]
+    return SecurityState(
+        members=session.members,
+        suite=session.policy.suite,
+        ready=session.ready,
+        epoch=epoch,
+        transcript=shown_hash(host.transcript_hash(first)),
+        roster=tuple(entry.name for entry in host.roster()),
+        put_out=control.roster_watch.put_out,
+        evictions=len(frozenset().union(*(state.evictions for state in states))),
+        policy_version=session.policy.version,
+        crl_number=max(state.crl_number for state in states),
+        crypto_node=issuer.name if issuer is not None else "",
+        silent=control.silent,
+        checkpoints=host.checkpoints.counts,
+        checkpoints_on=host.checkpoints.verify,
+        sealed=host.counters.sealed,
+        opened=host.counters.opened,
+        rejected=_counts(snapshot["rejected"]),
+        control_rejected=_counts(snapshot["control"]),
+        clock_offset_s=session.clock_offset_s,
+        clock_error_s=error_s if math.isfinite(error_s) else None,
+        events=tuple(control.roster_watch.events),
+        alarms=tuple(text for _, text in session.alarms),
+    )
+
+
+def _counts(value: Any) -> dict[str, int]:
+    """Refusals without what is no refusal: everybody hears the answers to everybody's calls."""
+    return {name: count for name, count in value.items() if name != "unmatched_response"}
+
+
+class Diagnostics:
+    """Publisher of a process's security on `/diagnostics`."""
+
+    def __init__(self, session: SecureSession) -> None:
+        self._session = session
+        self._publisher = session.node.create_publisher(
+            DiagnosticArray, names.DIAGNOSTICS, qos.for_diagnostics()
+        )
+
+    def publish(self) -> None:
+        """Say how security stands."""
+        session = self._session
+        state = security_state(session)
+        level, text = state.verdict()
+        status = DiagnosticStatus(
+            level=bytes((level,)),
+            name=f"{session.node.get_name()}: security",
+            message=text,
+            hardware_id=session.host.swarm,
+            values=[KeyValue(key=key, value=value) for key, value in state.key_values()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = session.node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+    def destroy(self) -> None:
+        """Take the publisher out of its node."""
+        self._session.node.destroy_publisher(self._publisher)
