@@ -22,8 +22,8 @@ from .wire import STAMP_BYTES
 RANGE_BYTES: Final = 8 * 1024 * 1024  # a range of large messages is closed early
 MAX_RANGES: Final = 64  # closed and not yet signed
 MAX_RANGE_BYTES: Final = 64 * 1024 * 1024
-RANGE_S: Final = 0.5  # a range is closed this long after its first packet was noticed
-NOTICE_S: Final = 0.25  # how often the book is to be asked: together at most a second
+RANGE_S: Final = 0.7  # a range is closed at the first notice this long after its first packet was noticed
+NOTICE_S: Final = 0.24  # how often the book is to be asked: together at most a second
 
 LARGE: Final = 1024  # a received plaintext above this is hashed at once instead of being kept
 MAX_PENDING: Final = 4096  # received packets in one bucket

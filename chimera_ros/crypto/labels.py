@@ -34,13 +34,13 @@ SIGN_BEAT: Final = b"CHIMERA-1 beat"
 SIGN_ENVELOPE: Final = b"CHIMERA-1 envelope"
 SIGN_STOP: Final = b"CHIMERA-1 operator stop"
 SIGN_STOP_ACK: Final = b"CHIMERA-1 stop ack"
+SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
+SIGN_TOTALS: Final = b"CHIMERA-1 flight totals"
 SIGN_POLICY: Final = b"CHIMERA-1 policy"
 SIGN_QKD: Final = b"CHIMERA-1 qkd session"
 SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # does a key fit its certificate?
 SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
 SIGN_FALLBACK: Final = b"CHIMERA-1 fallback envelope"
-# Reserved for parts of the protocol that this version does not send yet.
-SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
 
 CONTEXTS: Final = (
     SIGN_KEY_REQUEST,
@@ -56,6 +56,7 @@ CONTEXTS: Final = (
     SIGN_QKD,
     SIGN_SELF_TEST,
     SIGN_CHECKPOINT,
+    SIGN_TOTALS,
     SIGN_FALLBACK_HELLO,
     SIGN_FALLBACK,
 )

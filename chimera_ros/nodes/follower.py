@@ -33,7 +33,7 @@ from chimera_ros.ros.endpoints import RawMessage, SecurePublisher
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s, where
 from chimera_ros.ros.parameters import parameter
-from chimera_ros.ros.session import SecureSession
+from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
 GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
@@ -62,6 +62,9 @@ class FollowerParameters:
     )
     control_hz: float = parameter(20.0, "setpoints per second", ge=5.0, le=50.0)
     telemetry_hz: float = parameter(10.0, "telemetry messages per second and drone", ge=1.0, le=50.0)
+    verify_checkpoints: bool = parameter(
+        False, "compare neighbours' telemetry with their signed checkpoints; leader and logger always do"
+    )
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -175,7 +178,11 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         self._shard = Shard(cores)
         datum = Datum(mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
         self._session = session = SecureSession(
-            self, members=self._names, keystore=values.keystore, autostart=False
+            self,
+            members=self._names,
+            keystore=values.keystore,
+            config=SessionConfig(host=host_config(verify_checkpoints=values.verify_checkpoints)),
+            autostart=False,
         )
         session.on_stop(self._on_stop)
         self._telemetry_publishers = {

@@ -12,10 +12,11 @@ messages are dropped and counted, `status().problem` says why, and every ten sec
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -32,6 +33,10 @@ MAX_CHUNKS: Final = 7200  # an hour at one flush each half second; keeps the ind
 MAX_CHANNELS: Final = 4096
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MIN_BYTES: Final = 64 * 1024
+CDR: Final = ("cdr", "ros2msg")  # encodings of message and schema
+JSON: Final = ("json", "jsonschema")
+JSON_SCHEMA: Final = '{"type":"object"}'
+CHECKPOINT_TYPE: Final = "chimera_ros/msg/Checkpoint"
 ENVELOPE_TYPE: Final = "chimera_ros/msg/SecureEnvelope"
 ENVELOPE_SCHEMA: Final = """\
 uint8 VERSION=1
@@ -117,6 +122,23 @@ class FlightRecorder:
                 topic, ENVELOPE_TYPE, self._envelope_schema, envelope_cdr, received_ns, received_ns, ""
             )
 
+    def write_checkpoint(
+        self, member: str, cdr: bytes | memoryview, schema_text: str, received_ns: int
+    ) -> bool:
+        """Records a member's verified checkpoint beside the sealed originals; False if it was lost."""
+        topic = f"{self._namespace}/{member}/checkpoint"
+        with self._lock:
+            return self._sealed.write(
+                topic, CHECKPOINT_TYPE, schema_text, cdr, received_ns, received_ns, member
+            )
+
+    def write_json(self, name: str, schema_name: str, value: Mapping[str, object], time_ns: int) -> bool:
+        """Records something about the record itself, beside the decrypted messages; False if it was lost."""
+        topic = f"{self._namespace}/record/{name}"
+        data = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+        with self._lock:
+            return self._flight.write(topic, schema_name, JSON_SCHEMA, data, time_ns, time_ns, "", JSON)
+
     def tick(self) -> None:
         """Hands to the operating system what is due; call it about once a second."""
         with self._lock:
@@ -188,6 +210,7 @@ class _Stream:
         sent_ns: int,
         received_ns: int,
         sender: str,
+        encoding: tuple[str, str] = CDR,
     ) -> bool:
         if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
             self.dropped += 1
@@ -197,7 +220,7 @@ class _Stream:
             if writer is None:
                 self.dropped += 1
                 return False
-            channel = self._channel(writer, topic, type_name, schema_text, sender)
+            channel = self._channel(writer, topic, type_name, schema_text, sender, encoding)
             if channel is None:
                 self.dropped += 1
                 return False
@@ -267,7 +290,13 @@ class _Stream:
         return writer
 
     def _channel(
-        self, writer: Writer, topic: str, type_name: str, schema_text: str, sender: str
+        self,
+        writer: Writer,
+        topic: str,
+        type_name: str,
+        schema_text: str,
+        sender: str,
+        encoding: tuple[str, str],
     ) -> int | None:
         key = (topic, type_name, sender)
         channel = self._channels.get(key)
@@ -276,10 +305,10 @@ class _Stream:
                 return None
             schema = self._schemas.get(type_name)
             if schema is None:
-                schema = writer.register_schema(type_name, "ros2msg", schema_text.encode())
+                schema = writer.register_schema(type_name, encoding[1], schema_text.encode())
                 self._schemas[type_name] = schema
             metadata = {"sender": sender} if sender else {}
-            channel = writer.register_channel(topic, "cdr", schema, metadata)
+            channel = writer.register_channel(topic, encoding[0], schema, metadata)
             self._channels[key] = channel
         return channel
 

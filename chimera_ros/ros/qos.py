@@ -20,7 +20,7 @@ LATCHED_READER_DEPTH: Final = 16
 # members.
 JOIN_READER_DEPTH: Final = 256
 JOIN_WRITER_DEPTH: Final = 64
-CHECKPOINT_DEPTH: Final = 16
+CHECKPOINT_DEPTH: Final = 4
 
 
 def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:

@@ -65,6 +65,11 @@ def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Itera
     return _pool().map(function, things)
 
 
+def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False) -> HostConfig:
+    """A host's configuration for a session: what it does in parallel runs in the process's threads."""
+    return HostConfig(_in_parallel, verify_checkpoints, keep_evidence)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """How a session behaves beyond what the swarm's policy says.
@@ -72,7 +77,7 @@ class SessionConfig:
     crypto_provider: auto, openssl or liboqs for the whole process; empty: as CHIMERA_CRYPTO_PROVIDER says.
     """
 
-    host: HostConfig = field(default_factory=lambda: HostConfig(mapper=_in_parallel))
+    host: HostConfig = field(default_factory=host_config)
     key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
     synchronise_clock: bool = True  # measure the offset to the crypto node
     crypto_provider: str = ""

@@ -51,7 +51,7 @@ class Flight:
             with contextlib.suppress(Rejected):
                 host.open(f"{name}/telemetry", TYPE, message, wire.wall_ns)
 
-    def run(self, seconds: float, period_s: float = 0.1) -> None:
+    def run(self, seconds: float, period_s: float = 0.08) -> None:
         wire = self.swarm.wire
         end = wire.now + seconds
         while wire.now < end:
@@ -159,7 +159,7 @@ def test_an_insider_who_forges_anothers_telemetry_is_found_within_one_checkpoint
     flight.run(2.5)
     assert {process for _, process, _ in flight.alarms} == {"crypto", "leader", "shard_2"}
     for when, _, text in flight.alarms:
-        assert when - began < (1.2 if ahead == 1 else 2.2)
+        assert when - began < (1.3 if ahead == 1 else 2.3)
         assert f"drone_01/telemetry packet {counter} of epoch {session.epoch}" in text
         assert "another member has forged them, or drone_01 lies" in text
 
