@@ -18,6 +18,7 @@ from .epochs import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from .errors import KeystoreError, Rejected
 from .identity import CertifiedMember, Trust
 from .joining import KeyPackage
+from .policy import Limits
 from .reasons import Reason
 from .roles import Role
 from .standby import fits_rank
@@ -68,7 +69,6 @@ class Admission:
         self._trust = trust
         self._control = control
         self._own = own
-        self._limits = trust.policy.limits
         self._suite = control.suite
         self._desk = desk
         self._challenges: deque[tuple[bytes, float]] = deque(maxlen=_MAX_CHALLENGES)
@@ -80,6 +80,10 @@ class Admission:
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
         self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
+
+    @property
+    def _limits(self) -> Limits:
+        return self._trust.policy.limits
 
     # What is known
 

@@ -29,8 +29,8 @@ class Agenda:
     """Times are monotonic seconds."""
 
     def __init__(self, limits: Limits, rotate_s: float) -> None:
-        self._limits = limits
-        self._rotate_s = rotate_s
+        self.limits = limits
+        self.rotate_s = rotate_s
         self._evict: tuple[float, float] | None = None  # since, at the latest
         self._takeover_since: float | None = None
         self._join_since: float | None = None
@@ -76,7 +76,7 @@ class Agenda:
 
     def rotate_after(self, now: float | None) -> None:
         """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
-        self._rotate_at = None if now is None else now + self._rotate_s
+        self._rotate_at = None if now is None else now + self.rotate_s
 
     def due(
         self, now: float, complete: Callable[[], bool], recovering: bool
@@ -93,7 +93,7 @@ class Agenda:
             return EpochReason.LEAVE, self._takeover_since
         if self._decision is not None:
             reason, since = self._decision
-            if now >= since + self._limits.missing_wait_s or complete():
+            if now >= since + self.limits.missing_wait_s or complete():
                 return reason, since
         if self._leave_since is not None and now >= self._leave_since + self._leave_wait(complete):
             return EpochReason.LEAVE, self._leave_since
@@ -120,7 +120,7 @@ class Agenda:
         if self._takeover_since is not None:
             times.append(self._takeover_since + TAKEOVER_WAIT_S)
         if self._decision is not None:
-            times.append(self._decision[1] + self._limits.missing_wait_s)
+            times.append(self._decision[1] + self.limits.missing_wait_s)
         if self._leave_since is not None:
             times.append(self._leave_since + self._leave_wait(complete))
         if self._join_since is not None:
@@ -128,9 +128,9 @@ class Agenda:
         return min(times, default=self._rotate_at)
 
     def _leave_wait(self, complete: Callable[[], bool]) -> float:
-        return self._limits.batch_s if complete() else self._limits.missing_wait_s
+        return self.limits.batch_s if complete() else self.limits.missing_wait_s
 
     def _join_wait(self, complete: Callable[[], bool], recovering: bool) -> float:
         if complete():
             return _SETTLE_S
-        return self._limits.missing_wait_s if recovering else self._limits.batch_s
+        return self.limits.missing_wait_s if recovering else self.limits.batch_s

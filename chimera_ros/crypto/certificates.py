@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from .identity import CrlView, datetime_ns, wall_datetime
@@ -121,3 +122,8 @@ def read_crl(crl: x509.CertificateRevocationList) -> CrlView:
         issued_ns=datetime_ns(crl.last_update_utc),
         expires_ns=datetime_ns(expires),
     )
+
+
+def crl_der(crl: x509.CertificateRevocationList) -> bytes:
+    """DER bytes of a revocation list."""
+    return crl.public_bytes(serialization.Encoding.DER)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from . import labels
 from .budgets import Budget, Purse
+from .catching_up import CatchUp
 from .checkpoint_book import CheckpointBook
 from .counters import Counters
 from .directory import Directory
@@ -23,9 +24,11 @@ from .epochs import NO_HASH, Announcement, EpochReason, Head, parse_announcement
 from .errors import KeystoreError, Rejected
 from .evictions import obey
 from .identity import CertifiedMember, MemberIdentity, Trust
-from .joining import BEHIND_FLAG, CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
+from .joining import CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
 from .member import Member, Opening
+from .policy import Limits, Policy
 from .reasons import Reason
+from .revocation import TrustDesk, freshest
 from .roles import Role
 from .security_state import RosterWatch
 from .sessions import Sessions
@@ -39,7 +42,6 @@ from .wire import ControlKind, ControlMessage, check_size
 _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
 _ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up
 _ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than one that waits to join
-_ASK_S: Final = 0.5
 _VOLUME_S: Final = 5.0
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
 _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
@@ -76,9 +78,7 @@ class ControlPlane:
         counters: Counters,
         checkpoints: CheckpointBook,
     ) -> None:
-        self.trust = trust
-        self.policy = trust.policy
-        self.limits = trust.policy.limits
+        self.trust = trust = freshest(trust, stores.values())
         self.suite = suite_named(trust.policy.suite)
         self.purse = Purse(self.limits.checks_per_s, ControlKind)
         self.directory = Directory(trust, self.purse)
@@ -106,10 +106,11 @@ class ControlPlane:
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
         self._last_beat: float | None = None
-        self._ask_after = float("-inf")
+        self.catch_up = CatchUp(self, random)
         self._volume_after = float("-inf")
         self._split_told: set[bytes] = set()
         self._issuer_shown_at = float("-inf")
+        self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
         self.stops = StopDesk(trust, self.members, self.directory, self.check_signature)
         self.colleague: Colleague | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
@@ -119,9 +120,21 @@ class ControlPlane:
             ControlKind.ANNOUNCEMENT: self._on_announcement,
             ControlKind.SWITCH: self._on_switch,
             ControlKind.BEAT: self._on_beat,
+            ControlKind.READY: self.catch_up.on_ready,
+            ControlKind.TRUST: self.trust_desk.on_update,
             ControlKind.STOP: self.stops.on_stop,
             ControlKind.STOP_ACK: self.stops.on_receipt,
         }
+
+    @property
+    def policy(self) -> Policy:
+        """In force now; an open epoch keeps the one it was announced under."""
+        return self.trust.policy
+
+    @property
+    def limits(self) -> Limits:
+        """Of the policy in force."""
+        return self.trust.policy.limits
 
     # Entry points
 
@@ -163,11 +176,10 @@ class ControlPlane:
             member.answer_at = None
             if member.request is not None:
                 effects.append(Send(member.answer(member.request, now)))
-        effects += self._watch(now)
-        return effects
+        return effects + self.catch_up.tick(now) + self._watch(now)
 
     def next_timer(self) -> float | None:
-        times = [self.sessions.next_timer()]
+        times = [self.sessions.next_timer(), self.catch_up.next_timer()]
         for member in self.members.values():
             times += (member.answer_at, member.certificate_at)
         if self._last_beat is not None and not self.silent:
@@ -284,6 +296,7 @@ class ControlPlane:
         )
         outside = [m for m in self.members.values() if m.installed is None or m.installed is not session]
         if session is not None and not outside:
+            self.catch_up.heard_again(session.epoch)
             raise Rejected(Reason.DUPLICATE)
         announcement = parse_announcement(message, self.suite)
         head = announcement.head
@@ -301,6 +314,9 @@ class ControlPlane:
             proof = announcement.proof
             if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
                 raise Rejected(Reason.SIGNATURE, "announcement")
+        if head.policy_hash != self.policy.hash:
+            self._counters.control[Reason.POLICY] += 1  # one of us lacks the newest: whoever answers sends it
+            return self.catch_up.ask(now)
         if known is not None and known != transcript_hash:
             self._banned.add(head.issuer)
             self._counters.control[Reason.EQUIVOCATION] += 1
@@ -312,18 +328,20 @@ class ControlPlane:
                 )
             ]
         effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
+        if head.crl_number > self.trust.crl.number:
+            effects += self.catch_up.ask(now)
         return effects + self.install(announcement, now, wall_ns)
 
     def _check_head(self, announcement: Announcement) -> None:
         head = announcement.head
         if head.swarm != self.trust.swarm:
             raise Rejected(Reason.SWARM)
-        if head.policy_hash != self.policy.hash:
-            raise Rejected(Reason.POLICY, "the crypto node has another policy")
         for entry in head.roster:
             certified = self.directory.get(entry.fingerprint)
             if certified is not None and (certified.name != entry.name or certified.role is not entry.role):
                 raise Rejected(Reason.ROSTER, f"{entry.name} is not what its certificate says")
+            if certified is not None and certified.serial in self.trust.crl.serials:
+                raise Rejected(Reason.REVOKED, f"epoch {head.epoch} names {entry.name}")
 
     def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
         """Installs a verified announcement for every hosted member that passes its own checks."""
@@ -369,7 +387,7 @@ class ControlPlane:
             if newcomers:
                 self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
         if head.issuer not in self._own:  # the issuer needs not tell itself
-            effects.insert(0, Send(self._ready(session, 0)))
+            effects.insert(0, Send(self.say_ready(session, 0)))
         if head.reason is EpochReason.EVICT:
             self.sessions.wipe_before(head.epoch)
         if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
@@ -379,7 +397,12 @@ class ControlPlane:
             effects += self.handle(early, now, wall_ns)
         return effects
 
-    def _ready(self, session: EpochSession | None, flags: int) -> ControlMessage:
+    def is_own(self, fingerprint: bytes) -> bool:
+        """Is this a hosted member?"""
+        return fingerprint in self._own
+
+    def say_ready(self, session: EpochSession | None, flags: int) -> ControlMessage:
+        """A signed `ready` for all hosted members that have installed the session, or with flags."""
         slots = [m.installed_slot for m in self.members.values() if session and m.installed is session]
         body = Ready(
             self.trust.swarm,
@@ -393,10 +416,11 @@ class ControlPlane:
 
     def leave(self) -> list[Effect]:
         """A farewell for all hosted members, so that an epoch without them follows soon."""
-        session = self._newest_installed()
-        return [Send(self._ready(session, LEAVE_FLAG))] if session is not None else []
+        session = self.newest_installed()
+        return [Send(self.say_ready(session, LEAVE_FLAG))] if session is not None else []
 
-    def _newest_installed(self) -> EpochSession | None:
+    def newest_installed(self) -> EpochSession | None:
+        """Of the highest epoch that a hosted member has installed."""
         sessions = [member.installed for member in self.members.values() if member.installed]
         return max(sessions, key=lambda session: session.epoch, default=None)
 
@@ -455,9 +479,11 @@ class ControlPlane:
                 )
             self._counters.control[Reason.EQUIVOCATION] += 1
             return effects
+        effects += self.catch_up.on_beat(beat, issuer)
         newest = max((s.epoch for s in self.sessions.open.values()), default=0)
         if beat.epoch < newest:
-            raise Rejected(Reason.STALE, f"beat of epoch {beat.epoch}")
+            self._counters.control[Reason.STALE] += 1
+            return effects
         if self.colleague is not None:
             effects += self.colleague.heard_beat(beat, issuer, now)
         self._last_beat = now
@@ -467,11 +493,12 @@ class ControlPlane:
         if session is not None and session.transcript_hash == beat.transcript_hash and beat.switched:
             effects += self.switch(session, now)
         behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
-        if behind and beat.epoch > 0 and now >= self._ask_after:
-            self._ask_after = now + _ASK_S
-            for member in behind:  # a crypto node that has started meanwhile may lack its certificate
+        if behind and beat.epoch > 0:
+            asked = self.catch_up.ask(now)
+            for member in behind if asked else ():
+                # A crypto node that has started meanwhile may lack its certificate.
                 self.show_certificate(member, now, _SHOW_AGAIN_S)
-            effects.append(Send(self._ready(self._newest_installed(), BEHIND_FLAG)))
+            effects += asked
         return effects
 
     def _watch(self, now: float) -> list[Effect]:
@@ -491,6 +518,6 @@ class ControlPlane:
                     session, slot = member.sending
                     if session.volume_bytes(slot) >= self.limits.volume_bytes:
                         self._volume_after = now + _VOLUME_S
-                        effects.append(Send(self._ready(session, VOLUME_FLAG)))
+                        effects.append(Send(self.say_ready(session, VOLUME_FLAG)))
                         break
         return effects

@@ -73,6 +73,11 @@ class Directory:
         """All certificates of that name that have been seen, whether or not they are still good."""
         return [member for member in list(self._members.values()) if member.name == name]
 
+    def with_serials(self, serials: frozenset[int]) -> frozenset[bytes]:
+        """Fingerprints of the certificates with these serial numbers."""
+        members = list(self._members.values()) if serials else []
+        return frozenset(member.fingerprint for member in members if member.serial in serials)
+
     def standing(self, wall_ns: int) -> list[CertifiedMember]:
         """All certificates that are good now."""
         return [member for member in list(self._members.values()) if self._stands(member, wall_ns)]

@@ -124,6 +124,7 @@ class EpochSession:
         self.by_slot = {entry.slot: entry for entry in head.roster}
         self.heard_ns: dict[int, int] = {}  # slot -> wall clock of the last opened packet
         self.closed = False
+        self._barred: set[int] = set()
         self._names = frozenset(entry.name for entry in head.roster)
         self._keys: EpochKeys | None = keys
         self._policy = policy
@@ -155,6 +156,13 @@ class EpochSession:
         """Senders have left this epoch: its last checkpoints are due."""
         if self._book is not None:
             self._book.retire(self.transcript_hash)
+
+    def bar(self, fingerprints: frozenset[bytes]) -> None:
+        """Opens nothing more from these senders: their certificates were revoked."""
+        with self._lock:
+            self._barred |= {entry.slot for entry in self.roster if entry.fingerprint in fingerprints}
+            for key in [key for key in self._open_routes if key[0] in self._barred]:
+                del self._open_routes[key]
 
     def packets(self) -> dict[tuple[str, int], int]:
         """(sender, lane) -> highest counter accepted from it."""
@@ -194,6 +202,8 @@ class EpochSession:
         return self._keys.lanes[lane]
 
     def _open_route(self, slot: int, channel: str, type_name: str) -> _Route:
+        if slot in self._barred:
+            raise Rejected(Reason.REVOKED, f"slot {slot} of epoch {self.epoch}")
         route = self._route(slot, channel, type_name)
         with self._lock:
             source = self._sources.get((slot, route.lane))

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from .effects import Alarm, Effect
 from .errors import KeystoreError, Rejected
-from .identity import CertifiedMember
+from .identity import CertifiedMember, Trust
 from .roles import Role
 from .suite import HASH_BYTES, digest
 
@@ -208,6 +208,21 @@ class EvictionDesk:
                 "Make a new keystore for the swarm."
             ) from None
         return orders
+
+    def put_out_revoked(
+        self, roster: Iterable[RosterEntry], trust: Trust, wall_ns: int
+    ) -> tuple[list[Effect], list[str]]:
+        """(alarms, names): members of the epoch that the revocation list names are put out by its order.
+
+        Where that cannot be stored they are left out of the next epoch all the same: the list is stored.
+        """
+        known = [self._directory.get(entry.fingerprint) for entry in roster]
+        revoked = [item for item in known if item is not None and item.serial in trust.crl.serials]
+        try:
+            self.put_out(revoked, BY_CRL, bytes(HASH_BYTES), digest(trust.crl_der), wall_ns)
+        except KeystoreError as error:
+            return [Alarm("error", str(error))], [item.name for item in revoked]
+        return [], [item.name for item in revoked]
 
 
 def obey(

@@ -23,6 +23,7 @@ from .envelope import Opened, check_shape, response_binding
 from .epochs import Announcement, RosterEntry
 from .errors import NotReady, Rejected
 from .identity import CertifiedMember, MemberIdentity, Trust
+from .policy import Policy
 from .reasons import Reason
 from .store import StateStore
 from .suite import digest
@@ -84,7 +85,6 @@ class SecureHost:
         config = config or HostConfig()
         self.counters = Counters()
         self.swarm = trust.swarm
-        self.policy = trust.policy
         self._lock = Lock()
         self._control_lock = RLock()
         self._wall_ns = 0
@@ -105,6 +105,11 @@ class SecureHost:
     def members(self) -> tuple[str, ...]:
         """Names of the hosted members."""
         return tuple(self._members)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force; a newer one may come in flight."""
+        return self.control.trust.policy
 
     # Control
 
@@ -237,6 +242,7 @@ class SecureHost:
             check_shape(envelope)
             session = self._sessions.get(envelope.epoch)
             if session is None:
+                self.control.catch_up.note_higher(envelope.epoch)
                 raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
             self._wall_ns = wall_ns
             found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)

@@ -165,13 +165,20 @@ def read_member_certificate(der: bytes) -> CertifiedMember:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trust:
-    """What a member of a swarm believes: the authority, its policy and its revocation list."""
+    """What a member of a swarm believes: the authority, its policy and its revocation list.
+
+    Policy and list are replaced in flight by newer ones (revocation.py); every process has its own copy. The
+    bytes of both are kept so that a crypto node can hand them on; empty where nobody needs to.
+    """
 
     authority: x509.Certificate = field(repr=False)
     policy: Policy
     crl: CrlView
+    crl_der: bytes = field(default=b"", repr=False)
+    policy_text: bytes = field(default=b"", repr=False)
+    policy_signature: bytes = field(default=b"", repr=False)
 
     @property
     def swarm(self) -> str:

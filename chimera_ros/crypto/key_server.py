@@ -30,7 +30,9 @@ from .handover import Handover
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready, Switch
+from .policy import Limits
 from .reasons import Reason
+from .revocation import Document, TrustFiles
 from .roles import Role
 from .standby import RANKS, Duty, rank_of
 from .stop import signed
@@ -88,11 +90,11 @@ class KeyServer:
                 f"{identity.name} has rank {named}, not {self.rank}: its name says so to everybody"
             )
         self.identity = identity
-        self.trust = trust
-        self.limits = trust.policy.limits
         self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
         self._lock = RLock()
         self._control = self.host.control
+        self.trust = trust = self._control.trust
+        self._control.trust_desk.on_change = self._on_trust
         self._control.on_other = self.handle  # packages that waited for a certificate
         self._member = self._control.members[identity.name]
         self._suite = self._control.suite
@@ -120,7 +122,13 @@ class KeyServer:
         self._rotations: dict[str, int] = {}
         self._durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)
         self._rekeys = 0
+        self._stopped = False
         self._left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
+
+    @property
+    def limits(self) -> Limits:
+        """Of the policy in force."""
+        return self.trust.policy.limits
 
     @property
     def rotate_s(self) -> float:
@@ -184,6 +192,8 @@ class KeyServer:
             effects += self._repeat(now)
             effects += self._admission.watch(self.host, wall_ns)
             voice = self._voice
+            if self._stopped:
+                return effects
             if voice.request_at is not None and voice.request_at <= now and not self._in_work:
                 effects += self._request(now, wall_ns)
             if voice.beat_at is not None and voice.beat_at <= now and self._current and not self._in_work:
@@ -199,6 +209,8 @@ class KeyServer:
             if self._own_install is not None:
                 times.append(float("-inf"))
             current = self._current
+            if self._stopped:
+                return times[0]
             if current is not None and current.in_work:
                 times.append(current.announced_at + self.limits.switch_s)
             else:
@@ -232,6 +244,26 @@ class KeyServer:
             verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
             effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
             return replace(verdict, epoch=self._current.epoch if self._current else 0, effects=effects)
+
+    def update_trust(self, files: TrustFiles, now: float, wall_ns: int) -> list[Effect]:
+        """Takes over a newer revocation list or policy from the keystore on disk, and hands it on to all."""
+        with self._lock:
+            effects, taken = self._control.trust_desk.take_files(files, now, self._control.floor(wall_ns))
+            if taken:
+                effects += [Send(item) for item in self._control.trust_desk.messages()]
+            return effects
+
+    def _on_trust(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
+        """A newer list or policy is in force here, from the disk or from the network."""
+        self._voice.limits = self._agenda.limits = self.limits
+        self._agenda.rotate_s = self.rotate_s
+        if kind is Document.POLICY:
+            return self._decide(EpochReason.MANUAL, now, wall_ns) if self._current is not None else []
+        if self.identity.member.serial in self.trust.crl.serials:
+            self._stopped = True  # nobody follows a revoked crypto node; going on would only confuse
+            return [Alarm("error", f"{self.identity.name} is revoked and issues no more epochs")]
+        effects, names = self._desk.put_out_revoked(self._roster(), self.trust, wall_ns)
+        return effects + (self._cut_off(names, "the revocation list", now, wall_ns) if names else [])
 
     def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
         """The evicting epoch for what has just been stored."""
@@ -366,6 +398,8 @@ class KeyServer:
 
     def _advance(self, now: float, wall_ns: int) -> list[Effect]:
         """Takes the next step that is due."""
+        if self._stopped:
+            return []
         self._admission.expire(now)
         current = self._current
         if current is not None and current.in_work:
@@ -481,7 +515,7 @@ class KeyServer:
     def _repeat(self, now: float) -> list[Effect]:
         """The announcement once more, while a live member has not said that it is ready."""
         current = self._current
-        if current is None or current.repeat_at is None or now < current.repeat_at:
+        if current is None or self._stopped or current.repeat_at is None or now < current.repeat_at:
             return []
         current.repeats += 1
         current.repeat_at = now + self.limits.beat_s if current.repeats < _MAX_REPEATS else None
@@ -544,6 +578,7 @@ class KeyServer:
         if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
             self._resent_at = now
             effects.append(Send(current.announcement.message))
+            effects += [Send(item) for item in self._control.trust_desk.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
         if ready.flags & VOLUME_FLAG and same and now >= self._volume_at + _VOLUME_GAP_S:
             self._volume_at = now

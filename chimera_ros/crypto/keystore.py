@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from . import default_policy, labels
-from .certificates import make_authority, make_crl, make_member, read_crl
+from .certificates import crl_der, make_authority, make_crl, make_member, read_crl
 from .encoding import is_name
 from .errors import KeystoreError
 from .identity import (
@@ -244,8 +244,8 @@ class Keystore:
                 f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; "
                 "give the right --keystore or --swarm."
             )
-        crl = read_crl(self._crl(authority))
-        trust = Trust(authority, policy, crl)
+        crl = self._crl(authority)
+        trust = Trust(authority, policy, read_crl(crl), crl_der(crl), raw, self._read("policy.sig"))
         if max(wall_ns, trust.wall_floor_ns) > policy.expires_ns:
             raise KeystoreError(
                 f"{self.path / 'policy.yaml'} expired on {wall_datetime(policy.expires_ns):%Y-%m-%d}; "

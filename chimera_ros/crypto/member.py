@@ -125,6 +125,11 @@ class Member:
             raise Rejected(Reason.SIZE, f"more than {MAX_EVICTIONS} evictions")
         self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
 
+    def remember_document(self, name: str, data: bytes, **changes: int) -> None:
+        """Keeps a signed document and then its number. Raises KeystoreError."""
+        self._store.save_document(name, data)
+        self.remember(**changes)
+
     # Packages
 
     def needs_answer(self, request: KeyRequest) -> bool:

@@ -23,7 +23,7 @@ class Sessions:
 
     def __init__(self, limits: Limits, lock: Lock) -> None:
         self.open: dict[int, EpochSession] = {}
-        self._limits = limits
+        self.limits = limits
         self._lock = lock
         self._superseded_at: dict[int, float] = {}
         self._wiped_up_to = 0
@@ -61,6 +61,11 @@ class Sessions:
             if number < before and any(entry.fingerprint in evicted for entry in session.roster):
                 self._wipe(number)
 
+    def bar(self, fingerprints: frozenset[bytes]) -> None:
+        """Opens nothing more from these senders, in any epoch that is open."""
+        for session in self.open.values() if fingerprints else ():
+            session.bar(fingerprints)
+
     def wipe_all(self) -> None:
         """Wipes every epoch, for good: none of them can be added again."""
         for number in list(self.open):
@@ -71,9 +76,7 @@ class Sessions:
         self._looked_at = now
         for number, since in list(self._superseded_at.items()):
             age_s = now - since
-            if age_s >= self._limits.grace_max_s or (
-                age_s >= self._limits.grace_s and self._succeeded(number)
-            ):
+            if age_s >= self.limits.grace_max_s or (age_s >= self.limits.grace_s and self._succeeded(number)):
                 self._wipe(number)
 
     def next_timer(self) -> float | None:
@@ -82,7 +85,7 @@ class Sessions:
             return None
         first = min(self._superseded_at.values())
         return min(
-            max(first + self._limits.grace_s, self._looked_at + _LOOK_S), first + self._limits.grace_max_s
+            max(first + self.limits.grace_s, self._looked_at + _LOOK_S), first + self.limits.grace_max_s
         )
 
     def _succeeded(self, number: int) -> bool:

@@ -9,6 +9,7 @@ from .effects import Alarm, Effect, Send, StopAcked, StopOrder
 from .errors import Rejected
 from .identity import CertifiedMember, Trust
 from .member import Member
+from .policy import Limits
 from .reasons import Reason
 from .roles import Role
 from .stop import Stop, StopReceipt, check_age, make_stop, signed
@@ -27,11 +28,14 @@ class StopDesk:
         check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
     ) -> None:
         self._trust = trust
-        self._limits = trust.policy.limits
         self._members = members
         self._directory = directory
         self._check_signature = check_signature
         self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
+
+    @property
+    def _limits(self) -> Limits:
+        return self._trust.policy.limits
 
     def sign(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
         """A stop under a hosted operator's signature; its counter is stored first."""

@@ -91,25 +91,37 @@ def _natural(value: Any) -> int:
 
 
 class StateStore(Protocol):
-    """Where a member's state is kept. `save` returns only when the state would survive a crash."""
+    """Where a member's state is kept, and beside it signed documents that it took over in flight (by file
+    name; empty: there is none). `save` and `save_document` return only when what they wrote would survive a
+    crash.
+    """
 
     def load(self) -> StoredState: ...
     def save(self, state: StoredState) -> None: ...
+    def load_document(self, name: str) -> bytes: ...
+    def save_document(self, name: str, data: bytes) -> None: ...
 
 
 class MemoryStore:
     """Keeps the state in memory; hand the same object to a restarted member to imitate a disk."""
 
-    __slots__ = ("state",)
+    __slots__ = ("documents", "state")
 
     def __init__(self, state: StoredState | None = None) -> None:
         self.state = state or StoredState()
+        self.documents: dict[str, bytes] = {}
 
     def load(self) -> StoredState:
         return self.state
 
     def save(self, state: StoredState) -> None:
         self.state = state
+
+    def load_document(self, name: str) -> bytes:
+        return self.documents.get(name, b"")
+
+    def save_document(self, name: str, data: bytes) -> None:
+        self.documents[name] = data
 
 
 class FileStore:
@@ -162,6 +174,17 @@ class FileStore:
         else:
             write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
         self._last = state
+
+    def load_document(self, name: str) -> bytes:
+        """What cannot be read counts as missing: it is verified again whenever it is loaded."""
+        try:
+            return self.path.with_name(name).read_bytes()
+        except OSError:
+            return b""
+
+    def save_document(self, name: str, data: bytes) -> None:
+        """Raises KeystoreError when the disk refuses."""
+        write_atomic(self.path.with_name(name), data, 0o600, self._durable)
 
 
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:

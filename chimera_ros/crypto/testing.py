@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
-from . import default_policy
-from .certificates import make_authority, make_crl, make_member, read_crl
+from . import default_policy, labels
+from .certificates import crl_der, make_authority, make_crl, make_member, read_crl
 from .effects import Effect, Send
 from .host import SecureHost
 from .identity import MemberIdentity, Trust, read_member_certificate
@@ -56,7 +56,21 @@ class MemoryKeystore:
         self.authority = make_authority(swarm, self.key, wall_ns, 800)
         text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
         crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
-        self.trust = Trust(self.authority, load_policy(text), read_crl(crl))
+        signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
+        self.trust = Trust(
+            self.authority, load_policy(text), read_crl(crl), crl_der(crl), text.encode(), signature
+        )
+
+    def crl(self, number: int, *revoked: MemberIdentity, days: float = 800.0) -> bytes:
+        """A revocation list (DER) naming these members' certificates."""
+        serials = frozenset(identity.member.serial for identity in revoked)
+        return crl_der(make_crl(self.authority, self.key, number, serials, self.wall_ns, days))
+
+    def policy(self, version: int, change: tuple[str, str] = ("", "")) -> tuple[bytes, bytes]:
+        """(text, signature) of the policy with another version and one text replaced."""
+        text = self.trust.policy_text.decode().replace("version: 1\n", f"version: {version}\n")
+        raw = text.replace(*change).encode()
+        return raw, self.key.sign(raw, labels.SIGN_POLICY)
 
     def enroll(self, name: str, role: Role, days: float = 300.0, swarm: str | None = None) -> MemberIdentity:
         """A new identity."""

@@ -43,7 +43,7 @@ class Voice:
         self.beat_at: float | None = None
         self._identity = identity
         self._suite = suite
-        self._limits = limits
+        self.limits = limits
         self._admission = admission
         self._random = random
         self._sequence = 0
@@ -90,7 +90,7 @@ class Voice:
 
     def beat(self, current: Current, now: float, wall_ns: int) -> Effect:
         """The timed sign of life for the newest epoch."""
-        self.beat_at = now + self._limits.beat_s
+        self.beat_at = now + self.limits.beat_s
         self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
         body = Beat(
             self._identity.swarm,

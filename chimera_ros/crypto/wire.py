@@ -41,6 +41,7 @@ class ControlKind(Enum):
     SWITCH = "switch"
     BEAT = "beat"
     CERTIFICATE = "certificates"
+    TRUST = "trust"
     STOP = "stop"
     STOP_ACK = "stop_ack"
     FALLBACK_HELLO = "fallback_hello"
@@ -54,6 +55,7 @@ CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
     ControlKind.SWITCH: (1024, SIGNATURE_BYTES),
     ControlKind.BEAT: (1024, SIGNATURE_BYTES),
     ControlKind.CERTIFICATE: (16384,),
+    ControlKind.TRUST: (262_400, SIGNATURE_BYTES),
     ControlKind.STOP: (65536, SIGNATURE_BYTES),
     ControlKind.STOP_ACK: (1024, SIGNATURE_BYTES),
     ControlKind.FALLBACK_HELLO: (1024, SIGNATURE_BYTES),
@@ -63,7 +65,7 @@ CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
 @dataclass(frozen=True, slots=True)
 class ControlMessage:
     """A control message: (body, signature); EpochAnnouncement: (head, key_tag, seeds, signature);
-    Certificate: (der,).
+    Certificate: (der,); TrustUpdate: (body, signature), empty for a revocation list.
     """
 
     kind: ControlKind

@@ -32,6 +32,7 @@ type_bounds: Final[dict[str, tuple[int, ...]]] = {
     "EpochSwitch": (1024, MAX_SIGNATURE),
     "Beat": (1024, MAX_SIGNATURE),
     "Certificate": (16384,),
+    "TrustUpdate": (262_400, MAX_SIGNATURE),
     "OperatorStop": (65536, MAX_SIGNATURE),
     "StopAck": (1024, MAX_SIGNATURE),
     "FallbackHello": (1024, MAX_SIGNATURE),

@@ -23,6 +23,7 @@ TOPICS: Final[dict[ControlKind, tuple[str, type[Any]]]] = {
     ControlKind.SWITCH: (names.CRYPTO_SWITCH, msg.EpochSwitch),
     ControlKind.BEAT: (names.CRYPTO_BEAT, msg.Beat),
     ControlKind.CERTIFICATE: (names.CRYPTO_CERTIFICATES, msg.Certificate),
+    ControlKind.TRUST: (names.CRYPTO_TRUST, msg.TrustUpdate),
     ControlKind.STOP: (names.OPERATOR_STOP, msg.OperatorStop),
     ControlKind.STOP_ACK: (names.OPERATOR_STOP_ACK, msg.StopAck),
     ControlKind.FALLBACK_HELLO: (names.CRYPTO_FALLBACK_HELLO, msg.FallbackHello),

@@ -34,6 +34,7 @@ CRYPTO_CERTIFICATES: Final = "crypto/certificates"
 CRYPTO_KEY_PACKAGES: Final = "crypto/key_packages"
 CRYPTO_READY: Final = "crypto/ready"
 CRYPTO_FALLBACK_HELLO: Final = "crypto/fallback_hello"
+CRYPTO_TRUST: Final = "crypto/trust"
 OPERATOR_STOP: Final = "operator/stop"
 OPERATOR_STOP_ACK: Final = "operator/stop_ack"
 

@@ -61,6 +61,7 @@ _LATCHED_CONTROL: Final = {
     names.CRYPTO_SWITCH: (1, LATCHED_READER_DEPTH),
     names.CRYPTO_BEAT: (1, LATCHED_READER_DEPTH),
     names.CRYPTO_KEY_REQUEST: (1, LATCHED_READER_DEPTH),
+    names.CRYPTO_TRUST: (2, LATCHED_READER_DEPTH),  # revocation list and policy
     names.CRYPTO_CERTIFICATES: (JOIN_READER_DEPTH, JOIN_READER_DEPTH),  # one writer may serve several members
 }
 _VOLATILE_CONTROL: Final = {

@@ -33,6 +33,7 @@ from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
 from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
 from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.policy import Policy
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
@@ -130,7 +131,6 @@ class SecureSession:
         self.node = node
         self.namespace = namespace if namespace is not None else node.get_namespace()
         self.members = chosen
-        self.policy = trust.policy
         self.counts: Counter[str] = Counter()
         self.key_server: KeyServer | None = None
         self._roles = {identity.name: identity.role for identity in identities}
@@ -190,9 +190,11 @@ class SecureSession:
             ControlKind.SWITCH,
             ControlKind.BEAT,
             ControlKind.CERTIFICATE,
+            ControlKind.TRUST,
+            ControlKind.READY,
         }
         if Role.CRYPTO in roles:
-            kinds |= {ControlKind.KEY_PACKAGE, ControlKind.READY}
+            kinds.add(ControlKind.KEY_PACKAGE)
         if Role.DRONE in roles:
             kinds.add(ControlKind.STOP)
         if Role.OPERATOR in roles:
@@ -247,6 +249,11 @@ class SecureSession:
     def ready(self) -> bool:
         """Whether every hosted member has an epoch to send under."""
         return all(self.host.ready(name) for name in self.members)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force; a newer one may come in flight."""
+        return self.host.policy
 
     def member_ready(self, member: str) -> bool:
         """Whether this hosted member has an epoch to send under."""
