@@ -19,6 +19,7 @@ OPERATOR_MEMBER = "operator_0"
 MAX_DRONES = 250  # MAVLink system ids end at 255, 245 is MAVSDK's own, some belong to ground stations
 FIRST_PORT = 15540  # out of the way of PX4's own 14540-14550 and 14580 and up
 GCS_PORT = 14550
+ENTROPY = ("os", "hardware")  # the others cost a process with a quantum simulator of about 100 MB each
 DRONES_PER_SHARD = 5
 MOST_SHARDS = 4  # every shard opens every telemetry message: more of them cost more than they bring
 
@@ -52,6 +53,8 @@ class SwarmSpec:
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
     rotation_s: float = 60.0
+    entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy.py
+    qkd_eavesdropper: float = 0.0  # fraction of the simulated photons that somebody intercepts
     ready_timeout_s: float = 60.0  # how long the leader waits for every drone
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
@@ -73,6 +76,12 @@ class SwarmSpec:
             )
         if not 5.0 <= self.ready_timeout_s <= 600.0:
             raise ValueError(f"--ready-timeout is {self.ready_timeout_s}; allowed are 5 to 600 s")
+        known = ("os", "hardware", "qrng", "qkd")
+        for name in self.entropy:
+            if name not in known:
+                raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(known)}")
+        if not 0.0 <= self.qkd_eavesdropper <= 1.0:
+            raise ValueError(f"--qkd-eavesdropper is {self.qkd_eavesdropper}; allowed are 0 to 1")
         if not 2.0 <= self.rotation_s <= 3600.0:
             raise ValueError(f"--rotation is {self.rotation_s}; allowed are 2 to 3600 s")
 
@@ -172,7 +181,11 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
             "crypto",
             "chimera_ros.nodes.crypto",
             "crypto",
-            {"member": CRYPTO_MEMBER, "rotation_s": float(spec.rotation_s)},
+            {
+                "member": CRYPTO_MEMBER,
+                "rotation_s": float(spec.rotation_s),
+                "entropy": list(spec.entropy),
+            },
         )
     ]
     for index, numbers in enumerate(spec.shard_drones()):
@@ -201,5 +214,7 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
     )
     leader: dict[str, object] = {"member": LEADER_MEMBER, "mission": str(spec.mission), "drones": spec.drones}
     leader["ready_timeout_s"] = float(spec.ready_timeout_s)
+    if "qkd" in spec.entropy:
+        leader |= {"qkd": True, "qkd_eavesdropper": float(spec.qkd_eavesdropper)}
     nodes.append(_node(spec, "leader", spec.leader_module, "leader", leader))
     return nodes

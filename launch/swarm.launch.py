@@ -43,6 +43,7 @@ VALUES = {
     "seed": ("", "seed of the embedded simulation"),
     "wind": ("", "mean wind of the embedded simulation, m/s"),
     "rotation": ("", "seconds between key rotations"),
+    "entropy": ("", "what goes into seeds: of os,hardware,qrng,qkd"),
     "first_port": ("", "first MAVLink port of the embedded simulation"),
     "gcs_port": ("", "ground-station port of the embedded simulation, 0 for none"),
 }

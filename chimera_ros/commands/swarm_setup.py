@@ -16,7 +16,7 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.processes import ProcessSpec
 from chimera_ros.crypto import default_policy
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
-from chimera_ros.swarm import FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
+from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
@@ -75,6 +75,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--rotation", type=float, default=60.0, metavar="S", help="seconds between key rotations (default 60)"
+    )
+    add(
+        "--entropy",
+        type=lambda text: tuple(text.split(",")),
+        default=ENTROPY,
+        metavar="NAMES",
+        help=f"what goes into seeds: of os,hardware,qrng,qkd (default {','.join(ENTROPY)})",
+    )
+    add(
+        "--qkd-eavesdropper",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="of the simulated photons, how many somebody intercepts (default 0)",
     )
     add(
         "--ready-timeout",
@@ -147,6 +161,8 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             allow_arm=arguments.arm,
             allow_kill=arguments.allow_kill,
             rotation_s=arguments.rotation,
+            entropy=arguments.entropy,
+            qkd_eavesdropper=arguments.qkd_eavesdropper,
             ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
         )

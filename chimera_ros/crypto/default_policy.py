@@ -28,6 +28,8 @@ channels:
   - {channel: leader/election, publish: [leader], lane: command, lifespan_s: 2.0}
   - {channel: leader/trajectory, publish: [leader], lane: plan, lifespan_s: 5.0}
   - {channel: leader/neural_update, publish: [leader], lane: plan, lifespan_s: 5.0}
+  - {channel: leader/qkd, publish: [leader], lane: command, lifespan_s: 5.0}
+  - {channel: crypto/qkd, publish: [crypto], lane: command, lifespan_s: 5.0}
   - {channel: leader/heartbeat, publish: [leader], lane: telemetry, lifespan_s: 1.0}
   - {channel: "{member}/telemetry", publish: [drone], lane: telemetry, lifespan_s: 1.0}
   - {channel: "{member}/ack", publish: [drone], lane: command, lifespan_s: 2.0}

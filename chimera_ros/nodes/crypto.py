@@ -6,7 +6,9 @@ import sys
 from dataclasses import dataclass
 
 from chimera_ros import swarm
+from chimera_ros.crypto.entropy import SOURCE_NAMES
 from chimera_ros.crypto.key_server import KeyServerConfig
+from chimera_ros.entropy_wiring import Entropy
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
@@ -28,6 +30,11 @@ class CryptoParameters:
         swarm.CRYPTO_MEMBER, "name of this node's identity; its last digit, 0 to 3, is the rank"
     )
     rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
+    entropy: tuple[str, ...] = parameter(
+        swarm.ENTROPY,
+        "sources mixed into seeds; the operating system's is always among them",
+        choices=SOURCE_NAMES,
+    )
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -38,16 +45,19 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         super().__init__("crypto", CryptoParameters)
         self._status = StatusWriter()
         self._session: SecureSession | None = None
+        self._entropy: Entropy | None = None
         self._reported = 0
 
     def setup(self) -> None:
         """Load keys, make the key server."""
         values = self.parameters
+        self._entropy = Entropy(values.entropy)
+        key_server = KeyServerConfig(rotate_s=values.rotation_s, draw=self._entropy.pool.draw)
         self._session = session = SecureSession(
             self,
             member=values.member,
             keystore=values.keystore,
-            config=SessionConfig(key_server=KeyServerConfig(rotate_s=values.rotation_s)),
+            config=SessionConfig(key_server=key_server),
             autostart=False,
         )
         session.create_service(RotateEpoch, names.CRYPTO_ROTATE, self._on_rotate)
@@ -56,7 +66,9 @@ class CryptoNode(SwarmNode[CryptoParameters]):
     def begin(self) -> None:
         """Ask for key packages and announce."""
         assert self._session is not None
+        assert self._entropy is not None
         self._session.start()
+        self._entropy.start(self._session)
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
@@ -65,6 +77,9 @@ class CryptoNode(SwarmNode[CryptoParameters]):
 
     def close(self) -> None:
         """Leave the swarm."""
+        if self._entropy is not None:
+            self._entropy.close()
+            self._entropy = None
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -94,8 +109,9 @@ class CryptoNode(SwarmNode[CryptoParameters]):
 
     def _report_status(self) -> None:
         session = self._session
-        if session is None or session.key_server is None:
+        if session is None or session.key_server is None or self._entropy is None:
             return
+        self._entropy.tell(session)
         status = session.key_server.status()
         durations = status["rekey_ms"]
         fresh = status["rekeys"] - self._reported
@@ -106,6 +122,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
                 "members": status["members"],
                 "rotations": status["rotations"],
                 "rekey_ms": durations[max(0, len(durations) - fresh) :] if fresh else [],
+                "entropy": self._entropy.status(),
                 "security": session.status(),
             }
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chimera_ros import swarm
+from chimera_ros.entropy_wiring import LeaderQkd
 from chimera_ros.flight.effects import MissionEvent, SendCommand, SendTrajectory
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.mission_file import load_mission
@@ -20,6 +21,7 @@ from chimera_ros.ros import convert, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import SubmitSteps
 
@@ -43,6 +45,10 @@ class LeaderParameters:
     mission: str = parameter("", "mission file to fly")
     drones: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
     ready_timeout_s: float = parameter(60.0, "how long to wait for every drone to be ready", ge=5.0, le=600.0)
+    qkd: bool = parameter(False, "take part in (simulated) quantum key distribution with the crypto node")
+    qkd_eavesdropper: float = parameter(
+        0.0, "fraction of the simulated photons that somebody intercepts", ge=0.0, le=1.0
+    )
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -53,6 +59,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         super().__init__("leader", LeaderParameters)
         self._status = StatusWriter()
         self._session: SecureSession | None = None
+        self._qkd: LeaderQkd | None = None
         self._events: list[str] = []
         self._answered: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
         self._outbox: deque[SendCommand | SendTrajectory] = deque()
@@ -89,11 +96,18 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         assert self._session is not None
         self._session.start()
         signal.signal(signal.SIGUSR1, self._ask_to_land)
+        if self.parameters.qkd:
+            try:
+                self._qkd = LeaderQkd(self._session, self.parameters.member, self.parameters.qkd_eavesdropper)
+            except PermissionError as error:
+                self._session.alarm("warning", f"no quantum key distribution: {error}; sign a newer policy")
         self._periodic = [
             self.create_steady_timer(1.0 / TICK_HZ, self._tick),
             self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._beat),
             self.create_steady_timer(STATUS_S, self._report_status),
         ]
+        if self._qkd is not None:
+            self._periodic.append(self.create_steady_timer(QKD_TICK_S, self._qkd.tick))
 
     def pause(self) -> None:
         """Stop leading; followers hold, then return."""
@@ -102,6 +116,9 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def close(self) -> None:
         """Leave the swarm."""
+        if self._qkd is not None:
+            self._qkd.close()
+            self._qkd = None
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -218,6 +235,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 "lost": list(self._core.lost),
                 "events": events,
                 "commands_sent": self._commands_sent,
+                "qkd": None if self._qkd is None else self._qkd.status(),
                 "security": self._session.status(),
             }
         )

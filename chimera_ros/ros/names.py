@@ -17,6 +17,9 @@ LEADER_ELECTION: Final = "leader/election"
 LEADER_TRAJECTORY: Final = "leader/trajectory"
 LEADER_NEURAL_UPDATE: Final = "leader/neural_update"
 LEADER_HEARTBEAT: Final = "leader/heartbeat"
+# The classical channel of quantum key distribution, and (simulated) the line.
+LEADER_QKD: Final = "leader/qkd"
+CRYPTO_QKD: Final = "crypto/qkd"
 
 # Sealed services.
 LEADER_STEPS: Final = "leader/steps"

@@ -27,7 +27,16 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from chimera_ros.crypto import providers
-from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, StopAcked, StopOrder, Switched
+from chimera_ros.crypto.effects import (
+    Alarm,
+    Effect,
+    Installed,
+    Send,
+    Severity,
+    StopAcked,
+    StopOrder,
+    Switched,
+)
 from chimera_ros.crypto.evictions import Verdict
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
@@ -557,6 +566,10 @@ class SecureSession:
             waiting, self._on_ready = self._on_ready, []
             for ready in waiting:
                 self.guarded("crypto/switch", ready)
+
+    def alarm(self, severity: Severity, text: str) -> None:
+        """Say what a person should know, as the protocol does; from the executor's thread."""
+        self._alarm(severity, text)
 
     def _alarm(self, severity: str, text: str) -> None:
         self.alarms.append((severity, text))

@@ -6,12 +6,12 @@ of the key are compared as well (as in BICONF, ibid.), because four passes alone
 of some hundreds. Parities known once are never asked again: a pass is a partition of the key into pieces of
 known parity, which bisection only refines.
 
-Every answer discloses one bit of the key, and what is asked next discloses whether the answer agreed: one bit
-more. Both count (on what goes wrong otherwise: D. Tupkary, N. Lütkenhaus, "Using Cascade in Quantum Key
+Every answer discloses one bit of the key, and what is asked next discloses whether the answer agreed: one
+bit more. Both count (on what goes wrong otherwise: D. Tupkary, N. Lütkenhaus, "Using Cascade in Quantum Key
 Distribution", arXiv:2307.00576): `disclosed_bits` is twice the number of parities.
 
-A bit is only ever flipped where its own parity differs, so Cascade corrects errors and makes none; what it may
-leave is an even number of errors in every piece, and the verification hash finds that.
+A bit is only ever flipped where its own parity differs, so Cascade corrects errors and makes none; what it
+may leave is an even number of errors in every piece, and the verification hash finds that.
 """
 
 from __future__ import annotations

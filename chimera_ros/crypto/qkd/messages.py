@@ -136,7 +136,10 @@ class Sifted(Message):
 
 @dataclass(frozen=True, slots=True)
 class Parities(Message):
+    """number: of the questions that are answered, from 1."""
+
     session: bytes = field(metadata={"as": "session"}, repr=False)
+    number: int = field(metadata={"as": "u32"}, repr=False)
     parities: Bits = field(metadata={"as": "bits"}, repr=False)
 
 
@@ -179,12 +182,17 @@ class Abort(Message):
 
 @dataclass(frozen=True, slots=True)
 class Questions:
+    """number: from 1, rising by one, so that no two messages of a session are alike."""
+
     session: bytes
+    number: int
     queries: list[Query]
 
     def encode(self) -> bytes:
         table = np.array([tuple(query) for query in self.queries], dtype=_QUERY)
-        return b"".join((bytes([Kind.QUESTIONS]), self.session, u32(len(table)), table.tobytes()))
+        return b"".join(
+            (bytes([Kind.QUESTIONS]), self.session, u32(self.number), u32(len(table)), table.tobytes())
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Questions:
@@ -192,11 +200,11 @@ class Questions:
         reader = Reader(data)
         if reader.u8() != Kind.QUESTIONS:
             raise malformed("not a questions message")
-        session = _read_session(reader)
+        session, number = _read_session(reader), reader.u32()
         count = reader.count(MAX_QUERIES)
         table = np.frombuffer(reader.raw(count * _QUERY.itemsize), dtype=_QUERY)
         reader.end()
-        return cls(session, [Query(*row) for row in table.tolist()])
+        return cls(session, number, [Query(*row) for row in table.tolist()])
 
 
 _KINDS: Final[dict[type[Message], Kind]] = {

@@ -116,6 +116,7 @@ class _End:
         self._transcript = hashlib.sha3_512(
             fields(labels.QKD_TRANSCRIPT, me.swarm.encode("ascii"), *ends, config.encode())
         )
+        self._round = 0
         self._report: dict[str, Any] = {"photons": config.photons}
 
     def _note(self, *messages: bytes) -> None:
@@ -248,7 +249,10 @@ class Alice(_End):
         asked = Questions.parse(message)
         self._check_session(asked.session)
         assert self._reference is not None
-        answer = Parities(self._session, self._reference.answer(asked.queries)).encode()
+        self._round += 1
+        if asked.number != self._round:
+            raise ValueError("questions out of order")
+        answer = Parities(self._session, asked.number, self._reference.answer(asked.queries)).encode()
         self._note(message, answer)
         return answer
 
@@ -363,15 +367,15 @@ class Bob(_End):
         rate = self._measure_errors(self._found[both_z], sifted.sample, len(raw))
         self._corrector = Corrector(raw, Plan(sifted.seed, len(raw), rate))
         self._expected = (Kind.PARITIES,)
-        self._report["rounds"] = 0
         return self._ask()
 
     def _ask(self) -> bytes:
         assert self._corrector is not None
         queries = self._corrector.queries()
         if queries:
-            self._report["rounds"] += 1
-            return Questions(self._session, queries).encode()
+            self._round += 1
+            return Questions(self._session, self._round, queries).encode()
+        self._report["rounds"] = self._round
         self._raw = self._corrector.key
         self._report["corrected_bits"] = self._corrector.corrected
         self._expected = (Kind.HASHES,)
@@ -380,6 +384,8 @@ class Bob(_End):
     def _on_parities(self, message: bytes) -> bytes:
         answer = Parities.parse(message)
         self._check_session(answer.session)
+        if answer.number != self._round:
+            raise ValueError("an answer to other questions")
         assert self._corrector is not None
         self._note(self._sent, message)
         self._corrector.answer(answer.parities)

@@ -1,0 +1,162 @@
+"""Gathers entropy ahead, in a thread of its own, and offers it to the pool; a seed never waits for it.
+
+hardware   the kernel's hardware random number generator, /dev/hwrng. RDSEED and RDRAND feed the kernel's own
+           pool and so are part of the source "os" already; where the device is missing or may not be read,
+           the source is absent, and says so.
+qrng       measured Hadamard qubits on Aer, in the worker process: simulated.
+qkd        keys from a `KeyDelivery`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chimera_ros import aer_entropy
+from chimera_ros.aer_worker import AerWorker, JobRefused, WorkerUnavailable
+from chimera_ros.crypto.conditioning import Bits, unpack
+from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.entropy import EntropyPool
+from chimera_ros.crypto.qkd.delivery import KeyDelivery
+from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
+
+HWRNG: Final = Path("/dev/hwrng")
+SHOTS: Final = 1024
+MODULES: Final = ("chimera_ros.aer_entropy",)
+_PAUSE_S: Final = 0.5
+_HARDWARE_BYTES: Final = 512
+_JOB_LIMIT_S: Final = 5.0
+_KEPT_ALARMS: Final = 64
+
+
+def aer_simulator(worker: AerWorker) -> Simulator:
+    """Photons through Aer in the worker process. Raises WorkerUnavailable or JobRefused when called."""
+
+    def simulate(run: Run) -> Bits:
+        answer = unpack(worker.call(aer_entropy.BB84, encode_run(run), _JOB_LIMIT_S))
+        if len(answer) < len(run.bits):
+            raise WorkerUnavailable("the quantum worker measured fewer photons than were sent")
+        return answer[: len(run.bits)]
+
+    return simulate
+
+
+class EntropyFeed:
+    """Fills a pool from its sources until closed.
+
+    Args:
+        now: the boot-time clock, s. worker: for qrng, None where it is not asked for. delivery: for qkd.
+    """
+
+    def __init__(
+        self,
+        pool: EntropyPool,
+        now: Callable[[], float],
+        worker: AerWorker | None = None,
+        delivery: KeyDelivery | None = None,
+        hardware: Path = HWRNG,
+    ) -> None:
+        self._pool = pool
+        self._now = now
+        self._worker = worker
+        self._delivery = delivery
+        self._hardware = hardware
+        self._alarms: queue.Queue[Alarm] = queue.Queue(_KEPT_ALARMS)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="entropy", daemon=True)
+        self._gatherers: dict[str, Callable[[], list[Alarm]]] = {
+            "hardware": self._gather_hardware,
+            "qrng": self._gather_qrng,
+            "qkd": self._gather_qkd,
+        }
+
+    def start(self) -> None:
+        """Begin to gather."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; waits for what is being read."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=_JOB_LIMIT_S + 1.0)
+
+    def alarms(self) -> list[Alarm]:
+        """What people should know, since the last call."""
+        found: list[Alarm] = []
+        while True:
+            try:
+                found.append(self._alarms.get_nowait())
+            except queue.Empty:
+                return found
+
+    def say(self, alarms: list[Alarm]) -> None:
+        """Add to what people should know; more than is fetched is dropped."""
+        for alarm in alarms:
+            try:
+                self._alarms.put_nowait(alarm)
+            except queue.Full:
+                return
+
+    def step(self) -> bool:
+        """One helping from every source that has room; True if there is more to gather at once."""
+        more = False
+        for name in self._pool.names:
+            if self._pool.wants(name, self._now()):
+                self.say(self._gatherers[name]())
+                more = more or (name != "qkd" and self._pool.wants(name, self._now()))
+        return more
+
+    def _run(self) -> None:
+        while not self._ended.wait(_PAUSE_S):
+            self.step()
+
+    def _gather_hardware(self) -> list[Alarm]:
+        try:
+            handle = os.open(self._hardware, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            return self._pool.absent("hardware", f"{self._hardware} cannot be opened ({error.strerror})")
+        try:
+            data = os.read(handle, _HARDWARE_BYTES)
+        except BlockingIOError:
+            return []  # later
+        except OSError as error:
+            if not self._pool.status()["sources"]["hardware"]["samples_tested"]:
+                why = f"{self._hardware} gives nothing ({error.strerror}): no generator behind it"
+                return self._pool.absent("hardware", why)
+            return self._pool.failed("hardware", f"{self._hardware}: {error.strerror}", self._now())
+        finally:
+            os.close(handle)
+        return self._pool.offer("hardware", data, self._now())
+
+    def _gather_qrng(self) -> list[Alarm]:
+        worker = self._worker
+        if worker is None:
+            return self._pool.absent("qrng", "there is no quantum worker in this process")
+        if not worker.ready:
+            return self._pool.absent("qrng", worker.absent) if worker.absent else []
+        seed = int.from_bytes(os.urandom(8)) >> 2
+        try:
+            request = aer_entropy.QRNG_REQUEST.pack(seed, SHOTS, aer_entropy.QUBITS)
+            raw = worker.call(aer_entropy.QRNG, request, _JOB_LIMIT_S)
+        except (WorkerUnavailable, JobRefused) as error:
+            return self._pool.failed("qrng", str(error), self._now())
+        if len(raw) != SHOTS * aer_entropy.QUBITS // 8:
+            return self._pool.failed(
+                "qrng", f"{len(raw)} bytes of random bits are another number", self._now()
+            )
+        return self._pool.offer("qrng", raw, self._now())
+
+    def _gather_qkd(self) -> list[Alarm]:
+        if self._delivery is None:
+            return self._pool.absent("qkd", "no key delivery is configured")
+        said: list[Alarm] = []
+        for delivered in self._delivery.get_key():
+            said += self._pool.offer("qkd", delivered.key, self._now())
+        return said
+
+
+__all__ = ["EntropyFeed", "aer_simulator"]

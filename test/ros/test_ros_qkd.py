@@ -1,0 +1,68 @@
+"""Key distribution between crypto node and leader over the sealed channels; the simulator is Born's rule."""
+
+import pytest
+
+from chimera_ros.crypto.qkd.delivery import DistilledKeys
+from chimera_ros.crypto.qkd.line import Line, born
+from chimera_ros.crypto.qkd.messages import Why
+from chimera_ros.ros.qkd import TICK_S, QkdAnswerer, QkdAsker
+
+
+def ends(party, line=None, simulator=born, wanted=lambda: True):
+    crypto, leader = party.join("crypto_0"), party.join("leader_0")
+    keys, heard, asked = DistilledKeys(), [], []
+
+    def on_outcome(outcome):
+        heard.append(outcome)
+        if outcome.secret is not None:
+            keys.add(outcome.key_id, outcome.secret)
+
+    QkdAnswerer(crypto, wanted, on_outcome)
+    asker = QkdAsker(
+        leader,
+        "leader_0",
+        simulator,
+        lambda outcome, why: asked.append((outcome, why)),
+        line or Line(),
+        period_s=2.5,
+    )
+    party.nodes[1].create_timer(TICK_S / 10, asker.tick)
+    party.all_ready()
+    return crypto, keys, heard, asked
+
+
+def test_a_key_reaches_both_ends(party):
+    crypto, keys, heard, asked = ends(party)
+    party.wait(lambda: heard and asked, "for a session")
+    assert heard[0].secret is not None
+    assert asked[0][0].secret == heard[0].secret
+    assert keys.status().stored_key_count == len(heard[0].secret) // 32 >= 1
+    assert crypto.status()["shell"].get("callback_errors", 0) == 0
+
+
+def test_an_eavesdropper_is_noticed_by_both(party):
+    _, keys, heard, asked = ends(party, Line(0.01, intercepted=1.0))
+    party.wait(lambda: heard and asked, "for a session")
+    assert heard[0].why is asked[0][0].why is Why.ERRORS
+    assert "more than 11 % errors" in asked[0][1]
+    assert keys.status().stored_key_count == 0
+
+
+def test_no_session_when_none_is_wanted_and_a_simulator_that_fails_ends_one(party):
+    def broken(run):
+        raise RuntimeError("the quantum worker died")
+
+    wanted = [False]
+    _, _, heard, asked = ends(party, simulator=broken, wanted=lambda: wanted[0])
+    party.wait(lambda: asked, "for the answer that none is wanted")
+    assert asked[0][0].why is Why.BUSY
+    wanted[0] = True
+    party.wait(lambda: len(asked) > 1, "for the session that fails")
+    assert asked[1] == (None, "the quantum worker died")
+    assert heard == []
+
+
+def test_others_may_not_take_part(party):
+    drone = party.join("drone_01")
+    with pytest.raises(PermissionError, match="leader/qkd"):
+        QkdAsker(drone, "drone_01", born, lambda *_: None)
