@@ -34,6 +34,13 @@ _LEAST_GAP_S: Final = 2.0  # between two sessions that Alice takes part in
 _MAX_BYTES: Final = 262_144
 
 
+def _issuer(session: SecureSession, member: str) -> bytes | None:
+    """Fingerprint of the crypto node in charge, as the member sees it."""
+    epoch = session.host.epoch(member)
+    announcement = None if epoch is None else session.host.announcement(epoch)
+    return None if announcement is None else announcement.head.issuer
+
+
 def _member_named(session: SecureSession, name: str, role: Role) -> CertifiedMember | None:
     for entry in session.host.roster():
         if entry.name == name and entry.role is role:
@@ -92,7 +99,11 @@ class QkdAnswerer:
         now = self._session.now()
         peer = _member_named(self._session, sender, Role.LEADER)
         key_server = self._session.key_server
-        if peer is None or key_server is None or now < self._began_at + _LEAST_GAP_S:
+        if key_server is None or _issuer(self._session, key_server.identity.name) != (
+            key_server.identity.fingerprint
+        ):
+            return  # a standby: the one in charge answers
+        if peer is None or now < self._began_at + _LEAST_GAP_S:
             return
         self._began_at = now
         if not self._wanted():
@@ -166,9 +177,8 @@ class QkdAsker:
     def _begin(self, now: float) -> None:
         self._next_at = now + self._period_s
         host = self._session.host
-        epoch = host.epoch(self._member)
-        announcement = None if epoch is None else host.announcement(epoch)
-        peer = None if announcement is None else host.certificate(announcement.head.issuer)
+        issuer = _issuer(self._session, self._member)
+        peer = None if issuer is None else host.certificate(issuer)
         if peer is None:
             return
         self._peer = peer.name
