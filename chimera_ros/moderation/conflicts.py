@@ -58,9 +58,8 @@ class Separation:
 
     def norm(self, flat_and_rise: Array) -> Array:
         """The norm (...) of horizontal and vertical metres (..., 2)."""
-        out: Array = np.hypot(
-            flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
-        )
+        flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
+        out: Array = np.sqrt(flat * flat + rise * rise)  # no lengths that hypot would be needed for
         return out
 
     def standing(self) -> float:
@@ -285,14 +284,14 @@ def _report(
     base = still[first, interval] + still[second, interval]
     middle = table.start_s + (interval + 0.5) * table.step_s
     half = 0.75 * table.step_s
-    for _ in range(8):
+    for _ in range(6):
         times = middle[:, None] + half * np.linspace(-1.0, 1.0, 9)
         rows = np.broadcast_to(first[:, None], times.shape), np.broadcast_to(second[:, None], times.shape)
         d = table.at(rows[0], times) - table.at(rows[1], times)
         norms = np.sqrt(((d / separation.scale) ** 2).sum(-1))
         best = norms.argmin(1)
         middle = times[np.arange(len(first)), best]
-        half *= 0.3
+        half *= 0.26
     index = np.arange(len(first))
     d, norms = d[index, best], norms[index, best]
     end_s = table.start_s + table.step_s * table.sag.shape[1]

@@ -17,7 +17,8 @@ from .tracks import IntArray, Track, TrackTable
 
 _BATCH = 24  # options looked at together,
 _PAIRS = 240  # and pairs: a slice stays within some milliseconds
-_LONGEST_WAIT_S = 90.0
+# waits tried, in steps of what lets one drone pass: short ones closely, long ones not
+_WAITS = np.array([*range(9), 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 60, 75, 90], dtype=float)
 _RESTARTS = 12
 # layers and sides of the shapes tried, in separations; each is also tried after every wait
 _SHAPES = (
@@ -56,7 +57,7 @@ def prioritise(
         yield Attempt(0, 0, False)
     busy = np.array([track.duration_s for track in tracks])
     order = np.argsort(-busy + 1e-3 * np.random.default_rng(seed).random(len(tracks))).tolist()
-    yield from one_by_one(options, separation, order)
+    yield from one_by_one(options, separation, order, seed)
 
 
 def waiting(track: Track, delay_s: float) -> Track:
@@ -146,11 +147,18 @@ def _options(
             for f, d in ((1.0, 1.5), (1.0, 3.0), (1.0, 5.0), (1.0, 8.0), (0.7, 0.0), (0.5, 4.0))
         ]
     base = [keep(track, fence, who), *(c for c in flown(track, shapes, limits, fence) if c is not None)]
-    return Options.of(base, np.arange(0.0, _LONGEST_WAIT_S, wait) if resting else None)
+    return Options.of(base, wait * _WAITS if resting else None)
 
 
-def one_by_one(options: Sequence[Options], separation: Separation, order: list[int]) -> Iterator[Attempt]:
-    """Chooses the first option of each drone, in `order`, that conflicts with no choice before it."""
+def one_by_one(
+    options: Sequence[Options], separation: Separation, order: list[int], seed: int = 0
+) -> Iterator[Attempt]:
+    """Chooses the first option of each drone, in `order`, that conflicts with no choice before it.
+
+    The drone for which none is left goes first in the next attempt; an order that was tried already is
+    shuffled.
+    """
+    rng = np.random.default_rng([seed, 1])
     seen: set[tuple[int, ...]] = set()
     pairs: tuple[tuple[int, int], ...] = ()
     for restart in range(_RESTARTS):
@@ -159,17 +167,21 @@ def one_by_one(options: Sequence[Options], separation: Separation, order: list[i
         for drone in order:
             mine = options[drone]
             done = [options[i].track(k) for i, k in chosen.items()]
-            blocked = np.zeros(len(done), dtype=bool)
+            always, cheapest = np.ones(len(done), dtype=bool), np.zeros(len(done), dtype=bool)
             size = max(4, min(_BATCH, _PAIRS // max(1, len(done))))
             for low in range(0, len(mine), size):
                 batch = range(low, min(low + size, len(mine)))
-                clear, hit = _clear([mine.track(k) for k in batch], done, separation)
-                blocked |= hit
+                hit = _conflicts([mine.track(k) for k in batch], done, separation)
+                clear = ~hit.any(1)
+                always &= hit.all(0)
+                cheapest = hit[0] if low == 0 else cheapest
                 if clear.any():
                     chosen[drone] = low + int(np.argmax(clear))
                     break
                 yield Attempt(len(chosen), restart, False)
             if drone not in chosen:
+                # who blocks every option, or where it takes several of them, who blocks the cheapest one
+                blocked = always if always.any() else cheapest
                 others = [i for i, b in zip(chosen, blocked, strict=True) if b]
                 pairs = tuple(sorted((min(drone, i), max(drone, i)) for i in others))
                 break
@@ -180,23 +192,21 @@ def one_by_one(options: Sequence[Options], separation: Separation, order: list[i
             return
         order = [drone, *(i for i in order if i != drone)]
         if tuple(order) in seen:
-            break
+            if len(order) <= 2:
+                break
+            order = rng.permutation(len(order)).tolist()
     yield Attempt(len(chosen), restart, True, None, pairs)
 
 
-def _clear(
-    batch: Sequence[Track], done: Sequence[Track], separation: Separation
-) -> tuple[BoolArray, BoolArray]:
-    """Which of a batch's tracks conflict with none of those done, and which of those done blocked any."""
+def _conflicts(batch: Sequence[Track], done: Sequence[Track], separation: Separation) -> BoolArray:
+    """Which (B, D) tracks of a batch conflict with which of those done."""
+    out = np.zeros((len(batch), len(done)), dtype=bool)
     if not done:
-        return np.ones(len(batch), dtype=bool), np.zeros(0, dtype=bool)
+        return out
     table = TrackTable([*batch, *done], window=4)
     first = np.repeat(np.arange(len(batch)), len(done))
     second = np.tile(len(batch) + np.arange(len(done)), len(batch))
     near = near_pairs(table, separation, 1.0, pairs=(first, second))
     hit = settle(table, separation, near) < 1.0
-    clear = np.ones(len(batch), dtype=bool)
-    clear[near.first[hit]] = False
-    blocked = np.zeros(len(done), dtype=bool)
-    blocked[near.second[hit] - len(batch)] = True
-    return clear, blocked
+    out[near.first[hit], near.second[hit] - len(batch)] = True
+    return out
