@@ -47,7 +47,8 @@ class Entropy:
             self._worker.close()
 
     def tell(self, session: SecureSession) -> None:
-        """Hand alarms on; from the executor's thread."""
+        """Hand state and alarms on; from the executor's thread."""
+        session.entropy = self.pool.summary()
         for alarm in self._feed.alarms():
             session.alarm(alarm.severity, alarm.text)
 

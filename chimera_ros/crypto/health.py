@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -54,6 +55,7 @@ class Claim:
         return min(1 + _quantile(self.window, 2.0**-self.min_entropy, 2.0**self.alpha_log2), self.window)
 
 
+@cache
 def _quantile(trials: int, probability: float, tail: float) -> int:
     """The smallest c with P(X > c) <= tail for X ~ Binomial(trials, probability)."""
     log_p, log_q = math.log(probability), math.log1p(-probability)

@@ -38,6 +38,7 @@ def security_state(session: SecureSession) -> SecurityState:
         crl_number=max(state.crl_number for state in states),
         crypto_node=issuer.name if issuer is not None else "",
         silent=control.silent,
+        entropy=session.entropy,
         checkpoints=host.checkpoints.counts,
         checkpoints_on=host.checkpoints.verify,
         sealed=host.counters.sealed,

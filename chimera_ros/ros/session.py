@@ -172,6 +172,7 @@ class SecureSession:
         self._on_switched: list[Callable[[str, int], None]] = []
         self._on_alarm: list[Callable[[str, str], None]] = []
         self._on_stop: list[Callable[[StopOrder], None]] = []
+        self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
         self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
         self._control = ControlTopics(self, self._control_kinds(identities))
         self._checkpoints = CheckpointTopics(self)
