@@ -19,6 +19,7 @@ from typing import Any
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.keystore import Keystore, MemberInfo
+from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
 from chimera_ros.crypto.roles import Role
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
@@ -27,7 +28,9 @@ SOON_S = 30 * 86400.0
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera keys`."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="create|enroll|list|show")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="create|enroll|renew|revoke|policy|list|show"
+    )
     create = verbs.add_parser(
         "create", help="make a keystore: authority, signed policy, empty revocation list"
     )
@@ -48,15 +51,38 @@ def register(parser: argparse.ArgumentParser) -> None:
     enroll.add_argument("name", metavar="NAME", help="for example drone_07")
     enroll.add_argument("role", metavar="ROLE", help=", ".join(role.value for role in Role))
     enroll.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    renew = verbs.add_parser("renew", help="a new key and certificate for a member; it rejoins with them")
+    renew.add_argument("name", metavar="NAME")
+    renew.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    renew.add_argument(
+        "--key-passphrase-file", type=Path, metavar="FILE", help="first line encrypts the new key"
+    )
+    revoke = verbs.add_parser("revoke", help="put a member's certificates on the revocation list")
+    revoke.add_argument(
+        "name", nargs="?", metavar="NAME", help="none: only give the list new dates (--refresh)"
+    )
+    revoke.add_argument("--reason", choices=REASONS, default=REASONS[0], help=f"default {REASONS[0]}")
+    revoke.add_argument(
+        "--old", action="store_true", help="only certificates that were renewed; the present one stays good"
+    )
+    revoke.add_argument(
+        "--refresh", action="store_true", help="revoke nobody; the list runs for --days again"
+    )
+    revoke.add_argument(
+        "--days", type=float, default=90.0, metavar="N", help="how long the list stays current (default 90)"
+    )
+    policy = verbs.add_parser("policy", help="sign a newer policy and put it in force")
+    policy.add_argument("file", type=Path, metavar="FILE", help="policy with a higher `version`")
+    policy.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
     listing = verbs.add_parser("list", help="all members")
     show = verbs.add_parser("show", help="one member")
     show.add_argument("name", metavar="NAME")
-    for verb in (create, enroll, listing, show):
+    for verb in (create, enroll, renew, revoke, policy, listing, show):
         verb.add_argument(
             "--keystore", type=Path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
         )
         verb.add_argument("--json", action="store_true", help="machine-readable output")
-    for verb in (create, enroll):
+    for verb in (create, enroll, renew, revoke, policy):
         verb.add_argument(
             "--passphrase-file", type=Path, metavar="FILE", help="first line opens the authority's key"
         )
@@ -64,12 +90,18 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one verb."""
-    keystore = Keystore(_path(arguments))
+    keystore = AuthorityKeystore(_path(arguments))
     try:
         if arguments.verb == "create":
             return _create(keystore, arguments)
         if arguments.verb == "enroll":
             return _enroll(keystore, arguments)
+        if arguments.verb == "renew":
+            return _renew(keystore, arguments)
+        if arguments.verb == "revoke":
+            return _revoke(keystore, arguments)
+        if arguments.verb == "policy":
+            return _policy(keystore, arguments)
         if arguments.verb == "list":
             return _list(keystore, as_json=arguments.json)
         return _show(keystore.show(arguments.name), as_json=arguments.json)
@@ -121,15 +153,80 @@ def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
 
 def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
-    passphrase = None
-    if arguments.passphrase_file:
-        passphrase = _passphrase_from(arguments.passphrase_file)
-    elif _is_encrypted(keystore.path / "authority.key"):
-        passphrase = _ask(f"passphrase of the authority in {keystore.path}: ").encode()
+    passphrase = _authority_passphrase(keystore, arguments)
     keystore.enroll(
         arguments.name, arguments.role, wall_ns=time.time_ns(), passphrase=passphrase, days=arguments.days
     )
     return _show(keystore.show(arguments.name), as_json=arguments.json)
+
+
+def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
+    _check_days(arguments.days)
+    keystore.show(arguments.name)  # an unknown name is said before a passphrase is asked for
+    file = arguments.key_passphrase_file
+    keystore.renew(
+        arguments.name,
+        wall_ns=time.time_ns(),
+        passphrase=_authority_passphrase(keystore, arguments),
+        key_passphrase=_passphrase_from(file) if file else None,
+        days=arguments.days,
+    )
+    status = _show(keystore.show(arguments.name), as_json=arguments.json)
+    if not arguments.json:
+        print(f"next: restart {arguments.name}; it rejoins with the new certificate")
+    return status
+
+
+def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
+    _check_days(arguments.days)
+    if (arguments.name is None) != arguments.refresh:
+        raise CommandFailed("name one member to revoke, or give --refresh and none", MISUSE)
+    if arguments.name is not None:
+        keystore.show(arguments.name)
+    number, added = keystore.revoke(
+        arguments.name,
+        wall_ns=time.time_ns(),
+        reason=arguments.reason,
+        passphrase=_authority_passphrase(keystore, arguments),
+        days=arguments.days,
+        old_only=arguments.old,
+    )
+    if arguments.json:
+        print(json.dumps({"name": arguments.name, "revoked": added, "crl_number": number}))
+        return 0
+    if arguments.name is not None:
+        print(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
+    print(
+        f"revocation list {number} written; crypto nodes that run on this keystore take it over by themselves"
+    )
+    return 0
+
+
+def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
+    _check_days(arguments.days)
+    try:
+        text = arguments.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{arguments.file}: cannot read the policy ({error})", MISUSE) from None
+    version = keystore.install_policy(
+        text,
+        wall_ns=time.time_ns(),
+        passphrase=_authority_passphrase(keystore, arguments),
+        days=arguments.days,
+    )
+    if arguments.json:
+        print(json.dumps({"keystore": str(keystore.path), "policy_version": version}))
+        return 0
+    print(f"policy {version} signed; crypto nodes that run on this keystore take it over by themselves")
+    return 0
+
+
+def _authority_passphrase(keystore: Keystore, arguments: argparse.Namespace) -> bytes | None:
+    if arguments.passphrase_file:
+        return _passphrase_from(arguments.passphrase_file)
+    if _is_encrypted(keystore.path / "authority.key"):
+        return _ask(f"passphrase of the authority in {keystore.path}: ").encode()
+    return None
 
 
 def _list(keystore: Keystore, *, as_json: bool) -> int:

@@ -112,6 +112,38 @@ def make_crl(
     return builder.sign(key, None)
 
 
+def extend_crl(
+    authority: x509.Certificate,
+    key: Any,
+    before: x509.CertificateRevocationList,
+    serials: frozenset[int],
+    reason: str,
+    wall_ns: int,
+    days: float,
+) -> x509.CertificateRevocationList:
+    """The next list: everything in `before`, these serial numbers too, a number that is higher by one.
+
+    `reason` is a name of RFC 5280, 5.3.1 with hyphens, such as key-compromise.
+    """
+    start = _moment(wall_ns)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(start - _BACKDATE)
+        .next_update(start + timedelta(days=days))
+        .add_extension(x509.CRLNumber(read_crl(before).number + 1), critical=False)
+    )
+    for entry in before:
+        builder = builder.add_revoked_certificate(entry)
+    flag = x509.ReasonFlags[reason.replace("-", "_")]
+    for serial in sorted(serials):
+        made = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(start)
+        if flag is not x509.ReasonFlags.unspecified:  # by RFC 5280 it is left out
+            made = made.add_extension(x509.CRLReason(flag), critical=False)
+        builder = builder.add_revoked_certificate(made.build())
+    return builder.sign(key, None)
+
+
 def read_crl(crl: x509.CertificateRevocationList) -> CrlView:
     """What members need of a revocation list whose signature has been checked."""
     number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number

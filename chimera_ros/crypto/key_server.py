@@ -262,6 +262,9 @@ class KeyServer:
         if self.identity.member.serial in self.trust.crl.serials:
             self._stopped = True  # nobody follows a revoked crypto node; going on would only confuse
             return [Alarm("error", f"{self.identity.name} is revoked and issues no more epochs")]
+        return self._put_out_revoked(now, wall_ns)
+
+    def _put_out_revoked(self, now: float, wall_ns: int) -> list[Effect]:
         effects, names = self._desk.put_out_revoked(self._roster(), self.trust, wall_ns)
         return effects + (self._cut_off(names, "the revocation list", now, wall_ns) if names else [])
 
@@ -385,6 +388,7 @@ class KeyServer:
             effects.append(self._voice.beat(self._current, now, wall_ns))
         self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
         self._agenda.want_succession(now)
+        effects += self._put_out_revoked(now, wall_ns)
         return effects + self._request(now, wall_ns)
 
     # Deciding

@@ -10,7 +10,7 @@ Layout::
 
 A drone needs authority.pem, crl.pem, policy.yaml, policy.sig and its own member directory, nothing else.
 
-Not handled here: revoking and renewing, hardware keys.
+Not handled here: revoking, renewing and newer policies (keystore_authority.py), hardware keys.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .identity import (
 from .policy import load_policy
 from .providers import provider
 from .roles import RESERVED_NAMES, Role
-from .store import FileStore, write_atomic
+from .store import FileStore, replace_durably, write_atomic
 
 _OPEN_MODE: Final = 0o644
 _SECRET_MODE: Final = 0o600
@@ -124,7 +124,7 @@ class Keystore:
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_authority(swarm, key, wall_ns, days)
         crl = make_crl(certificate, key, 1, frozenset(), wall_ns, days)
-        self._write("authority.key", _key_pem(key, passphrase), _SECRET_MODE)
+        self._write("authority.key", key_pem(key, passphrase), _SECRET_MODE)
         self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
         self._write("policy.yaml", text.encode(), _OPEN_MODE)
         self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
@@ -171,7 +171,7 @@ class Keystore:
         except OSError as error:
             raise KeystoreError(f"{directory}: cannot make the directory ({error.strerror}).") from None
         pem = certificate.public_bytes(_PEM)
-        self._write(f"members/{name}/identity.key", _key_pem(key, key_passphrase), _SECRET_MODE)
+        self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
         self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
         return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
 
@@ -215,13 +215,26 @@ class Keystore:
             until = f" (valid until {wall_datetime(member.not_after_ns):%Y-%m-%d %H:%M} UTC)"
             detail = until if error.fault is CertificateFault.EXPIRED else ""
             raise KeystoreError(f"{path}: the certificate of {name} {error.fault.value}{detail}.") from None
-        key = provider().signing_key(_read_key(path.with_name("identity.key"), passphrase))
+        key = provider().signing_key(self._private_key(member, path, passphrase))
         probe = key.sign(b"key and certificate agree", labels.SIGN_SELF_TEST)
         if not member.verify(probe, b"key and certificate agree", labels.SIGN_SELF_TEST):
             raise KeystoreError(
                 f"{path.with_name('identity.key')} does not fit {path.name}; enrol {name} again."
             )
         return MemberIdentity(member, key)
+
+    def _private_key(
+        self, member: CertifiedMember, path: Path, passphrase: bytes | None
+    ) -> mldsa.MLDSA87PrivateKey:
+        """The key beside the certificate; the new one where a renewal was interrupted between the two."""
+        new = path.with_name("identity.key.new")
+        if new.is_file():
+            public = x509.load_der_x509_certificate(member.certificate_der).public_key()
+            key = _read_key(new, passphrase)
+            if key.public_key() == public:
+                replace_durably(new, path.with_name("identity.key"), self._durable)
+                return key
+        return _read_key(path.with_name("identity.key"), passphrase)
 
     def load_trust(self, *, wall_ns: int, swarm: str | None = None) -> Trust:
         """Authority, policy and revocation list, all checked. `swarm` is the one that is expected."""
@@ -324,7 +337,7 @@ def with_header(text: str, swarm: str, wall_ns: int, days: float) -> str:
     return f"swarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n\n{text}"
 
 
-def _key_pem(key: mldsa.MLDSA87PrivateKey, passphrase: bytes | None) -> bytes:
+def key_pem(key: mldsa.MLDSA87PrivateKey, passphrase: bytes | None) -> bytes:
     protection = (
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )

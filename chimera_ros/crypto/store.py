@@ -203,12 +203,26 @@ def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> No
             Path(temporary).unlink(missing_ok=True)
             raise
         if durable:
-            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync_directory(path.parent)
     except OSError as error:
         raise KeystoreError(
             f"{path}: cannot write ({error.strerror}); check the directory's owner and space."
         ) from None
+
+
+def replace_durably(source: Path, target: Path, durable: bool = True) -> None:
+    """Renames `source` to `target` in one step. Raises KeystoreError."""
+    try:
+        os.replace(source, target)
+        if durable:
+            _sync_directory(target.parent)
+    except OSError as error:
+        raise KeystoreError(f"{target}: cannot replace ({error.strerror}).") from None
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

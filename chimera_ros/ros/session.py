@@ -37,11 +37,13 @@ from chimera_ros.crypto.effects import (
     StopOrder,
     Switched,
 )
+from chimera_ros.crypto.errors import KeystoreError
 from chimera_ros.crypto.evictions import Verdict
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
 from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
 from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.keystore_watch import KeystoreWatch
 from chimera_ros.crypto.policy import Policy
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.wire import ControlKind
@@ -154,6 +156,7 @@ class SecureSession:
             self.host: SecureHost = self.key_server.host
         else:
             self.host = SecureHost(identities, trust, stores, config=config.host)
+        self._watch = KeystoreWatch(keystore, trust) if self.key_server is not None else None
         self._core: SecureHost | KeyServer = self.key_server if self.key_server is not None else self.host
 
         self._lock = RLock()
@@ -661,6 +664,7 @@ class SecureSession:
             self._retries = [outlet for outlet in self._retries if not outlet.retry()]
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_S
+            self._watch_keystore(now)
             for publisher in self._publishers:
                 if publisher.latched:
                     publisher.look_for_latecomers()
@@ -668,6 +672,19 @@ class SecureSession:
             if self._diagnostics is not None:
                 self._diagnostics.publish()
         self.rearm()
+
+    def _watch_keystore(self, now: float) -> None:
+        """Crypto nodes take over a revocation list or policy that was replaced on disk."""
+        if self._watch is None or self.key_server is None:
+            return
+        try:
+            files = self._watch.poll()
+        except KeystoreError as error:
+            self._alarm("error", str(error))
+            return
+        if files is not None:
+            with self._lock:
+                self._perform(self.key_server.update_trust(files, now, time.time_ns()))
 
     # What endpoints call -------------------------------------------------------------------------------
 
