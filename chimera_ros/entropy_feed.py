@@ -63,6 +63,7 @@ class EntropyFeed:
         self._pool = pool
         self._now = now
         self._worker = worker
+        self._restarts = 0
         self._delivery = delivery
         self._hardware = hardware
         self._alarms: queue.Queue[Alarm] = queue.Queue(_KEPT_ALARMS)
@@ -136,13 +137,18 @@ class EntropyFeed:
         worker = self._worker
         if worker is None:
             return self._pool.absent("qrng", "there is no quantum worker in this process")
-        if not worker.ready:
+        ready = worker.ready
+        if worker.restarts != self._restarts:  # it died while it had nothing to do
+            self._restarts = worker.restarts
+            return self._pool.failed("qrng", "the quantum worker died", self._now())
+        if not ready:
             return self._pool.absent("qrng", worker.absent) if worker.absent else []
         seed = int.from_bytes(os.urandom(8)) >> 2
         try:
             request = aer_entropy.QRNG_REQUEST.pack(seed, SHOTS, aer_entropy.QUBITS)
             raw = worker.call(aer_entropy.QRNG, request, _JOB_LIMIT_S)
         except (WorkerUnavailable, JobRefused) as error:
+            self._restarts = worker.restarts
             return self._pool.failed("qrng", str(error), self._now())
         if len(raw) != SHOTS * aer_entropy.QUBITS // 8:
             return self._pool.failed(

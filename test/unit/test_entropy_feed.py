@@ -18,11 +18,13 @@ class Worker:
     def __init__(self) -> None:
         self.ready = True
         self.absent = ""
+        self.restarts = 0
         self.dead = False
         self.answer = random.Random(1).randbytes
 
     def call(self, job: str, body: bytes, timeout_s: float) -> bytes:
         if self.dead:
+            self.restarts += 1
             raise WorkerUnavailable("the quantum worker died in job entropy.qrng: signal 9")
         return self.answer(1024)
 
@@ -87,6 +89,17 @@ def test_a_worker_that_dies_is_an_alarm_and_comes_back() -> None:
     clock[0] = 61.0
     feeding.step()
     assert state(pool, "qrng") == "on"
+
+
+def test_a_worker_that_died_idle_is_an_alarm_once() -> None:
+    pool, worker = EntropyPool(os.urandom, ("qrng",)), Worker()
+    feeding = feed(pool, [0.0], worker=worker)
+    worker.restarts, worker.ready = 1, False
+    feeding.step()
+    (alarm,) = feeding.alarms()
+    assert "the quantum worker died" in alarm.text
+    feeding.step()
+    assert feeding.alarms() == []
 
 
 def test_biased_circuits_and_short_answers_are_switched_off() -> None:
