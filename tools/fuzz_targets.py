@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+import fuzz_qkd
+
 from chimera_ros.crypto import default_policy, providers
 from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.epochs import SignedHead, encode_head, parse_announcement
@@ -397,6 +399,13 @@ def key_server(data: bytes) -> None:
         _watched(swarm.server, swarm.server.host, message, swarm)
 
 
+def key_distribution(data: bytes) -> None:
+    """Messages of quantum key distribution."""
+    again = fuzz_qkd.read(data)
+    if again is not None and again != data:
+        raise Bug("a message of key distribution is accepted in a second spelling")
+
+
 TARGETS: Final = {
     target.name: target
     for target in (
@@ -410,6 +419,7 @@ TARGETS: Final = {
         Target("opening", opening, _opening_corpus),
         Target("member", member, _control_corpus),
         Target("key_server", key_server, _control_corpus),
+        Target("key_distribution", key_distribution, fuzz_qkd.corpus),
     )
 }
 

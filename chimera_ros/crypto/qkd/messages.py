@@ -66,7 +66,10 @@ def _bits(bits: Bits) -> bytes:
 
 def _read_bits(reader: Reader, most: int) -> Bits:
     count = reader.count(most)
-    return np.unpackbits(np.frombuffer(reader.raw((count + 7) // 8), dtype=np.uint8))[:count]
+    bits = np.unpackbits(np.frombuffer(reader.raw((count + 7) // 8), dtype=np.uint8))
+    if bits[count:].any():
+        raise malformed("bits after the last one")
+    return bits[:count]
 
 
 def _read_session(reader: Reader) -> bytes:
