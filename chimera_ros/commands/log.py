@@ -1,4 +1,4 @@
-"""`chimera log show|plot PATH`: what a flight has recorded."""
+"""`chimera log`: what a flight has recorded; what the record proves is in log_evidence.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.commands import log_evidence
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
 MAX_ROWS = 10_000
@@ -26,7 +27,9 @@ class _Topic:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera log`."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="show|plot")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="show|plot|verify|disclose|verify-disclosure|totals|verify-totals"
+    )
     show = verbs.add_parser("show", help="topics, senders, counts and times of MCAP files")
     show.add_argument("path", type=Path, metavar="PATH", help="an MCAP file, or the folder of a flight")
     show.add_argument("--json", action="store_true", help="machine-readable output")
@@ -34,11 +37,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     plot.add_argument("path", type=Path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
     plot.add_argument("--output", type=Path, metavar="FILE.png", help="default: beside the tracks")
     plot.add_argument("--separation", type=float, metavar="M", help="separation that was asked for")
+    log_evidence.register(verbs)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one verb."""
-    return _show(arguments) if arguments.verb == "show" else _plot(arguments)
+    verbs = {"show": _show, "plot": _plot}
+    return verbs.get(arguments.verb, log_evidence.run)(arguments)
 
 
 def _show(arguments: argparse.Namespace) -> int:

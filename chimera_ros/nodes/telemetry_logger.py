@@ -8,19 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chimera_ros import swarm
+from chimera_ros.crypto.host import SecureHost
 from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
-from chimera_ros.records.mcap_log import FlightRecorder
+from chimera_ros.records.audit import Auditor
+from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
+from chimera_ros.records.flight_totals import write_totals
+from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
+from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.schema import schema_text
-from chimera_ros.ros.session import SecureSession
+from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 STATUS_S = 0.5
+MOST_FOR_TOTALS = 50_000  # messages: a few seconds' work when the process ends
 NICE = 5  # a record may wait, a setpoint may not
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
@@ -44,14 +50,23 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         self._status = StatusWriter()
         self._session: SecureSession | None = None
         self._recorder: FlightRecorder | None = None
+        self._recorded_ns = 0
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
 
     def setup(self) -> None:
         """Load keys, subscribe to everything."""
         values = self.parameters
-        self._session = SecureSession(self, member=values.member, keystore=values.keystore, autostart=False)
+        self._session = SecureSession(
+            self,
+            member=values.member,
+            keystore=values.keystore,
+            config=SessionConfig(host=host_config(keep_evidence=bool(values.record))),
+            autostart=False,
+        )
         if values.record:
             self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
+            schema = schema_text(CHECKPOINT_TYPE)
+            self._session.on_checkpoint(lambda member, cdr: self._record_checkpoint(member, cdr, schema))
         watched: list[tuple[type, str]] = [
             (SwarmCommands, names.LEADER_COMMAND),
             (Trajectory, names.LEADER_TRAJECTORY),
@@ -85,15 +100,29 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         self.destroy_timer(self._status_timer)
 
     def close(self) -> None:
-        """Complete the files and leave the swarm."""
-        if self._recorder is not None:
-            problem = self._recorder.close().problem
-            if problem:
-                self.get_logger().error(problem)
-            self._recorder = None
+        """Leave the swarm, complete the files, sign what they add up to."""
+        host = self._session.host if self._session is not None else None
         if self._session is not None:
+            self._record_evidence()
             self._session.close()
             self._session = None
+        if self._recorder is not None:
+            status, self._recorder = self._recorder.close(), None
+            if status.problem:
+                self.get_logger().error(status.problem)
+            elif host is not None and 0 < status.opened <= MOST_FOR_TOTALS:
+                self._sign_totals(host)
+            elif status.opened:
+                self.get_logger().info("a long record: `chimera log totals` adds it up")
+
+    def _sign_totals(self, host: SecureHost) -> None:
+        folder = Path(self.parameters.record)
+        identity = host.control.members[self.parameters.member].identity
+        try:
+            files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
+            write_totals(folder / "totals.json", Auditor(files, host.control.trust.authority), identity)
+        except (OSError, RecordError) as error:
+            self.get_logger().error(f"no totals of this flight: {error}")
 
     def wipe(self) -> None:
         """Forget keys."""
@@ -103,11 +132,46 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def _record(self, raw: RawMessage, schema: str) -> None:
         assert self._session is not None
         if self._recorder is not None:
-            opened, received_ns = raw.opened, self._session.swarm_ns()
+            # No two messages bear one time: it pairs a message with its sealed original.
+            self._recorded_ns = max(self._recorded_ns + 1, self._session.swarm_ns())
+            opened, received_ns = raw.opened, self._recorded_ns
             self._recorder.write(
                 raw.channel, raw.type_name, schema, opened.payload, opened.sent_ns, received_ns, opened.sender
             )
             self._recorder.write_sealed(raw.channel, raw.envelope_cdr, received_ns)
+
+    def _record_checkpoint(self, member: str, cdr: bytes, schema: str) -> None:
+        """In the checkpoints' own thread."""
+        session, recorder = self._session, self._recorder
+        if session is not None and recorder is not None:
+            recorder.write_checkpoint(member, cdr, schema, session.swarm_ns())
+
+    def _record_evidence(self) -> None:
+        """What opens the leaves of checkpoints later, for every sender, epoch and lane once."""
+        session, recorder = self._session, self._recorder
+        if session is None or recorder is None:
+            return
+        waiting = session.host.checkpoints.evidence
+        for _ in range(len(waiting or ())):
+            assert waiting is not None
+            item = waiting.popleft()
+            member = session.host.certificate(item.entry.fingerprint)
+            if member is None:  # its certificate is still on its way
+                waiting.append(item)
+                continue
+            announcement = session.host.announcement(item.epoch)
+            evidence = SenderEvidence(
+                session.host.swarm,
+                item.entry.name,
+                item.epoch,
+                item.entry.slot,
+                item.lane,
+                item.transcript_hash,
+                announcement.key_tag if announcement is not None else bytes(32),
+                item.blind_key,
+                member.certificate_der,
+            )
+            recorder.write_json("evidence", EVIDENCE, evidence.to_json(), session.swarm_ns())
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         if message.drone == sender:
@@ -138,6 +202,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             "security": self._session.status(),
         }
         if self._recorder is not None:
+            self._record_evidence()
             self._recorder.tick()
             records = self._recorder.status()
             status["recorded"] = records.opened

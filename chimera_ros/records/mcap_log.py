@@ -111,15 +111,16 @@ class FlightRecorder:
         `type_name` reads `package/msg/Name`; `schema_text` is its ros2msg text with all types it uses.
         """
         topic = f"{self._namespace}/{channel}"
+        about = {"sender": sender, "channel": channel}
         with self._lock:
-            return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, sender)
+            return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, about)
 
     def write_sealed(self, channel: str, envelope_cdr: bytes | memoryview, received_ns: int) -> bool:
         """Records a sealed envelope as it came from the wire; False if it was lost."""
         topic = f"{self._namespace}/{channel}"
         with self._lock:
             return self._sealed.write(
-                topic, ENVELOPE_TYPE, self._envelope_schema, envelope_cdr, received_ns, received_ns, ""
+                topic, ENVELOPE_TYPE, self._envelope_schema, envelope_cdr, received_ns, received_ns, {}
             )
 
     def write_checkpoint(
@@ -129,7 +130,7 @@ class FlightRecorder:
         topic = f"{self._namespace}/{member}/checkpoint"
         with self._lock:
             return self._sealed.write(
-                topic, CHECKPOINT_TYPE, schema_text, cdr, received_ns, received_ns, member
+                topic, CHECKPOINT_TYPE, schema_text, cdr, received_ns, received_ns, {"sender": member}
             )
 
     def write_json(self, name: str, schema_name: str, value: Mapping[str, object], time_ns: int) -> bool:
@@ -137,7 +138,7 @@ class FlightRecorder:
         topic = f"{self._namespace}/record/{name}"
         data = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
         with self._lock:
-            return self._flight.write(topic, schema_name, JSON_SCHEMA, data, time_ns, time_ns, "", JSON)
+            return self._flight.write(topic, schema_name, JSON_SCHEMA, data, time_ns, time_ns, {}, JSON)
 
     def tick(self) -> None:
         """Hands to the operating system what is due; call it about once a second."""
@@ -209,7 +210,7 @@ class _Stream:
         cdr: bytes | memoryview,
         sent_ns: int,
         received_ns: int,
-        sender: str,
+        about: Mapping[str, str],
         encoding: tuple[str, str] = CDR,
     ) -> bool:
         if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
@@ -220,7 +221,7 @@ class _Stream:
             if writer is None:
                 self.dropped += 1
                 return False
-            channel = self._channel(writer, topic, type_name, schema_text, sender, encoding)
+            channel = self._channel(writer, topic, type_name, schema_text, about, encoding)
             if channel is None:
                 self.dropped += 1
                 return False
@@ -295,10 +296,10 @@ class _Stream:
         topic: str,
         type_name: str,
         schema_text: str,
-        sender: str,
+        about: Mapping[str, str],
         encoding: tuple[str, str],
     ) -> int | None:
-        key = (topic, type_name, sender)
+        key = (topic, type_name, about.get("sender", ""))
         channel = self._channels.get(key)
         if channel is None:
             if len(self._channels) >= MAX_CHANNELS:
@@ -307,8 +308,7 @@ class _Stream:
             if schema is None:
                 schema = writer.register_schema(type_name, encoding[1], schema_text.encode())
                 self._schemas[type_name] = schema
-            metadata = {"sender": sender} if sender else {}
-            channel = writer.register_channel(topic, encoding[0], schema, metadata)
+            channel = writer.register_channel(topic, encoding[0], schema, dict(about))
             self._channels[key] = channel
         return channel
 

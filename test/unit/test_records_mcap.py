@@ -77,7 +77,7 @@ def test_both_files_decode_with_the_public_reader(tmp_path: Path) -> None:
     topic, sent_ns, received_ns, message, metadata = rows[7]
     assert (topic, sent_ns, received_ns) == ("/chimera/drone_02/telemetry", 70, 73)
     assert (message.drone, message.position_enu_m.x, message.position_enu_m.z) == ("drone_02", 7.0, 2.5)  # type: ignore[attr-defined]
-    assert metadata == {"sender": "drone_02"}
+    assert metadata == {"sender": "drone_02", "channel": "drone_02/telemetry"}
 
     sealed = decoded(tmp_path / "rec" / "sealed.mcap")
     assert [row[3].epoch for row in sealed] == list(range(50))  # type: ignore[attr-defined]

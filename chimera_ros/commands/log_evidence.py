@@ -1,0 +1,359 @@
+"""`chimera log verify|disclose|verify-disclosure|totals|verify-totals`: what a record proves, and to whom."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.keys import KEYSTORE_VARIABLE
+from chimera_ros.crypto.disclosure import Disclosure, DisclosureError, read_disclosure
+from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.identity import CertifiedMember
+from chimera_ros.records.status_line import finite
+
+if TYPE_CHECKING:
+    from chimera_ros.records.audit import Auditor
+    from chimera_ros.records.flight_files import Packet
+
+MAX_FILE = 16 * 1024 * 1024
+
+
+def register(verbs: Any) -> None:
+    """Declares the verbs beside those of log.py."""
+    verify = verbs.add_parser("verify", help="hold a record against its senders' signed checkpoints")
+    verify.add_argument("path", type=Path, metavar="RECORD_DIR")
+    disclose = verbs.add_parser("disclose", help="one message, provable without the others and without keys")
+    disclose.add_argument("path", type=Path, metavar="RECORD_DIR")
+    disclose.add_argument("--channel", required=True, metavar="NAME", help="such as drone_07/telemetry")
+    which = disclose.add_mutually_exclusive_group(required=True)
+    which.add_argument("--counter", type=int, metavar="N", help="the sender's counter (see --epoch)")
+    which.add_argument("--time", metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns")
+    disclose.add_argument("--epoch", type=int, metavar="N", help="where a counter occurs in several epochs")
+    disclose.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.json")
+    check = verbs.add_parser("verify-disclosure", help="check a disclosed message")
+    check.add_argument("path", type=Path, metavar="FILE.json")
+    totals = verbs.add_parser("totals", help="distance, area and time in the air of each drone, signed")
+    totals.add_argument("path", type=Path, metavar="RECORD_DIR")
+    totals.add_argument("--sign", metavar="MEMBER", help="sign in this member's name (needs --keystore)")
+    totals.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the statements here")
+    check_totals = verbs.add_parser("verify-totals", help="check signed totals, with the record or without")
+    check_totals.add_argument("path", type=Path, metavar="FILE.json")
+    check_totals.add_argument("record", nargs="?", type=Path, metavar="RECORD_DIR", help="compute them again")
+    for verb in (verify, disclose, check, totals, check_totals):
+        whom = verb.add_mutually_exclusive_group()
+        whom.add_argument(
+            "--keystore", type=Path, metavar="DIR", help=f"trust its authority (${KEYSTORE_VARIABLE})"
+        )
+        whom.add_argument("--authority", type=Path, metavar="FILE", help="trust this authority.pem")
+        verb.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs one verb: 0 when everything holds, 1 when something does not."""
+    from chimera_ros.records.flight_files import RecordError
+
+    verb = {
+        "verify": _verify,
+        "disclose": _disclose,
+        "verify-disclosure": _verify_disclosure,
+        "totals": _totals,
+        "verify-totals": _verify_totals,
+    }[arguments.verb]
+    try:
+        return verb(arguments)
+    except RecordError as error:
+        raise CommandFailed(str(error), MISUSE) from error
+    except CryptoError as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _auditor(directory: Path, arguments: argparse.Namespace) -> Auditor:
+    from chimera_ros.records.audit import Auditor
+    from chimera_ros.records.flight_files import Decoders, FlightFiles
+    from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
+
+    files = FlightFiles(directory, Decoders(decode_envelope, decode_checkpoint))
+    return Auditor(files, _authority(arguments))
+
+
+def _authority(arguments: argparse.Namespace) -> x509.Certificate:
+    folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
+    path = arguments.authority or folder / "authority.pem"
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise CommandFailed(
+            f"{path}: {error.strerror}; name the swarm's keystore with --keystore or its authority.pem with "
+            "--authority",
+            MISUSE,
+        ) from error
+    except ValueError as error:
+        raise CommandFailed(f"{path} is no certificate", MISUSE) from error
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    audit = _auditor(arguments.path, arguments).audit()
+    if arguments.json:
+        print(json.dumps(audit.to_json(), indent=2))
+        return 0 if audit.good else 1
+    verdicts = audit.verdicts
+    print(f"checkpoints   {audit.checkpoints} good, {audit.bad_checkpoint_count} bad")
+    print(
+        f"unsigned      {verdicts['confirmed']} confirmed by their sender's checkpoint, "
+        f"{verdicts['unconfirmed']} without one, {verdicts['contradicted']} contradicted"
+    )
+    print(f"signed        {verdicts['signed']} good, {verdicts['bad_signature']} bad")
+    received = verdicts["confirmed"] + verdicts["contradicted"]
+    print(
+        f"not recorded  {max(0, audit.committed - received)} of {audit.committed} that checkpoints commit to"
+    )
+    if verdicts["unknown"] or audit.unpaired:
+        print(f"not judged    {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart")
+    for text in (*audit.bad_checkpoints, *audit.suspects):
+        print(f"! {text}")
+    print("the record holds" if audit.good else "THE RECORD CONTRADICTS ITS SENDERS")
+    return 0 if audit.good else 1
+
+
+def _disclose(arguments: argparse.Namespace) -> int:
+    auditor = _auditor(arguments.path, arguments)
+    packet = _choose(auditor, arguments)
+    found = auditor.disclose(packet)
+    if found is None:
+        raise CommandFailed(
+            f"packet {packet.counter} of {packet.channel} in epoch {packet.envelope.epoch} is not covered by "
+            "a checkpoint; signed messages and unconfirmed ones cannot be disclosed"
+        )
+    _write(arguments.output, found.to_json())
+    summary = {"file": str(arguments.output), "channel": packet.channel, "counter": packet.counter}
+    if arguments.json:
+        print(json.dumps({**summary, "epoch": packet.envelope.epoch, "sent_ns": packet.sent_ns}))
+    else:
+        print(
+            f"{arguments.output}: packet {packet.counter} of {packet.channel}, epoch "
+            f"{packet.envelope.epoch}, sent {_when(packet.sent_ns)}; it is checked with authority.pem"
+        )
+    return 0
+
+
+def _choose(auditor: Auditor, arguments: argparse.Namespace) -> Packet:
+    wanted_ns = None if arguments.time is None else _time_ns(arguments.time)
+    best: Packet | None = None
+    epochs: set[int] = set()
+    on_channel = 0
+    for packet in auditor.files.packets():
+        if packet.channel != arguments.channel:
+            continue
+        on_channel += 1
+        if arguments.epoch is not None and packet.envelope.epoch != arguments.epoch:
+            continue
+        if wanted_ns is None:
+            if packet.counter == arguments.counter:
+                best = packet
+                epochs.add(packet.envelope.epoch)
+        elif best is None or abs(packet.sent_ns - wanted_ns) < abs(best.sent_ns - wanted_ns):
+            best = packet
+    if len(epochs) > 1:
+        shown = ", ".join(map(str, sorted(epochs)))
+        raise CommandFailed(
+            f"counter {arguments.counter} occurs in epochs {shown}; choose with --epoch", MISUSE
+        )
+    if best is None:
+        what = f"{on_channel} messages, none of them the one asked for" if on_channel else "no message"
+        raise CommandFailed(f"{arguments.path} holds {what} on channel {arguments.channel}", MISUSE)
+    return best
+
+
+def _time_ns(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandFailed(
+            f"--time {text}: give ISO 8601 in UTC, such as 2030-03-17T17:46:40, or ns", MISUSE
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def _verify_disclosure(arguments: argparse.Namespace) -> int:
+    found = read_disclosure(_read(arguments.path))
+    member = found.check(_authority(arguments))
+    revoked = _revoked(arguments, member)
+    message = _decoded(found)
+    if arguments.json:
+        shown = {
+            "holds": True,
+            "member": member.name,
+            "role": member.role.value,
+            "swarm": member.swarm,
+            "channel": found.channel,
+            "type": found.type_name,
+            "sent_ns": found.sent_ns,
+            "epoch": found.checkpoint.epoch,
+            "counter": found.counter,
+            "revoked": revoked,
+            "message": message,
+            "cdr": found.payload.hex(),
+        }
+        print(json.dumps(shown, indent=2))
+        return 0
+    print(f"{member.name} ({member.role.value} of {member.swarm}) signed that it sent this message")
+    print(f"channel  {found.channel} ({found.type_name})")
+    print(f"sent     {_when(found.sent_ns)} by its own clock")
+    print(f"place    packet {found.counter} of epoch {found.checkpoint.epoch}")
+    if revoked:
+        print("! its certificate has since been revoked")
+    print(json.dumps(message, indent=2) if message is not None else f"cdr      {found.payload.hex()}")
+    return 0
+
+
+def _decoded(found: Disclosure) -> Any:
+    """The message as plain data, where its type is installed here."""
+    try:
+        from rclpy.serialization import deserialize_message
+
+        from chimera_ros.ros.cdr import checked_payload
+
+        package, kind, name = found.type_name.split("/")
+        message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
+        return finite(_plain(deserialize_message(checked_payload(found.payload), message_type)))
+    except Exception:  # no ROS here, or not this type: the proof holds all the same
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: _plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _totals(arguments: argparse.Namespace) -> int:
+    from chimera_ros.crypto.keystore import Keystore
+    from chimera_ros.crypto.totals import sign_totals
+    from chimera_ros.records.flight_totals import statements_of
+
+    if arguments.sign and not arguments.keystore:
+        raise CommandFailed("--sign needs --keystore with that member's key", MISUSE)
+    statements = statements_of(_auditor(arguments.path, arguments))
+    if not statements:
+        raise CommandFailed(f"{arguments.path} holds no telemetry of a drone", MISUSE)
+    documents: Sequence[Mapping[str, Any]] = statements
+    if arguments.sign:
+        identity = Keystore(arguments.keystore).load_identity(arguments.sign, wall_ns=time.time_ns())
+        documents = [sign_totals(identity, statement).to_json() for statement in statements]
+    if arguments.output is not None:
+        _write(arguments.output, {"totals": documents})
+    if arguments.json:
+        print(json.dumps({"totals": documents}, indent=2))
+    else:
+        _table(statements)
+        if not arguments.sign:
+            print("not signed; --sign MEMBER --keystore DIR makes statements that others can believe")
+    return 0
+
+
+def _verify_totals(arguments: argparse.Namespace) -> int:
+    from chimera_ros.crypto.totals import read_totals
+    from chimera_ros.records.flight_totals import statements_of
+
+    whole = _read(arguments.path)
+    documents = whole.get("totals") if isinstance(whole, Mapping) else None
+    if not isinstance(documents, list) or not documents:
+        raise CommandFailed(f"{arguments.path} holds no totals", MISUSE)
+    authority = _authority(arguments)
+    signed = [read_totals(item) for item in documents]
+    signers = {item.check(authority).name for item in signed}
+    statements = [dict(item.statement) for item in signed]
+    differing: list[str] = []
+    if arguments.record is not None:
+        again = {item["member"]: item for item in statements_of(_auditor(arguments.record, arguments))}
+        for statement in statements:
+            own = again.get(str(statement.get("member")))
+            if own is None or any(statement.get(name) != value for name, value in own.items()):
+                differing.append(str(statement.get("member")))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "holds": not differing,
+                    "signers": sorted(signers),
+                    "recomputed": arguments.record is not None,
+                    "differing": differing,
+                    "statements": [{**item, "roots": len(item.get("roots", []))} for item in statements],
+                },
+                indent=2,
+            )
+        )
+        return 1 if differing else 0
+    _table(statements)
+    print(f"signed by {', '.join(sorted(signers))}", end="")
+    if arguments.record is None:
+        print("; whether they follow from a record was not checked")
+    elif differing:
+        print(f"; NOT what {arguments.record} gives for {', '.join(differing)}")
+    else:
+        print(f"; {arguments.record} gives the same")
+    return 1 if differing else 0
+
+
+def _table(statements: list[dict[str, Any]]) -> None:
+    print(
+        f"{'drone':<12}{'distance m':>12}{'airborne s':>12}{'area m²':>10}{'messages':>10}{'unconfirmed':>13}"
+    )
+    for item in statements:
+        try:
+            print(
+                f"{item['member']:<12}{item['distance_mm'] / 1000:>12.1f}{item['airborne_ms'] / 1000:>12.1f}"
+                f"{item['area_m2']:>10}{item['messages']:>10}{item['unconfirmed']:>13}"
+            )
+        except (KeyError, TypeError, ValueError):
+            raise DisclosureError("a statement lacks totals") from None
+
+
+def _revoked(arguments: argparse.Namespace, member: CertifiedMember) -> bool:
+    """Does the keystore's revocation list name the certificate? Without one nobody knows: False."""
+    if arguments.authority is not None:
+        return False
+    folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
+    try:
+        crl = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return crl.get_revoked_certificate_by_serial_number(member.serial) is not None
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise CommandFailed(f"{path} is larger than {MAX_FILE >> 20} MiB", MISUSE)
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}", MISUSE) from error
+    except (ValueError, RecursionError) as error:
+        raise CommandFailed(f"{path} is no JSON", MISUSE) from error
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}") from error
+
+
+def _when(time_ns: int) -> str:
+    return datetime.fromtimestamp(min(time_ns, 2**61) / 1e9, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,220 @@
+"""Reads a flight's records back: messages in clear with their sealed originals, checkpoints, evidence.
+
+A message and its original bear the same topic and log time, which the recorder never gives out twice. Files
+that a killed process has left behind are read up to where they break off. The decoders of the two wire
+formats are passed in, because this room knows no ROS.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
+from chimera_ros.crypto.encoding import is_name
+from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.wire import LANE_SIGNED, NONCE_BYTES, Envelope
+from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE, read_messages
+
+EVIDENCE: Final = "chimera_ros/Evidence"
+EVIDENCE_FORMAT: Final = "chimera-evidence-1"
+MAX_EVIDENCE: Final = 100_000
+_NUMBERED: Final = re.compile(r"(flight|sealed)(?:_(\d+))?\.mcap")
+
+Place = tuple[int, int, int]
+"""Epoch, slot, lane: whose packets, and under which keys."""
+
+
+class RecordError(Exception):
+    """A record cannot be read; one sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoders:
+    """The two wire formats: fields of a SecureEnvelope and of a Checkpoint from their CDR (ValueError)."""
+
+    envelope: Callable[[bytes], tuple[int, int, int, int, bytes, bytes]]
+    checkpoint: Callable[[bytes], tuple[bytes, int, int, int, int, int, int, bytes, bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class SenderEvidence:
+    """Who sent under one slot and lane of an epoch, and the key that opens the leaves."""
+
+    swarm: str
+    member: str
+    epoch: int
+    slot: int
+    lane: int
+    transcript_hash: bytes
+    key_tag: bytes
+    blind_key: bytes = field(repr=False)
+    certificate_der: bytes = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the record."""
+        return {
+            "format": EVIDENCE_FORMAT,
+            "swarm": self.swarm,
+            "member": self.member,
+            "epoch": self.epoch,
+            "slot": self.slot,
+            "lane": self.lane,
+            "transcript_hash": self.transcript_hash.hex(),
+            "key_tag": self.key_tag.hex(),
+            "blind_key": self.blind_key.hex(),
+            "certificate": base64.b64encode(self.certificate_der).decode(),
+        }
+
+    @classmethod
+    def parse(cls, data: bytes) -> SenderEvidence | None:
+        """Evidence from a record; None when it is none."""
+        try:
+            value = json.loads(data)
+            epoch, slot, lane = (value[name] for name in ("epoch", "slot", "lane"))
+            if value["format"] != EVIDENCE_FORMAT or {type(epoch), type(slot), type(lane)} != {int}:
+                return None
+            if not (is_name(value["swarm"]) and is_name(value["member"])):
+                return None
+            transcript_hash, key_tag, blind_key = (
+                bytes.fromhex(value[name]) for name in ("transcript_hash", "key_tag", "blind_key")
+            )
+            certificate = base64.b64decode(value["certificate"], validate=True)
+        except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+            return None
+        if {len(transcript_hash), len(key_tag), len(blind_key)} != {32}:
+            return None
+        member = value["member"]
+        return cls(
+            value["swarm"], member, epoch, slot, lane, transcript_hash, key_tag, blind_key, certificate
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A message in clear and the sealed original it was opened from. Times in ns since the Unix epoch."""
+
+    channel: str
+    type_name: str
+    sender: str
+    sent_ns: int
+    received_ns: int
+    payload: bytes = field(repr=False)  # CDR
+    envelope: Envelope = field(repr=False)
+
+    @property
+    def counter(self) -> int:
+        """The sender's counter of its epoch and lane."""
+        return int.from_bytes(self.envelope.sealed[4:NONCE_BYTES])
+
+    @property
+    def place(self) -> Place:
+        """Epoch, slot, lane."""
+        return self.envelope.epoch, self.envelope.sender, self.envelope.lane
+
+    @property
+    def plaintext(self) -> bytes:
+        """What was sealed."""
+        return self.sent_ns.to_bytes(8) + self.payload
+
+    @property
+    def signed(self) -> bool:
+        """Does every message of this lane carry a signature of its own?"""
+        return LANE_SIGNED[self.envelope.lane]
+
+
+class FlightFiles:
+    """The records of a flight in one folder. Raises RecordError when there are none or one cannot be read."""
+
+    def __init__(self, directory: Path, decoders: Decoders) -> None:
+        self.directory = directory
+        self._decoders = decoders
+        self._flight = _sorted(directory, "flight")
+        self._sealed = _sorted(directory, "sealed")
+        if not self._flight or not self._sealed:
+            raise RecordError(
+                f"{directory} holds no flight.mcap with its sealed.mcap; give the folder of a recorded flight"
+            )
+        self.unpaired = 0  # messages without original, or the other way round; set by `packets`
+
+    def evidence(self) -> dict[Place, SenderEvidence]:
+        """Who sent what, by epoch, slot and lane."""
+        found: dict[Place, SenderEvidence] = {}
+        for schema, _, message in _messages(self._flight):
+            if schema is not None and schema.name == EVIDENCE:
+                item = SenderEvidence.parse(message.data)
+                if item is not None and len(found) < MAX_EVIDENCE:
+                    found[(item.epoch, item.slot, item.lane)] = item
+        return found
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """The recorded checkpoints, as they came."""
+        for schema, _, message in _messages(self._sealed):
+            if schema is not None and schema.name == CHECKPOINT_TYPE:
+                try:
+                    yield parse_checkpoint(*self._decoders.checkpoint(message.data))
+                except (ValueError, Rejected):
+                    continue
+
+    def packets(self) -> Iterator[Packet]:
+        """Messages in clear with their originals, in the order of their recording."""
+        self.unpaired = 0
+        originals = (item for item in _messages(self._sealed) if item[0] and item[0].name == ENVELOPE_TYPE)
+        original = next(originals, None)
+        for schema, channel, message in _messages(self._flight):
+            if schema is None or channel.message_encoding != "cdr":
+                continue
+            while original is not None and original[2].log_time < message.log_time:
+                self.unpaired += 1
+                original = next(originals, None)
+            if original is None or (original[2].log_time, original[1].topic) != (
+                message.log_time,
+                channel.topic,
+            ):
+                self.unpaired += 1
+                continue
+            try:
+                envelope = Envelope(*self._decoders.envelope(original[2].data))
+            except ValueError:
+                self.unpaired += 1
+                original = next(originals, None)
+                continue
+            original = next(originals, None)
+            if envelope.lane >= len(LANE_SIGNED) or len(envelope.sealed) < NONCE_BYTES:
+                self.unpaired += 1
+                continue
+            yield Packet(
+                channel.metadata.get("channel", ""),
+                schema.name,
+                channel.metadata.get("sender", ""),
+                message.publish_time,
+                message.log_time,
+                message.data,
+                envelope,
+            )
+        self.unpaired += sum(1 for _ in originals) + (original is not None)
+
+
+def _sorted(directory: Path, name: str) -> list[Path]:
+    found = []
+    for path in directory.glob(f"{name}*.mcap"):
+        match = _NUMBERED.fullmatch(path.name)
+        if match is not None:
+            found.append((int(match[2] or 0), path))
+    return [path for _, path in sorted(found)]
+
+
+def _messages(paths: list[Path]) -> Iterator[Any]:
+    for path in paths:
+        try:
+            yield from read_messages(path)
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise RecordError(str(error)) from error
