@@ -22,23 +22,18 @@ A repeated message gets its answer again. Anything that does not fit ends the se
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from .. import labels
 from ..conditioning import Bits
-from ..encoding import fields
 from ..errors import Rejected
 from ..identity import CertifiedMember, MemberIdentity
 from .amplify import seed_bits, toeplitz
 from .cascade import Corrector, Plan, Reference
-from .finite_key import ABORT_RATE, Security, secret_bits
-from .line import MAX_PHOTONS
+from .ends import End, Ended, Outcome, Random, SessionConfig, random_bits
 from .messages import (
     SEED_BYTES,
     SESSION_BYTES,
@@ -59,131 +54,11 @@ from .messages import (
     kind_of,
 )
 
-Random = Callable[[int], bytes]
-
 Z: Final = 0
 X: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """photons: sent in one session; a quarter of them makes the key, a quarter the sample."""
-
-    photons: int = 16384
-    security: Security = field(default_factory=Security)
-
-    def __post_init__(self) -> None:
-        if not 1024 <= self.photons <= MAX_PHOTONS:
-            raise ValueError(f"{self.photons} photons; allowed are 1024 to {MAX_PHOTONS}")
-
-    @property
-    def least(self) -> int:
-        """Fewer bits than this in key or sample end the session."""
-        return self.photons // 8
-
-    def encode(self) -> bytes:
-        """What both ends must agree on, in the transcript."""
-        return repr((self.photons, ABORT_RATE, self.security)).encode("ascii")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """secret: the key's whole bytes, None when there is none; `why` then says so. report: JSON-ready."""
-
-    secret: bytes | None = field(repr=False)
-    key_id: bytes = b""
-    why: Why | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-
-
-def random_bits(random: Random, count: int) -> Bits:
-    return np.unpackbits(np.frombuffer(random((count + 7) // 8), dtype=np.uint8))[:count]
-
-
-class _End:
-    """What Alice and Bob have in common."""
-
-    def __init__(
-        self, config: SessionConfig, me: MemberIdentity, peer: CertifiedMember, random: Random, alice: bool
-    ) -> None:
-        self.config = config
-        self.outcome: Outcome | None = None
-        self._me = me
-        self._peer = peer
-        self._random = random
-        self._session = bytes(SESSION_BYTES)
-        ends = (me.fingerprint, peer.fingerprint) if alice else (peer.fingerprint, me.fingerprint)
-        self._transcript = hashlib.sha3_512(
-            fields(labels.QKD_TRANSCRIPT, me.swarm.encode("ascii"), *ends, config.encode())
-        )
-        self._round = 0
-        self._report: dict[str, Any] = {"photons": config.photons}
-
-    def _note(self, *messages: bytes) -> None:
-        self._transcript.update(fields(*messages))
-
-    def _sign(self, who: bytes) -> bytes:
-        return self._me.sign(fields(who, self._transcript.digest()), labels.SIGN_QKD)
-
-    def _verified(self, who: bytes, signature: bytes) -> bool:
-        return self._peer.verify(signature, fields(who, self._transcript.digest()), labels.SIGN_QKD)
-
-    def _check_session(self, session: bytes) -> None:
-        if session != self._session:
-            raise ValueError("another session")
-
-    def _measure_errors(self, mine: Bits, theirs: Bits, n: int) -> float:
-        """Error rate of the sample. Raises _Ended."""
-        if len(mine) != len(theirs):
-            raise ValueError("samples of different length")
-        k, errors = len(mine), int(np.count_nonzero(mine != theirs))
-        self._report.update(key_bits=n, sample_bits=k, sample_errors=errors)
-        if min(n, k) < self.config.least:
-            raise _Ended(Why.TOO_FEW)
-        self._report["error_rate"] = errors / k
-        if errors > ABORT_RATE * k:
-            raise _Ended(Why.ERRORS)
-        return errors / k
-
-    def _length(self, parities: int) -> int:
-        """Bits of the key, whole bytes. Raises _Ended when there are none."""
-        report = self._report
-        leak = 2 * parities
-        bits = secret_bits(
-            report["key_bits"], report["sample_bits"], report["sample_errors"], leak, self.config.security
-        )
-        report.update(parities=parities, leak_bits=leak, secret_bits=bits // 8 * 8)
-        if bits < 8:
-            raise _Ended(Why.NO_BITS)
-        return bits // 8 * 8
-
-    def _succeed(self, raw: Bits, seed: Bits, length: int) -> None:
-        secret = np.packbits(toeplitz(raw, seed, length)).tobytes()
-        key_id = hashlib.sha3_256(fields(labels.QKD_KEY_ID, self._transcript.digest())).digest()[:16]
-        self.outcome = Outcome(secret, key_id, None, self._report)
-
-    def _fail(self, why: Why) -> None:
-        if self.outcome is None:
-            self.outcome = Outcome(None, b"", why, self._report)
-
-    def _aborted(self, why: Why) -> bytes:
-        self._fail(why)
-        return Abort(self._session, int(why)).encode()
-
-    def _heard_abort(self, message: bytes) -> None:
-        try:
-            self._fail(Why(Abort.parse(message).why))
-        except ValueError:
-            self._fail(Why.PROTOCOL)
-
-
-class _Ended(Exception):
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.name)
-        self.why = why
-
-
-class Alice(_End):
+class Alice(End):
     """Prepares photons and answers; `handle` every message of Bob's. One object is one session."""
 
     def __init__(
@@ -208,28 +83,28 @@ class Alice(_End):
         try:
             kind = kind_of(message)
             if kind is Kind.ABORT:
-                self._heard_abort(message)
+                self.heard_abort(message)
                 return Abort(self._session, int(Why.PROTOCOL)).encode()
             if kind not in self._expected:
                 raise ValueError(f"{kind.name} does not come now")
             answer = _ALICE[kind](self, message)
-        except _Ended as ended:
-            answer = self._aborted(ended.why)
+        except Ended as ended:
+            answer = self.aborted(ended.why)
         except (Rejected, ValueError):
-            answer = self._aborted(Why.PROTOCOL)
+            answer = self.aborted(Why.PROTOCOL)
         self._last = (message, answer)
         return answer
 
     def _on_hello(self, message: bytes) -> bytes:
         Hello.parse(message)
         self._session = self._random(SESSION_BYTES)
-        self._note(message)
+        self.note(message)
         self._expected = (Kind.BASES,)
         return Photons(self._session, self._bits, self._bases).encode()
 
     def _on_bases(self, message: bytes) -> bytes:
         theirs = Bases.parse(message)
-        self._check_session(theirs.session)
+        self.check_session(theirs.session)
         in_z = theirs.bases == Z
         if len(theirs.bases) != self.config.photons or len(theirs.sample) != np.count_nonzero(in_z):
             raise ValueError("bases of another number of photons")
@@ -237,49 +112,49 @@ class Alice(_End):
         sample = self._bits[both_z]
         self._raw = self._bits[(theirs.bases == X) & (self._bases == X)]
         seed = self._random(SEED_BYTES)
-        rate = self._measure_errors(sample, theirs.sample[both_z[in_z]], len(self._raw))
+        rate = self.measure_errors(sample, theirs.sample[both_z[in_z]], len(self._raw))
         most = self.config.security.leak_limit // 2
         self._reference = Reference(self._raw, Plan(seed, len(self._raw), rate), most)
         answer = Sifted(self._session, self._bases, sample, seed).encode()
-        self._note(message, answer)
+        self.note(message, answer)
         self._expected = (Kind.QUESTIONS, Kind.FINISH)
         return answer
 
     def _on_questions(self, message: bytes) -> bytes:
         asked = Questions.parse(message)
-        self._check_session(asked.session)
+        self.check_session(asked.session)
         assert self._reference is not None
         self._round += 1
         if asked.number != self._round:
             raise ValueError("questions out of order")
         answer = Parities(self._session, asked.number, self._reference.answer(asked.queries)).encode()
-        self._note(message, answer)
+        self.note(message, answer)
         return answer
 
     def _on_finish(self, message: bytes) -> bytes:
         finish = Finish.parse(message)
-        self._check_session(finish.session)
+        self.check_session(finish.session)
         assert self._reference is not None
         if finish.told != self._reference.parities:
             raise ValueError("parities were counted differently")
-        self._key_length = self._length(finish.told)
+        self._key_length = self.length(finish.told)
         tag_bits = self.config.security.correctness_bits
         tag_seed = random_bits(self._random, seed_bits(len(self._raw), tag_bits))
         self._key_seed = random_bits(self._random, seed_bits(len(self._raw), self._key_length))
         tag = toeplitz(self._raw, tag_seed, tag_bits)
         unsigned = Hashes(self._session, self._key_length, tag_seed, tag, self._key_seed, b"")
-        self._note(message, unsigned.encode())
+        self.note(message, unsigned.encode())
         self._expected = (Kind.CONFIRM,)
         return Hashes(
-            self._session, self._key_length, tag_seed, tag, self._key_seed, self._sign(b"alice")
+            self._session, self._key_length, tag_seed, tag, self._key_seed, self.sign(b"alice")
         ).encode()
 
     def _on_confirm(self, message: bytes) -> bytes:
         confirm = Confirm.parse(message)
-        self._check_session(confirm.session)
-        if not self._verified(b"bob", confirm.signature):
-            raise _Ended(Why.SIGNATURE)
-        self._succeed(self._raw, self._key_seed, self._key_length)
+        self.check_session(confirm.session)
+        if not self.verified(b"bob", confirm.signature):
+            raise Ended(Why.SIGNATURE)
+        self.succeed(self._raw, self._key_seed, self._key_length)
         return Done(self._session).encode()
 
 
@@ -292,7 +167,7 @@ _ALICE: Final[dict[Kind, Callable[[Alice, bytes], bytes]]] = {
 }
 
 
-class Bob(_End):
+class Bob(End):
     """Measures and asks: `hello()`, `photons(answer)`, the quantum line, `measured(bits)`, then `handle`
     every answer and send what it returns, until it returns None. One object is one session.
     """
@@ -312,20 +187,20 @@ class Bob(_End):
     def hello(self) -> bytes:
         """The first message."""
         message = Hello(self._random(SESSION_BYTES)).encode()
-        self._note(message)
+        self.note(message)
         return message
 
     def photons(self, message: bytes) -> tuple[Bits, Bits] | None:
         """Bits and bases that Alice prepared, for the quantum line; None when there are none (`outcome`)."""
         try:
             if kind_of(message) is Kind.ABORT:
-                self._heard_abort(message)
+                self.heard_abort(message)
                 return None
             photons = Photons.parse(message)
             if not len(photons.bits) == len(photons.bases) == self.config.photons:
                 raise ValueError("another number of photons")
         except (Rejected, ValueError):
-            self._fail(Why.PROTOCOL)
+            self.fail(Why.PROTOCOL)
             return None
         self._session = photons.session
         return photons.bits, photons.bases
@@ -344,27 +219,27 @@ class Bob(_End):
         try:
             kind = kind_of(message)
             if kind is Kind.ABORT:
-                self._heard_abort(message)
+                self.heard_abort(message)
                 return None
             if kind not in self._expected:
                 raise ValueError(f"{kind.name} does not come now")
             following = _BOB[kind](self, message)
-        except _Ended as ended:
-            return self._aborted(ended.why)
+        except Ended as ended:
+            return self.aborted(ended.why)
         except (Rejected, ValueError):
-            return self._aborted(Why.PROTOCOL)
+            return self.aborted(Why.PROTOCOL)
         self._sent = following or b""
         return following
 
     def _on_sifted(self, message: bytes) -> bytes:
         sifted = Sifted.parse(message)
-        self._check_session(sifted.session)
+        self.check_session(sifted.session)
         if len(sifted.bases) != self.config.photons:
             raise ValueError("bases of another number of photons")
         both_z = (self.bases == Z) & (sifted.bases == Z)
         raw = self._found[(self.bases == X) & (sifted.bases == X)]
-        self._note(self._sent, message)
-        rate = self._measure_errors(self._found[both_z], sifted.sample, len(raw))
+        self.note(self._sent, message)
+        rate = self.measure_errors(self._found[both_z], sifted.sample, len(raw))
         self._corrector = Corrector(raw, Plan(sifted.seed, len(raw), rate))
         self._expected = (Kind.PARITIES,)
         return self._ask()
@@ -383,39 +258,39 @@ class Bob(_End):
 
     def _on_parities(self, message: bytes) -> bytes:
         answer = Parities.parse(message)
-        self._check_session(answer.session)
+        self.check_session(answer.session)
         if answer.number != self._round:
             raise ValueError("an answer to other questions")
         assert self._corrector is not None
-        self._note(self._sent, message)
+        self.note(self._sent, message)
         self._corrector.answer(answer.parities)
         return self._ask()
 
     def _on_hashes(self, message: bytes) -> bytes:
         hashes = Hashes.parse(message)
-        self._check_session(hashes.session)
+        self.check_session(hashes.session)
         assert self._corrector is not None
         unsigned = Hashes(
             hashes.session, hashes.length, hashes.tag_seed, hashes.tag, hashes.key_seed, b""
         ).encode()
-        self._note(self._sent, unsigned)
-        if not self._verified(b"alice", hashes.signature):
-            raise _Ended(Why.SIGNATURE)
-        if hashes.length != self._length(self._corrector.parities):
+        self.note(self._sent, unsigned)
+        if not self.verified(b"alice", hashes.signature):
+            raise Ended(Why.SIGNATURE)
+        if hashes.length != self.length(self._corrector.parities):
             raise ValueError("another length of key")
         tag = toeplitz(self._raw, hashes.tag_seed, self.config.security.correctness_bits)
         if len(hashes.tag) != len(tag) or not hmac.compare_digest(tag.tobytes(), hashes.tag.tobytes()):
-            raise _Ended(Why.UNVERIFIED)
+            raise Ended(Why.UNVERIFIED)
         if len(hashes.key_seed) != seed_bits(len(self._raw), hashes.length):
             raise ValueError("a key seed of another length")
         self._hashes = hashes
         self._expected = (Kind.DONE,)
-        return Confirm(self._session, self._sign(b"bob")).encode()
+        return Confirm(self._session, self.sign(b"bob")).encode()
 
     def _on_done(self, message: bytes) -> None:
-        self._check_session(Done.parse(message).session)
+        self.check_session(Done.parse(message).session)
         assert self._hashes is not None
-        self._succeed(self._raw, self._hashes.key_seed, self._hashes.length)
+        self.succeed(self._raw, self._hashes.key_seed, self._hashes.length)
 
 
 _BOB: Final[dict[Kind, Callable[[Bob, bytes], bytes | None]]] = {
