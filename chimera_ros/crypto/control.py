@@ -270,8 +270,9 @@ class ControlPlane:
                 start = max(now + (_ANSWER_DELAY_S if flying else 0.0), member.resent_at + _RESEND_S)
                 member.answer_at = start + index * _ANSWER_GAP_S
                 member.resent_at = member.answer_at
-            if request.transcript_hash == NO_HASH or member.installed is None:
-                self.show_certificate(member, now, 0.0)  # it may be new here and lack our certificate
+            held = member.installed.transcript_hash if member.installed is not None else None
+            if held != request.transcript_hash:
+                self.show_certificate(member, now, 0.0)  # one of us may be new here and lack certificates
         return self._show_issuer(request, now)
 
     def _show_issuer(self, request: KeyRequest, now: float) -> list[Effect]:
