@@ -11,141 +11,31 @@ Input: the first byte chooses the kind of message, the rest is CDR as it comes f
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import fuzz_qkd
+from fuzz_world import SUITE, Bug, gullible, world
 
-from chimera_ros.crypto import default_policy, providers
 from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.epochs import SignedHead, encode_head, parse_announcement
 from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.fallback import FallbackHello
 from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.identity import CertificateError, read_member_certificate
 from chimera_ros.crypto.joining import Beat, KeyPackage, KeyRequest, Ready, Switch
 from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.primitives import PackageKey, PublicKey, SigningKey, VerifyKey
-from chimera_ros.crypto.provider_openssl import OpenSslProvider
 from chimera_ros.crypto.stop import Stop, StopReceipt
-from chimera_ros.crypto.suite import suite_named
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope
 from chimera_ros.ros import cdr
 
-SUITE: Final = suite_named("CHIMERA-1-CNSA")
 KINDS: Final = tuple(ControlKind)
-_POLICY: Final = default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {SUITE.name} ")
 _SWARM: Final = "testswarm"
 _TYPE: Final = "T"
-_RENEW: Final = 200  # inputs after which the cores are made anew: one input may shut the door to all others
 _MAX_EFFECTS: Final = 64
 _STEP_S: Final = 0.05
-
-
-class Bug(AssertionError):
-    """What must never happen."""
-
-
-# Keys that cost nothing and accept everything -------------------------------------------------------------
-
-
-class _Signer:
-    def sign(self, message: bytes, context: bytes) -> bytes:
-        return bytes(SIGNATURE_BYTES)
-
-    def public_bytes(self) -> bytes:
-        return b""
-
-
-class _Believer:
-    def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
-        return len(signature) == SIGNATURE_BYTES
-
-
-class _Gullible:
-    """A provider with genuine HPKE and signatures that are always good."""
-
-    def __init__(self) -> None:
-        self._openssl = OpenSslProvider()
-
-    def signing_key(self, key: Any) -> SigningKey:
-        return _Signer()
-
-    def verify_key(self, public: bytes) -> VerifyKey:
-        return _Believer()
-
-    def package_key(self, hybrid: bool) -> PackageKey:
-        return self._openssl.package_key(hybrid)
-
-    def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
-        return self._openssl.public_key(hybrid, public)
-
-
-@contextmanager
-def gullible() -> Iterator[None]:
-    """While inside, this process accepts every signature. For fuzzing and nothing else."""
-    before = providers._chosen
-    providers._chosen = providers.Choice(_Gullible(), "openssl", "fuzzing")
-    try:
-        yield
-    finally:
-        providers._chosen = before
-
-
-# A swarm, and what it says ----------------------------------------------------------------------------------
-
-
-class World:
-    """One swarm whose members keep their identities and stores while its processes are made anew."""
-
-    def __init__(self) -> None:
-        with gullible():
-            self._swarm = Swarm(drones=2, shards=1, operator=True, policy_text=_POLICY)
-        self._inputs = 0
-        self.messages = self._scenario()
-        self._inputs = 0
-
-    def _scenario(self) -> list[ControlMessage]:
-        """Join, rotations, a stop, a restart of a shard and of the crypto node: everything that is said."""
-        with gullible():
-            swarm = self._swarm
-            wire = swarm.wire
-            swarm.join()
-            wire.run(1.0)
-            wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
-            wire.run(1.0)
-            stop = swarm.hosts["operator"].sign_stop("operator", "land", ["drone_01"], wire.wall_ns)
-            wire.broadcast("operator", stop)
-            wire.run(12.0)
-            swarm.start_host("shard_0")
-            wire.run(3.0)
-            swarm.start_server()
-            wire.run(3.0)
-            said = [stop, *(message for _, _, message in wire.sent)]
-            by_kind: dict[ControlKind, list[ControlMessage]] = {}
-            for message in said:
-                by_kind.setdefault(message.kind, []).append(message)
-            return [message for kind in by_kind.values() for message in [*kind[:3], *kind[-3:]]]
-
-    def fresh(self) -> Swarm:
-        """The swarm, joined; with new processes now and then."""
-        if self._inputs % _RENEW == 0:
-            swarm = self._swarm
-            swarm.wire.sent.clear()
-            swarm.wire.effects.clear()
-            swarm.start()
-            swarm.wire.run_until(swarm.together, 60.0)
-        self._inputs += 1
-        return self._swarm
-
-
-@cache
-def world() -> World:
-    """Made on first use."""
-    return World()
 
 
 # Targets ------------------------------------------------------------------------------------------------
@@ -191,6 +81,7 @@ BODIES: Final[dict[ControlKind, Encoder]] = {
     ControlKind.SWITCH: lambda body: Switch.parse(body, _SWARM).encode(),
     ControlKind.BEAT: lambda body: Beat.parse(body, _SWARM).encode(),
     ControlKind.STOP: lambda body: Stop.parse(body, _SWARM).encode(),
+    ControlKind.FALLBACK_HELLO: lambda body: FallbackHello.parse(body, _SWARM).encode(),
     ControlKind.STOP_ACK: lambda body: StopReceipt.parse(body, _SWARM).encode(),
 }
 """Reads a body and writes it again. Announcements and certificates have targets of their own."""
@@ -260,12 +151,12 @@ def proof(data: bytes) -> None:
 
 
 def _certificate_corpus() -> list[bytes]:
-    return [identity.certificate_der for identity in world()._swarm.identities.values()]
+    return [identity.certificate_der for identity in world().swarm.identities.values()]
 
 
 def certificate(data: bytes) -> None:
     """A member's certificate, and whether the authority issued it."""
-    swarm = world()._swarm
+    swarm = world().swarm
     try:
         read_member_certificate(data)
         found = swarm.trust.certify(data, swarm.wire.wall_ns)
@@ -336,7 +227,7 @@ def opening(data: bytes) -> None:
         spoilt = bytearray(genuine)
         for index, value in enumerate(mask):
             spoilt[(offset + index) % len(spoilt)] ^= value
-        swarm = world()._swarm
+        swarm = world().swarm
         host = swarm.hosts["leader"]
         opened = 0
         for attempt in (bytes(spoilt), genuine):

@@ -49,6 +49,7 @@ _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without de
 _BEAT_AGE_S: Final = 2.0
 _RESEND_S: Final = 0.2
 
+_KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
 _QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
 
 
@@ -150,7 +151,9 @@ class ControlPlane:
         """Never raises on bytes from the network; refusals are counted by reason."""
         handler = self._handlers.get(message.kind)
         if handler is None:
-            return self.on_other(message, now, wall_ns) if self.on_other else []
+            if self.on_other is None or message.kind not in _KEY_SERVERS:
+                return []
+            return self.on_other(message, now, wall_ns)
         try:
             check_size(message)
             return handler(message, now, self.floor(wall_ns))
