@@ -46,6 +46,7 @@ _VOLUME_S: Final = 5.0
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
 _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
+_CERTIFICATE_JOINING_S: Final = 10.0  # before joining: if each side lacks the other's, nothing else helps
 _BEAT_AGE_S: Final = 2.0
 _RESEND_S: Final = 0.2
 
@@ -244,7 +245,8 @@ class ControlPlane:
 
     def _certificate(self, member: Member, now: float) -> Effect:
         member.certificate_sent_at = now
-        member.certificate_at = now + _CERTIFICATE_REFRESH_S * (1 + self._random(1)[0] / 256)
+        again_s = _CERTIFICATE_REFRESH_S if member.installed is not None else _CERTIFICATE_JOINING_S
+        member.certificate_at = now + again_s * (1 + self._random(1)[0] / 256)
         return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
 
     def show_certificate(self, member: Member, now: float, delay_s: float) -> None:

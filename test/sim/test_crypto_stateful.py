@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -334,5 +334,9 @@ SwarmMachine.TestCase.settings = settings(
     deadline=None,
     derandomize=not VERIFY,
     suppress_health_check=list(HealthCheck),
+    phases=[
+        Phase.reuse,
+        Phase.generate,
+    ],  # making a failure smaller takes minutes; ask for it where one is found
 )
 TestSwarm = SwarmMachine.TestCase
