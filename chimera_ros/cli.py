@@ -36,6 +36,7 @@ COMMANDS = {
     "command": Command("chimera_ros.commands.command", "send a signed command to a running swarm"),
     "keys": Command("chimera_ros.commands.keys", "create a keystore, enrol members, list and show them"),
     "check": Command("chimera_ros.commands.check", "check a mission file and draw what it plans"),
+    "moderate": Command("chimera_ros.commands.moderate", "make trajectories of a JSON file conflict-free"),
     "preflight": Command("chimera_ros.commands.preflight", "GO or NO-GO: machine, keys and mission"),
     "log": Command("chimera_ros.commands.log", "show what a flight has recorded, draw its tracks"),
     "bench": Command("chimera_ros.commands.bench", "measure latency, throughput, rekeying and whole swarms"),

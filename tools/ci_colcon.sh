@@ -33,7 +33,7 @@ echo "* a message through the install space"
 "$venv/bin/python" "$source_dir/tools/smoke_node.py" "$prefix"
 
 echo "* executables of the install space"
-for name in crypto leader follower telemetry_logger sitl describe chimera; do
+for name in crypto leader follower telemetry_logger path_moderation sitl describe chimera; do
   test -x "$prefix/lib/chimera_ros/$name" || { echo "lib/chimera_ros/$name is missing" >&2; exit 1; }
 done
 "$prefix/bin/chimera" --help > /dev/null

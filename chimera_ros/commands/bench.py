@@ -19,7 +19,7 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
-ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm")
+ORDER = ("secure", "command", "rekey", "entropy", "swarm")
 TIMEOUT_S = 1800.0
 
 

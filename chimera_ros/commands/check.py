@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
     from chimera_ros.commands.swarm_setup import find_mission
     from chimera_ros.flight.mission_file import MissionError, load_mission
     from chimera_ros.flight.planner import plan_mission
+    from chimera_ros.moderation.for_flight import local_moderate
     from chimera_ros.swarm import drone_name
 
     if not 1 <= drones <= MAX_DRONES:
@@ -59,7 +61,8 @@ def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
     path = find_mission(text)
     try:
         mission = load_mission(path)
-        return mission, plan_mission(mission, [drone_name(i) for i in range(1, drones + 1)])
+        names = [drone_name(i) for i in range(1, drones + 1)]
+        return mission, plan_mission(mission, names, moderate=local_moderate(time.monotonic))
     except MissionError as error:
         raise CommandFailed(str(error), MISUSE) from error
     except OSError as error:

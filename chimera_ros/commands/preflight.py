@@ -58,11 +58,12 @@ def _mission(text: str, drones: int) -> list[str]:
 def _keys(path: Path, drones: int) -> list[str]:
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore import Keystore
-    from chimera_ros.swarm import CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, drone_name
+    from chimera_ros.swarm import CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER, drone_name
 
     keystore = Keystore(path)
     now_ns = time.time_ns()
-    names = [CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, *(drone_name(i) for i in range(1, drones + 1))]
+    names = [CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER]
+    names += [drone_name(i) for i in range(1, drones + 1)]
     reasons = []
     try:
         keystore.load_trust(wall_ns=now_ns)

@@ -91,13 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the simulated photons, how many somebody intercepts (default 0)",
     )
     add(
-        "--standbys",
-        type=int,
-        default=1,
-        metavar="N",
-        help="crypto nodes that stand by, ready to take over (default 1, 3 at most)",
-    )
-    add(
         "--ready-timeout",
         type=float,
         default=60.0,
@@ -144,6 +137,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     """
     from chimera_ros.flight.mission_file import MissionError, load_mission
     from chimera_ros.flight.planner import plan_mission
+    from chimera_ros.moderation.for_flight import local_moderate
 
     if arguments.duration is not None and not arguments.duration > 0:
         raise CommandFailed(f"--duration is {arguments.duration}; allowed are seconds above 0", MISUSE)
@@ -170,7 +164,6 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             rotation_s=arguments.rotation,
             entropy=arguments.entropy,
             qkd_eavesdropper=arguments.qkd_eavesdropper,
-            standbys=arguments.standbys,
             ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
         )
@@ -184,7 +177,8 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             f"mission {mission_path}: the embedded SITL needs a datum with latitude and longitude", MISUSE
         )
     pads = tuple(mission.pad_positions(spec.drones))
-    plan = plan_mission(mission, [drone_name(i) for i in range(1, spec.drones + 1)], pads)
+    names = [drone_name(i) for i in range(1, spec.drones + 1)]
+    plan = plan_mission(mission, names, pads, moderate=local_moderate(time.monotonic))
     if not plan.ok:
         raise CommandFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}")
     if embedded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .moderation_call import ModerationCall
 from .types import CommandAck, SwarmCommand, Trajectory
 from .vehicle import Order, Setpoint
 
@@ -54,7 +55,7 @@ class SendTrajectory:
 class MissionEvent:
     """Something happened in the mission: `kind` is one word for machines, `text` one sentence for people.
 
-    Kinds: waiting, started, step, step_done, lost, found, replanned, abort, finished, failed.
+    Kinds: waiting, started, step, step_done, lost, found, replanned, moderation, abort, finished, failed.
     """
 
     kind: str
@@ -62,4 +63,13 @@ class MissionEvent:
 
 
 FollowerEffect = SendAck | GiveOrder | GiveSetpoint | Alarm
-LeaderEffect = SendCommand | SendTrajectory | MissionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class AskModeration:
+    """Ask path moderation; the answer comes back through `on_moderation` or `on_moderation_failed`."""
+
+    call: ModerationCall
+
+
+LeaderEffect = SendCommand | SendTrajectory | MissionEvent | AskModeration

@@ -15,6 +15,7 @@ from .vehicle import OrderKind
 
 _LATE_NS = 500_000_000  # how late FOLLOW may join a plan: its start is slow enough
 _AHEAD_NS = 120_000_000_000  # how far ahead a plan may start
+_JOIN_M_S = 0.5  # how much a plan may differ from how the drone moves when it begins; the rest is blended
 _RANK = {"hold": 0, "land": 1, "kill": 2}
 
 Outcome = tuple[str, list[FollowerEffect]]  # why refused, effects
@@ -215,9 +216,13 @@ class Commands:
             ahead_s = (trajectory.start_ns - swarm_ns) * 1e-9
             return f"the plan starts {ahead_s:.1f} s from now; allowed are 0 to 120 s"
         join_m = drone.config.join_m
-        gap = distance(path.knots[0].position_enu_m, self._steering.goal_enu_m)
+        place, velocity = self._steering.planned(trajectory.start_ns)
+        gap = distance(path.knots[0].position_enu_m, place)
         if gap > join_m:
             return f"the plan begins {gap:.1f} m from where I am; {join_m:.1f} m are allowed"
+        jump = distance(path.knots[0].velocity_enu_m_s, velocity)
+        if jump > _JOIN_M_S:
+            return f"the plan begins {jump:.1f} m/s off how I move; {_JOIN_M_S:.1f} m/s are allowed"
         return drone.config.envelope.refuses_path(path, drone.home)
 
     # ---- an operator's ---------------------------------------------------------------------------

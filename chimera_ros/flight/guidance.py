@@ -64,6 +64,13 @@ class Guidance:
         """Where it will stand when the present path has been flown."""
         return self._point if self._path is None else self._path.knots[-1].position_enu_m
 
+    def on_plan(self, swarm_ns: int) -> tuple[Vec3, Vec3] | None:
+        """Position and velocity of the followed plan at a swarm time; None when it follows none or brakes."""
+        if not self.following or self._path is None or self._start_ns is None:
+            return None
+        position, velocity, _ = self._path.evaluate((swarm_ns - self._start_ns) * 1e-9)
+        return position, velocity
+
     def leg(
         self,
         goal_enu_m: Vec3,

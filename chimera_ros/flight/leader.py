@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from .effects import LeaderEffect
 from .leader_known import KnownSwarm
 from .leader_manoeuvres import Manoeuvres
+from .leader_moderation import Moderation
 from .leader_post import Post
 from .leader_script import Scripts
 from .leader_state import Failed, LeaderConfig, Script, Situation, some
 from .mission import Land, Mission
 from .mission_file import MissionError, parse_steps
+from .moderation_call import Moderate, ModerationAnswer
 from .planner import Plan
 from .types import CommandAck, DroneTelemetry, LeaderHeartbeat
 
@@ -26,15 +28,23 @@ __all__ = ["LeaderConfig", "LeaderCore"]
 class LeaderCore:
     """Runs one mission for the named drones; times as in `FollowerCore`."""
 
-    def __init__(self, config: LeaderConfig, mission: Mission, drones: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: LeaderConfig,
+        mission: Mission,
+        drones: Sequence[str],
+        moderate: Moderate | None = None,
+    ) -> None:
+        """`moderate` plans moderated steps before take-off; in flight the shell asks (`config.moderate`)."""
         self.config = config
         self.mission = mission
         self.drones = tuple(drones)
         self._situation = Situation()
         self._post = Post(config, self._situation)
         self._known = KnownSwarm(config, mission, drones, self._post, self._situation)
-        fly = Manoeuvres(config, mission, self._known, self._post, self._situation)
-        self._scripts = Scripts(mission, self._known, self._post, fly, self._situation)
+        self._moderation = Moderation(config, mission, self._post, self._situation)
+        fly = Manoeuvres(config, mission, self._known, self._post, self._moderation, self._situation)
+        self._scripts = Scripts(mission, self._known, self._post, fly, self._situation, moderate)
         self._began: float | None = None
         self._script: Script | None = self._scripts.main() if mission.steps else None
         if self._script is None:
@@ -50,6 +60,14 @@ class LeaderCore:
         """A drone's verified answer to a command or trajectory of this term."""
         if ack.term == self.config.term and ack.drone in self._known.drones:
             self._post.heard(ack)
+
+    def on_moderation(self, answer: ModerationAnswer, now: float) -> None:
+        """What path moderation says to an `AskModeration`; it is checked before anything of it is flown."""
+        self._moderation.heard(answer, now)
+
+    def on_moderation_failed(self, call_id: int, why: str) -> None:
+        """There will be no answer to an `AskModeration`."""
+        self._moderation.failed(call_id, why)
 
     def on_submit(self, steps_yaml: str, now: float, swarm_ns: int) -> tuple[bool, str]:
         """An operator's steps to fly now instead of what remains: checked from present positions, then flown.
@@ -166,6 +184,11 @@ class LeaderCore:
         return 0.0 if self._began is None else (now if ended_s is None else ended_s) - self._began
 
     @property
+    def moderation_ms(self) -> tuple[float, ...]:
+        """How long the newest calls of path moderation took, from asking to hearing."""
+        return tuple(self._moderation.ms)
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """Drones that no longer take part."""
         return self._known.lost
@@ -185,6 +208,7 @@ class LeaderCore:
             "completed": self.completed,
             "failure": self.failure,
             "lost": self.lost_reasons,
+            "moderation": self._moderation.status(),
             "last_heard_s": {
                 d.name: round(now - d.heard_s, 2) if d.telemetry is not None else None
                 for d in self._known.drones.values()

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from math import nan
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite, nan
 
 import numpy as np
 
 from .leader_known import KnownSwarm
+from .leader_moderation import Moderation
 from .leader_post import Post
 from .leader_state import FLYING, GROUND, Failed, LeaderConfig, Replan, Script, Situation, some
+from .leader_turns import Turning, Turns
 from .mission import Mission
-from .planner import TIGHT_MARGIN_M, Phase, Plan, replan_move
-from .types import AckStatus, CommandKind, DroneState, Trajectory
+from .moderation_call import Knots
+from .planner import TIGHT_MARGIN_M, Phase, Plan, direct, replan_move
+from .trajectory import Path
+from .types import AckStatus, CommandKind, DroneState
 
 
 class Manoeuvres:
     """What the drones of a mission can be made to do together."""
 
     def __init__(
-        self, config: LeaderConfig, mission: Mission, known: KnownSwarm, post: Post, situation: Situation
+        self,
+        config: LeaderConfig,
+        mission: Mission,
+        known: KnownSwarm,
+        post: Post,
+        moderation: Moderation,
+        situation: Situation,
     ) -> None:
         self._config, self._mission = config, mission
         self._known, self._post, self._situation = known, post, situation
+        self._moderation = moderation
+        self._turns = Turns(config, mission, known, post, moderation, situation)
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -143,94 +156,110 @@ class Manoeuvres:
                 names = [name for name in plan.drones if self._known.takes_part(name)]
                 if not names:
                     raise Failed("no drone is left")
-                goals = np.array([places_of[n] for n in names])
-                places = np.array([self._known.reference(n) for n in names])
-                fresh, why = replan_move(self._mission, phase, names, places, goals)
-                if fresh is None:
-                    fresh, why = replan_move(self._mission, phase, names, places, goals, TIGHT_MARGIN_M)
-                if fresh is None and self._known.lost:
-                    raise Replan(f"{phase.title} cannot be resumed: {why}".rstrip("."))
-                if fresh is None:
-                    raise Failed(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+                fresh = yield from self._again(phase, names, places_of)
                 if not fresh.knots:
                     return
                 phase, rows = fresh, {name: row for row, name in enumerate(names)}
-            first = False
-            known = set(self._known.lost)
-            start_ns = yield from self._hand_out(phase, names, rows)
-            if isinstance(start_ns, str):
-                problem = start_ns
             else:
-                problem = yield from self._fly(phase, names, rows, start_ns)
+                phase, rows = yield from self._improved(phase, plan, names, rows)
+            first = False
+            names = [name for name in names if self._known.takes_part(name)]
+            known = set(self._known.lost)
+            lead = self._config.lead_s + self._config.lead_per_drone_s * len(names)
+            start_ns = self._situation.ns + int(lead * 1e9)
+            parts = {name: phase.knots[rows[name]] for name in names}
+            problem = yield from self._turns.hand_out(parts, start_ns)
+            if not problem:
+                problem = yield from self._fly(phase, parts, start_ns, places_of)
                 if not problem:
                     return
             if not set(self._known.lost) - known:  # a loss is no failure of this move
                 tries += 1
         raise Failed(f"{phase.title} failed {self._config.attempts} times: {problem}")
 
-    def _hand_out(
-        self, phase: Phase, names: list[str], rows: dict[str, int]
-    ) -> Generator[None, None, int | str]:
-        """Returns the common start time once every drone has accepted its part, or what went wrong."""
-        acks = self._post.new_plan()
-        lead = self._config.lead_s + self._config.lead_per_drone_s * len(names)
-        start_ns = self._situation.ns + int(lead * 1e9)
-        parts = [
-            Trajectory(self._post.plan_id, self._config.term, n, start_ns, phase.knots[rows[n]])
-            for n in names
-        ]
-        queue, again = list(parts), self._situation.now + self._config.retry_s
-        while True:
-            for ack in acks.values():
-                if ack.status is not AckStatus.ACCEPTED and self._known.takes_part(ack.drone):
-                    return f"{ack.drone} refused its trajectory: {ack.reason}"
-            missing = [p for p in parts if p.drone not in acks and self._known.takes_part(p.drone)]
-            if not missing:
-                return start_ns
-            if self._situation.ns > start_ns - 250_000_000:
-                return f"{some([p.drone for p in missing])} did not acknowledge a trajectory"
-            if not queue and self._situation.now >= again:
-                queue, again = missing, self._situation.now + self._config.retry_s
-            self._post.trajectories(queue[: self._config.burst])
-            queue = queue[self._config.burst :]
-            yield
+    def _improved(
+        self, phase: Phase, plan: Plan, names: list[str], rows: dict[str, int]
+    ) -> Generator[None, None, tuple[Phase, dict[str, int]]]:
+        """The phase as path moderation would fly it; as it was planned where nothing better is heard."""
+        wished = phase.wish or phase.knots
+        wish = [wished[rows[name]] for name in names]
+        goals = np.array([phase.ends[rows[name]] for name in names])
+        later = sum(other.duration_s for other in plan.phases if other.step > phase.step)
+        longest = self._longest(names, phase.duration_s, later)
+        found = yield from self._moderation.improve(phase.title, names, wish, goals, longest)
+        if found is None:
+            return phase, rows
+        duration = max(knots[-1].t_s for knots in found)
+        ends = np.array([knots[-1].position_enu_m for knots in found])
+        fresh = replace(phase, knots=found, ends=ends, duration_s=duration, wish=tuple(wish))
+        return fresh, {name: row for row, name in enumerate(names)}
+
+    def _longest(self, names: Sequence[str], planned_s: float, later_s: float) -> float:
+        """How long a move may take that was planned to take `planned_s`, with so much to fly afterwards."""
+        battery = self._mission.battery
+        level = min(self._known.batteries(names).values(), default=1.0)
+        spare = ((level if isfinite(level) else 1.0) - battery.reserve) * battery.endurance_s - later_s
+        return max(planned_s, min(3.0 * planned_s + 30.0, spare)) + 1e-3
+
+    def _again(
+        self, phase: Phase, names: list[str], places_of: dict[str, np.ndarray]
+    ) -> Generator[None, None, Phase]:
+        """A new way to the same places from where the drones hover now, without knots if all are there."""
+        goals = np.array([places_of[n] for n in names])
+        places = np.array([self._known.reference(n) for n in names])
+        fresh, why = replan_move(self._mission, phase, names, places, goals)
+        wish = fresh.knots if fresh is not None else direct(self._mission, places, goals)
+        if wish:
+            planned = fresh.duration_s if fresh is not None else max(knots[-1].t_s for knots in wish)
+            longest = self._longest(names, planned, 0.0)
+            found = yield from self._moderation.improve(phase.title, names, wish, goals, longest)
+            if found is not None:
+                duration = max(knots[-1].t_s for knots in found)
+                return replace(phase, knots=found, ends=goals, duration_s=duration, wish=())
+        if fresh is None:
+            fresh, why = replan_move(self._mission, phase, names, places, goals, TIGHT_MARGIN_M)
+        if fresh is None and self._known.lost:
+            raise Replan(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+        if fresh is None:
+            raise Failed(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+        return fresh
 
     def _fly(
-        self, phase: Phase, names: list[str], rows: dict[str, int], start_ns: int
+        self, phase: Phase, parts: Mapping[str, Knots], start_ns: int, ends: Mapping[str, np.ndarray]
     ) -> Generator[None, None, str]:
         """Starts a plan that all have accepted; returns what went wrong, or nothing."""
-        command = self._post.command(
-            CommandKind.FOLLOW,
-            names,
-            plan_id=self._post.plan_id,
-            deadline_ns=start_ns + 350_000_000,
-            retry_s=0.12,
-        )
-        end_ns = start_ns + int(phase.duration_s * 1e9)
+        names = list(parts)
+        turning = Turning({name: Path(knots) for name, knots in parts.items()}, start_ns)
+        command = self._turns.follow(names, start_ns)
         since: float | None = None
-        while self._situation.ns < end_ns:
+        while self._situation.ns < turning.end_ns:
             sent = self._post.sent.get(command)
             if sent is not None:
                 for ack in sent.answers.values():
                     if ack.status is AckStatus.REFUSED and self._known.takes_part(ack.drone):
                         return f"{ack.drone} does not follow: {ack.reason}"
                 late = [n for n in sent.waiting if self._known.takes_part(n)]
-                if late and self._situation.ns > start_ns + 400_000_000:
+                if late and self._situation.ns > turning.start_ns + 400_000_000:
                     return f"{some(late)} did not acknowledge the start"
             gone = [n for n in names if not self._known.takes_part(n)]
             if gone:
                 return f"{some(gone)} got lost"
-            if self._situation.ns > start_ns + 1_500_000_000 and self._situation.ns < end_ns - 1_000_000_000:
-                idle = [n for n in names if self._known.stuck(n, phase.ends[rows[n]])]
+            settled = turning.start_ns + 1_500_000_000 < self._situation.ns < turning.end_ns - 1_000_000_000
+            if settled:
+                idle = [n for n in names if self._known.stuck(n, ends[n])]
                 since = (since or self._situation.now) if idle else None
                 if since is not None and self._situation.now - since > 0.6:
                     return f"{some(idle)} stopped on the way"
+            risk = self._turns.risk(turning) if settled else None
+            if risk is not None:
+                problem = yield from self._turns.turn(phase.title, risk, turning)
+                if problem:
+                    return problem
+                command = turning.command or command
             yield
         until = self._situation.now + self._config.settle_s
         while True:
-            away = [
-                n for n in names if self._known.takes_part(n) and not self._known.at(n, phase.ends[rows[n]])
-            ]
+            away = [n for n in names if self._known.takes_part(n) and not self._known.at(n, ends[n])]
             if not away:
                 return ""
             if self._situation.now > until:

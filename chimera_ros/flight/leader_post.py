@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 
-from .effects import LeaderEffect, MissionEvent, SendCommand, SendTrajectory
+from .effects import AskModeration, LeaderEffect, MissionEvent, SendCommand, SendTrajectory
 from .leader_state import LeaderConfig, Situation
+from .moderation_call import ModerationCall
 from .types import AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
 from .vehicle import Vec3
 
@@ -85,6 +86,10 @@ class Post:
     def trajectories(self, parts: Sequence[Trajectory]) -> None:
         """Hands out parts of a plan."""
         self._out += [SendTrajectory(part) for part in parts]
+
+    def ask(self, call: ModerationCall) -> None:
+        """Asks path moderation."""
+        self._out.append(AskModeration(call))
 
     def heard(self, ack: CommandAck) -> None:
         """A drone's answer to a command or trajectory of this term."""

@@ -12,6 +12,7 @@ from .leader_manoeuvres import Manoeuvres
 from .leader_post import Post
 from .leader_state import FLYING, GROUND, Failed, Replan, Script, Situation, point, some
 from .mission import Formation, Land, Mission, Step, Takeoff
+from .moderation_call import Moderate
 from .planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, Plan, plan_mission, plan_steps
 from .types import CommandKind, DroneState
 
@@ -20,11 +21,19 @@ class Scripts:
     """The whole courses that a leader can take."""
 
     def __init__(
-        self, mission: Mission, known: KnownSwarm, post: Post, fly: Manoeuvres, situation: Situation
+        self,
+        mission: Mission,
+        known: KnownSwarm,
+        post: Post,
+        fly: Manoeuvres,
+        situation: Situation,
+        moderate: Moderate | None = None,
     ) -> None:
         self._mission, self._known, self._post, self._fly = mission, known, post, fly
-        self._situation = situation
-        self.plan: Plan | None = plan_mission(mission, known.names) if mission.steps else None
+        self._situation, self._moderate = situation, moderate
+        self.plan: Plan | None = None
+        if mission.steps:
+            self.plan = plan_mission(mission, known.names, moderate=moderate)
 
     def main(self) -> Script:
         """The mission from the ground to the end."""
@@ -36,7 +45,7 @@ class Scripts:
         known = self._known
         known.take_pads()
         pads = [known.pads[n] for n in known.names]
-        plan = plan_mission(self._mission, known.names, pads, known.batteries(known.names))
+        plan = plan_mission(self._mission, known.names, pads, known.batteries(known.names), self._moderate)
         if not plan.ok:
             why = " ".join(plan.verdict.reasons).rstrip(".")
             raise Failed(f"the mission is NO-GO from where the drones stand: {why}")
@@ -211,5 +220,6 @@ class Scripts:
         here = [self._known.reference(n) for n in names]
         pads = self._known.free_pads() if self._known.pads or airborne else here
         return plan_steps(
-            self._mission, steps, names, here, pads, bool(airborne), level, must_land=False, margin_m=margin_m
-        )
+            self._mission, steps, names, here, pads, bool(airborne), level, must_land=False,
+            margin_m=margin_m, moderate=self._moderate,
+        )  # fmt: skip

@@ -37,6 +37,12 @@ class LeaderConfig:
     fall_m_s: float = 0.5  # how fast a silent drone comes down at least
     attempts: int = 3  # per move, before the mission fails
     burst: int = 16  # trajectories sent per tick
+    moderate: bool = False  # the shell can ask path moderation
+    moderation_grace_s: float = 0.1  # beyond the deadline given, before the leader goes on alone
+    turn_lead_s: float = (
+        0.7  # from a checked new plan in flight to the moment at which all turn to it, plus ...
+    )
+    turn_again_s: float = 2.0  # ... lead_per_drone_s for each; and so long until the next look ahead
 
 
 class Replan(Exception):

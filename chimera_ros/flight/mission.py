@@ -34,12 +34,16 @@ class Takeoff:
 
 @dataclass(frozen=True, slots=True)
 class Formation:
-    """Take a formation around `center_enu_m`; each drone gets the slot that costs least in sum."""
+    """Take a formation around `center_enu_m`; each drone gets the slot that costs least in sum.
+
+    With `moderate` drone i flies straight to slot i, and path moderation keeps them apart.
+    """
 
     shape: str
     spacing_m: float
     center_enu_m: Vec3
     heading_deg: float = 0.0  # clockwise from north
+    moderate: bool = False
     line: int = 0
 
 
@@ -73,10 +77,11 @@ class Rotate:
 @dataclass(frozen=True, slots=True)
 class Swap:
     """Each drone flies to the opposite side of the formation's centre, in `layers` altitude layers, inwards
-    and around.
+    and around. With `moderate` all fly straight through the middle, and path moderation keeps them apart.
     """
 
     layers: int = 4
+    moderate: bool = False
     line: int = 0
 
 

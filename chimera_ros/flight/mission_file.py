@@ -96,6 +96,15 @@ class _Fields:
             raise self.error(self.items[field], field, f"must be a whole number from {low} to {high}")
         return int(value)
 
+    def flag(self, field: str) -> bool:
+        """True or false; false where it is left out."""
+        node = self.items.get(field)
+        if node is None:
+            return False
+        if not isinstance(node, yaml.ScalarNode) or node.value not in ("true", "false"):
+            raise self.error(node, field, "must be true or false")
+        return bool(node.value == "true")
+
     def word(self, field: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         if default is not None and field not in self.items:
             return default
@@ -142,8 +151,15 @@ def _formation(f: _Fields, line: int) -> Step:
         f.number("spacing_m", 0.5, 200.0),
         _point(f, "center_m"),
         f.number("heading_deg", -360.0, 360.0, 0.0),
+        f.flag("moderate"),
         line,
     )
+
+
+def _swap(f: _Fields, line: int) -> Step:
+    if f.flag("moderate") and f.has("layers"):
+        raise f.error(f.node, "", "has either layers or moderate: true")
+    return Swap(f.whole("layers", 1, 20, 4), f.flag("moderate"), line)
 
 
 def _goto(f: _Fields, line: int) -> Step:
@@ -161,11 +177,11 @@ def _land(f: _Fields, line: int) -> Step:
 
 _STEPS: dict[str, tuple[tuple[str, ...], Callable[[_Fields, int], Step]]] = {
     "takeoff": (("height_m", "wave", "interval_s"), _takeoff),
-    "formation": (("shape", "spacing_m", "center_m", "heading_deg"), _formation),
+    "formation": (("shape", "spacing_m", "center_m", "heading_deg", "moderate"), _formation),
     "goto": (("center_m", "by_m"), _goto),
     "hold": (("seconds",), lambda f, line: Hold(f.number("seconds", 0.0, 3600.0), line)),
     "rotate": (("angle_deg",), lambda f, line: Rotate(f.number("angle_deg", -720.0, 720.0), line)),
-    "swap": (("layers",), lambda f, line: Swap(f.whole("layers", 1, 20, 4), line)),
+    "swap": (("layers", "moderate"), _swap),
     "land": (("wave", "interval_s", "pads"), _land),
 }
 _TOP = ("mission", "datum", "separation_m", "fence", "limits", "pads", "battery", "steps")

@@ -24,8 +24,10 @@ from .mission import (
     compass_to_enu,
     step_title,
 )
+from .moderation_call import Moderate, ModerationCall, ModerationStatus
+from .plan_check import SLACK_M, Ask, limit_faults, refuses_answer, step_for
 from .separation import nearest_pair, smallest_separation
-from .trajectory import Array, Path
+from .trajectory import Array, Path, straight_legs
 from .transition import Infeasible, Legs, Room, move, move_any, swap, turn
 from .types import TrajectoryKnot
 from .vehicle import Vec3
@@ -35,6 +37,8 @@ TIGHT_MARGIN_M = 0.15  # the same for a way out of trouble, where the wide margi
 LAYER_MARGIN_M = 0.75  # the same between altitude layers, where barometers add their error
 APPROACH_M = 3.0  # height above the pad from which the autopilot lands by itself
 MAX_REASONS = 20
+_ON_GROUND_S = 2.0  # that planning may take for one moderated step; ...
+_IN_FLIGHT_S = 0.4  # ... while drones fly, whoever plans must not fall silent for long
 _TAKEOFF_M_S, _TAKEOFF_DEAD_S = 1.2, 4.0  # estimate only: the leader goes on by telemetry
 _LAND_M_S, _LAND_DEAD_S = 0.6, 4.0
 
@@ -65,6 +69,7 @@ class Phase:
     interval_s: float = 0.0
     height_m: float = 0.0
     min_separation_m: float = inf
+    wish: tuple[tuple[TrajectoryKnot, ...], ...] = ()  # of a moderated move: what moderation was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,8 @@ class _Draft:
     here: Array
     airborne: bool
     margin_m: float = TRACKING_MARGIN_M
+    moderate: Moderate | None = None
+    in_flight: bool = False
     phases: list[Phase] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
@@ -129,12 +136,15 @@ def plan_mission(
     drones: Sequence[str],
     pads: Sequence[Vec3] | None = None,
     battery: Mapping[str, float] | None = None,
+    moderate: Moderate | None = None,
 ) -> Plan:
     """Plans and checks a whole mission from the pads (the mission's own when None); `battery` are fractions
-    now.
+    now, `moderate` is who plans the moderated steps.
     """
     places = mission.pad_positions(len(drones)) if pads is None else list(pads)
-    return plan_steps(mission, mission.steps, drones, places, places, airborne=False, battery=battery)
+    return plan_steps(
+        mission, mission.steps, drones, places, places, airborne=False, battery=battery, moderate=moderate
+    )
 
 
 def plan_steps(
@@ -147,6 +157,7 @@ def plan_steps(
     battery: Mapping[str, float] | None = None,
     must_land: bool = True,
     margin_m: float = TRACKING_MARGIN_M,
+    moderate: Moderate | None = None,
 ) -> Plan:
     """Plans steps from present positions (one per drone); `pads` are the free pads, at least one per drone.
 
@@ -154,8 +165,9 @@ def plan_steps(
     """
     here = np.array(positions, dtype=float).reshape(-1, 3)
     draft = _Draft(
-        mission, tuple(drones), np.array(pads, dtype=float).reshape(-1, 3), here, airborne, margin_m
-    )
+        mission, tuple(drones), np.array(pads, dtype=float).reshape(-1, 3), here, airborne, margin_m,
+        moderate, airborne,
+    )  # fmt: skip
     start = here.copy()
     _check_start(draft)
     if not draft.reasons:
@@ -236,6 +248,8 @@ def _add(draft: _Draft, index: int, step: Step) -> bool:
         near = nearest_pair(draft.here).distance_m
         draft.phases.append(Phase("hold", index, "hold", step.seconds, draft.here, min_separation_m=near))
         return True
+    if isinstance(step, Formation | Swap) and step.moderate:
+        return _moderated(draft, index, step, room)
     try:
         legs, goals = _legs(draft, step, room)
     except Infeasible as error:
@@ -267,6 +281,46 @@ def _legs(draft: _Draft, step: Step, room: Room) -> tuple[Legs, Array]:
     if step.pads == "any" or len(above) != len(here):
         return move_any(here, above, room)
     return move(here, above, room), above
+
+
+def _moderated(draft: _Draft, index: int, step: Formation | Swap, room: Room) -> bool:
+    """Straight to the places, each drone at its own pace or way as moderation finds it."""
+    here, mission = draft.here, draft.mission
+    if isinstance(step, Swap):
+        goals = 2.0 * here.mean(axis=0) - here
+        goals[:, 2] = here[:, 2]
+    else:
+        goals = slots(step.shape, len(here), step.spacing_m, step.heading_deg) + np.array(step.center_enu_m)
+    wish = direct(mission, here, goals)
+    if not wish:
+        return True
+    clear = smallest_separation([Path(k) for k in wish], step_for(len(wish))).distance_m
+    if clear >= room.separation_m:
+        return _move(draft, index, step, list(wish), goals, room)
+    if draft.moderate is None:
+        draft.refuse(index, step, "needs path moderation, which is not installed")
+        return False
+    patience_s = _IN_FLIGHT_S if draft.in_flight else _ON_GROUND_S
+    call = ModerationCall(
+        0, draft.drones, wish, 0, mission.separation_m, draft.margin_m / 2.0, mission.limits, mission.fence,
+        patience_s,
+    )  # fmt: skip
+    answer = draft.moderate(call)
+    if answer.status is not ModerationStatus.CONFLICT_FREE:
+        draft.refuse(index, step, f"path moderation finds no way: {answer.reason.rstrip('.')}")
+        return False
+    asks = [
+        Ask(knots[0], (float(x), float(y), float(z))) for knots, (x, y, z) in zip(wish, goals, strict=True)
+    ]
+    longest = 10.0 * max(knots[-1].t_s for knots in wish) + 60.0
+    why, _ = refuses_answer(mission, draft.drones, asks, answer.knots, room.separation_m, longest)
+    if why:
+        draft.refuse(index, step, f"path moderation's answer is not flown: {why}")
+        return False
+    if not _move(draft, index, step, list(answer.knots), goals, room):
+        return False
+    draft.phases[-1] = replace(draft.phases[-1], wish=wish)
+    return True
 
 
 def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
@@ -316,40 +370,12 @@ def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
 def _move(draft: _Draft, index: int, step: Step, legs: Legs, goals: Array, room: Room) -> bool:
     if not legs[0]:
         return True  # everyone is there already
-    fence, limits = draft.mission.fence, draft.mission.limits
     paths = [Path(knots) for knots in legs]
     before = len(draft.reasons)
-    low_m = min(fence.min_height_m, float(draft.here[:, 2].min()))
-    for text, values in (
-        ("would leave the fence by {:.1f} m", [-fence.worst(p.hull()) for p in paths]),
-        (
-            f"would go {{:.1f}} m below the fence's lowest height of {fence.min_height_m:.1f} m",
-            [low_m - p.bounds().low_enu_m[2] for p in paths],
-        ),
-        (
-            f"would go {{:.1f}} m above the fence's highest height of {fence.max_height_m:.1f} m",
-            [p.bounds().high_enu_m[2] - fence.max_height_m for p in paths],
-        ),
-        (
-            f"would fly {{:.1f}} m/s faster than the {limits.speed_m_s:.1f} m/s allowed",
-            [p.bounds().horizontal_speed_m_s - limits.speed_m_s * 1.05 for p in paths],
-        ),
-        (
-            f"would accelerate {{:.1f}} m/s^2 more than the {limits.acceleration_m_s2:.1f} m/s^2 allowed",
-            [p.bounds().acceleration_m_s2 - limits.acceleration_m_s2 * 1.1 for p in paths],
-        ),
-        (
-            f"would jerk {{:.1f}} m/s^3 more than the {limits.jerk_m_s3:.1f} m/s^3 allowed",
-            [p.bounds().jerk_m_s3 - limits.jerk_m_s3 * 1.15 for p in paths],
-        ),
-    ):
-        worst = max(values)
-        if worst > 1e-6:
-            others = sum(value > 1e-6 for value in values) - 1
-            more = f" (and {others} more drones less so)" if others else ""
-            draft.refuse(index, step, f"{draft.drones[values.index(worst)]} {text.format(worst)}{more}")
-    closest = smallest_separation(paths, 0.1 if len(paths) <= 40 else 0.2)
-    if closest.distance_m < room.separation_m - 0.05:
+    for row, text in limit_faults(draft.mission, paths, float(draft.here[:, 2].min())):
+        draft.refuse(index, step, f"{draft.drones[row]} {text}")
+    closest = smallest_separation(paths, step_for(len(paths)))
+    if closest.distance_m < room.separation_m - SLACK_M:
         draft.refuse(
             index, step,
             f"{draft.names(closest.first, closest.second)} come within {closest.distance_m:.2f} m after "
@@ -381,6 +407,12 @@ def _land(draft: _Draft, index: int, step: Land) -> None:
     duration = fall / _LAND_M_S + _LAND_DEAD_S + step.interval_s * (len(waves) - 1)
     draft.phases.append(Phase("land", index, "land", duration, ends, (), waves, step.interval_s))
     draft.here, draft.airborne = ends, False
+
+
+def direct(mission: Mission, places: Array, goals: Array) -> tuple[tuple[TrajectoryKnot, ...], ...]:
+    """Straight lines from places to goals (N, 3), whoever meets whom; empty when nobody has to move."""
+    legs = straight_legs(places, goals, mission.limits)
+    return tuple(tuple(knots) for knots in legs) if legs[0] else ()
 
 
 def replan_move(

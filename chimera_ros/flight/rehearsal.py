@@ -19,6 +19,7 @@ import numpy as np
 
 from .effects import (
     Alarm,
+    AskModeration,
     FollowerEffect,
     GiveOrder,
     GiveSetpoint,
@@ -31,6 +32,7 @@ from .follower import FollowerConfig, FollowerCore
 from .leader import LeaderConfig, LeaderCore
 from .limits import FlightEnvelope
 from .mission import Mission
+from .moderation_call import Moderate, ModerationCall
 from .separation import line_separations
 from .types import CommandAck, DroneTelemetry
 from .vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3, VehicleState
@@ -167,6 +169,7 @@ class Rehearsal:
         seed: int = 1,
         loss: float = 0.0,
         leader: LeaderConfig | None = None,
+        moderate: Moderate | None = None,
         envelope: FlightEnvelope | None = None,
         **follower: Any,
     ) -> None:
@@ -185,7 +188,10 @@ class Rehearsal:
             n: FollowerCore(FollowerConfig.for_swarm(n, i, len(drones), envelope, **follower))
             for i, n in enumerate(drones)
         }
-        self.leader: LeaderCore | None = LeaderCore(leader or LeaderConfig("leader"), mission, drones)
+        leader = leader or LeaderConfig("leader", moderate=moderate is not None)
+        self.leader: LeaderCore | None = LeaderCore(leader, mission, drones, moderate)
+        self.moderate = moderate  # in flight; None is a service that is down
+        self.moderation_ticks = 2  # that an answer takes
         self.core_of_leader = self.leader
         self.deaf: set[str] = set()  # drones whose radio is dead
         self.dead: set[str] = set()  # drones whose follower process is dead
@@ -278,6 +284,15 @@ class Rehearsal:
                 self._to_core(name, "on_command", effect.command)
         elif isinstance(effect, SendTrajectory):
             self._to_core(effect.trajectory.drone, "on_trajectory", effect.trajectory)
+        elif isinstance(effect, AskModeration):
+            self._moderate(effect.call)
+
+    def _moderate(self, call: ModerationCall) -> None:
+        if self.moderate is None:
+            self.core_of_leader.on_moderation_failed(call.call_id, "the service is not there")
+            return
+        answer = self.moderate(call)
+        self._later(lambda: self.core_of_leader.on_moderation(answer, self.now), self.moderation_ticks)
 
     def _to_core(self, name: str, method: str, message: object) -> None:
         core = self.cores[name]

@@ -85,6 +85,14 @@ class Steering:
         """Where it will stand."""
         return self._guidance.goal_enu_m if self._after_brake is None else self._after_brake[0]
 
+    def planned(self, swarm_ns: int) -> tuple[Vec3, Vec3]:
+        """Where it will be then and how it will move, by the plan that it flies; else where it will stand."""
+        if self._after_brake is None and self._return is None:
+            on_plan = self._guidance.on_plan(swarm_ns)
+            if on_plan is not None:
+                return on_plan
+        return self.goal_enu_m, (0.0, 0.0, 0.0)
+
     # ---- orders ----------------------------------------------------------------------------------
 
     def engage(self, point_enu_m: Vec3, yaw_enu_rad: float) -> GiveSetpoint:

@@ -208,10 +208,8 @@ def bezier_points(coef: Array, widths_s: Array, derivative: int, splits: int = _
     degree = _DEGREE - derivative
     unit = coef * (widths_s[..., None] ** np.arange(degree + 1))[..., None]
     # one matrix product for all pieces
-    lead = unit.shape[:-2]
-    columns = unit.reshape(-1, degree + 1, 3).transpose(1, 0, 2).reshape(degree + 1, -1)
-    points = (_bound_matrix(degree, splits) @ columns).reshape(splits * (degree + 1), -1, 3)
-    return points.transpose(1, 0, 2).reshape(*lead, splits * (degree + 1), 3)
+    flat = _bound_matrix(degree, splits) @ np.moveaxis(unit, -2, 0).reshape(degree + 1, -1)
+    return np.moveaxis(flat.reshape(-1, *unit.shape[:-2], 3), 0, -2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +342,14 @@ def curved_legs(curve: Curve, limits: MotionLimits, knot_s: float = 0.6) -> list
         ]
         for i in range(p.shape[1])
     ]
+
+
+def rest_of(path: Path, t_s: float) -> tuple[TrajectoryKnot, ...]:
+    """What remains of a path from `t_s` on, as a path of its own that begins there in motion."""
+    position, velocity, acceleration = path.evaluate(t_s)
+    first = TrajectoryKnot(0.0, position, velocity, acceleration, path.yaw(t_s))
+    rest = [replace(knot, t_s=knot.t_s - t_s) for knot in path.knots if knot.t_s > t_s + 2e-3]
+    return (first, *rest) if rest else (first, replace(first, t_s=1.0))
 
 
 def joined(parts: Sequence[Sequence[TrajectoryKnot]]) -> tuple[TrajectoryKnot, ...]:

@@ -117,8 +117,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         fresh = status["rekeys"] - self._reported
         self._status.write(
             {
-                "process": self.get_name(),
-                "in_charge": status["in_charge"],
+                "process": "crypto",
                 "epoch": status["epoch"],
                 "members": status["members"],
                 "rotations": status["rotations"],

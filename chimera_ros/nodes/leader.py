@@ -11,19 +11,24 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.entropy_wiring import LeaderQkd
-from chimera_ros.flight.effects import MissionEvent, SendCommand, SendTrajectory
+from chimera_ros.crypto.errors import Rejected
+from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.mission_file import load_mission
+from chimera_ros.flight.moderation_call import ModerationCall
 from chimera_ros.flight.types import SwarmCommand as Command
+from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.status_line import StatusWriter
-from chimera_ros.ros import convert, names
+from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
+from chimera_ros.ros.services import Reply, SecureClient
 from chimera_ros.ros.session import SecureSession
-from chimera_ros.srv import SubmitSteps
+from chimera_ros.srv import ModerateTrajectories, SubmitSteps
 
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0
@@ -49,6 +54,9 @@ class LeaderParameters:
     qkd_eavesdropper: float = parameter(
         0.0, "fraction of the simulated photons that somebody intercepts", ge=0.0, le=1.0
     )
+    moderation: bool = parameter(
+        True, "ask path moderation before every move and when a conflict is predicted"
+    )
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
@@ -64,6 +72,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         self._answered: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
         self._outbox: deque[SendCommand | SendTrajectory] = deque()
         self._commands_sent = 0
+        self._moderation: SecureClient | None = None
         self._land_asked = False
         self._ending = False  # the process ends as soon as everything has landed
 
@@ -77,9 +86,12 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # A term that rises with every start: command ids of an earlier leader are no duplicates.
         config = LeaderConfig(
-            leader=values.member, term=int(time.time()) & 0xFFFFFFFF, ready_timeout_s=values.ready_timeout_s
+            leader=values.member,
+            term=int(time.time()) & 0xFFFFFFFF,
+            ready_timeout_s=values.ready_timeout_s,
+            moderate=values.moderation,
         )
-        self._core = LeaderCore(config, mission, drones)
+        self._core = LeaderCore(config, mission, drones, local_moderate(time.monotonic))
         self._session = session = SecureSession(
             self, member=values.member, keystore=values.keystore, autostart=False
         )
@@ -90,6 +102,8 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_telemetry)
             session.create_subscription(CommandAcks, names.ack(drone), self._on_ack)
         session.create_service(SubmitSteps, names.LEADER_STEPS, self._on_submit)
+        if values.moderation:
+            self._moderation = session.create_client(ModerateTrajectories, names.PATH_MODERATION)
 
     def begin(self) -> None:
         """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
@@ -153,6 +167,8 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
                 self.get_logger().info(effect.text)
+            elif isinstance(effect, AskModeration):
+                self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)
         if session.ready:
@@ -192,6 +208,31 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         )
         self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
 
+    def _ask_moderation(self, call: ModerationCall) -> None:
+        client = self._moderation
+        if client is None or not client.service_is_ready():
+            self._core.on_moderation_failed(call.call_id, "path_moderation is not there")
+            return
+
+        def done(reply: Reply) -> None:
+            if reply.response is None:
+                self._core.on_moderation_failed(call.call_id, reply.failure or "no answer")
+                return
+            try:
+                answer = convert_moderation.moderation_answer_from_msg(reply.response, call.call_id)
+            except convert.ConversionError as error:
+                self._core.on_moderation_failed(call.call_id, str(error))
+            else:
+                self._core.on_moderation(answer, boot_time_s())
+
+        try:
+            client.call_async(convert_moderation.moderation_call_to_msg(call), call.deadline_s, done)
+        except (
+            Rejected,
+            ValueError,
+        ) as error:  # larger than an envelope, or the policy of this swarm forbids it
+            self._core.on_moderation_failed(call.call_id, f"the call cannot be sent ({type(error).__name__})")
+
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         assert self._session is not None
         swarm_ns = self._session.swarm_ns()
@@ -222,6 +263,12 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             self._answered.popitem(last=False)
         return answer
 
+    def _moderation_times(self) -> dict[str, object]:
+        times = Histogram()
+        for ms in self._core.moderation_ms:
+            times.add(ms)
+        return times.to_status()
+
     def _report_status(self) -> None:
         if self._session is None:
             return
@@ -236,6 +283,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 "events": events,
                 "commands_sent": self._commands_sent,
                 "qkd": None if self._qkd is None else self._qkd.status(),
+                "moderation_ms": self._moderation_times(),
                 "security": self._session.status(),
             }
         )

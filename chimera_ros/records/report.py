@@ -60,12 +60,16 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True)
 class Moderation:
-    """The path-moderation service: calls, conflicts found, which solver won how often, time per call."""
+    """The path-moderation service: calls, conflicts found, which solver won how often, time per call.
+
+    `unused` counts by reason the calls after which the leader flew its own plan.
+    """
 
     calls: int = 0
     conflicts: int = 0
     winner: Mapping[str, int] = field(default_factory=dict)
     ms: Spread = Spread()
+    unused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,6 @@ def build_report(
     time_to_first_takeoff_s: float | None = None,
     failure: str | None = None,
     seed: int | None = None,
-    moderation: Moderation | None = None,
     cpu_percent: Mapping[str, float] | None = None,
     rss_mb: Mapping[str, float] | None = None,
     pss_mb: Mapping[str, float] | None = None,
@@ -168,7 +171,13 @@ def build_report(
         ),
         command_latency_ms=_spread(totals.command_latency_ms),
         commands_per_s=totals.commands_sent / totals.mission_time_s if totals.mission_time_s > 0.0 else 0.0,
-        moderation=moderation or Moderation(),
+        moderation=Moderation(
+            totals.moderation.calls,
+            totals.moderation.conflicts,
+            totals.moderation.winner,
+            _spread(totals.moderation.ms),
+            totals.moderation.unused,
+        ),
         cpu_percent=dict(cpu_percent or {}),
         rss_mb=rss.pop("total", None),
         records=records if records is not None else (totals.records or None),
@@ -253,9 +262,7 @@ def render_report(report: Report) -> RenderableType:
         f" · latency p50 {_show(latency.p50)} ms · p99 {_show(latency.p99)} ms",
     )
     if report.moderation.calls:
-        grid.add_row(
-            "moderation", f"{report.moderation.calls} calls · {report.moderation.conflicts} conflicts"
-        )
+        grid.add_row("moderation", _moderation_text(report.moderation))
     grid.add_row("processor", _cpu_text(report))
     grid.add_row(
         "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
@@ -275,6 +282,14 @@ def _separation_text(report: Report) -> Any:
     if smallest is None or asked is None:
         return Text(text)
     return Text(text, style="green" if smallest >= asked else "red")
+
+
+def _moderation_text(moderation: Moderation) -> str:
+    text = f"{moderation.calls} calls · {moderation.conflicts} conflicts"
+    for word, counts in (("flown", moderation.winner), ("not flown", moderation.unused)):
+        if counts:
+            text += f" · {word}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+    return text + f" · p50 {_show(moderation.ms.p50, 0)} ms · p99 {_show(moderation.ms.p99, 0)} ms"
 
 
 def _cpu_text(report: Report) -> str:

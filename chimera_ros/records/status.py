@@ -67,6 +67,20 @@ class SecurityTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class ModerationTotals:
+    """What the leader says of path moderation: calls, conflicts, whose answers it flew, why not others.
+
+    `ms` counts milliseconds from asking to hearing the answer.
+    """
+
+    calls: int = 0
+    conflicts: int = 0
+    winner: Mapping[str, int] = field(default_factory=dict)
+    unused: Mapping[str, int] = field(default_factory=dict)
+    ms: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessRow:
     """A process that is to run: whether it does, and how long ago it was heard."""
 
@@ -101,6 +115,7 @@ class SwarmView:
     commands_sent: int = 0
     recorded: int = 0
     records: str = ""
+    moderation: ModerationTotals = ModerationTotals()
     alarms: tuple[str, ...] = ()  # newest last
     events: tuple[tuple[float, str], ...] = ()  # (elapsed_s, text), newest last
 
@@ -125,6 +140,7 @@ class SwarmTotals:
     records: str
     events: tuple[tuple[float, str], ...]
     ignored: int
+    moderation: ModerationTotals = ModerationTotals()
 
 
 @dataclass(slots=True)
@@ -206,7 +222,7 @@ class StatusAggregator:
             self.alarm(f"{name}: {text}", now)
         if name == "leader":
             self._take_leader(process, status, now)
-        elif name == "crypto" or name.startswith("crypto_"):
+        elif name == "crypto":
             self._take_crypto(process, status)
         elif name == "sitl":
             self._take_sitl(process, status)
@@ -216,7 +232,7 @@ class StatusAggregator:
             process.now.latency = self._histogram(status["latency_ms"], process.now.latency)
         if "tracking_m" in status:
             process.now.tracking = self._histogram(status["tracking_m"], process.now.tracking)
-        if name not in ("telemetry_logger", "sitl", "leader") and not name.startswith("crypto"):
+        if name not in ("telemetry_logger", "sitl", "leader", "crypto"):
             for drone in self._texts(status, "drones"):
                 self._update_drone(drone, process=name)
 
@@ -296,6 +312,7 @@ class StatusAggregator:
             records=self._view.records,
             events=tuple(self._events),
             ignored=self.ignored,
+            moderation=self._view.moderation,
         )
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -320,6 +337,7 @@ class StatusAggregator:
             failure=failure,
             waiting=tuple(waiting),
         )
+        self._take_moderation(status)
         process.now.commands = self._get(status, "commands_sent", _count, process.now.commands)
         takeoff_s = self._get(status, "first_takeoff_s", _number, None)
         if takeoff_s is not None and self._first_takeoff_s is None:
@@ -327,9 +345,40 @@ class StatusAggregator:
         for text in self._texts(status, "events"):
             self.event(text, now)
 
+    def _take_moderation(self, status: Mapping[str, Any]) -> None:
+        said = status.get("moderation")
+        if said is None:
+            return
+        if not isinstance(said, Mapping):
+            self.ignored += 1
+            return
+        old = self._view.moderation
+        ms = self._histogram(status["moderation_ms"], old.ms) if "moderation_ms" in status else old.ms
+        fresh = ModerationTotals(
+            calls=self._get(said, "calls", _count, old.calls),
+            conflicts=self._get(said, "conflicts", _count, old.conflicts),
+            winner=self._tallies(said, "winner"),
+            unused=self._tallies(said, "unused"),
+            ms=ms,
+        )
+        self._view = replace(self._view, moderation=fresh)
+
+    def _tallies(self, source: Mapping[str, Any], key: str) -> dict[str, int]:
+        """Counts by name."""
+        value = source.get(key)
+        if not isinstance(value, Mapping):
+            self.ignored += value is not None
+            return {}
+        found = {}
+        for name, count in list(value.items())[:MAX_REASONS]:
+            text, number = _text(name), _count(count)
+            if text is None or number is None:
+                self.ignored += 1
+            else:
+                found[text[:64]] = number
+        return found
+
     def _take_crypto(self, process: _Process, status: Mapping[str, Any]) -> None:
-        if status.get("in_charge") is False:
-            return  # a standby: the node in charge tells
         self._epoch = self._get(status, "epoch", _count, self._epoch)
         if "members" in status:
             self._members = len(self._texts(status, "members"))

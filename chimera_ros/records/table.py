@@ -112,6 +112,8 @@ def plain_line(view: SwarmView) -> str:
         parts.append(f"separation {view.min_separation_m:.2f} m")
     if view.real_time_factor is not None:
         parts.append(f"real time {view.real_time_factor:.2f}")
+    if view.moderation.calls:
+        parts.append(f"moderation {view.moderation.calls} calls, {view.moderation.conflicts} conflicts")
     security = view.security
     parts.append(
         f"epoch {_or_dash(security.epoch)}, {security.members} in, {security.rejected_total} rejected"
@@ -129,6 +131,8 @@ def plain_line(view: SwarmView) -> str:
 def render_view(view: SwarmView, title: str, width: int = 80, height: int = 30) -> RenderableType:
     """The whole picture for a terminal of `width` by `height` characters."""
     head = [_headline(view, title, width), _security_line(view), _world_line(view)]
+    if view.moderation.calls:
+        head.append(_moderation_line(view))
     tail = _tail(view, width)
     room = max(3, height - len(head) - len(tail) - 3)
     return Group(*head, _drone_grid(view.drones, width, room), *tail)
@@ -181,6 +185,24 @@ def _world_line(view: SwarmView) -> Text:
         str(view.commands_sent),
         ("  recorded ", "dim"),
         _short(view.recorded),
+    )
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text
+
+
+def _moderation_line(view: SwarmView) -> Text:
+    moderation = view.moderation
+    unused = sum(moderation.unused.values())
+    text = Text.assemble(
+        ("moderation ", "dim"),
+        f"{moderation.calls} calls",
+        ("  conflicts ", "dim"),
+        str(moderation.conflicts),
+        ("  flown ", "dim"),
+        ", ".join(f"{name} {count}" for name, count in moderation.winner.items()) or "–",
+        ("  not flown ", "dim"),
+        (str(unused), "yellow" if unused else "green"),
     )
     text.no_wrap = True
     text.overflow = "ellipsis"

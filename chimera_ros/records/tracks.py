@@ -173,7 +173,7 @@ def draw_tracks(
     plan = figure.add_subplot(grid[:, 0])
     heights = figure.add_subplot(grid[0, 1])
     distances = figure.add_subplot(grid[1, 1], sharex=heights)
-    colours = _colours(tracks.drones)
+    colours = colours_of(tracks.drones)
     _draw_plan(plan, tracks, apart, colours)
     _draw_heights(heights, tracks, colours)
     _draw_separation(distances, apart, asked_separation_m)
@@ -195,7 +195,7 @@ def draw_tracks(
     return apart
 
 
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
+def colours_of(count: int) -> list[tuple[float, float, float, float]]:
     from matplotlib import colormaps
 
     if count <= 10:
@@ -209,7 +209,7 @@ def _colours(count: int) -> list[tuple[float, float, float, float]]:
     return found
 
 
-def _style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+def style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -222,7 +222,7 @@ def _style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         axes.spines[side].set_color(FAINT)
 
 
-def _line_style(count: int) -> tuple[float, float]:
+def line_style(count: int) -> tuple[float, float]:
     """Line width and opacity for so many drones."""
     return (1.6, 0.9) if count <= 10 else (1.2, 0.8) if count <= 30 else (0.8, 0.6)
 
@@ -230,9 +230,9 @@ def _line_style(count: int) -> tuple[float, float]:
 def _draw_plan(axes: Axes, tracks: Tracks, apart: Separation, colours: list[Any]) -> None:
     from matplotlib.patheffects import withStroke
 
-    _style(axes, "Plan view", "east (m)", "north (m)")
+    style(axes, "Plan view", "east (m)", "north (m)")
     positions = tracks.position_enu_m
-    width, opacity = _line_style(tracks.drones)
+    width, opacity = line_style(tracks.drones)
     size = 42.0 if tracks.drones <= 30 else 20.0
     for index in range(tracks.drones):
         east, north = positions[:, index, 0], positions[:, index, 1]
@@ -285,8 +285,8 @@ def _draw_plan(axes: Axes, tracks: Tracks, apart: Separation, colours: list[Any]
 
 
 def _draw_heights(axes: Axes, tracks: Tracks, colours: list[Any]) -> None:
-    _style(axes, "Height above the datum", "", "up (m)")
-    width, opacity = _line_style(tracks.drones)
+    style(axes, "Height above the datum", "", "up (m)")
+    width, opacity = line_style(tracks.drones)
     for index in range(tracks.drones):
         axes.plot(
             tracks.time_s,
@@ -300,7 +300,7 @@ def _draw_heights(axes: Axes, tracks: Tracks, colours: list[Any]) -> None:
 
 
 def _draw_separation(axes: Axes, apart: Separation, asked_m: float | None) -> None:
-    _style(axes, "Smallest separation between two flying drones", "time (s)", "distance (m)")
+    style(axes, "Smallest separation between two flying drones", "time (s)", "distance (m)")
     axes.margins(x=0.01)
     minimum = apart.minimum_m
     if minimum is None:
@@ -351,7 +351,7 @@ def _draw_colour_key(figure: Figure, axes: Axes, count: int) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    key = ScalarMappable(Normalize(0.5, count + 0.5), ListedColormap(_colours(count)))
+    key = ScalarMappable(Normalize(0.5, count + 0.5), ListedColormap(colours_of(count)))
     bar = figure.colorbar(key, ax=axes, location="left", fraction=0.03, pad=0.02, aspect=50)
     ticks = sorted({1, count, *range(10, count - 3, 10)})
     bar.set_ticks([float(tick) for tick in ticks])

@@ -95,7 +95,7 @@ def ack_to_msg(ack: types.CommandAck) -> msg.CommandAck:
         plan_id=ack.plan_id,
         term=ack.term,
         status=int(ack.status),
-        reason=_fitting(ack.reason),
+        reason=fitting(ack.reason),
     )
 
 
@@ -161,7 +161,7 @@ def telemetry_to_msg(telemetry: types.DroneTelemetry) -> msg.DroneTelemetry:
         armed=telemetry.armed,
         in_air=telemetry.in_air,
         ready=telemetry.ready,
-        reason=_fitting(telemetry.reason),
+        reason=fitting(telemetry.reason),
         position_enu_m=_point(telemetry.position_enu_m),
         velocity_enu_m_s=_vector(telemetry.velocity_enu_m_s),
         orientation=Quaternion(x=float(x), y=float(y), z=float(z), w=float(w)),
@@ -229,6 +229,6 @@ def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> types.LeaderHeartbeat:
     )
 
 
-def _fitting(text: str) -> str:
+def fitting(text: str, most: int = types.MAX_REASON) -> str:
     """The text cut to what the message definition allows; ROS counts bytes, so other letters are replaced."""
-    return text.encode("ascii", "replace").decode()[: types.MAX_REASON]
+    return text.encode("ascii", "replace").decode()[:most]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from rclpy.serialization import deserialize_message, serialize_message
@@ -37,6 +38,39 @@ class Reply:
     sender: str = ""
     failure: str | None = None
     received_ns: int = 0  # own wall clock when the response arrived, ns since the Unix epoch
+
+
+class Deferred:
+    """Returned by a service's callback when the answer takes longer: `answer` gives it, from any thread.
+
+    One that is never given is the caller's time-out, one given twice counts once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._send: Callable[[Any], None] | None = None
+        self._answers: list[Any] = []
+        self._answered = False
+
+    def answer(self, response: Any) -> None:
+        """Give the response."""
+        with self._lock:
+            if self._answered:
+                return
+            self._answered = True
+            send = self._send
+            if send is None:
+                self._answers.append(response)
+        if send is not None:
+            send(response)
+
+    def bind(self, send: Callable[[Any], None]) -> None:
+        """Say where the response goes; called once, by the service."""
+        with self._lock:
+            self._send = send
+            ready = self._answers
+        for response in ready:
+            send(response)
 
 
 ServiceCallback = Callable[[Any, str], Any]
@@ -96,8 +130,13 @@ class SecureService:
             return
         self.evidence = digest(envelope.canonical())
         answer = session.guarded(self.service, self._callback, request, opened.sender)
-        if answer is None:
-            return  # the callback failed: the caller's time-out tells
+        if isinstance(answer, Deferred):
+            answer.bind(lambda response: self._answer(envelope, response))
+        elif answer is not None:  # else the callback failed: the caller's time-out tells
+            self._answer(envelope, answer)
+
+    def _answer(self, envelope: Envelope, answer: Any) -> None:
+        session = self._session
         try:
             sealed = session.host.seal_response(
                 self.service,

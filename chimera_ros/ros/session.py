@@ -405,6 +405,8 @@ class SecureSession:
     ) -> SecureService:
         """Answer a sealed service: ``callback(request, sender) -> response``; one server per service.
 
+        A callback that needs longer than a moment returns a `services.Deferred` and answers that later.
+
         Raises:
             ValueError: not a channel name, a member that is not hosted here, or the service is served
             already. PermissionError: the policy does not let the member's role answer.

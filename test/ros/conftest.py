@@ -95,6 +95,7 @@ def keystore_path(tmp_path_factory):
         ("crypto_0", "crypto"),
         ("leader_0", "leader"),
         ("logger_0", "logger"),
+        ("moderator_0", "moderator"),
         ("operator_0", "operator"),
     ]
     members += [(f"drone_{number:02d}", "drone") for number in range(1, 6)]

@@ -26,6 +26,7 @@ def test_describe_names_the_processes_of_chimera_swarm(capsys):
         "crypto",
         "follower",
         "telemetry_logger",
+        "path_moderation",
         "leader",
     }
 

@@ -56,7 +56,8 @@ def test_the_promised_keys_and_values() -> None:
                 "messages": {"sealed": 5, "opened": 9, "rejected": {"replay": 1}},
                 "epochs": {"rotations": 2, "rekey_ms": {"p50": 20.0, "p99": 29.8}},
                 "commands_per_s": 2.0,
-                "moderation": {"calls": 0, "conflicts": 0, "winner": {}, "ms": {"p50": None, "p99": None}},
+                "moderation": {"calls": 0, "conflicts": 0, "winner": {}, "unused": {},
+                               "ms": {"p50": None, "p99": None}},
                 "cpu_percent": {"leader": 10.0, "total": 55.0}, "rss_mb": 700.0,
                 "records": "runs/x"}  # fmt: skip
     assert {key: value[key] for key in promised} == promised

@@ -1,0 +1,153 @@
+"""`chimera moderate FILE.json`: conflict-free trajectories out of conflicting ones, once and without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+
+if TYPE_CHECKING:
+    from chimera_ros.aer_worker import AerWorker
+    from chimera_ros.moderation.request import Answer, Request
+
+START_S = 20.0  # for the quantum worker, before the deadline begins to run
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `chimera moderate`."""
+    add = parser.add_argument
+    add(
+        "scene",
+        metavar="FILE.json",
+        help="trajectories, separation, limits and fence; - reads standard input",
+    )
+    add("--deadline", type=float, metavar="S", help="seconds for the answer (default: the scene's)")
+    add("--seed", type=int, metavar="N", help="seed of the solvers (default: the scene's)")
+    add(
+        "--backend",
+        default="aer",
+        metavar="NAME",
+        help="what executes quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
+    )
+    add("--plot", type=Path, metavar="FILE.png", help="draw before and after")
+    add("--json", action="store_true", help="print the whole answer, trajectories included, as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 if the scene makes no sense."""
+    from chimera_ros.flight.moderation_call import ModerationStatus
+    from chimera_ros.moderation.file_format import answer_of
+
+    request = _request(arguments)
+    answer = _moderate(request, arguments.backend)
+    if answer.status is ModerationStatus.FAILED:
+        raise CommandFailed(f"{arguments.scene}: {answer.reason}", MISUSE)
+    picture = None
+    if arguments.plot is not None:
+        picture = _plot(request, answer, arguments.plot)
+    if arguments.json:
+        print(json.dumps(answer_of(request, answer) | {"picture": picture}, indent=1))
+    else:
+        _print(request, answer)
+        if picture:
+            print(f"picture     {picture}")
+    return 0 if answer.status is ModerationStatus.CONFLICT_FREE else FAILURE
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from chimera_ros.moderation.file_format import MAX_BYTES, SceneError, read_scene
+    from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S
+
+    try:
+        if arguments.scene == "-":
+            text = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with open(arguments.scene, "rb") as file:
+                text = file.read(MAX_BYTES + 1)
+        request = read_scene(text)
+    except OSError as error:
+        raise CommandFailed(f"{arguments.scene}: {error.strerror or error}", MISUSE) from None
+    except SceneError as error:
+        raise CommandFailed(f"{arguments.scene}: {error}", MISUSE) from None
+    if arguments.deadline is not None:
+        if not SHORTEST_S <= arguments.deadline <= LONGEST_S:
+            raise CommandFailed(
+                f"--deadline is {arguments.deadline}; allowed are {SHORTEST_S:g} to {LONGEST_S:g} s", MISUSE
+            )
+        request = replace(request, deadline_s=arguments.deadline)
+    if arguments.seed is not None:
+        if not 0 <= arguments.seed < 2**63:
+            raise CommandFailed(f"--seed is {arguments.seed}; allowed are whole numbers from 0", MISUSE)
+        request = replace(request, seed=arguments.seed)
+    return request
+
+
+def _moderate(request: Request, backend: str) -> Answer:
+    from chimera_ros.moderation.ladder import Moderator, warm_up
+
+    warm_up()
+    if backend == "none":
+        return Moderator(time.monotonic).run(request)
+    from chimera_ros.aer_sampler import AerSampler
+    from chimera_ros.aer_worker import AerWorker
+
+    with AerWorker() as worker:
+        sampler = AerSampler(worker, backend) if _ready(worker) else None
+        return Moderator(time.monotonic, sampler).run(request)
+
+
+def _ready(worker: AerWorker) -> bool:
+    from chimera_ros.aer_worker import WorkerUnavailable
+
+    try:
+        worker.wait_ready(START_S)
+    except WorkerUnavailable as error:
+        print(f"chimera moderate: without quantum circuits: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _print(request: Request, answer: Answer) -> None:
+    from math import isfinite
+
+    state = answer.status.name.replace("_", "-")
+    print(f"{state}: {len(request.names)} drones, {len(answer.before)} conflicts in what was asked")
+    if answer.reason:
+        print(f"  {answer.reason}")
+    for clash in answer.remaining[:10]:
+        print(f"  - {clash.sentence()}")
+    if answer.winner:
+        proven = " (proven optimal among these manoeuvres)" if answer.proven and answer.before else ""
+        print(f"winner      {answer.winner}{proven}")
+    if isfinite(answer.cost):
+        gains = [
+            f"{gain:.2f} better than {name}"
+            for name, gain in (
+                ("greedy", answer.gain_over_greedy),
+                ("annealing", answer.gain_over_annealing),
+            )
+            if isfinite(gain)
+        ]
+        print(f"cost        {answer.cost:.2f} m" + (f" ({', '.join(gains)})" if gains else ""))
+    if answer.backend:
+        print(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
+    print(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
+    for rung in answer.rungs:
+        print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
+
+
+def _plot(request: Request, answer: Answer, path: Path) -> str:
+    from chimera_ros.records.moderation_plot import draw_moderation
+    from chimera_ros.records.tracks import TracksFailed
+
+    try:
+        draw_moderation(request, answer, path)
+    except TracksFailed as error:
+        raise CommandFailed(str(error)) from error
+    return str(path)

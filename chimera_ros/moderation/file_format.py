@@ -1,0 +1,294 @@
+"""The JSON of `chimera moderate` (docs/moderation.md): a scene in, an answer out.
+
+An answer's `trajectories` have the form of a scene's, so that an answer can be asked about again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite, isnan, nan
+from typing import Any
+
+import numpy as np
+
+from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.moderation_call import deadline_for
+from chimera_ros.flight.trajectory import MotionLimits, straight_legs
+from chimera_ros.flight.types import MAX_KNOTS, TrajectoryKnot
+from chimera_ros.flight.vehicle import Vec3
+
+from .conflicts import Separation
+from .errors import ModerationError
+from .request import LONGEST_S, MAX_DRONES, SHORTEST_S, Answer, Clash, Knots, Request
+
+MAX_BYTES = 128 * 1024 * 1024
+_TOP = ("separation", "limits", "fence", "deadline_s", "seed", "trajectories")
+_FAR = 1e6
+
+
+class SceneError(ValueError):
+    """A scene that cannot be read; the text is `place: what is allowed`."""
+
+
+def read_scene(text: str | bytes) -> Request:
+    """A request from JSON text. Raises SceneError."""
+    if len(text) > MAX_BYTES:
+        raise SceneError(f"the scene is larger than {MAX_BYTES} bytes")
+    try:
+        top = json.loads(text, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise SceneError("the scene is not text in UTF-8") from None
+    except RecursionError:
+        raise SceneError("the scene is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise SceneError(f"line {error.lineno}: is not JSON: {error.msg}") from None
+    top = _mapping(top, "scene", _TOP, ("separation", "trajectories"))
+    limits = _limits(top.get("limits", {}))
+    rows = top["trajectories"]
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_DRONES:
+        raise SceneError(f"trajectories: must be a list of 1 to {MAX_DRONES}")
+    names, knots = [], []
+    for index, row in enumerate(rows):
+        place = f"trajectories[{index + 1}]"
+        row = _mapping(row, place, ("drone", "knots", "line"), ("drone",))
+        name = row["drone"]
+        if not isinstance(name, str) or not 1 <= len(name) <= 48 or not name.isprintable():
+            raise SceneError(f"{place}.drone: must be a name of 1 to 48 characters")
+        if name in names:
+            raise SceneError(f"{place}.drone: {name} stands there twice")
+        if ("knots" in row) == ("line" in row):
+            raise SceneError(f"{place}: needs exactly one of knots and line")
+        names.append(name)
+        if "knots" in row:
+            knots.append(_knots(row["knots"], f"{place}.knots"))
+        else:
+            knots.append(_line(row["line"], f"{place}.line", limits))
+    deadline = top.get("deadline_s", deadline_for(len(names)))
+    return Request(
+        tuple(names),
+        tuple(knots),
+        _separation(top["separation"]),
+        limits,
+        None if top.get("fence") is None else _fence(top["fence"]),
+        _number(deadline, "deadline_s", SHORTEST_S, LONGEST_S),
+        int(_number(top.get("seed", 1), "seed", 0, 2**63)),
+    )
+
+
+def scene_of(request: Request) -> dict[str, object]:
+    """A request as plain data, the inverse of `read_scene`."""
+    limits, separation = request.limits, request.separation
+    scene: dict[str, object] = {
+        "separation": {
+            "horizontal_m": separation.horizontal_m,
+            "vertical_m": separation.vertical_m,
+            "tracking_error_m": separation.tracking_error_m,
+            "clock_skew_s": separation.clock_skew_s,
+        },
+        "limits": {
+            "speed_m_s": limits.speed_m_s,
+            "climb_m_s": limits.climb_m_s,
+            "descent_m_s": limits.descent_m_s,
+            "acceleration_m_s2": limits.acceleration_m_s2,
+            "jerk_m_s3": limits.jerk_m_s3,
+        },
+        "deadline_s": request.deadline_s,
+        "seed": request.seed,
+    }
+    if request.fence is not None:
+        scene["fence"] = {
+            "polygon_m": [list(corner) for corner in request.fence.polygon_m],
+            "height_m": [request.fence.min_height_m, request.fence.max_height_m],
+        }
+    scene["trajectories"] = _trajectories(request, request.knots)
+    return scene
+
+
+def answer_of(request: Request, answer: Answer) -> dict[str, object]:
+    """An answer as plain data; NaN becomes null."""
+    return {
+        "status": answer.status.name.lower(),
+        "reason": answer.reason,
+        "winner": answer.winner,
+        "proven": answer.proven,
+        "conflicts": [_clash(clash) for clash in answer.before],
+        "remaining": [_clash(clash) for clash in answer.remaining],
+        "cost": _finite(answer.cost),
+        "gain_over_greedy": _finite(answer.gain_over_greedy),
+        "gain_over_annealing": _finite(answer.gain_over_annealing),
+        "backend": answer.backend,
+        "qubits": answer.qubits,
+        "shots": answer.shots,
+        "rungs": [{"name": r.name, "ms": round(r.ms, 3), "outcome": r.outcome} for r in answer.rungs],
+        "total_ms": round(answer.total_ms, 3),
+        "trajectories": _trajectories(request, answer.knots) if answer.knots else [],
+    }
+
+
+def _trajectories(request: Request, knots: Sequence[Knots]) -> list[dict[str, object]]:
+    return [
+        {
+            "drone": name,
+            "knots": [
+                {
+                    "t_s": k.t_s,
+                    "position_m": list(k.position_enu_m),
+                    "velocity_m_s": list(k.velocity_enu_m_s),
+                    "acceleration_m_s2": list(k.acceleration_enu_m_s2),
+                }
+                | ({} if isnan(k.yaw_enu_rad) else {"yaw_rad": k.yaw_enu_rad})
+                for k in mine
+            ],
+        }
+        for name, mine in zip(request.names, knots, strict=True)
+    ]
+
+
+def _clash(clash: Clash) -> dict[str, object]:
+    return {
+        "first": clash.first,
+        "second": clash.second,
+        "t_s": round(clash.t_s, 4),
+        "horizontal_m": round(clash.horizontal_m, 4),
+        "vertical_m": round(clash.vertical_m, 4),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if isfinite(value) else None
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+def _no_constant(text: str) -> float:
+    raise SceneError(f"{text} is no number that JSON or a drone knows")
+
+
+def _mapping(
+    value: Any, place: str, allowed: tuple[str, ...], needed: tuple[str, ...] = ()
+) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise SceneError(f"{place}: must be an object with {', '.join(allowed)}")
+    for key in value:
+        if key not in allowed:
+            raise SceneError(f"{place}: unknown field {str(key)[:40]!r}; allowed are {', '.join(allowed)}")
+    for key in needed:
+        if key not in value:
+            raise SceneError(f"{place}: {key} is missing")
+    return value
+
+
+def _number(value: Any, place: str, low: float, high: float) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not low <= value <= high:  # written so that infinity is refused
+        raise SceneError(f"{place}: must be a number from {low:g} to {high:g}, not {str(value)[:40]}")
+    return float(value)
+
+
+def _vector(value: Any, place: str) -> Vec3:
+    if not isinstance(value, list) or len(value) != 3:
+        raise SceneError(f"{place}: must be a list [east, north, up]")
+    x, y, z = (_number(item, place, -_FAR, _FAR) for item in value)
+    return x, y, z
+
+
+def _knots(value: Any, place: str) -> Knots:
+    if not isinstance(value, list) or not 2 <= len(value) <= MAX_KNOTS:
+        raise SceneError(f"{place}: must be a list of 2 to {MAX_KNOTS} knots")
+    out, last = [], -1.0
+    for index, row in enumerate(value):
+        here = f"{place}[{index + 1}]"
+        row = _mapping(
+            row, here, ("t_s", "position_m", "velocity_m_s", "acceleration_m_s2", "yaw_rad"),
+            ("t_s", "position_m"),
+        )  # fmt: skip
+        t = _number(row["t_s"], f"{here}.t_s", 0.0, 86400.0)
+        if (index == 0 and t != 0.0) or t <= last:
+            raise SceneError(f"{here}.t_s: times must rise from 0, and {t:g} follows {max(last, 0.0):g}")
+        last = t
+        out.append(
+            TrajectoryKnot(
+                t,
+                _vector(row["position_m"], f"{here}.position_m"),
+                _vector(row.get("velocity_m_s", [0.0] * 3), f"{here}.velocity_m_s"),
+                _vector(row.get("acceleration_m_s2", [0.0] * 3), f"{here}.acceleration_m_s2"),
+                _number(row["yaw_rad"], f"{here}.yaw_rad", -100.0, 100.0) if "yaw_rad" in row else nan,
+            )
+        )
+    return tuple(out)
+
+
+def _line(value: Any, place: str, limits: MotionLimits) -> Knots:
+    """Straight from rest to rest as fast as the limits, or the speed given, allow."""
+    row = _mapping(value, place, ("from_m", "to_m", "speed_m_s"), ("from_m", "to_m"))
+    start, goal = _vector(row["from_m"], f"{place}.from_m"), _vector(row["to_m"], f"{place}.to_m")
+    speed = _number(row.get("speed_m_s", limits.speed_m_s), f"{place}.speed_m_s", 0.05, limits.speed_m_s)
+    own = MotionLimits(
+        speed, limits.climb_m_s, limits.descent_m_s, limits.acceleration_m_s2, limits.jerk_m_s3
+    )
+    (knots,) = straight_legs(np.array([start]), np.array([goal]), own)
+    if not knots:  # it stays where it is
+        return TrajectoryKnot(0.0, start), TrajectoryKnot(1.0, start)
+    return tuple(knots)
+
+
+def _separation(value: Any) -> Separation:
+    row = _mapping(
+        value, "separation", ("horizontal_m", "vertical_m", "tracking_error_m", "clock_skew_s"),
+        ("horizontal_m", "vertical_m"),
+    )  # fmt: skip
+    try:
+        return Separation(
+            _number(row["horizontal_m"], "separation.horizontal_m", 0.01, 1e4),
+            _number(row["vertical_m"], "separation.vertical_m", 0.01, 1e4),
+            _number(row.get("tracking_error_m", 0.0), "separation.tracking_error_m", 0.0, 1e3),
+            _number(row.get("clock_skew_s", 0.0), "separation.clock_skew_s", 0.0, 10.0),
+        )
+    except ModerationError as error:
+        raise SceneError(f"separation: {error}") from None
+
+
+def _limits(value: Any) -> MotionLimits:
+    usual = MotionLimits()
+    names = ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3")
+    row = _mapping(value, "limits", names)
+    return MotionLimits(
+        *(_number(row.get(name, getattr(usual, name)), f"limits.{name}", 0.05, 1000.0) for name in names)
+    )
+
+
+def _fence(value: Any) -> Fence:
+    row = _mapping(value, "fence", ("east_m", "north_m", "polygon_m", "height_m"), ("height_m",))
+    try:
+        low, high = _span(row["height_m"], "fence.height_m")
+        if "polygon_m" in row:
+            if "east_m" in row or "north_m" in row:
+                raise SceneError("fence: polygon_m stands instead of east_m and north_m")
+            corners = row["polygon_m"]
+            if not isinstance(corners, list) or not 3 <= len(corners) <= 64:
+                raise SceneError("fence.polygon_m: must be a list of 3 to 64 corners [east, north]")
+            return Fence(tuple(_pair(corner, "fence.polygon_m") for corner in corners), low, high)
+        if "east_m" not in row or "north_m" not in row:
+            raise SceneError("fence: needs east_m and north_m, or polygon_m")
+        return Fence.box(
+            _span(row["east_m"], "fence.east_m"), _span(row["north_m"], "fence.north_m"), (low, high)
+        )
+    except SceneError:
+        raise
+    except ValueError as error:
+        raise SceneError(f"fence: {error}") from None
+
+
+def _pair(value: Any, place: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise SceneError(f"{place}: must be a list of two numbers")
+    return _number(value[0], place, -_FAR, _FAR), _number(value[1], place, -_FAR, _FAR)
+
+
+def _span(value: Any, place: str) -> tuple[float, float]:
+    low, high = _pair(value, place)
+    if not low < high:
+        raise SceneError(f"{place}: the first number must be below the second")
+    return low, high

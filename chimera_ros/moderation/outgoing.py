@@ -1,0 +1,99 @@
+"""The last look at trajectories before they leave: the very knots, not what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from chimera_ros.flight.trajectory import Path
+
+from .conflicts import Conflict, find_conflicts
+from .hold import braking, hold, standing
+from .request import Clash, Knots, Request
+from .timing import at_rest
+from .tracks import Track, TrackTable, compiled
+from .verify import path_conflicts, verify
+
+_OUTSIDE_M = 0.05
+_INDEPENDENT_UP_TO = 100  # drones; above, detection's own certainty must do: the other way takes too long
+
+
+def tracks_of(request: Request, knots: Sequence[Knots]) -> list[Track]:
+    """Tracks of knots. Raises ModerationError, which names the drone."""
+    return [Track.of_knots(mine, 0.0, name) for name, mine in zip(request.names, knots, strict=True)]
+
+
+def clashes(request: Request, found: Sequence[Conflict]) -> tuple[Clash, ...]:
+    """Conflicts with names, the nearest first."""
+    return tuple(
+        Clash(request.names[c.first], request.names[c.second], c.t_s, c.horizontal_m, c.vertical_m)
+        for c in sorted(found, key=lambda c: c.ratio)
+    )
+
+
+def conflicts_of(request: Request, knots: Sequence[Knots]) -> list[Conflict]:
+    """Conflicts between knots. Raises ModerationError."""
+    return find_conflicts(TrackTable(tracks_of(request, knots)), request.separation)
+
+
+def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, ...]:
+    """Pairs whose starts or whose goals are too near one another: no way between them can help."""
+    scale, norm = request.separation.scale, request.separation.standing()
+    end_s = max(track.end_s for track in tracks)
+    found = []
+    for points, t_s in (
+        (np.array([k[0].position_enu_m for k in request.knots]), 0.0),
+        (np.array([k[-1].position_enu_m for k in request.knots]), end_s),
+    ):
+        pairs = cKDTree(points / scale).query_pairs(norm * (1.0 - 1e-9), output_type="ndarray")
+        for i, j in pairs.tolist():
+            d = points[i] - points[j]
+            names = request.names[i], request.names[j]
+            found.append(Clash(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
+    return tuple(sorted(found, key=lambda c: (c.t_s, c.horizontal_m)))
+
+
+def faults(request: Request, knots: Sequence[Knots]) -> str:
+    """Why outgoing knots must not leave; empty when they may: ends, limits, fence, then every pair."""
+    for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
+        if mine is not asked:
+            verdict = verify([mine], request.separation, [asked], request.limits, request.fence)
+            if verdict.reasons:
+                return f"{name}: {verdict.reasons[0]}"
+    return _pairs(request, knots)
+
+
+def _pairs(request: Request, knots: Sequence[Knots]) -> str:
+    if len(knots) > _INDEPENDENT_UP_TO:
+        left = conflicts_of(request, knots)
+    else:
+        paths = [compiled(mine, name) for name, mine in zip(request.names, knots, strict=True)]
+        left = path_conflicts(paths, request.separation)
+    return clashes(request, left)[0].sentence() if left else ""
+
+
+def holds(request: Request, tracks: Sequence[Track]) -> tuple[Knots, ...]:
+    """Everyone stops, at once or where that keeps it clear, and stays there; nothing is checked."""
+    if all(at_rest(track) for track in tracks):
+        return tuple(standing(track).knots() for track in tracks)
+    if len(tracks) <= _INDEPENDENT_UP_TO:
+        return tuple(track.knots() for track in hold(tracks, request.limits, request.separation).tracks)
+    return tuple(
+        (standing(track) if at_rest(track) else braking(track, request.limits)[0]).knots() for track in tracks
+    )
+
+
+def hold_fault(request: Request, knots: Sequence[Knots]) -> str:
+    """Why a hold is none (the fence, somebody too near); empty when it may be sent."""
+    fence = request.fence
+    if fence is not None:
+        for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
+            # a stop stays on the way that was asked, but for what its own knots round off
+            if (
+                fence.worst(compiled(mine, name).hull())
+                < min(0.0, fence.worst(Path(asked).hull())) - _OUTSIDE_M
+            ):
+                return f"{name} would stop outside the fence"
+    return _pairs(request, knots)

@@ -1,0 +1,176 @@
+"""ModerateTrajectories.srv to what the leader asks, to what the ladder takes, and back.
+
+What comes from the network may hold anything: `…_from_msg` raises ConversionError, and nothing is done.
+"""
+
+from __future__ import annotations
+
+from math import isfinite, nan
+from typing import Final
+
+from chimera_ros import msg, srv
+from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.moderation_call import ModerationAnswer, ModerationCall, ModerationStatus
+from chimera_ros.flight.trajectory import MotionLimits
+from chimera_ros.flight.types import Trajectory
+from chimera_ros.moderation.conflicts import Separation
+from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S, Answer, Request
+
+from .convert import ConversionError, fitting, trajectory_from_msg, trajectory_to_msg
+
+MOST_LISTED: Final = 64  # conflicts in a response
+_MOST_RUNGS: Final = 16
+
+
+# ---- the leader's side -------------------------------------------------------------------------------------
+
+
+def moderation_call_to_msg(call: ModerationCall) -> srv.ModerateTrajectories.Request:
+    """The request of ModerateTrajectories.srv."""
+    limits, fence = call.limits, call.fence
+    return srv.ModerateTrajectories.Request(
+        trajectories=[
+            trajectory_to_msg(Trajectory(0, 0, drone, call.start_ns, knots))
+            for drone, knots in zip(call.drones, call.knots, strict=True)
+        ],
+        separation_horizontal_m=float(call.separation_m),
+        separation_vertical_m=float(call.separation_m),
+        deadline_s=float(call.deadline_s),
+        tracking_error_m=float(call.tracking_error_m),
+        clock_skew_s=float(call.clock_skew_s),
+        speed_m_s=float(limits.speed_m_s),
+        climb_m_s=float(limits.climb_m_s),
+        descent_m_s=float(limits.descent_m_s),
+        acceleration_m_s2=float(limits.acceleration_m_s2),
+        jerk_m_s3=float(limits.jerk_m_s3),
+        fence_polygon_m=[float(value) for corner in fence.polygon_m for value in corner],
+        fence_min_height_m=float(fence.min_height_m),
+        fence_max_height_m=float(fence.max_height_m),
+        seed=call.seed,
+    )
+
+
+def moderation_answer_from_msg(message: srv.ModerateTrajectories.Response, call_id: int) -> ModerationAnswer:
+    """What a service said to a call; the flight core checks it. Raises ConversionError: unknown status."""
+    parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
+    return ModerationAnswer(
+        call_id,
+        _status(message.status),
+        message.reason,
+        message.winner,
+        tuple(part.drone for part in parts),
+        tuple(part.knots for part in parts),
+        message.conflicts,
+    )
+
+
+def _status(number: int) -> ModerationStatus:
+    try:
+        return ModerationStatus(number)
+    except ValueError:
+        raise ConversionError(f"status {number} of path moderation is unknown") from None
+
+
+# ---- the service's side ------------------------------------------------------------------------------------
+
+
+def request_from_msg(message: srv.ModerateTrajectories.Request) -> Request:
+    """What the ladder takes. Raises ConversionError, or ModerationError for a separation that is none."""
+    parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
+    if not parts:
+        raise ConversionError("there is no trajectory in the request")
+    names = tuple(part.drone for part in parts)
+    if len(set(names)) != len(names) or not all(names):
+        raise ConversionError("every trajectory needs the name of a drone, and each drone one trajectory")
+    if not SHORTEST_S <= message.deadline_s <= LONGEST_S:  # written so that NaN is refused
+        raise ConversionError(f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s")
+    limits = MotionLimits(
+        message.speed_m_s,
+        message.climb_m_s,
+        message.descent_m_s,
+        message.acceleration_m_s2,
+        message.jerk_m_s3,
+    )
+    for name in ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3"):
+        value = getattr(limits, name)
+        if not (isfinite(value) and value > 0.0):
+            raise ConversionError(f"{name} must be a number above 0")
+    if len({part.start_ns for part in parts}) > 1:
+        raise ConversionError("trajectories must begin at the same time")
+    return Request(
+        names,
+        tuple(part.knots for part in parts),
+        Separation(
+            message.separation_horizontal_m,
+            message.separation_vertical_m,
+            message.tracking_error_m,
+            message.clock_skew_s,
+        ),
+        limits,
+        _fence(message),
+        message.deadline_s,
+        message.seed,
+    )
+
+
+def _fence(message: srv.ModerateTrajectories.Request) -> Fence | None:
+    corners = list(message.fence_polygon_m)
+    if not corners:
+        return None
+    if len(corners) % 2:
+        raise ConversionError("a fence's corners are pairs of numbers")
+    try:
+        return Fence(
+            tuple(zip(corners[::2], corners[1::2], strict=True)),
+            message.fence_min_height_m,
+            message.fence_max_height_m,
+        )
+    except ValueError as error:
+        raise ConversionError(str(error)) from None
+
+
+def response_of(
+    message: srv.ModerateTrajectories.Request, answer: Answer
+) -> srv.ModerateTrajectories.Response:
+    """The response to a request: the drones, plan ids, terms and start times that were asked, other knots."""
+    rungs = answer.rungs[:_MOST_RUNGS]
+    return srv.ModerateTrajectories.Response(
+        status=int(answer.status),
+        reason=fitting(answer.reason, 500),
+        winner=fitting(answer.winner, 48),
+        trajectories=[
+            trajectory_to_msg(Trajectory(asked.plan_id, asked.term, asked.drone, asked.start_ns, knots))
+            for asked, knots in zip(message.trajectories, answer.knots, strict=False)
+        ],
+        conflicts=len(answer.before),
+        remaining=[
+            msg.Conflict(
+                first=clash.first,
+                second=clash.second,
+                t_s=clash.t_s,
+                horizontal_m=clash.horizontal_m,
+                vertical_m=clash.vertical_m,
+            )
+            for clash in answer.remaining[:MOST_LISTED]
+        ],
+        cost=answer.cost,
+        gain_over_greedy=answer.gain_over_greedy,
+        gain_over_annealing=answer.gain_over_annealing,
+        backend=fitting(answer.backend, 64),
+        qubits=min(answer.qubits, 65535),
+        shots=answer.shots,
+        rungs=[fitting(rung.name, 32) for rung in rungs],
+        rung_ms=[rung.ms for rung in rungs],
+        total_ms=answer.total_ms,
+    )
+
+
+def failed_response(reason: str) -> srv.ModerateTrajectories.Response:
+    """Nothing can be answered, and why."""
+    return srv.ModerateTrajectories.Response(
+        status=int(ModerationStatus.FAILED),
+        reason=fitting(reason, 500),
+        cost=nan,
+        gain_over_greedy=nan,
+        gain_over_annealing=nan,
+    )
