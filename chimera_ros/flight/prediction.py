@@ -21,7 +21,7 @@ _SMALL_M = 0.3  # who deviates less than this is where the plan was checked for
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """Two drones are predicted to come nearer than allowed; `error_m` is what two drones may be off, halved."""
+    """Two drones are predicted to come too near; `error_m` is what two drones may be off, halved."""
 
     first: str
     second: str

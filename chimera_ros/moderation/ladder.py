@@ -48,11 +48,12 @@ class LimitedSampler(Sampler, Protocol):
 _MENUS: Final = (8, 16)  # manoeuvres a drone
 _ALL_MOVE_UP_TO: Final = 64  # drones; of a larger swarm only those in a conflict are moved
 _LEAST_S: Final = 0.003  # nothing is begun with less than this left
-_SURE: Final = 2.5  # the last look is reserved this many times what the first one took
+_SURE: Final = 2.5  # the last look is reserved this many times what the first one took, ...
+_LIKELY: Final = 1.6  # ... a block of VQE this many times what the last one took
 _WIDER: Final = 2.5  # the next menu takes so many times what the last one took
 _FOR_PRIORITY: Final = 0.3  # of the deadline, kept for priority planning while there is no way yet
-_BLOCK_S: Final = 0.1  # what a block of VQE takes, before one was measured
-_CP_SAT_SHARE: Final = 0.6  # of the time left, for one slice of CP-SAT
+_BLOCK_S: Final = {8: 0.03, 12: 0.1}  # what a block of VQE with so many qubits takes, before one was measured
+_CP_SAT_SHARE: Final = 0.35  # of the time left, for one slice of CP-SAT
 _QUBITS, _QUBITS_SHORT, _SHORT_S = 12, 8, 0.5  # of a block, and with a deadline below the last
 _BETTER: Final = 1e-9
 
@@ -250,7 +251,7 @@ class _Climb:
         )
 
     def _circuits(self, sampler: LimitedSampler, best: _Best, count: int) -> None:
-        """VQE on one block after the other, while time is left; on a proven optimum it can only confirm it."""
+        """VQE on one block after the other while time is left; a proven optimum it can only confirm."""
         problem, choice = best.problem, best.choice
         assert choice is not None
         qubits = _QUBITS if self._request.deadline_s > _SHORT_S else _QUBITS_SHORT
@@ -259,8 +260,9 @@ class _Climb:
             done, backends, why, before = 0, set[str](), "", best.energy
             for block in choose_blocks(problem, choice, qubits, self._request.seed):
                 # the worker is not asked for what it could not finish: that would cost it a restart
-                if self.left() < _SURE * self._block_s.get(qubits, _BLOCK_S):
-                    self._block_s[qubits] = 0.8 * self._block_s.get(qubits, _BLOCK_S)
+                takes_s = self._block_s.get(qubits, _BLOCK_S[qubits])
+                if self.left() < _LIKELY * takes_s:
+                    self._block_s[qubits] = 0.9 * takes_s  # a slow moment is not believed for ever
                     break
                 began, rows = self._clock(), np.array(block)
                 part = problem.block(block, choice)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.entropy_wiring import LeaderQkd
 from chimera_ros.crypto.errors import Rejected
+from chimera_ros.entropy_wiring import LeaderQkd
 from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.mission_file import load_mission
@@ -36,6 +36,7 @@ STATUS_S = 0.5
 ANSWERS_KEPT = 16
 MOST_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
 STAMP_AHEAD_NS = 500_000_000  # beyond what clocks may differ
+UNHEARD_S = 1.0  # beyond its deadline a call of path moderation is kept open: the core has gone on by then
 SENDS_PER_TICK = (
     16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
 )
@@ -226,7 +227,9 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 self._core.on_moderation(answer, boot_time_s())
 
         try:
-            client.call_async(convert_moderation.moderation_call_to_msg(call), call.deadline_s, done)
+            client.call_async(
+                convert_moderation.moderation_call_to_msg(call), call.deadline_s + UNHEARD_S, done
+            )
         except (
             Rejected,
             ValueError,

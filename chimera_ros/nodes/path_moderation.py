@@ -29,8 +29,11 @@ from chimera_ros.srv import ModerateTrajectories
 
 STATUS_S = 0.5
 MOST_WAITING = 4  # requests; a leader has one open, so that more are a mistake or an attack
-TRANSPORT_S = 0.02  # of every deadline: sealing, signing and delivery of request and response, ...
-TRANSPORT_PER_KNOT_S = 6e-6  # ... and this for every knot, each way
+ENCODE_S = (
+    0.03  # of every deadline: conversion, signature and delivery of the response, what the way here ...
+)
+ENCODE_PER_KNOT_S = 2e-5  # ... took once more, and this for every knot
+MOST_UNDER_WAY_S = 1.0  # a request that seems older was sent by a clock that is wrong
 SWITCH_S = 0.001  # the thread that computes hands the interpreter over so often
 
 
@@ -50,7 +53,8 @@ class ModerationParameters:
 class _Asked:
     message: ModerateTrajectories.Request
     deferred: Deferred
-    received_s: float
+    began_s: float  # when the deadline began to run, and ...
+    under_way_s: float  # ... how long the request took to come here
 
 
 class PathModerationNode(SwarmNode[ModerationParameters]):
@@ -72,7 +76,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
         self._session = session = SecureSession(
             self, member=values.member, keystore=values.keystore, autostart=False
         )
-        session.create_service(ModerateTrajectories, names.PATH_MODERATION, self._on_request)
+        self._service = session.create_service(ModerateTrajectories, names.PATH_MODERATION, self._on_request)
         warm_up()
         if values.backend != "none":
             self._worker = AerWorker()
@@ -125,7 +129,10 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
     # ---- requests --------------------------------------------------------------------------------
 
     def _on_request(self, request: ModerateTrajectories.Request, sender: str) -> object:
-        asked = _Asked(request, Deferred(), time.monotonic())
+        assert self._session is not None
+        age_s = (self._session.swarm_ns() - self._service.sent_ns) * 1e-9
+        under_way_s = min(max(age_s, 0.0), MOST_UNDER_WAY_S)
+        asked = _Asked(request, Deferred(), time.monotonic() - under_way_s, under_way_s)
         try:
             self._asked.put_nowait(asked)
         except queue.Full:
@@ -142,7 +149,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
                 self.get_logger().error(f"moderation failed: {type(error).__name__} at {where(error)}")
                 response = failed_response(f"moderation failed: {type(error).__name__}")
             asked.deferred.answer(response)
-            self._ms.add(1e3 * (time.monotonic() - asked.received_s))
+            self._ms.add(1e3 * (time.monotonic() - asked.began_s))
 
     def _moderate(self, asked: _Asked) -> ModerateTrajectories.Response:
         self._counts["calls"] += 1
@@ -152,12 +159,11 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
             self._counts["refused"] += 1
             return failed_response(str(error))
         knots = sum(map(len, request.knots))
-        # What has passed since it arrived is gone; the way back costs what the way here did.
-        reserve_s = TRANSPORT_S + 2.0 * TRANSPORT_PER_KNOT_S * knots
+        reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + asked.under_way_s
         sampler = None
         if self._worker is not None and not self._worker.absent:
             sampler = AerSampler(self._worker, self.parameters.backend)
-        answer = Moderator(time.monotonic, sampler, reserve_s).run(request, asked.received_s)
+        answer = Moderator(time.monotonic, sampler, reserve_s).run(request, asked.began_s)
         self._counts["conflicts"] += len(answer.before)
         self._counts[answer.status.name.lower()] += 1
         return response_of(asked.message, answer)

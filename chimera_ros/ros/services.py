@@ -96,7 +96,8 @@ class SecureService:
         self._response_name = names.type_name(self._response_type)
         self.service = service
         self.member = member
-        self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering
+        self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering, and ...
+        self.sent_ns = 0  # ... the swarm time at which it was sealed
         channel = names.response(service)
         self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
         channel = names.request(service)
@@ -129,6 +130,7 @@ class SecureService:
             session.counts["malformed_payload"] += 1
             return
         self.evidence = digest(envelope.canonical())
+        self.sent_ns = opened.sent_ns
         answer = session.guarded(self.service, self._callback, request, opened.sender)
         if isinstance(answer, Deferred):
             answer.bind(lambda response: self._answer(envelope, response))
