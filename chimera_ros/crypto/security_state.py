@@ -198,7 +198,7 @@ class RosterWatch:
             self._out.pop(name, None)
         for name in gone:
             evicted = self._names[name] in head.evictions
-            why = "evicted" if evicted else "sent no fresh key package in time"
+            why = "evicted" if evicted else "left, or sent no fresh key package in time"
             self._remember(PutOut(name, f"{why} (epoch {head.epoch})", head.epoch))
         for fingerprint in head.evictions:  # put out before we saw it in, or by a list from the disk
             known = self._known.get(fingerprint)

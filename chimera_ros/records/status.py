@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from chimera_ros.records.histogram import Histogram, percentile
+from chimera_ros.records.security_glance import SecurityGlance, read_glance, together
 
 MAX_DRONES = 512
 MAX_TEXT = 200
@@ -59,6 +60,7 @@ class SecurityTotals:
     sealed: int = 0
     opened: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
+    glance: SecurityGlance = field(default_factory=SecurityGlance)
 
     @property
     def rejected_total(self) -> int:
@@ -150,6 +152,7 @@ class _Counts:
     sealed: int = 0
     opened: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    checkpoints: dict[str, int] = field(default_factory=dict)
     commands: int = 0
     rotations: int = 0
     collisions: int = 0
@@ -164,6 +167,8 @@ class _Counts:
         self.collisions += other.collisions
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+        for name, count in other.checkpoints.items():
+            self.checkpoints[name] = self.checkpoints.get(name, 0) + count
         self.latency.merge(other.latency)
         self.tracking.merge(other.tracking)
 
@@ -174,6 +179,7 @@ class _Process:
     running: bool = True
     note: str = ""
     pid: int | None = None
+    glance: SecurityGlance = field(default_factory=SecurityGlance)
     now: _Counts = field(default_factory=_Counts)
     before: _Counts = field(default_factory=_Counts)
 
@@ -451,6 +457,8 @@ class StatusAggregator:
                         found[str(reason)[:64]] = number
                 process.now.rejected = found
         self._suite = self._get(security, "suite", _text, self._suite)
+        process.glance = read_glance(security.get("state"))
+        process.now.checkpoints = dict(process.glance.checkpoints) or process.now.checkpoints
 
     def _counts(self) -> _Counts:
         total = _Counts()
@@ -468,6 +476,7 @@ class StatusAggregator:
             sealed=counts.sealed,
             opened=counts.opened,
             rejected=dict(sorted(counts.rejected.items())),
+            glance=together((item.glance for item in self._processes.values()), counts.checkpoints),
         )
 
     def _histogram(self, value: object, old: Histogram) -> Histogram:

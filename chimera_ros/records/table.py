@@ -118,6 +118,7 @@ def plain_line(view: SwarmView) -> str:
     parts.append(
         f"epoch {_or_dash(security.epoch)}, {security.members} in, {security.rejected_total} rejected"
     )
+    parts += _trust_words(view)
     if view.waiting:
         drone, reason = view.waiting[0]
         parts.append(f"waiting for {drone}: {reason}" + _more(len(view.waiting) - 1))
@@ -130,7 +131,7 @@ def plain_line(view: SwarmView) -> str:
 
 def render_view(view: SwarmView, title: str, width: int = 80, height: int = 30) -> RenderableType:
     """The whole picture for a terminal of `width` by `height` characters."""
-    head = [_headline(view, title, width), _security_line(view), _world_line(view)]
+    head = [_headline(view, title, width), _security_line(view), _trust_line(view), _world_line(view)]
     if view.moderation.calls:
         head.append(_moderation_line(view))
     tail = _tail(view, width)
@@ -169,6 +170,44 @@ def _security_line(view: SwarmView) -> Text:
     text.no_wrap = True
     text.overflow = "ellipsis"
     return text
+
+
+def _trust_line(view: SwarmView) -> Text:
+    """Is telemetry what its senders signed, who computes the signatures, who was put out and why."""
+    glance = view.security.glance
+    counts = glance.checkpoints
+    wrong, open_ = counts.get("mismatched", 0), counts.get("unconfirmed", 0)
+    text = Text()
+    if glance.degraded:
+        text.append(f"DEGRADED: {glance.degraded}  ", "bold red")
+    elif glance.silent:
+        text.append("NO CRYPTO NODE  ", "bold red")
+    text.append("confirmed ", "dim").append(_short(counts.get("confirmed", 0)))
+    text.append("  unconfirmed ", "dim").append(_short(open_), "yellow" if open_ else "green")
+    text.append("  forged ", "dim").append(_short(wrong), "bold red" if wrong else "green")
+    if glance.put_out:
+        name, why = glance.put_out[-1]
+        text.append(f"  out: {name}, {why}{_more(len(glance.put_out) - 1)}", "bold red")
+    text.append("  keys by ", "dim").append(glance.crypto_node or "–")
+    text.append("  ").append(glance.provider or "–", "dim")
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text
+
+
+def _trust_words(view: SwarmView) -> list[str]:
+    glance = view.security.glance
+    words = []
+    if glance.degraded:
+        words.append(f"DEGRADED: {glance.degraded}")
+    if glance.silent:
+        words.append("no crypto node heard")
+    if glance.checkpoints.get("mismatched"):
+        words.append(f"{glance.checkpoints['mismatched']} packets contradict their sender's checkpoint")
+    if glance.put_out:
+        name, why = glance.put_out[-1]
+        words.append(f"out: {name}, {why}" + _more(len(glance.put_out) - 1))
+    return words
 
 
 def _world_line(view: SwarmView) -> Text:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from chimera_ros.crypto.security_state import SecurityState, shown_hash
+from chimera_ros.crypto.providers import current
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.security_state import PutOut, SecurityState, shown_hash
 
 from . import names, qos
 
@@ -25,18 +27,28 @@ def security_state(session: SecureSession) -> SecurityState:
     snapshot = host.counters.snapshot()
     error_s = session.clock_error_s
     states = [member.state for member in control.members.values()]
+    server = session.key_server
+    roster = host.roster()
     return SecurityState(
         members=session.members,
         suite=session.policy.suite,
+        provider=current().name,
         ready=session.ready,
         epoch=epoch,
         transcript=shown_hash(host.transcript_hash(first)),
-        roster=tuple(entry.name for entry in host.roster()),
-        put_out=control.roster_watch.put_out,
+        roster=tuple(entry.name for entry in roster),
+        put_out=_put_out(session),
         evictions=len(frozenset().union(*(state.evictions for state in states))),
         policy_version=session.policy.version,
         crl_number=max(state.crl_number for state in states),
         crypto_node=issuer.name if issuer is not None else "",
+        crypto_rank=server.rank if server is not None else None,
+        crypto_active=server.in_charge if server is not None else None,
+        standbys=tuple(
+            entry.name
+            for entry in roster
+            if entry.role is Role.CRYPTO and (issuer is None or entry.name != issuer.name)
+        ),
         silent=control.silent,
         entropy=session.entropy,
         checkpoints=host.checkpoints.counts,
@@ -50,6 +62,21 @@ def security_state(session: SecureSession) -> SecurityState:
         events=tuple(control.roster_watch.events),
         alarms=tuple(text for _, text in session.alarms),
     )
+
+
+def _put_out(session: SecureSession) -> tuple[PutOut, ...]:
+    """Who is out; a crypto node also knows who ordered it (the `crl` did, or an operator), and of evictions
+    before its start.
+    """
+    control = session.host.control
+    found = {item.name: item for item in control.roster_watch.put_out}
+    present = {entry.name for entry in session.host.roster()}
+    for member in control.members.values():
+        for order in member.state.orders:
+            if order.name not in present:
+                epoch = found[order.name].epoch if order.name in found else 0
+                found[order.name] = PutOut(order.name, f"evicted, ordered by {order.by}", epoch)
+    return tuple(found.values())
 
 
 def _counts(value: Any) -> dict[str, int]:

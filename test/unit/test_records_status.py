@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chimera_ros.crypto.security_state import CheckpointCounts, PutOut, SecurityState
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.report import build_report
 from chimera_ros.records.status import StatusAggregator
@@ -178,3 +179,36 @@ def test_no_line_breaks_view_table_or_report(lines: list[tuple[str, dict[str, An
     render_view(view, "title", 80, 30)
     assert "\n" not in plain_line(view)
     build_report(status.totals(), drones=3, mission="m", duration_s=1.0).to_json()
+
+
+def test_security_at_a_glance_over_all_processes_and_restarts():
+    swarm = StatusAggregator(["drone_01"], 0.0)
+
+    def line(process, counts, **values):
+        state = SecurityState(provider="openssl", checkpoints=counts, **values)
+        return {"process": process, "security": {"suite": "CHIMERA-1", "state": state.to_status()}}
+
+    swarm.feed(line("leader", CheckpointCounts(confirmed=10, mismatched=1)), 1.0, pid=1)
+    swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=7, unconfirmed=2)), 1.0, pid=2)
+    swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=1)), 2.0, pid=3)
+    swarm.feed(
+        line("crypto", CheckpointCounts(), put_out=(PutOut("drone_02", "evicted, ordered by operator"),)), 2.0
+    )
+    swarm.feed(line("follower_0", CheckpointCounts(), put_out=(PutOut("drone_02", "evicted"),)), 2.0)
+    glance = swarm.view(3.0).security.glance
+    assert glance.checkpoints == {
+        "sent": 0,
+        "dropped": 0,
+        "verified": 0,
+        "refused": 0,
+        "confirmed": 18,
+        "unconfirmed": 2,
+        "mismatched": 1,
+    }
+    assert glance.put_out == (("drone_02", "evicted, ordered by operator"),)
+    assert glance.provider == "openssl"
+    for junk in (None, 3, [], {"checkpoints": 5, "put_out": [4, {"name": 7}], "degraded": ["x"]}):
+        swarm.feed({"process": "leader", "security": {"state": junk}}, 4.0, pid=1)
+    swarm.feed(line("leader", CheckpointCounts(), degraded="no\x1b[2J crypto node"), 5.0, pid=1)
+    assert swarm.view(5.0).security.glance.degraded == "no [2J crypto node"
+    assert swarm.totals().security.glance.degraded

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from chimera_ros.crypto.security_state import CheckpointCounts, PutOut, SecurityState
 from chimera_ros.records.status import StatusAggregator, SwarmView
-from chimera_ros.records.table import LiveTable, render_view
+from chimera_ros.records.table import LiveTable, plain_line, render_view
 
 
 def view_of(count: int, *, trouble: bool = True) -> SwarmView:
@@ -83,3 +84,25 @@ def test_on_a_terminal_it_redraws_in_place() -> None:
         table.say("a word")
     assert output.getvalue().count("drone_05") in range(4, 8)
     assert "a word" in output.getvalue()
+
+
+def test_security_is_seen_at_a_glance():
+    swarm = StatusAggregator(["drone_01"], 0.0)
+    state = SecurityState(
+        provider="openssl",
+        crypto_node="crypto_0",
+        checkpoints=CheckpointCounts(confirmed=42, unconfirmed=3, mismatched=2),
+        put_out=(PutOut("drone_07", "evicted, ordered by operator_0"),),
+        degraded="no crypto node for 30 s",
+    )
+    swarm.feed({"process": "leader", "security": {"state": state.to_status()}}, 1.0)
+    view = swarm.view(1.0)
+    console = Console(width=200, file=io.StringIO())
+    console.print(render_view(view, "title", 200, 30))
+    drawn, line = console.file.getvalue(), plain_line(view)
+    for text in ("DEGRADED: no crypto node for 30 s", "out: drone_07, evicted, ordered by operator_0"):
+        assert text in drawn
+        assert text in line
+    assert "confirmed 42  unconfirmed 3  forged 2" in drawn
+    assert "keys by crypto_0  openssl" in drawn
+    assert "2 packets contradict their sender's checkpoint" in line
