@@ -26,6 +26,7 @@ class Doubt(Enum):
     """What is wrong with a report; the value is the word for tables and counters."""
 
     NOT_FINITE = "not_finite"
+    IMPOSSIBLE = "impossible"  # a state, place or velocity that no message may hold
     SPEED = "speed"  # faster than a drone can fly
     JUMP = "jump"  # the position moved otherwise than the velocity says
     ACCELERATION = "acceleration"  # the velocity changed faster than a drone can accelerate
@@ -81,15 +82,17 @@ class PlausibilityMonitor:
         if track is None:
             return ()
         found = self._judge(track, report, now, swarm_ns)
-        if found:
-            counts = self.doubts.setdefault(report.drone, {})
-            for doubt in found:
-                counts[doubt] = counts.get(doubt, 0) + 1
+        for doubt in found:
+            self.flag(report.drone, doubt)
         return found
 
-    def _judge(
-        self, track: _Track, report: DroneTelemetry, now: float, swarm_ns: int
-    ) -> tuple[Doubt, ...]:
+    def flag(self, drone: str, doubt: Doubt) -> None:
+        """Count a doubt of a known drone that was found elsewhere, such as in conversion."""
+        if drone in self._tracks:
+            counts = self.doubts.setdefault(drone, {})
+            counts[doubt] = counts.get(doubt, 0) + 1
+
+    def _judge(self, track: _Track, report: DroneTelemetry, now: float, swarm_ns: int) -> tuple[Doubt, ...]:
         limits = self.limits
         position, velocity = report.position_enu_m, report.velocity_enu_m_s
         if not all(map(isfinite, (*position, *velocity, *report.orientation))):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chimera_ros import swarm
 from chimera_ros.crypto.host import SecureHost
+from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
 from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.records.audit import Auditor
@@ -16,7 +17,7 @@ from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, Re
 from chimera_ros.records.flight_totals import write_totals
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder
 from chimera_ros.records.status_line import StatusWriter
-from chimera_ros.ros import names
+from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
@@ -28,6 +29,8 @@ from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 STATUS_S = 0.5
 MOST_FOR_TOTALS = 50_000  # messages: a few seconds' work when the process ends
 NICE = 5  # a record may wait, a setpoint may not
+DOUBT_AGAIN_S = 10.0  # the same doubt about the same drone is an alarm again after this long
+CLOCK_KNOWN_S = 0.1
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
 
@@ -52,6 +55,9 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         self._recorder: FlightRecorder | None = None
         self._recorded_ns = 0
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
+        self._plausibility = PlausibilityMonitor(())
+        self._doubted_s: dict[tuple[str, Doubt], float] = {}
+        self._doubt_alarms: list[str] = []
 
     def setup(self) -> None:
         """Load keys, subscribe to everything."""
@@ -72,8 +78,9 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             (Trajectory, names.LEADER_TRAJECTORY),
             (LeaderHeartbeat, names.LEADER_HEARTBEAT),
         ]
-        for number in range(1, values.swarm_size + 1):
-            drone = swarm.drone_name(number)
+        drones = [swarm.drone_name(number) for number in range(1, values.swarm_size + 1)]
+        self._plausibility = PlausibilityMonitor(drones)
+        for drone in drones:
             watched += [(CommandAcks, names.ack(drone)), (DroneTelemetry, names.telemetry(drone))]
         for message_type, channel in watched:
             self._watch(message_type, channel)
@@ -174,8 +181,25 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             recorder.write_json("evidence", EVIDENCE, evidence.to_json(), session.swarm_ns())
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
-        if message.drone == sender:
-            self._newest[sender] = (message, boot_time_s())
+        if message.drone != sender:
+            return
+        assert self._session is not None
+        now = boot_time_s()
+        self._newest[sender] = (message, now)
+        try:
+            report = convert.telemetry_from_msg(message)
+        except convert.ConversionError:
+            self._plausibility.flag(sender, Doubt.IMPOSSIBLE)
+            doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
+        else:
+            # Before the clocks are compared only one drone's own stamps can be.
+            known = self._session.clock_synchronised(CLOCK_KNOWN_S)
+            swarm_ns = self._session.swarm_ns() if known else report.stamp_ns
+            doubts = self._plausibility.check(report, now, swarm_ns)
+        for doubt in doubts:
+            if now - self._doubted_s.get((sender, doubt), -DOUBT_AGAIN_S) >= DOUBT_AGAIN_S:
+                self._doubted_s[(sender, doubt)] = now
+                self._doubt_alarms.append(f"telemetry of {sender} cannot be true: {doubt.value}")
 
     def _report_status(self) -> None:
         if self._session is None:
@@ -200,7 +224,12 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             "process": "telemetry_logger",
             "drones": rows,
             "security": self._session.status(),
+            "doubts": {
+                drone: {doubt.value: count for doubt, count in counts.items()}
+                for drone, counts in sorted(self._plausibility.doubts.items())
+            },
         }
+        alarms, self._doubt_alarms = self._doubt_alarms, []
         if self._recorder is not None:
             self._record_evidence()
             self._recorder.tick()
@@ -208,7 +237,9 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             status["recorded"] = records.opened
             status["records"] = self.parameters.record
             if records.problem:
-                status["alarms"] = [records.problem]
+                alarms.append(records.problem)
+        if alarms:
+            status["alarms"] = alarms
         self._status.write(status)
         if self._status.orphaned:
             self.spinner.stop()  # type: ignore[attr-defined]

@@ -1,0 +1,144 @@
+"""One attack and its verdict: what was sent, what the swarm noticed, when, and whether it did any harm."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import dist
+
+from attack_scene import Scene
+
+NOTICE_S = 6.0  # status lines come twice a second, a checkpoint once
+SETTLE_S = 0.5
+DISPLACED_M = 1.5
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A named attack. `play` does it and returns what went wrong for the defenders, empty if nothing.
+
+    `signs` are counters ("rejected.replay", "doubt.") of which the sum must rise by the packets sent times
+    `share`, or texts ("alarm:another epoch") that an alarm must contain. No signs: a door that is shut.
+    """
+
+    name: str
+    origin: str  # outside or inside
+    play: Callable[[Trial], str]
+    signs: tuple[str, ...] = ()
+    share: float = 0.9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """rejected, detected, shut, or missed (with the reason)."""
+
+    name: str
+    origin: str
+    word: str
+    sent: int
+    noticed_s: float | None
+    by: str
+
+
+@dataclass
+class Trial:
+    """What a play gets: the scene, and where it says that its first packet leaves."""
+
+    scene: Scene
+    attack: Attack
+    sent: int = 0
+    began_s: float | None = None
+    noticed_s: float | None = None
+    noticed_by: str = ""
+    before: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        """The first malicious packet leaves now."""
+        self.scene.spin(0.6)  # status lines under way belong to before
+        self.before = self.scene.counters()
+        self.began_s = time.monotonic()
+        self.scene.on_step = self.look
+
+    def send(
+        self, channel: str, packet: bytes, message_type: type | None = None, latched: bool = False
+    ) -> None:
+        """Publish bytes as a stranger would."""
+        mouth = self.scene.stranger.mouth(channel, latched=latched, **_typed(message_type))
+        mouth.publish(packet)
+        self.sent += 1
+
+    def connect(self, channel: str, message_type: type | None = None, latched: bool = False) -> None:
+        """Wait until readers in the swarm hear the stranger."""
+        mouth = self.scene.stranger.mouth(channel, latched=latched, **_typed(message_type))
+        self.scene.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, f"for readers of {channel}")
+        self.scene.spin(0.3)
+
+    def look(self) -> None:
+        """Note the moment at which the operator could first see the attack."""
+        if self.noticed_s is not None or self.began_s is None:
+            return
+        found = self._found()
+        if found:
+            self.noticed_s, self.noticed_by = time.monotonic() - self.began_s, found
+
+    def _found(self) -> str:
+        for sign in self.attack.signs:
+            if sign.startswith("alarm:"):
+                text = sign.removeprefix("alarm:")
+                for at, alarm in self.scene.alarms:
+                    if at >= (self.began_s or 0.0) and text in alarm:
+                        return alarm
+        wanted = [sign for sign in self.attack.signs if not sign.startswith("alarm:")]
+        if not wanted or not self.sent:
+            return ""
+        now = self.scene.counters()
+        rises = {
+            name: now[name] - self.before[name]
+            for name in now
+            if now[name] > self.before[name] and any(name.startswith(sign) for sign in wanted)
+        }
+        if sum(rises.values()) < max(1.0, self.attack.share * self.sent):
+            return ""
+        return ", ".join(f"{name.split('.', 1)[1]} {count}" for name, count in sorted(rises.items()))
+
+
+def _typed(message_type: type | None) -> dict[str, type]:
+    return {} if message_type is None else {"message_type": message_type}
+
+
+def run(scene: Scene, attack: Attack) -> Verdict:
+    """Play one attack on a hovering swarm and judge it."""
+    scene.say(attack.name)
+    trial = Trial(scene, attack)
+    places, exits = scene.places(), len(scene.exits)
+    problem = attack.play(trial)
+    if attack.signs:
+        scene.until(lambda: trial.noticed_s is not None, NOTICE_S)
+    scene.spin(SETTLE_S)
+    scene.on_step = None
+    problem = problem or _harm(scene, places, exits)
+    if problem:
+        word, by = "missed", problem
+    elif not attack.signs:
+        word, by = "shut", "nothing listens"
+    elif trial.noticed_s is None:
+        word, by = "missed", "no trace in any counter or alarm"
+    else:
+        told = any(sign.startswith(("alarm:", "doubt.")) for sign in attack.signs)
+        word, by = "detected" if told else "rejected", trial.noticed_by
+    return Verdict(attack.name, attack.origin, word, trial.sent, trial.noticed_s, by)
+
+
+def _harm(scene: Scene, places: list[tuple[float, float, float]], exits: int) -> str:
+    if len(scene.exits) > exits:
+        return f"process {scene.exits[-1]}"
+    moved = max((dist(a, b) for a, b in zip(places, scene.places(), strict=True)), default=0.0)
+    if moved > DISPLACED_M:
+        return f"a drone moved by {moved:.1f} m"
+    if not scene.observer.ready:
+        return "the observer is out of the swarm"
+    newest = min(kept[-1][0] for name, kept in scene.telemetry.items() if kept and name in scene.flown)
+    silence_s = time.monotonic() - newest
+    return f"telemetry of a drone stopped for {silence_s:.1f} s" if silence_s > 2.0 else ""
