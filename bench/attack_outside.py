@@ -186,8 +186,8 @@ def stolen_certificate(trial: Trial) -> str:
     foreign = Keystore(make_keystore(scene.folder / "thief", {DRONE: "drone"}))
     thief = foreign.load_identity(DRONE, wall_ns=time.time_ns())
     victim = next(entry for entry in scene.observer.host.roster() if entry.name == DRONE)
-    public_bytes = scene.observer.host.control.suite.public_bytes
-    trial.connect(names.CRYPTO_KEY_PACKAGES, KeyPackage)
+    public_bytes = scene.observer.host.control.suite.package_public_bytes
+    trial.connect(names.CRYPTO_KEY_PACKAGES, KeyPackage, readers=1)
     before = victim.incarnation
     trial.start()
     for _ in range(20):
@@ -327,32 +327,38 @@ def unsealed_command(trial: Trial) -> str:
 
 
 def flooding(trial: Trial) -> str:
-    """As many junk envelopes and control messages as this process can send, for five seconds."""
-    scene = trial.scene
+    """Junk envelopes in a drone's name, as many as a process can send."""
     version, lane, sender, epoch, sealed, _ = decode_envelope(record(trial, 2)[-1])
-    beat = ControlMessage(ControlKind.ANNOUNCEMENT, _announcement(trial).parts)
-    trial.connect(TELEMETRY)
+    junk = [
+        encode_envelope(version, lane, sender, epoch, sealed[:12] + RANDOM.randbytes(len(sealed) - 12), b"")
+        for _ in range(1000)
+    ]
+    return trial.flood(TELEMETRY, junk, "flood from outside")
+
+
+def control_flooding(trial: Trial) -> str:
+    """Forged announcements, which are large and signed, again and again."""
+    genuine = _announcement(trial)
+    head = parse_head(genuine.parts[0])
     trial.connect(names.CRYPTO_EPOCH, EpochAnnouncement, latched=True)
-    quiet_cpu, quiet_s = scene.cpu_s(), time.monotonic()
-    scene.spin(4.0)
-    quiet = (scene.cpu_s() - quiet_cpu) / (time.monotonic() - quiet_s)
+    scene = trial.scene
     heard = {name: len(kept) for name, kept in scene.telemetry.items()}
     trial.start()
     busy_cpu, began = scene.cpu_s(), time.monotonic()
-    junk = encode_control(beat)
-    while time.monotonic() - began < 5.0:
-        for _ in range(50):
-            forged = sealed[:12] + RANDOM.randbytes(len(sealed) - 12)
-            trial.send(TELEMETRY, encode_envelope(version, lane, sender, epoch, forged, b""))
-        trial.send(names.CRYPTO_EPOCH, junk, EpochAnnouncement, latched=True)
-        scene.spin(0.01)
-    span = time.monotonic() - began
-    busy = (scene.cpu_s() - busy_cpu) / span
-    rates = [(len(scene.telemetry[name]) - heard[name]) / span for name in scene.flown if name != DRONE]
-    scene.notes["flood from outside: packets sent"] = (trial.sent / span, "1/s")
-    scene.notes["flood from outside: processor time of the swarm, quiet"] = (100 * quiet, "% of a core")
-    scene.notes["flood from outside: processor time of the swarm, flooded"] = (100 * busy, "% of a core")
-    scene.notes["flood from outside: telemetry of the other drones meanwhile"] = (min(rates), "Hz")
+    while (span := time.monotonic() - began) < 5.0:
+        forged = encode_head(replace(head, epoch=head.epoch + 4 * RANDOM.randrange(1, 2**17)))
+        message = ControlMessage(ControlKind.ANNOUNCEMENT, (forged, *genuine.parts[1:]))
+        for _ in range(20):
+            trial.send(names.CRYPTO_EPOCH, encode_control(message), EpochAnnouncement, latched=True)
+        scene.spin(0.02)
+    rates = [(len(scene.telemetry[name]) - heard[name]) / span for name in scene.flown]
+    label = "flood of announcements"
+    scene.notes[f"{label}: messages sent"] = (trial.sent / span, "1/s")
+    scene.notes[f"{label}: processor time of the swarm, meanwhile"] = (
+        100 * (scene.cpu_s() - busy_cpu) / span,
+        "% of a core",
+    )
+    scene.notes[f"{label}: slowest telemetry of the drones meanwhile"] = (min(rates), "Hz")
     return "" if min(rates) > 5.0 else f"telemetry fell to {min(rates):.1f} Hz"
 
 
@@ -435,7 +441,8 @@ ATTACKS = (
     Attack("epoch exhaustion", "outside", epoch_exhaustion, ("control.",)),
     Attack("downgrade", "outside", downgrade, ("rejected.version", "control.suite")),
     Attack("forged operator's stop", "outside", forged_stop, ("control.signature",)),
-    Attack("flooding", "outside", flooding, ("rejected.", "control."), share=0.2),
+    Attack("flooding with envelopes", "outside", flooding, ("rejected.",), share=0.2),
+    Attack("flooding with announcements", "outside", control_flooding, ("control.",), share=0.2),
     Attack("ROS lifecycle services", "outside", lifecycle_door),
     Attack("ROS parameter services", "outside", parameter_door),
     Attack("false /clock", "outside", false_clock),

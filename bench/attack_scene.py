@@ -85,7 +85,7 @@ class Stranger:
         trust = ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT
         quality = QoSProfile(depth=500, durability=durability, reliability=trust)
         self._node.create_subscription(
-            message_type, names.topic(channel, NAMESPACE), kept.append, quality, raw=True
+            message_type, names.topic(channel, NAMESPACE), lambda data: kept.append(data), quality, raw=True
         )
 
     def mouth(self, channel: str, message_type: type[Any] = SecureEnvelope, latched: bool = False) -> Any:
@@ -124,6 +124,7 @@ class Scene:
         self.lie_rounds = 1
         self.notes: dict[str, tuple[float, str]] = {}  # figures that attacks print besides their verdict
         self.telemetry: dict[str, deque[tuple[float, DroneTelemetry]]] = {}
+        self._nodes: list[Node] = []
         self._told: set[tuple[str, int, str]] = set()
         self._supervisor = child.Supervisor(self.prepared.log_dir)
         self.sessions: dict[str, SecureSession] = {}
@@ -149,12 +150,15 @@ class Scene:
             session.close()
         self._supervisor.close()
         self.spinner.close()
+        for node in self._nodes:
+            node.destroy_node()
         rclpy.try_shutdown()
 
     def node(self, name: str) -> Node:
         """A plain node in the benchmark's process."""
         node = rclpy.create_node(name, namespace=NAMESPACE, start_parameter_services=False)
         self.spinner.add(node)
+        self._nodes.append(node)
         return node
 
     def join(self, member: str) -> SecureSession:

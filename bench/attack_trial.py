@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import dist
 
-from attack_scene import Scene
+import attack_flood
+from attack_scene import NAMESPACE, Scene
+
+from chimera_ros.ros import names
 
 NOTICE_S = 6.0  # status lines come twice a second, a checkpoint once
 SETTLE_S = 0.5
@@ -51,7 +57,6 @@ class Trial:
     sent: int = 0
     began_s: float | None = None
     noticed_s: float | None = None
-    noticed_by: str = ""
     before: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
@@ -69,21 +74,49 @@ class Trial:
         mouth.publish(packet)
         self.sent += 1
 
-    def connect(self, channel: str, message_type: type | None = None, latched: bool = False) -> None:
+    def connect(
+        self, channel: str, message_type: type | None = None, latched: bool = False, readers: int = 2
+    ) -> None:
         """Wait until readers in the swarm hear the stranger."""
         mouth = self.scene.stranger.mouth(channel, latched=latched, **_typed(message_type))
-        self.scene.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, f"for readers of {channel}")
+        self.scene.wait(lambda: mouth.get_subscription_count() >= readers, 15.0, f"for readers of {channel}")
         self.scene.spin(0.3)
+
+    def flood(self, channel: str, packets: list[bytes], label: str) -> str:
+        """Send packets as fast as a process of its own can, for five seconds; says what suffered."""
+        scene = self.scene
+        path = scene.folder / "flood.bin"
+        attack_flood.write(path, packets)
+        quiet_cpu, quiet_at = scene.cpu_s(), time.monotonic()
+        scene.spin(4.0)
+        quiet = (scene.cpu_s() - quiet_cpu) / (time.monotonic() - quiet_at)
+        argv = [sys.executable, attack_flood.__file__, str(path), names.topic(channel, NAMESPACE), "5"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            os.set_blocking(process.stdout.fileno(), False)
+            said: list[str] = []
+            scene.wait(lambda: _said(process, said, 1), 20.0, "for the flood to begin")
+            self.start()
+            heard = {name: len(kept) for name, kept in scene.telemetry.items()}
+            busy_cpu, began = scene.cpu_s(), time.monotonic()
+            scene.wait(lambda: _said(process, said, 2), 20.0, "for the flood to end")
+        span = time.monotonic() - began
+        self.sent = int(said[1])
+        busy = (scene.cpu_s() - busy_cpu) / span
+        rates = [(len(scene.telemetry[name]) - heard[name]) / span for name in scene.flown[1:]]
+        scene.notes[f"{label}: packets sent"] = (self.sent / 5.0, "1/s")
+        scene.notes[f"{label}: processor time of the swarm, before"] = (100 * quiet, "% of a core")
+        scene.notes[f"{label}: processor time of the swarm, meanwhile"] = (100 * busy, "% of a core")
+        scene.notes[f"{label}: slowest telemetry of the drones meanwhile"] = (min(rates), "Hz")
+        return "" if min(rates) > 5.0 else f"telemetry fell to {min(rates):.1f} Hz"
 
     def look(self) -> None:
         """Note the moment at which the operator could first see the attack."""
-        if self.noticed_s is not None or self.began_s is None:
-            return
-        found = self._found()
-        if found:
-            self.noticed_s, self.noticed_by = time.monotonic() - self.began_s, found
+        if self.noticed_s is None and self.began_s is not None and self.found(1.0):
+            self.noticed_s = time.monotonic() - self.began_s
 
-    def _found(self) -> str:
+    def found(self, least: float) -> str:
+        """The sign by which the attack shows, if its counters have risen by `least`."""
         for sign in self.attack.signs:
             if sign.startswith("alarm:"):
                 text = sign.removeprefix("alarm:")
@@ -91,17 +124,21 @@ class Trial:
                     if at >= (self.began_s or 0.0) and text in alarm:
                         return alarm
         wanted = [sign for sign in self.attack.signs if not sign.startswith("alarm:")]
-        if not wanted or not self.sent:
-            return ""
         now = self.scene.counters()
         rises = {
             name: now[name] - self.before[name]
             for name in now
             if now[name] > self.before[name] and any(name.startswith(sign) for sign in wanted)
         }
-        if sum(rises.values()) < max(1.0, self.attack.share * self.sent):
+        if not rises or sum(rises.values()) < least:
             return ""
         return ", ".join(f"{name.split('.', 1)[1]} {count}" for name, count in sorted(rises.items()))
+
+
+def _said(process: subprocess.Popen[str], said: list[str], count: int) -> bool:
+    assert process.stdout is not None
+    said += process.stdout.readlines()
+    return len(said) >= count
 
 
 def _typed(message_type: type | None) -> dict[str, type]:
@@ -113,9 +150,13 @@ def run(scene: Scene, attack: Attack) -> Verdict:
     scene.say(attack.name)
     trial = Trial(scene, attack)
     places, exits = scene.places(), len(scene.exits)
-    problem = attack.play(trial)
-    if attack.signs:
-        scene.until(lambda: trial.noticed_s is not None, NOTICE_S)
+    try:
+        problem = attack.play(trial)
+    except (Exception, SystemExit) as error:  # an attack that could not be played has shown nothing
+        problem = f"could not be played: {error}"
+    least = max(1.0, attack.share * trial.sent)
+    if attack.signs and not problem:
+        scene.until(lambda: bool(trial.found(least)), NOTICE_S)
     scene.spin(SETTLE_S)
     scene.on_step = None
     problem = problem or _harm(scene, places, exits)
@@ -123,11 +164,11 @@ def run(scene: Scene, attack: Attack) -> Verdict:
         word, by = "missed", problem
     elif not attack.signs:
         word, by = "shut", "nothing listens"
-    elif trial.noticed_s is None:
-        word, by = "missed", "no trace in any counter or alarm"
+    elif not trial.found(least):
+        word, by = "missed", f"too little in counters and alarms: {trial.found(1.0) or 'nothing'}"
     else:
         told = any(sign.startswith(("alarm:", "doubt.")) for sign in attack.signs)
-        word, by = "detected" if told else "rejected", trial.noticed_by
+        word, by = "detected" if told else "rejected", trial.found(least)
     return Verdict(attack.name, attack.origin, word, trial.sent, trial.noticed_s, by)
 
 
