@@ -61,7 +61,6 @@ class Insider:
         counter: int,
         *,
         sign: bool = False,
-        sent_ns: int | None = None,
     ) -> bytes:
         """An envelope in anybody's name, under the sender key that every member can derive."""
         session = self.epoch
@@ -83,8 +82,7 @@ class Insider:
             names.type_name(type(message)).encode(),
         )
         nonce = salt + counter.to_bytes(8, "big")
-        when_ns = self.session.swarm_ns() if sent_ns is None else sent_ns
-        stamped = when_ns.to_bytes(8, "big") + serialize_message(message)
+        stamped = self.session.swarm_ns().to_bytes(8, "big") + serialize_message(message)
         sealed = nonce + aead.encrypt(nonce, stamped, associated)
         signature = b""
         if sign:
@@ -222,14 +220,13 @@ def member_flood(trial: Trial) -> str:
     scene = trial.scene
     insider = Insider(scene)
     channel = names.telemetry(CAPTURED)
-    report = convert.telemetry_to_msg(_resting(insider.session.swarm_ns() + 5_000_000_000))
     first = insider.counter_of(CAPTURED, 1) + 10_000
-    sealed_ns = insider.session.swarm_ns() + 8_000_000_000
-    packets = [
-        insider.forge(CAPTURED, channel, report, first + number, sent_ns=sealed_ns + number * 50_000)
-        for number in range(60_000)
-    ]
-    return trial.flood(channel, packets, "flood by a member")
+
+    def make() -> list[bytes]:
+        report = convert.telemetry_to_msg(_resting(insider.session.swarm_ns()))
+        return [insider.forge(CAPTURED, channel, report, first + number) for number in range(20_000)]
+
+    return trial.flood(channel, make, "flood by a member")
 
 
 def _resting(stamp_ns: int) -> flight.DroneTelemetry:

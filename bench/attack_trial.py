@@ -82,21 +82,23 @@ class Trial:
         self.scene.wait(lambda: mouth.get_subscription_count() >= readers, 15.0, f"for readers of {channel}")
         self.scene.spin(0.3)
 
-    def flood(self, channel: str, packets: list[bytes], label: str) -> str:
+    def flood(
+        self, channel: str, make: Callable[[], list[bytes]], label: str, kind: str = "SecureEnvelope"
+    ) -> str:
         """Send packets as fast as a process of its own can, for five seconds; says what suffered."""
         scene = self.scene
-        path = scene.folder / "flood.bin"
-        attack_flood.write(path, packets)
+        path = scene.folder / f"flood_{len(scene.notes)}.bin"
         quiet_cpu, quiet_at = scene.cpu_s(), time.monotonic()
         scene.spin(4.0)
         quiet = (scene.cpu_s() - quiet_cpu) / (time.monotonic() - quiet_at)
-        argv = [sys.executable, attack_flood.__file__, str(path), names.topic(channel, NAMESPACE), "5"]
+        argv = [sys.executable, attack_flood.__file__, str(path), names.topic(channel, NAMESPACE), kind, "5"]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             os.set_blocking(process.stdout.fileno(), False)
             said: list[str] = []
             scene.wait(lambda: _said(process, said, 1), 20.0, "for the flood to begin")
             self.start()
+            attack_flood.write(path, make())
             heard = {name: len(kept) for name, kept in scene.telemetry.items()}
             busy_cpu, began = scene.cpu_s(), time.monotonic()
             scene.wait(lambda: _said(process, said, 2), 20.0, "for the flood to end")
