@@ -110,11 +110,12 @@ def forged_telemetry(trial: Trial) -> str:
     """Another drone's telemetry, plausible and false by a metre, with the counter that comes next."""
     insider = Insider(trial.scene)
     heard = _listen(insider, TELEMETRY)
+    place = heard[-1].position_enu_m
     trial.connect(TELEMETRY)
     trial.start()
     for _ in range(20):
         false = heard[-1]
-        false.position_enu_m.x += 0.05
+        false.position_enu_m.x = place.x + 1.0
         counter = insider.counter_of(DRONE, 1) + 1
         trial.send(TELEMETRY, insider.forge(DRONE, TELEMETRY, false, counter))
         trial.scene.spin(0.1)

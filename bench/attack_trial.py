@@ -18,7 +18,7 @@ from chimera_ros.ros import names
 
 NOTICE_S = 6.0  # status lines come twice a second, a checkpoint once
 SETTLE_S = 0.5
-DISPLACED_M = 1.5
+DISPLACED_M = 2.5  # a drone gives way to a false neighbour by two metres at most, by its own rules
 
 
 @dataclass(frozen=True)

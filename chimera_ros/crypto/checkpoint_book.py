@@ -19,6 +19,7 @@ from .epochs import RosterEntry
 from .errors import Rejected
 from .identity import CertifiedMember, MemberIdentity
 from .reasons import Reason
+from .replay import WINDOW
 from .security_state import CheckpointCounts
 
 MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
@@ -54,6 +55,7 @@ class CheckpointBook:
         self._alarms: dict[str, Budget] = {}
         self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._mute: Counter[tuple[str, int]] = Counter()
+        self._shut_out = False
         self._sent = self._dropped = self._verified = self._refused = 0
         self._confirmed = self._unconfirmed = self._mismatched = 0
 
@@ -74,6 +76,11 @@ class CheckpointBook:
         """Members whose unsigned packets are opened here: their checkpoints are wanted."""
         with self._lock:
             return frozenset(name for _, name, _ in self._receivers)
+
+    def take_shut_out(self) -> bool:
+        """Was a sender's replay window moved far beyond the packets it has given? Says so once."""
+        found, self._shut_out = self._shut_out, False
+        return found
 
     # What epochs call; the caller holds the lock
 
@@ -261,6 +268,8 @@ class CheckpointBook:
         if not wrong:
             return []
         self._mismatched += len(wrong)
+        last = ledger.newest.last if ledger.newest is not None else 0
+        self._shut_out |= any(counter - last >= WINDOW // 2 for _, counter in result.never_given)
         if not self._alarms.setdefault(name, Budget(1.0 / ALARM_EVERY_S, 2.0)).take(now):
             return []
         by_channel: dict[str, list[int]] = {}

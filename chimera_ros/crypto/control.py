@@ -518,12 +518,20 @@ class ControlPlane:
                     )
                 )
             self.silent = True
-        if now >= self._volume_after:
-            for member in self.members.values():
-                if member.sending is not None and member.role is not Role.CRYPTO:
-                    session, slot = member.sending
-                    if session.volume_bytes(slot) >= self.limits.volume_bytes:
-                        self._volume_after = now + _VOLUME_S
-                        effects.append(Send(self.say_ready(session, VOLUME_FLAG)))
-                        break
-        return effects
+        full = any(
+            session.volume_bytes(slot) >= self.limits.volume_bytes
+            for member in self.members.values()
+            if member.role is not Role.CRYPTO and member.sending is not None
+            for session, slot in (member.sending,)
+        )
+        return effects + (self.ask_rotation(now) if full else [])
+
+    def ask_rotation(self, now: float) -> list[Effect]:
+        """Asks the crypto node for a new epoch, at most every five seconds: numbers or volume are used up."""
+        if now < self._volume_after:
+            return []
+        for member in self.members.values():
+            if member.sending is not None and member.role is not Role.CRYPTO:
+                self._volume_after = now + _VOLUME_S
+                return [Send(self.say_ready(member.sending[0], VOLUME_FLAG))]
+        return []

@@ -282,14 +282,22 @@ class SecureHost:
         known = self.control.known(checkpoint.epoch)
         fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
         try:
-            return self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
+            effects = self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
+            return effects + self._heal(now)
         except Rejected as refusal:
             self.counters.checkpoints[refusal.reason] += 1
             return None
 
     def tick_checkpoints(self, now: float) -> list[Effect]:
         """Call about once a second: packets that nobody confirmed are counted."""
-        return self.checkpoints.tick(now)
+        return self.checkpoints.tick(now) + self._heal(now)
+
+    def _heal(self, now: float) -> list[Effect]:
+        """Somebody has used a sender's numbers far ahead: only a new epoch lets its own packets in again."""
+        if not self.checkpoints.take_shut_out():
+            return []
+        with self._control_lock:
+            return self.control.ask_rotation(now)
 
     # Services
 

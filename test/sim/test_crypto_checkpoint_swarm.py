@@ -13,6 +13,7 @@ from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.encoding import fields, u16, u32
 from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.schedule import blind_key, sender_key
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import Swarm, Weather
@@ -45,8 +46,7 @@ class Flight:
         wire, host = self.swarm.wire, self._host(target)
         name, message = item
         if isinstance(message, Checkpoint):
-            for effect in host.take_checkpoint(name, message, wire.now, wire.wall_ns) or ():
-                self._effect(target, effect)
+            wire.perform(target, host.take_checkpoint(name, message, wire.now, wire.wall_ns) or [])
         else:
             with contextlib.suppress(Rejected):
                 host.open(f"{name}/telemetry", TYPE, message, wire.wall_ns)
@@ -78,8 +78,7 @@ class Flight:
             for name, checkpoint in host.make_checkpoints(wire.now, wire.wall_ns):
                 self.checkpoints.append((name, checkpoint))
                 wire.broadcast(process, (name, self.altered(name, checkpoint)))
-            for effect in host.tick_checkpoints(wire.now):
-                self._effect(process, effect)
+            wire.perform(process, host.tick_checkpoints(wire.now))
 
     def counts(self, process):
         return self._host(process).checkpoints.counts
@@ -162,6 +161,25 @@ def test_an_insider_who_forges_anothers_telemetry_is_found_within_one_checkpoint
         assert when - began < (1.3 if ahead == 1 else 2.3)
         assert f"drone_01/telemetry packet {counter} of epoch {session.epoch}" in text
         assert "another member has forged them, or drone_01 lies" in text
+
+
+def test_a_sender_shut_out_by_a_counter_jump_is_heard_again_in_a_new_epoch():
+    swarm = Swarm(drones=3, shards=3)
+    swarm.join()
+    flight = Flight(swarm)
+    flight.run(3.0)
+    session, _ = swarm.host_of("drone_01").control.members["drone_01"].sending
+    swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", 2**40, b"lie")))
+    flight.run(0.2)
+    leader = swarm.hosts["leader"]
+    shut_out = leader.counters.rejected[Reason.REPLAY]
+    assert shut_out > 0
+    flight.run(3.0)
+    assert swarm.together(above=session.epoch)
+    confirmed, refused = flight.counts("leader").confirmed, leader.counters.rejected[Reason.REPLAY]
+    flight.run(2.0)
+    assert flight.counts("leader").confirmed - confirmed > 3 * 2.0 / 0.08 * 0.5
+    assert leader.counters.rejected[Reason.REPLAY] == refused
 
 
 def test_a_lying_sender_is_found():
