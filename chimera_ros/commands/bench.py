@@ -19,7 +19,8 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
-ORDER = ("secure", "command", "rekey", "entropy", "swarm")
+ORDER = ("secure", "command", "rekey", "entropy", "swarm", "moderation")
+SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
 TIMEOUT_S = 1800.0
 
 
@@ -28,6 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="shorter runs, for a first impression")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
 
 
@@ -40,12 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown:
         raise CommandFailed(f"there is no benchmark {unknown[0]!r}; there are {', '.join(scripts)}", MISUSE)
     names = arguments.names or list(scripts)
+    if arguments.seed is not None:
+        if not 0 <= arguments.seed < 2**31:
+            raise CommandFailed("--seed must be between 0 and 2147483647", MISUSE)
+        if not set(names) & set(SEEDED):
+            raise CommandFailed(f"--seed has no effect here; it is for {', '.join(SEEDED)}", MISUSE)
     reports: list[dict[str, Any]] = []
     failed = False
     for name in names:
         print(f"benchmark {name} …", file=sys.stderr, flush=True)
         try:
-            report = run_one(name, scripts[name], quick=arguments.quick)
+            seed = arguments.seed if name in SEEDED else None
+            report = run_one(name, scripts[name], quick=arguments.quick, seed=seed)
         except CommandFailed as error:
             failed = True
             print(f"chimera bench: {error}", file=sys.stderr)
@@ -75,11 +83,12 @@ def find_benchmarks() -> dict[str, Path]:
     return {name: found[name] for name in sorted(found, key=lambda name: (_rank(name), name))}
 
 
-def run_one(name: str, script: Path, *, quick: bool) -> dict[str, Any]:
+def run_one(name: str, script: Path, *, quick: bool, seed: int | None = None) -> dict[str, Any]:
     """Runs one benchmark and returns its checked report. Raises CommandFailed."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, str(script), "--json", *(["--quick"] if quick else [])]
+    command += [] if seed is None else ["--seed", str(seed)]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -109,6 +109,19 @@ def test_bench_tables_and_json(benchmarks: Path, capsys: pytest.CaptureFixture[s
     assert [row["met"] for row in value["results"]] == [True, False, None]
 
 
+def test_a_seed_goes_to_the_benchmark_that_draws_scenes(
+    benchmarks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "secure", "--seed", "3"]) == 2
+    assert "it is for moderation" in capsys.readouterr().err
+    script = benchmarks / "bench_moderation.py"
+    script.write_text((benchmarks / "bench_secure.py").read_text())
+    bench.find_benchmarks()["moderation"] = script
+    assert main(["bench", "moderation", "--json", "--seed", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["machine"] == ["--json", "--seed", "3"]
+    assert main(["bench", "moderation", "--seed", "-1"]) == 2
+
+
 def test_bench_failures_are_named(benchmarks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--json"]) == 1
     captured = capsys.readouterr()
