@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chimera_ros.flight.trajectory import Array
 from chimera_ros.flight.types import TrajectoryKnot
@@ -98,7 +99,7 @@ def fly(
 
 def half_planes(
     place: Array, velocity: Array, separation: Separation, horizon_s: float, step_s: float
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """A point (n, n, 2) and the normal (n, n, 2) of the velocities' half plane that each neighbour allows.
 
     The third array (n, n) says whether it binds: neighbours far away in height do not.
