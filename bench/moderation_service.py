@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from importlib.util import find_spec
 from typing import Any
 
 from harness import Result, percentile
@@ -19,8 +18,11 @@ from chimera_ros.aer_sampler import AerSampler
 from chimera_ros.aer_worker import AerWorker
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.cp_sat import CpSat
+from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
+from chimera_ros.moderation.ladder import Moderator, warm_up
 from chimera_ros.moderation.manoeuvres import candidates
 from chimera_ros.moderation.problem import build
+from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import SCENES, Scene
 from chimera_ros.moderation.solver import SolverUnavailable, finish
 from chimera_ros.moderation.tracks import Track
@@ -32,8 +34,7 @@ RESERVE_S = 0.02  # kept for the answer's own conversion
 def service_rows(quick: bool, seed: int, worker: AerWorker | None) -> list[Result]:
     """Calls by number of drones: half of them crossings, half antipodal swaps."""
     rows: list[Result] = []
-    if find_spec("chimera_ros.moderation.ladder") is None:
-        return [Result("service: the ladder is not part of this version", None, "", ("==", 1.0))]
+    warm_up()
     for count, deadline_s in DEADLINES_S.items():
         if quick and count == 50:
             continue
@@ -65,11 +66,6 @@ class Call:
     """One scene sent through the service."""
 
     def __init__(self, scene: Scene, deadline_s: float, worker: AerWorker | None) -> None:
-        from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
-        from chimera_ros.moderation.ladder import Moderator, warm_up
-        from chimera_ros.moderation.request import Request
-
-        warm_up()
         names = tuple(f"drone_{k + 1:02d}" for k in range(len(scene.knots)))
         text = json.dumps(
             scene_of(
