@@ -1,7 +1,9 @@
-"""Rotating the keys of 20 members in four processes while each sends telemetry at 20 Hz.
+"""Rotating the keys of 20 members in four processes while each sends telemetry at 20 Hz; putting members out.
 
-Time is from the crypto node's decision to the moment in which the last member sends under the new epoch, on
-one monotonic clock. Every process hears every member; a message that any of them misses counts as lost.
+Time is from the crypto node's decision to the moment in which the last (honest) member sends under the new
+epoch, on one monotonic clock. Every process hears every member; a message that any of them misses counts as
+lost. Each evicted member is played by a process that keeps every key it ever had and tries them all on every
+packet it hears. Larger swarms are simulated in one process (rekey_sizes.py).
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import Child, Orders, OtherLoad, Result, emit, make_keystore, percentile, private_domain
+from rekey_evict import captives, captured, put_out
+from rekey_sizes import measure_size
 
 MEMBERS = 20
 PROCESSES = 4  # five members each, as `chimera swarm` hosts its drones
 TELEMETRY_HZ = 20.0
+OPERATOR = "operator_0"
 DRONES = [f"drone_{number:02d}" for number in range(1, MEMBERS + 1)]
 
 
@@ -28,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--role", choices=("crypto", "shard"), help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=("crypto", "shard", "captured"), help=argparse.SUPPRESS)
     parser.add_argument("--keystore", help=argparse.SUPPRESS)
     parser.add_argument("--members", nargs="*", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -36,19 +41,25 @@ def main() -> int:
         crypto(arguments.keystore)
     elif arguments.role == "shard":
         shard(arguments.keystore, arguments.members)
+    elif arguments.role == "captured":
+        captured(*_start(arguments.keystore, [OPERATOR]), arguments.keystore, DRONES)
     else:
-        rotations = 30 if arguments.quick else 150
+        rotations, evictions = (30, 8) if arguments.quick else (1000, 100)
         with private_domain(), tempfile.TemporaryDirectory() as folder:
-            members = {"crypto_0": "crypto", **dict.fromkeys(DRONES, "drone")}
+            members = {"crypto_0": "crypto", OPERATOR: "operator", **dict.fromkeys(DRONES, "drone")}
+            members |= dict.fromkeys(captives(evictions), "drone")
             load = OtherLoad()
-            results = measure(make_keystore(Path(folder) / "keys", members), rotations)
+            results = measure(make_keystore(Path(folder) / "keys", members), rotations, evictions)
+            results += measure_size(200, 250.0, 3)
+            if not arguments.quick:
+                results += measure_size(1000, 1000.0, 3)
             results += [load.own(), load.result()]
         emit("rekey", results, as_json=arguments.json)
     return 0
 
 
-def measure(keystore: Path, rotations: int) -> list[Result]:
-    """Start the processes, rotate, return the rows."""
+def measure(keystore: Path, rotations: int, evictions: int) -> list[Result]:
+    """Start the processes, rotate, put members out, return the rows."""
     script = [str(Path(__file__)), "--keystore", str(keystore)]
     key_server = Child(*script, "--role", "crypto")
     size = MEMBERS // PROCESSES
@@ -75,10 +86,18 @@ def measure(keystore: Path, rotations: int) -> list[Result]:
         for child in shards:
             child.tell(part="report")
         reports = [child.wait_for("heard", 20.0) for child in shards]
+        rows = _rows(decided, reports, sent, rotations)
+        for child in shards:
+            child.tell(part="traffic")
+        captor = Child(*script, "--role", "captured")
+        try:
+            rows += put_out(key_server, shards, captor, evictions, MEMBERS)
+        finally:
+            captor.close()
     finally:
         for child in (*shards, key_server):
             child.close()
-    return _rows(decided, reports, sent, rotations)
+    return rows
 
 
 def _rows(
@@ -139,13 +158,30 @@ def crypto(keystore: str) -> None:
 
     def step() -> bool:
         order = orders.take()
-        if order is not None:
+        if order is not None and order["part"] == "rotate":
             rotate(order["rotations"], order["members"])
+        elif order is not None:
+            evict(order["member"])
         return orders.closed
+
+    def evict(name: str) -> None:
+        settled = time.monotonic() + 0.5
+
+        def ready() -> bool:
+            status = session.status()["key_server"]
+            complete = status["packages_ready"] and status["switched"] and name in status["members"]
+            return (time.monotonic() > settled and complete) or orders.closed
+
+        spinner.spin(ready)
+        at_ns = time.monotonic_ns()
+        verdict = session.evict(name, OPERATOR, bytes(32))
+        if not verdict.accepted:
+            raise SystemExit(f"eviction refused: {verdict.reason}")
+        orders.say(evicted=(verdict.epoch, at_ns))
 
     def rotate(rotations: int, members: int) -> None:
         decided: list[tuple[int, int]] = []
-        before = len(session.status()["key_server"]["rekey_ms"])
+        before = session.status()["key_server"]["rekeys"]
         for _ in range(rotations):
             settled = time.monotonic() + 0.5
 
@@ -164,7 +200,8 @@ def crypto(keystore: str) -> None:
             epoch = session.status()["key_server"]["epoch"]
             decided.append((epoch, at_ns))
             spinner.spin(lambda epoch=epoch: session.epoch() == epoch or orders.closed)
-        orders.say(decided=decided, rekey_ms=session.status()["key_server"]["rekey_ms"][before:])
+        status = session.status()["key_server"]
+        orders.say(decided=decided, rekey_ms=status["rekey_ms"][-(status["rekeys"] - before) :])
 
     ticker = node.create_timer(0.02, lambda: None)  # orders are looked for at least this often
     spinner.spin(step)
