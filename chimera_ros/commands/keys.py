@@ -18,6 +18,7 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.fallback_secret import FILE_NAME, LIFE_NS
 from chimera_ros.crypto.keystore import Keystore, MemberInfo
 from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
 from chimera_ros.crypto.roles import Role
@@ -29,7 +30,7 @@ SOON_S = 30 * 86400.0
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera keys`."""
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="create|enroll|renew|revoke|policy|list|show"
+        dest="verb", required=True, metavar="create|enroll|renew|revoke|policy|fallback|list|show"
     )
     create = verbs.add_parser(
         "create", help="make a keystore: authority, signed policy, empty revocation list"
@@ -74,10 +75,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     policy = verbs.add_parser("policy", help="sign a newer policy and put it in force")
     policy.add_argument("file", type=Path, metavar="FILE", help="policy with a higher `version`")
     policy.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    fallback = verbs.add_parser(
+        "fallback", help="a new pre-shared secret, good for 24 hours, for a swarm that loses its crypto nodes"
+    )
     listing = verbs.add_parser("list", help="all members")
     show = verbs.add_parser("show", help="one member")
     show.add_argument("name", metavar="NAME")
-    for verb in (create, enroll, renew, revoke, policy, listing, show):
+    for verb in (create, enroll, renew, revoke, policy, fallback, listing, show):
         verb.add_argument(
             "--keystore", type=Path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
         )
@@ -102,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _revoke(keystore, arguments)
         if arguments.verb == "policy":
             return _policy(keystore, arguments)
+        if arguments.verb == "fallback":
+            return _fallback(keystore, as_json=arguments.json)
         if arguments.verb == "list":
             return _list(keystore, as_json=arguments.json)
         return _show(keystore.show(arguments.name), as_json=arguments.json)
@@ -227,6 +233,17 @@ def _authority_passphrase(keystore: Keystore, arguments: argparse.Namespace) -> 
     if _is_encrypted(keystore.path / "authority.key"):
         return _ask(f"passphrase of the authority in {keystore.path}: ").encode()
     return None
+
+
+def _fallback(keystore: Keystore, *, as_json: bool) -> int:
+    keystore.load_trust(wall_ns=time.time_ns())
+    secret = keystore.renew_fallback(time.time_ns())
+    path, until = keystore.path / FILE_NAME, _date(secret.issued_ns + LIFE_NS)
+    if as_json:
+        print(json.dumps({"path": str(path), "valid_until": until}))
+        return 0
+    print(f"{path} is good until {until}; copy it to every member before it starts")
+    return 0
 
 
 def _list(keystore: Keystore, *, as_json: bool) -> int:

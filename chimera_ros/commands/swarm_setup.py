@@ -20,6 +20,7 @@ from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, SwarmSpec, drone_na
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
+LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # a simulation's fallback secret is good for at least so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +293,15 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
             )
         for name, role in missing:
             keystore.enroll(name, role, wall_ns=wall_ns)
+        secret = keystore.fallback()
+        if simulated and (secret is None or not secret.good_at(wall_ns + LONGEST_FLIGHT_NS)):
+            keystore.renew_fallback(wall_ns)
+        elif secret is None or not secret.good_at(wall_ns):
+            print(
+                f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
+                f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
+                file=sys.stderr,
+            )
         keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
             keystore.load_identity(name, wall_ns=wall_ns)

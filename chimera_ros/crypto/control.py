@@ -23,6 +23,7 @@ from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, Head, parse_announcement
 from .errors import KeystoreError, Rejected
 from .evictions import obey
+from .fallback import Fallback
 from .identity import CertifiedMember, MemberIdentity, Trust
 from .joining import CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
 from .member import Member, Opening
@@ -113,6 +114,7 @@ class ControlPlane:
         self._split_told: set[bytes] = set()
         self._issuer_shown_at = float("-inf")
         self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
+        self.fallback: Fallback | None = None  # set by the host, where there is a secret
         self.stops = StopDesk(trust, self.members, self.directory, self.check_signature)
         self.colleague: Colleague | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
@@ -126,6 +128,7 @@ class ControlPlane:
             ControlKind.TRUST: self.trust_desk.on_update,
             ControlKind.STOP: self.stops.on_stop,
             ControlKind.STOP_ACK: self.stops.on_receipt,
+            ControlKind.FALLBACK_HELLO: self._on_hello,
         }
 
     @property
@@ -180,7 +183,7 @@ class ControlPlane:
             member.answer_at = None
             if member.request is not None:
                 effects.append(Send(member.answer(member.request, now)))
-        return effects + self.catch_up.tick(now) + self._watch(now)
+        return effects + self.catch_up.tick(now) + self._watch(now, self.floor(wall_ns))
 
     def next_timer(self) -> float | None:
         times = [self.sessions.next_timer(), self.catch_up.next_timer()]
@@ -188,6 +191,8 @@ class ControlPlane:
             times += (member.answer_at, member.certificate_at)
         if self._last_beat is not None and not self.silent:
             times.append(self._last_beat + self.limits.silence_s)
+        if self.silent and self.fallback is not None:
+            times.append(self.fallback.next_timer())
         return min((time for time in times if time is not None), default=None)
 
     def known(self, epoch: int) -> bytes | None:
@@ -232,7 +237,13 @@ class ControlPlane:
     def note_life(self, now: float) -> None:
         """The crypto node is there: a fresh announcement, or it is we who beat."""
         self._last_beat = now
+        if self.silent:
+            self._awake()
+
+    def _awake(self) -> None:
         self.silent = False
+        if self.fallback is not None:
+            self.fallback.rest()
 
     # Certificates
 
@@ -465,6 +476,11 @@ class ControlPlane:
             self.sessions.supersede_before(session.epoch, now)
         return effects
 
+    def _on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        if self.fallback is None or not self.silent:
+            raise Rejected(Reason.FALLBACK, "a crypto node is heard, or there is no secret")
+        return self.fallback.on_hello(message, now, wall_ns)
+
     # Beats and silence
 
     def _on_beat(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -494,7 +510,7 @@ class ControlPlane:
             effects += self.colleague.heard_beat(beat, issuer, now)
         self._last_beat = now
         if self.silent:
-            self.silent = False
+            self._awake()
             effects.append(Alarm("info", f"{issuer.name} is heard again"))
         if session is not None and session.transcript_hash == beat.transcript_hash and beat.switched:
             effects += self.switch(session, now)
@@ -507,17 +523,25 @@ class ControlPlane:
             effects += asked
         return effects
 
-    def _watch(self, now: float) -> list[Effect]:
+    def _rest(self, wall_ns: int) -> str:
+        if self.fallback is None or not self.fallback.usable(wall_ns):
+            return "this process stops sending"
+        return "DEGRADED, only telemetry, hold, land and return go on, under the pre-shared secret"
+
+    def _watch(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
-        if self._last_beat is not None and not self.silent and now - self._last_beat >= self.limits.silence_s:
+        silent_at = None if self._last_beat is None else self._last_beat + self.limits.silence_s
+        if silent_at is not None and not self.silent and now >= silent_at:
             if any(member.sending is not None for member in self.members.values()):
                 effects.append(
                     Alarm(
                         "error",
-                        f"no crypto node heard for {self.limits.silence_s:g} s: this process stops sending",
+                        f"no crypto node heard for {self.limits.silence_s:g} s: {self._rest(wall_ns)}",
                     )
                 )
             self.silent = True
+        if self.silent and self.fallback is not None:
+            effects += self.fallback.tick(now, wall_ns)
         full = any(
             session.volume_bytes(slot) >= self.limits.volume_bytes
             for member in self.members.values()

@@ -414,7 +414,7 @@ def check_shape(envelope: Envelope) -> None:
     if envelope.version != ENVELOPE_VERSION:
         raise Rejected(Reason.VERSION, f"version {envelope.version}")
     if envelope.epoch == 0:
-        raise Rejected(Reason.FALLBACK, "epoch 0 (fallback) is not served by this version")
+        raise Rejected(Reason.FALLBACK, "a crypto node is heard, or there is no fallback secret")
 
 
 def response_binding(request: Envelope) -> bytes:

@@ -14,8 +14,9 @@ Not handled here: when fallback is in force (host.py asks only without a live ep
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -26,9 +27,9 @@ from .effects import Alarm, Effect, Send
 from .encoding import fields, u16, u32, u64
 from .envelope import Opened
 from .epochs import INCARNATION_BYTES, MAX_ROSTER
-from .errors import NotReady, Rejected
+from .errors import ForkedProcess, NotReady, Rejected
 from .fallback_secret import FallbackSecret
-from .identity import CertifiedMember, Trust
+from .identity import CertifiedMember
 from .joining import opening, read_opening
 from .policy import Rule
 from .reasons import Reason
@@ -50,12 +51,12 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
-    from .directory import Directory
-    from .member import Member
+    from .control import ControlPlane
 
 COMMAND_CHANNEL: Final = "leader/command"
 TELEMETRY_END: Final = "/telemetry"
 HELLO_S: Final = 1.0
+_HELLO_GAP_S: Final = 0.1
 _HELLO_AGE_S: Final = 5.0
 _CHECKS_PER_S: Final = 500.0  # signatures of messages that the secret opens: an evicted drone can make those
 _MAX_ADDRESSED: Final = 1024
@@ -99,34 +100,37 @@ class _Peer:
     windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
 
 
+def is_carried(channel: str) -> bool:
+    """Does fallback carry this channel?"""
+    return channel == COMMAND_CHANNEL or channel.endswith(TELEMETRY_END)
+
+
 class Fallback:
     """Sealing and opening under the secret, for all members of a process. `lock` is the host's."""
 
     def __init__(
         self,
         secret: FallbackSecret,
-        trust: Trust,
-        members: Mapping[str, Member],
-        directory: Directory,
-        check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
+        control: ControlPlane,
         random: Callable[[int], bytes],
         lock: Lock,
     ) -> None:
         self._secret = secret
-        self._trust = trust
-        self._members = members
-        self._directory = directory
-        self._check_signature = check_signature
+        self._control = control
+        self._swarm = control.trust.swarm
+        self._members = members = control.members
         self._random = random
         self._lock = lock
-        self._ahead_ns = int(trust.policy.limits.clock_ahead_s * 1e9)
+        self._ahead_ns = int(control.limits.clock_ahead_s * 1e9)
         self._extracted = extract(u64(secret.issued_ns), secret.secret)
         self._own = {member.incarnation: name for name, member in members.items()}
         self._counters = dict.fromkeys(members, 0)
         self._keys: dict[bytes, AESGCMSIV] = {}
         self._peers: dict[str, _Peer] = {}
         self._checks = Budget(_CHECKS_PER_S)
+        self._pid = os.getpid()
         self._hello_at: float | None = None
+        self._said_at = float("-inf")
         self._told = False
 
     def __repr__(self) -> str:
@@ -139,6 +143,7 @@ class Fallback:
         if self._hello_at is not None and now < self._hello_at:
             return []
         self._hello_at = now + HELLO_S
+        self._said_at = now
         if not self.usable(wall_ns):
             told, self._told = self._told, True
             expired = "the fallback secret is older than 24 hours or from the future: nothing is sent"
@@ -146,7 +151,7 @@ class Fallback:
         effects: list[Effect] = []
         for member in self._members.values():
             hello = FallbackHello(
-                self._trust.swarm,
+                self._swarm,
                 member.identity.fingerprint,
                 member.incarnation,
                 self._secret.issued_ns,
@@ -166,16 +171,16 @@ class Fallback:
 
     def on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """Raises Rejected; then nothing has changed."""
-        hello = FallbackHello.parse(message.parts[0], self._trust.swarm)
+        hello = FallbackHello.parse(message.parts[0], self._swarm)
         if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
             raise Rejected(Reason.FALLBACK, "another secret, or an expired one")
         if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
             raise Rejected(Reason.OWN)
         try:
-            member = self._directory.good(hello.fingerprint, wall_ns)
+            member = self._control.directory.good(hello.fingerprint, wall_ns)
         except Rejected as refusal:
             if refusal.reason is Reason.NO_CERTIFICATE:
-                self._directory.wait_for(hello.fingerprint, message)
+                self._control.directory.wait_for(hello.fingerprint, message)
             raise
         if self._evicted(hello.fingerprint):
             raise Rejected(Reason.EVICTED, member.name)
@@ -185,11 +190,13 @@ class Fallback:
             raise Rejected(Reason.STALE, f"an earlier hello of {member.name}")
         if known is None and len(self._peers) >= MAX_ROSTER:
             raise Rejected(Reason.SIZE, "more members than a swarm may have")
-        self._check_signature(member, message, now)
+        self._control.check_signature(member, message, now)
         if known is not None and known.incarnation == hello.incarnation and known.member == member:
             known.hello_ns = hello.sent_ns
         else:
             self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns)
+            if self._hello_at is not None:  # it may not know us yet
+                self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
         return []
 
     def _evicted(self, fingerprint: bytes) -> bool:
@@ -203,12 +210,9 @@ class Fallback:
 
     def _rule(self, channel: str, name: str, role: Role) -> Rule:
         """The policy's rule, for one of the channels that fallback carries."""
-        rule = self._trust.policy.rule_for(channel)
-        carried = rule is not None and (
-            (channel == COMMAND_CHANNEL and rule.lane == Lane.COMMAND)
-            or (channel.endswith(TELEMETRY_END) and rule.lane == Lane.TELEMETRY)
-        )
-        if rule is None or not carried:
+        rule = self._control.policy.rule_for(channel)
+        lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
+        if rule is None or rule.lane != lane or not is_carried(channel):
             raise Rejected(Reason.FALLBACK, f"{channel} is not carried without an epoch")
         names = frozenset((*self._peers, *self._members))
         if not rule.permits(channel, name, role, names):
@@ -220,7 +224,7 @@ class Fallback:
         if key is None:
             if len(self._keys) >= MAX_ROSTER:
                 self._keys.clear()
-            info = fields(labels.FALLBACK_KEY, self._trust.swarm.encode(), incarnation)
+            info = fields(labels.FALLBACK_KEY, self._swarm.encode(), incarnation)
             key = self._keys[incarnation] = AESGCMSIV(expand(self._extracted, info, 32))
         return key
 
@@ -228,7 +232,7 @@ class Fallback:
         return fields(
             labels.FALLBACK_AAD,
             bytes((ENVELOPE_VERSION,)),
-            self._trust.swarm.encode(),
+            self._swarm.encode(),
             bytes((lane,)),
             u16(0),
             u32(0),
@@ -238,16 +242,23 @@ class Fallback:
         )
 
     def _signed(self, aad: bytes, sealed: bytes) -> bytes:
-        return fields(self._trust.swarm.encode(), u64(self._secret.issued_ns), digest(aad), digest(sealed))
+        return fields(self._swarm.encode(), u64(self._secret.issued_ns), digest(aad), digest(sealed))
 
     def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, name: str) -> Envelope:
         """`payload` (CDR) for everybody who has the secret, in the name of a hosted member.
 
-        Raises NotReady when the secret has expired, Rejected(FALLBACK, NOT_PERMITTED or SIZE).
+        Raises NotReady when the secret has expired or fallback does not carry the channel,
+        Rejected(FALLBACK, NOT_PERMITTED or SIZE), ForkedProcess.
         """
         member = self._members[name]
         if not self.usable(sent_ns):
             raise NotReady(f"{name} cannot send: the fallback secret has expired")
+        if os.getpid() != self._pid:
+            raise ForkedProcess(
+                "this host was made in another process; spawn workers instead of forking them"
+            )
+        if not is_carried(channel):
+            raise NotReady(f"{name} cannot send on {channel}: the crypto node is silent")
         rule = self._rule(channel, name, member.role)
         addressed: list[bytes] = []
         if rule.lane == Lane.COMMAND:
@@ -289,7 +300,7 @@ class Fallback:
         allowed: list[tuple[_Peer, Rule]] = []
         for peer in speakers[:_MAX_NAMESAKES]:
             try:
-                self._trust.standing(peer.member, wall_ns)
+                self._control.directory.good(peer.member.fingerprint, wall_ns)
                 if self._evicted(peer.member.fingerprint):
                     raise Rejected(Reason.EVICTED, peer.member.name)
                 rule = self._rule(channel, peer.member.name, peer.member.role)

@@ -22,6 +22,8 @@ from .effects import Effect
 from .envelope import Opened, check_shape, response_binding
 from .epochs import Announcement, RosterEntry
 from .errors import NotReady, Rejected
+from .fallback import Fallback
+from .fallback_secret import FallbackSecret
 from .identity import CertifiedMember, MemberIdentity, Trust
 from .policy import Policy
 from .reasons import Reason
@@ -42,11 +44,13 @@ class HostConfig:
         `map` does it in parallel (HPKE and waiting for the disk release the GIL).
     verify_checkpoints: compare opened packets with their senders' checkpoints.
     keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
+    fallback: the swarm's pre-shared secret; None: without a crypto node nothing is sent.
     """
 
     mapper: Callable[..., Iterable[Any]] = map
     verify_checkpoints: bool = True
     keep_evidence: bool = False
+    fallback: FallbackSecret | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +102,8 @@ class SecureHost:
         self.control = ControlPlane(
             identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
         )
+        if config.fallback is not None:
+            self.control.fallback = Fallback(config.fallback, self.control, random, self._lock)
         self._members = self.control.members
         self._sessions = self.control.sessions.open
 
@@ -164,6 +170,11 @@ class SecureHost:
         """True when the member can seal now."""
         return self._members[member].sending is not None and not self.control.silent
 
+    def degraded(self, wall_ns: int) -> bool:
+        """True while no crypto node is heard and messages go out under the fallback secret."""
+        fallback = self.control.fallback
+        return self.control.silent and fallback is not None and fallback.usable(self.control.floor(wall_ns))
+
     def epoch(self, member: str) -> int | None:
         """The epoch the member sends under."""
         sending = self._members[member].sending
@@ -212,17 +223,24 @@ class SecureHost:
     ) -> Envelope:
         state = self._members[member]
         sending = state.sending
+        if self.control.silent and self.control.fallback is not None and not binding:
+            envelope = self.control.fallback.seal(channel, type_name, payload, sent_ns, member)
+            self._count_sealed(envelope)
+            return envelope
         if sending is None or self.control.silent:
             why = "the crypto node is silent" if sending else "it has not joined an epoch yet"
             raise NotReady(f"{member} cannot send: {why}")
         session, slot = sending
         envelope = session.seal(slot, state.identity, channel, type_name, payload, sent_ns, binding)
+        self._count_sealed(envelope)
+        return envelope
+
+    def _count_sealed(self, envelope: Envelope) -> None:
         counters = self.counters
         counters.sealed += 1
         counters.bytes_sealed += len(envelope.sealed)
         if envelope.signature:
             counters.signed += 1
-        return envelope
 
     def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
         """The message in an envelope that came in on `channel`. Raises Rejected; then nothing has changed."""
@@ -238,14 +256,19 @@ class SecureHost:
         veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
         counters = self.counters
+        fallback = self.control.fallback
         try:
-            check_shape(envelope)
-            session = self._sessions.get(envelope.epoch)
-            if session is None:
-                self.control.catch_up.note_higher(envelope.epoch)
-                raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
-            self._wall_ns = wall_ns
-            found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
+            if envelope.epoch == 0 and fallback is not None and self.control.silent:
+                opened = fallback.open(channel, type_name, envelope, self.control.floor(wall_ns))
+                found = opened, 0
+            else:
+                check_shape(envelope)
+                session = self._sessions.get(envelope.epoch)
+                if session is None:
+                    self.control.catch_up.note_higher(envelope.epoch)
+                    raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
+                self._wall_ns = wall_ns
+                found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
         except Rejected as refusal:
             counters.rejected[refusal.reason] += 1
             raise

@@ -6,9 +6,11 @@ Layout::
     <keystore>/authority.key   its key (PKCS#8, encrypted where a passphrase was given); not needed to fly
     <keystore>/crl.pem         revocation list
     <keystore>/policy.yaml     policy, and policy.sig: the authority's ML-DSA-87 signature over its bytes
+    <keystore>/fallback.key    the swarm's pre-shared secret, good for a day (fallback_secret.py)
     <keystore>/members/<name>/identity.pem, identity.key, state.json
 
-A drone needs authority.pem, crl.pem, policy.yaml, policy.sig and its own member directory, nothing else.
+A drone needs authority.pem, crl.pem, policy.yaml, policy.sig, fallback.key and its own member directory,
+nothing else.
 
 Not handled here: revoking, renewing and newer policies (keystore_authority.py), hardware keys.
 """
@@ -29,6 +31,7 @@ from . import default_policy, labels
 from .certificates import crl_der, make_authority, make_crl, make_member, read_crl
 from .encoding import is_name
 from .errors import KeystoreError
+from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
 from .identity import (
     CertificateError,
     CertificateFault,
@@ -128,8 +131,19 @@ class Keystore:
         self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
         self._write("policy.yaml", text.encode(), _OPEN_MODE)
         self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
+        self.renew_fallback(wall_ns)
         self._write("authority.pem", certificate.public_bytes(_PEM), _OPEN_MODE)  # last: now it exists
         self._authority_key = key
+
+    def renew_fallback(self, wall_ns: int) -> FallbackSecret:
+        """A new pre-shared secret, good for 24 hours; every member needs a copy of the file."""
+        secret = FallbackSecret(wall_ns, os.urandom(SECRET_BYTES))
+        write_secret(self.path, secret, self._durable)
+        return secret
+
+    def fallback(self) -> FallbackSecret | None:
+        """The pre-shared secret, good or expired; None where there is none."""
+        return read_secret(self.path)
 
     def unlock(self, passphrase: bytes | None = None) -> None:
         """Loads the authority's key, which enrolling needs."""

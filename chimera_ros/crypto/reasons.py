@@ -17,7 +17,7 @@ class Reason(Enum):
     SWARM = "swarm"
     SUITE = "suite"
     # envelopes
-    FALLBACK = "fallback"  # epoch 0 is not served by this version
+    FALLBACK = "fallback"  # epoch 0 while a crypto node is heard, or what fallback does not carry
     UNKNOWN_EPOCH = "unknown_epoch"
     LANE = "lane"
     UNKNOWN_SENDER = "unknown_sender"

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from . import default_policy, labels
 from .certificates import crl_der, make_authority, make_crl, make_member, read_crl
 from .effects import Effect, Send
-from .host import SecureHost
+from .fallback_secret import FallbackSecret
+from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust, read_member_certificate
 from .key_server import KeyServer, KeyServerConfig
 from .keystore import with_header
@@ -237,6 +238,7 @@ class Swarm:
         self.trust = self.keystore.trust
         self.wire = Wire(seed, weather)
         self.rotate_s = rotate_s
+        self.fallback: FallbackSecret | None = None  # for hosts that are started from now on
         names = [f"drone_{index + 1:02d}" for index in range(drones)]
         self.identities: dict[str, MemberIdentity] = {
             "crypto": self.keystore.enroll("crypto", Role.CRYPTO),
@@ -282,7 +284,12 @@ class Swarm:
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
-        host = SecureHost([self.identities[m] for m in self.groups[group]], self.trust, self.store_map(group))
+        host = SecureHost(
+            [self.identities[m] for m in self.groups[group]],
+            self.trust,
+            self.store_map(group),
+            config=HostConfig(fallback=self.fallback),
+        )
         self.hosts[group] = host
         self.wire.add(group, host)
 

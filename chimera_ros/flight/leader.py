@@ -109,6 +109,14 @@ class LeaderCore:
         self._situation.now, self._situation.ns = now, swarm_ns
         self._fail(reason)
 
+    def come_home(self, reason: str, now: float, swarm_ns: int) -> None:
+        """Ends the mission: everyone in the air returns to its pad and lands there."""
+        if self.finished:
+            return
+        self._situation.now, self._situation.ns = now, swarm_ns
+        self._fail(reason)
+        self._script = self._scripts.come_home()
+
     # ---- time ------------------------------------------------------------------------------------
 
     def tick(self, now: float, swarm_ns: int) -> list[LeaderEffect]:

@@ -16,6 +16,9 @@ from .moderation_call import Moderate
 from .planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, Plan, plan_mission, plan_steps
 from .types import CommandKind, DroneState
 
+_COME_HOME_S = 180.0  # after that, whoever is still up lands where it is
+_SAY_AGAIN_S = 2.0
+
 
 class Scripts:
     """The whole courses that a leader can take."""
@@ -114,6 +117,30 @@ class Scripts:
         self._situation.phase = "landing all"
         yield from self._fly.land_in_place()
         self.end(self._situation.failure)
+
+    def come_home(self) -> Script:
+        """Without keys for anything but hold, land and return: everybody returns to its pad and lands. No
+        drone can acknowledge, so the order is repeated until telemetry shows that it is obeyed.
+        """
+        now = self._situation
+        now.stopping = True
+        now.phase = "returning, degraded"
+        until, again = now.now + _COME_HOME_S, now.now
+        while now.now < until:
+            up = [name for name in self._known.airborne() if not self._known.taken(name)]
+            if not up:
+                break
+            if now.now >= again:
+                again = now.now + _SAY_AGAIN_S
+                idle = [name for name in up if self._known.state(name) in FLYING]
+                deadline_ns = now.ns + int(_SAY_AGAIN_S * 1e9)
+                if idle:
+                    self._post.command(
+                        CommandKind.RETURN, idle, deadline_ns=deadline_ns, retry_s=_SAY_AGAIN_S
+                    )
+            yield
+        yield from self._fly.land_in_place()
+        self.end(now.failure)
 
     def stopped(self, why: str) -> Script:
         """An operator has stopped drones: the others hold too, until an operator decides or all are down."""

@@ -17,6 +17,7 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
+from chimera_ros.flight.degraded import narrowed
 from chimera_ros.flight.effects import Alarm, GiveOrder, GiveSetpoint, SendAck
 from chimera_ros.flight.follower import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import FlightEnvelope
@@ -347,7 +348,11 @@ class FollowerNode(SwarmNode[FollowerParameters]):
     def _on_command(self, raw: RawMessage) -> None:
         assert self._session is not None
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
-        for command in [convert.command_from_msg(item) for item in message.commands]:
+        commands = [convert.command_from_msg(item) for item in message.commands]
+        if raw.opened.epoch == 0:  # fallback
+            mine = [narrowed(command, raw.opened.addressed) for command in commands]
+            commands = [command for command in mine if command is not None]
+        for command in commands:
             swarm_ns = self._session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
             # Setpoints first: what follows wakes the thread that signs.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.entropy_wiring import LeaderQkd
+from chimera_ros.flight.degraded import OBEYED
 from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.mission_file import load_mission
@@ -75,6 +76,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         self._commands_sent = 0
         self._moderation: SecureClient | None = None
         self._land_asked = False
+        self._degraded = False
         self._ending = False  # the process ends as soon as everything has landed
 
     def setup(self) -> None:
@@ -161,6 +163,11 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         if session is None:
             return
         now, swarm_ns = boot_time_s(), session.swarm_ns()
+        degraded = session.degraded
+        if degraded and not self._degraded and session.epoch() is not None:  # it has been in the swarm
+            self._outbox.clear()
+            self._core.come_home("no crypto node is heard any more, the swarm comes home", now, swarm_ns)
+        self._degraded = degraded
         if self._land_asked:
             self._land_asked = False
             self._core.abort_and_land("asked to end", now, swarm_ns)
@@ -172,7 +179,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)
-        if session.ready:
+        if session.ready or degraded:
             self._send_some()
         if self._core.finished and self._ending:
             self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
@@ -183,6 +190,8 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             if not self._outbox:
                 return
             effect = self._outbox.popleft()
+            if self._degraded and not (isinstance(effect, SendCommand) and effect.command.kind in OBEYED):
+                continue
             if isinstance(effect, SendTrajectory):
                 self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
                 continue

@@ -81,6 +81,8 @@ class ControlTopics:
             }
         if ControlKind.STOP in self._heard:
             needed.add(ControlKind.STOP_ACK)
+        if ControlKind.FALLBACK_HELLO in self._heard:
+            needed.add(ControlKind.FALLBACK_HELLO)
         if ControlKind.STOP_ACK in self._heard:
             needed.add(ControlKind.STOP)
         for kind in needed:

@@ -16,7 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -155,7 +155,9 @@ class SecureSession:
             )
             self.host: SecureHost = self.key_server.host
         else:
-            self.host = SecureHost(identities, trust, stores, config=config.host)
+            self.host = SecureHost(
+                identities, trust, stores, config=replace(config.host, fallback=store.fallback())
+            )
         self._watch = KeystoreWatch(keystore, trust) if self.key_server is not None else None
         self._core: SecureHost | KeyServer = self.key_server if self.key_server is not None else self.host
 
@@ -177,7 +179,10 @@ class SecureSession:
         self._on_stop: list[Callable[[StopOrder], None]] = []
         self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
         self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
-        self._control = ControlTopics(self, self._control_kinds(identities))
+        heard = self._control_kinds(identities)
+        if self.host.control.fallback is not None:
+            heard.add(ControlKind.FALLBACK_HELLO)
+        self._control = ControlTopics(self, heard)
         self._checkpoints = CheckpointTopics(self)
         self._diagnostics: Diagnostics | None = None
         self._later: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
@@ -294,6 +299,11 @@ class SecureSession:
     def on_stop(self, callback: Callable[[StopOrder], None]) -> None:
         """Call `callback(order)` for a verified operator's stop; `order.targets` are hosted drones."""
         self._on_stop.append(callback)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether no crypto node is heard and messages go out under the fallback secret."""
+        return self.host.degraded(time.time_ns())
 
     @property
     def in_charge(self) -> bool:
@@ -499,6 +509,7 @@ class SecureSession:
             "suite": self.policy.suite,
             "members": list(self.members),
             "ready": self.ready,
+            "degraded": self.degraded,
             "epoch": {name: self.host.epoch(name) for name in self.members},
             **counters,
             "shell": shell,

@@ -1,0 +1,92 @@
+"""A swarm that loses its crypto nodes for good: degraded after 30 s, normal when one returns."""
+
+from __future__ import annotations
+
+import pytest
+
+from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.fallback_secret import FallbackSecret
+from chimera_ros.crypto.reasons import Reason
+from chimera_ros.crypto.testing import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.wire import ControlKind
+
+TYPE = "T"
+STORM = Weather(loss=0.2, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+
+
+def degraded(swarm: Swarm) -> bool:
+    return all(host.degraded(swarm.wire.wall_ns) for host in swarm.hosts.values())
+
+
+def heard(swarm: Swarm, sender: str, channel: str) -> dict[str, object]:
+    """What every other process makes of one message."""
+    wire = swarm.wire
+    envelope = swarm.host_of(sender).seal(channel, TYPE, b"x", wire.wall_ns, sender)
+    outcome: dict[str, object] = {}
+    for group, host in swarm.hosts.items():
+        if sender in swarm.groups[group]:
+            continue
+        try:
+            outcome[group] = host.open(channel, TYPE, envelope, wire.wall_ns).epoch
+        except Rejected as refusal:
+            outcome[group] = refusal.reason
+    return outcome
+
+
+@pytest.mark.parametrize("weather", [None, STORM], ids=["calm", "storm"])
+def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(weather: Weather | None) -> None:
+    swarm = Swarm(drones=4, shards=2, weather=weather)
+    swarm.fallback = FallbackSecret(WALL_START_NS, bytes(64))
+    wire = swarm.wire
+    swarm.join(60.0)
+    wire.run(2.0)
+    swarm.kill("crypto")
+    wire.run(25.0)
+    assert not degraded(swarm)
+    assert set(heard(swarm, "drone_01", "drone_01/telemetry").values()) == {swarm.epochs()["leader"]}
+    wire.run_until(lambda: degraded(swarm), 8.0)
+    wire.run(6.0)
+    alarms = [alarm.text for alarm in wire.of(Alarm) if "DEGRADED" in alarm.text]
+    assert len(alarms) == len(swarm.hosts)
+    assert set(heard(swarm, "drone_01", "drone_01/telemetry").values()) == {0}
+    assert heard(swarm, "leader", "leader/command") == {"shard_0": 0, "shard_1": 0}
+    with pytest.raises(NotReady):
+        swarm.hosts["leader"].seal("leader/trajectory", TYPE, b"x", wire.wall_ns, "leader")
+    hellos = [node for at, node, m in wire.sent if m.kind is ControlKind.FALLBACK_HELLO]
+    assert len(hellos) < 15 * len(swarm.member_host), "they are paced"
+    recorded = swarm.hosts["shard_0"].seal("drone_01/telemetry", TYPE, b"y", wire.wall_ns, "drone_01")
+
+    swarm.start_server("crypto")
+    epoch = swarm.epochs()["leader"] or 0
+    wire.run_until(lambda: swarm.together(above=epoch), 60.0)
+    assert not degraded(swarm)
+    assert set(heard(swarm, "drone_01", "drone_01/telemetry").values()) == {swarm.epochs()["leader"]}
+    with pytest.raises(Rejected) as refusal:
+        swarm.hosts["leader"].open("drone_01/telemetry", TYPE, recorded, wire.wall_ns)
+    assert refusal.value.reason is Reason.FALLBACK
+    silence = len([node for _, node, m in wire.sent if m.kind is ControlKind.FALLBACK_HELLO])
+    wire.run(5.0)
+    assert len([node for _, node, m in wire.sent if m.kind is ControlKind.FALLBACK_HELLO]) == silence
+
+
+def test_without_a_secret_nothing_is_sent() -> None:
+    swarm = Swarm(drones=2, shards=1)
+    swarm.join()
+    swarm.kill("crypto")
+    swarm.wire.run(35.0)
+    assert not degraded(swarm)
+    with pytest.raises(NotReady, match="the crypto node is silent"):
+        swarm.hosts["shard_0"].seal("drone_01/telemetry", TYPE, b"x", swarm.wire.wall_ns, "drone_01")
+
+
+def test_an_expired_secret_is_said_once_and_not_used() -> None:
+    swarm = Swarm(drones=2, shards=1)
+    swarm.fallback = FallbackSecret(WALL_START_NS - 25 * 3600 * 1_000_000_000, bytes(64))
+    swarm.join()
+    swarm.kill("crypto")
+    swarm.wire.run(40.0)
+    assert not degraded(swarm)
+    texts = [alarm.text for alarm in swarm.wire.of(Alarm) if "fallback secret" in alarm.text]
+    assert len(texts) == len(swarm.hosts)
+    assert not [m for _, _, m in swarm.wire.sent if m.kind is ControlKind.FALLBACK_HELLO]
