@@ -23,7 +23,7 @@ from .replay import WINDOW
 from .security_state import CheckpointCounts
 
 MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
-CHECKS_PER_S: Final = 512.0  # and of all together: a tenth of a core
+CHECKS_PER_S: Final = 512.0  # and of all together: at most a fifth of a core
 ALARM_EVERY_S: Final = 5.0
 SHOWN: Final = 8  # counters in an alarm
 PLAUSIBLE_NS: Final = 10_000_000_000
@@ -218,14 +218,14 @@ class CheckpointBook:
             raise Rejected(Reason.DUPLICATE)
         if fingerprint is None:
             raise Rejected(Reason.UNKNOWN_SENDER, name)
-        if not checkpoint.root_fits():
-            raise Rejected(Reason.MALFORMED, "the leaves do not lead to the root")
         owner = certificates(fingerprint)
         if owner is None or owner.name != name:
             raise Rejected(Reason.NO_CERTIFICATE, name)
         budget = self._member_checks.setdefault(name, Budget(MEMBER_CHECKS_PER_S))
         if not (budget.take(now) and self._checks.take(now)):
             raise Rejected(Reason.BUDGET, f"checkpoints of {name}")
+        if not checkpoint.root_fits():
+            raise Rejected(Reason.MALFORMED, "the leaves do not lead to the root")
         if not checkpoint.signed_by(owner, self._swarm):
             raise Rejected(Reason.SIGNATURE, f"checkpoint of {name}")
         if ledger is None:

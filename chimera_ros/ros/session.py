@@ -79,7 +79,7 @@ def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Itera
 
 def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False) -> HostConfig:
     """A host's configuration for a session: what it does in parallel runs in the process's threads."""
-    return HostConfig(_in_parallel, verify_checkpoints, keep_evidence)
+    return HostConfig(mapper=_in_parallel, verify_checkpoints=verify_checkpoints, keep_evidence=keep_evidence)
 
 
 @dataclass(frozen=True, slots=True)
