@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
@@ -15,6 +15,8 @@ from . import names, qos
 
 if TYPE_CHECKING:
     from .session import SecureSession
+
+DEGRADED: Final = "no crypto node is heard; telemetry, hold, land and return under the pre-shared secret"
 
 
 def security_state(session: SecureSession) -> SecurityState:
@@ -50,6 +52,7 @@ def security_state(session: SecureSession) -> SecurityState:
             if entry.role is Role.CRYPTO and (issuer is None or entry.name != issuer.name)
         ),
         silent=control.silent,
+        degraded=DEGRADED if session.degraded else "",
         entropy=session.entropy,
         checkpoints=host.checkpoints.counts,
         checkpoints_on=host.checkpoints.verify,
