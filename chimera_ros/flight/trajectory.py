@@ -208,8 +208,10 @@ def bezier_points(coef: Array, widths_s: Array, derivative: int, splits: int = _
     degree = _DEGREE - derivative
     unit = coef * (widths_s[..., None] ** np.arange(degree + 1))[..., None]
     # one matrix product for all pieces
-    flat = _bound_matrix(degree, splits) @ np.moveaxis(unit, -2, 0).reshape(degree + 1, -1)
-    return np.moveaxis(flat.reshape(-1, *unit.shape[:-2], 3), 0, -2)
+    lead = unit.shape[:-2]
+    columns = unit.reshape(-1, degree + 1, 3).transpose(1, 0, 2).reshape(degree + 1, -1)
+    points = (_bound_matrix(degree, splits) @ columns).reshape(splits * (degree + 1), -1, 3)
+    return points.transpose(1, 0, 2).reshape(*lead, splits * (degree + 1), 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from chimera_ros.flight.types import MAX_KNOTS, TrajectoryKnot
 from .conflicts import Separation
 from .errors import ModerationError, Reason
 from .timing import Warp
-from .tracks import Track
+from .tracks import IntArray, Track
 
 BoolArray = NDArray[np.bool_]
 
@@ -168,14 +168,14 @@ def flown(
         warp = Warp.plan(track, factor[open_], asked[open_, 3], ramp[open_], limits)
         batch = _Batch(track, warp, offsets[open_], ramp[open_])
         excess = allowed.excess(batch.coef, batch.widths)
-        inside = batch.inside(track, fence)
-        lengths = _lengths(batch.coef, batch.widths)
-        for row in np.flatnonzero((excess <= 1.0 + _TOLERANCE) & inside & warp.possible & batch.fits):
+        rows = np.flatnonzero((excess <= 1.0 + _TOLERANCE) & warp.possible & batch.fits)
+        rows = rows[batch.inside(rows, track, fence)]
+        longer = np.maximum(0.0, _lengths(batch.coef[rows], batch.widths[rows]) - planned_m).tolist()
+        for row, extra in zip(rows.tolist(), longer, strict=True):
             late = float(warp.duration_s[row]) - track.duration_s
-            extra = max(0.0, float(lengths[row] - planned_m))
-            cost = extra + DELAY_M_PER_S * max(0.0, late)
             index = int(open_[row])
-            out[index] = Candidate(manoeuvres[index], batch.track(int(row)), cost, extra, late)
+            cost = extra + DELAY_M_PER_S * max(0.0, late)
+            out[index] = Candidate(manoeuvres[index], batch.track(row), cost, extra, late)
         again = ((excess > 1.0 + _TOLERANCE) | ~warp.possible) & (asked[open_, 2] <= 1.0)
         stretch = np.where(warp.possible, np.maximum(excess, 1.0) * 1.004, 1.0)
         ramp[open_] *= stretch
@@ -312,14 +312,13 @@ class _Batch:
         self.widths = np.diff(self.times, axis=1)
         self.coef = hermite(self.times, self.states) * self.valid[:, 1:, None, None]
 
-    def inside(self, track: Track, fence: Fence | None) -> BoolArray:
-        """Which (M,) stay inside the fence and its heights."""
-        if fence is None:
-            return np.ones(len(self.times), dtype=bool)
-        points = bezier_points(self.coef, self.widths, 0, _SPLITS)
-        points = np.where(self.valid[:, 1:, None, None], points, track.states[0, :3]).reshape(
-            len(self.times), -1, 3
-        )
+    def inside(self, rows: IntArray, track: Track, fence: Fence | None) -> BoolArray:
+        """Which of some rows (R,) stay inside the fence and its heights."""
+        if fence is None or not len(rows):
+            return np.ones(len(rows), dtype=bool)
+        points = bezier_points(self.coef[rows], self.widths[rows], 0, _SPLITS)
+        points = np.where(self.valid[rows, 1:, None, None], points, track.states[0, :3])
+        points = points.reshape(len(rows), -1, 3)
         out: BoolArray = (
             (fence.depths(points).min(1) >= -_TOLERANCE)
             & (points[..., 2].max(1) <= fence.max_height_m + _TOLERANCE)
