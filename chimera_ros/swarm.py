@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CRYPTO_MEMBER = "crypto_0"
+MAX_STANDBYS = 3  # a crypto node's rank, 0 to 3, stands in its name
 LEADER_MEMBER = "leader_0"
 LOGGER_MEMBER = "logger_0"
 MODERATOR_MEMBER = "moderator_0"
@@ -28,6 +29,11 @@ MOST_SHARDS = 4  # every shard opens every telemetry message: more of them cost 
 def drone_name(number: int) -> str:
     """Name of the drone with this number (from 1): drone_01, …, drone_100."""
     return f"drone_{number:02d}"
+
+
+def crypto_name(rank: int) -> str:
+    """Name of the crypto node of this rank: crypto_0, crypto_1, …"""
+    return f"crypto_{rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class SwarmSpec:
     rotation_s: float = 60.0
     entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy.py
     qkd_eavesdropper: float = 0.0  # fraction of the simulated photons that somebody intercepts
+    standbys: int = 1  # crypto nodes beside the first
     ready_timeout_s: float = 60.0  # how long the leader waits for every drone
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
@@ -86,6 +93,9 @@ class SwarmSpec:
         if not 2.0 <= self.rotation_s <= 3600.0:
             raise ValueError(f"--rotation is {self.rotation_s}; allowed are 2 to 3600 s")
 
+        if not 0 <= self.standbys <= MAX_STANDBYS:
+            raise ValueError(f"--standbys is {self.standbys}; allowed are 0 to {MAX_STANDBYS}")
+
     @property
     def connect_template(self) -> str:
         """MAVSDK URL template for the followers."""
@@ -108,10 +118,14 @@ class SwarmSpec:
             first += size
         return shards
 
+    def crypto_members(self) -> list[str]:
+        """Names of the crypto nodes, by rank."""
+        return [crypto_name(rank) for rank in range(1 + self.standbys)]
+
     def members(self) -> list[tuple[str, str]]:
         """(name, role) of every member the keystore must hold."""
         fixed = [
-            (CRYPTO_MEMBER, "crypto"),
+            *((member, "crypto") for member in self.crypto_members()),
             (LEADER_MEMBER, "leader"),
             (LOGGER_MEMBER, "logger"),
             (MODERATOR_MEMBER, "moderator"),
@@ -180,15 +194,12 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
     nodes = [
         _node(
             spec,
-            "crypto",
+            "crypto" if rank == 0 else member,
             "chimera_ros.nodes.crypto",
             "crypto",
-            {
-                "member": CRYPTO_MEMBER,
-                "rotation_s": float(spec.rotation_s),
-                "entropy": list(spec.entropy),
-            },
+            {"member": member, "rotation_s": float(spec.rotation_s), "entropy": list(spec.entropy)},
         )
+        for rank, member in enumerate(spec.crypto_members())
     ]
     for index, numbers in enumerate(spec.shard_drones()):
         nodes.append(

@@ -44,6 +44,7 @@ VALUES = {
     "wind": ("", "mean wind of the embedded simulation, m/s"),
     "rotation": ("", "seconds between key rotations"),
     "entropy": ("", "what goes into seeds: of os,hardware,qrng,qkd"),
+    "standbys": ("", "crypto nodes that stand by, ready to take over"),
     "first_port": ("", "first MAVLink port of the embedded simulation"),
     "gcs_port": ("", "ground-station port of the embedded simulation, 0 for none"),
 }

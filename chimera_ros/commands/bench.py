@@ -19,7 +19,7 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
-ORDER = ("secure", "command", "rekey", "entropy", "swarm", "moderation")
+ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation")
 SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
 TIMEOUT_S = 1800.0
 

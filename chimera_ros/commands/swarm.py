@@ -31,7 +31,8 @@ START_S = (
     30.0  # the leader's own patience for drones is longer; this is for processes that say nothing at all
 )
 RESTARTS = 5
-RESTART_S = {"crypto": 0.2, "telemetry_logger": 1.0}
+RESTART_S = {"telemetry_logger": 1.0}
+CRYPTO_RESTART_S = 0.2  # for crypto nodes, standbys among them
 SHARD_RESTART_S = 1.0
 AIRBORNE_M = 0.3
 
@@ -50,6 +51,8 @@ def restart_policy(event: child.Exited) -> float | None:
     """Seconds until a process that ended by itself is started again; None: the flight is over."""
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
+    if event.process.startswith("crypto"):
+        return CRYPTO_RESTART_S
     return RESTART_S.get(event.process, SHARD_RESTART_S)
 
 

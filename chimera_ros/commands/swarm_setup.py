@@ -92,6 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the simulated photons, how many somebody intercepts (default 0)",
     )
     add(
+        "--standbys",
+        type=int,
+        default=1,
+        metavar="N",
+        help="crypto nodes that stand by, ready to take over (default 1, 3 at most)",
+    )
+    add(
         "--ready-timeout",
         type=float,
         default=60.0,
@@ -165,6 +172,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             rotation_s=arguments.rotation,
             entropy=arguments.entropy,
             qkd_eavesdropper=arguments.qkd_eavesdropper,
+            standbys=arguments.standbys,
             ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
         )

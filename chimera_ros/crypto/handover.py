@@ -99,7 +99,8 @@ class Handover:
         """When this node takes over if it hears nothing; None while it is in charge."""
         installed = self._member.installed
         roster = installed.roster if installed is not None else ()
-        return self._duty.due_at([entry.name for entry in roster if entry.role is Role.CRYPTO])
+        names = [entry.name for entry in roster if entry.role is Role.CRYPTO]
+        return self._duty.due_at(names, warm=installed is not None)
 
     def holds_newest(self) -> bool:
         """Have we installed the newest epoch that was proven to us?"""

@@ -16,6 +16,7 @@ from typing import Final
 
 RANKS: Final = 4
 STAGGER_S: Final = 0.2  # between two standbys: far longer than a beat takes to arrive
+UNREADY_PATIENCE: Final = 3  # times longer, while a node has not joined an epoch
 COLD_S: Final = 4.0  # where no crypto node was ever heard: processes start seconds apart
 COLD_STAGGER_S: Final = 1.0
 _FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its sender lives
@@ -100,10 +101,11 @@ class Duty:
 
     # Time
 
-    def due_at(self, others: Iterable[str]) -> float | None:
+    def due_at(self, others: Iterable[str], warm: bool = True) -> float | None:
         """When this node takes over if it hears nothing; None while it is in charge.
 
         `others` are the crypto members of the newest epoch. Those of lower rank go first, the lost one aside.
+        `warm` says that this node holds an epoch; one that has just started hears the first beats late.
         """
         if self.in_charge:
             return None
@@ -111,7 +113,8 @@ class Duty:
             return self._sign_at + COLD_S + COLD_STAGGER_S * self.rank
         ranks = {rank_of(name) for name in others if name not in (self.chief, self.name)}
         before = sum(1 for rank in ranks if rank is not None and rank < self.rank)
-        return self._sign_at + self._takeover_s + STAGGER_S * before
+        patience = 1 if warm else UNREADY_PATIENCE
+        return self._sign_at + self._takeover_s * patience + STAGGER_S * before
 
     def take_over(self) -> None:
         """In charge from now on."""

@@ -117,7 +117,8 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         fresh = status["rekeys"] - self._reported
         self._status.write(
             {
-                "process": "crypto",
+                "process": self.get_name(),
+                "in_charge": status["in_charge"],
                 "epoch": status["epoch"],
                 "members": status["members"],
                 "rotations": status["rotations"],

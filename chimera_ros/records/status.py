@@ -228,7 +228,7 @@ class StatusAggregator:
             self.alarm(f"{name}: {text}", now)
         if name == "leader":
             self._take_leader(process, status, now)
-        elif name == "crypto":
+        elif name == "crypto" or name.startswith("crypto_"):
             self._take_crypto(process, status)
         elif name == "sitl":
             self._take_sitl(process, status)
@@ -238,7 +238,7 @@ class StatusAggregator:
             process.now.latency = self._histogram(status["latency_ms"], process.now.latency)
         if "tracking_m" in status:
             process.now.tracking = self._histogram(status["tracking_m"], process.now.tracking)
-        if name not in ("telemetry_logger", "sitl", "leader", "crypto"):
+        if name not in ("telemetry_logger", "sitl", "leader") and not name.startswith("crypto"):
             for drone in self._texts(status, "drones"):
                 self._update_drone(drone, process=name)
 
@@ -385,6 +385,8 @@ class StatusAggregator:
         return found
 
     def _take_crypto(self, process: _Process, status: Mapping[str, Any]) -> None:
+        if status.get("in_charge") is False:
+            return  # a standby: the node in charge tells
         self._epoch = self._get(status, "epoch", _count, self._epoch)
         if "members" in status:
             self._members = len(self._texts(status, "members"))

@@ -102,6 +102,7 @@ def test_a_proof_of_an_own_or_lost_nodes_epoch_is_no_reason_to_wait() -> None:
     assert not restarted.proof("crypto_0", 40, 0, 101.0)
     assert restarted.proof("crypto_1", 41, 0, 101.0)
     assert restarted.due_at(NAMES) == 101.0 + TAKEOVER_S
+    assert restarted.due_at(NAMES, warm=False) == 101.0 + 3 * TAKEOVER_S
     restarted.take_over()
     assert not restarted.proof("crypto_1", 45, 0, 103.0), "it was waited for in vain"
     assert restarted.in_charge
