@@ -509,7 +509,6 @@ class SecureSession:
             "suite": self.policy.suite,
             "members": list(self.members),
             "ready": self.ready,
-            "degraded": self.degraded,
             "epoch": {name: self.host.epoch(name) for name in self.members},
             **counters,
             "shell": shell,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from chimera_ros.flight.degraded import narrowed
 from chimera_ros.flight.effects import SendCommand
 from chimera_ros.flight.leader import LeaderConfig, LeaderCore
 from chimera_ros.flight.leader_post import Post
@@ -156,3 +157,44 @@ def test_a_pilot_who_takes_over_a_landing_does_not_fail_the_mission() -> None:
     outcome = rehearsal.run(rehearsal.now + 60.0)
     assert outcome.completed, outcome.failure
     assert vehicle.orders[orders:] == []
+
+
+class Degraded(Rehearsal):
+    """From `since` on only telemetry, hold, land and return go through, as in fallback."""
+
+    since = 30.0
+
+    @property
+    def cut(self) -> bool:
+        return self.now >= self.since
+
+    def _hear_ack(self, ack) -> None:
+        if not self.cut:
+            super()._hear_ack(ack)
+
+    def _to_core(self, name: str, method: str, message: object) -> None:
+        if not self.cut:
+            super()._to_core(name, method, message)
+        elif method == "on_command" and (mine := narrowed(message, (name,))) is not None:
+            super()._to_core(name, method, mine)
+
+
+def test_a_swarm_that_loses_its_crypto_nodes_comes_home() -> None:
+    rehearsal = Degraded(swap(), names(8), loss=0.05)
+    rehearsal.at(30.5, lambda r: r.core_of_leader.come_home("no crypto node is heard", r.now, r.swarm_ns))
+    outcome = rehearsal.run(200.0)
+    assert rehearsal.core_of_leader.finished
+    assert all_down(rehearsal)
+    assert outcome.failure == "no crypto node is heard."
+    assert outcome.min_separation_m > 0.8
+    for name, vehicle in rehearsal.vehicles.items():
+        home = rehearsal.cores[name].home_enu_m
+        assert home is None or abs(vehicle.position[0] - home[0]) + abs(vehicle.position[1] - home[1]) < 1.5
+
+
+def test_without_any_order_a_degraded_swarm_returns_by_itself() -> None:
+    rehearsal = Degraded(swap(), names(4))
+    rehearsal.at(30.5, lambda r: setattr(r, "leader", None))
+    assert rehearsal.run_until(lambda r: r.now > r.since + 5.0)
+    assert all(vehicle.in_air for vehicle in rehearsal.vehicles.values())
+    assert rehearsal.run_until(all_down, 200.0)
