@@ -224,13 +224,14 @@ def member_flood(trial: Trial) -> str:
     first = insider.counter_of(CAPTURED, 1) + 10_000
 
     def make() -> list[bytes]:
-        report = convert.telemetry_to_msg(_resting(insider.session.swarm_ns()))
+        report = convert.telemetry_to_msg(resting(insider.session.swarm_ns()))
         return [insider.forge(CAPTURED, channel, report, first + number) for number in range(20_000)]
 
     return trial.flood(channel, make, "flood by a member")
 
 
-def _resting(stamp_ns: int) -> flight.DroneTelemetry:
+def resting(stamp_ns: int) -> flight.DroneTelemetry:
+    """A report of a drone that hovers."""
     return flight.DroneTelemetry(
         CAPTURED,
         stamp_ns,
@@ -292,7 +293,7 @@ def implausible_telemetry(trial: Trial) -> str:
     def say(lie: Lie | None, seconds: float, size: float) -> None:
         began = time.monotonic()
         while (age_s := time.monotonic() - began) < seconds:
-            report = _resting(session.swarm_ns())
+            report = resting(session.swarm_ns())
             told = report if lie is None else lie(report, age_s, size)
             publisher.publish(convert.telemetry_to_msg(told))
             trial.sent += lie is not None

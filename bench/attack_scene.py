@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rclpy
-from chimera_ros.msg import DroneTelemetry, SecureEnvelope
+from chimera_ros.msg import Certificate, DroneTelemetry, SecureEnvelope, TrustUpdate
 from harness import make_keystore
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -30,13 +30,17 @@ from rclpy.signals import SignalHandlerOptions
 
 from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import add_arguments, prepare
+from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import SecureSession, Spinner, names
+from chimera_ros.ros.control import encode_control
 from chimera_ros.swarm import SwarmSpec, drone_name
 
 DRONES = 4
 CAPTURED = drone_name(DRONES + 1)  # a member with good keys that no autopilot of ours flies
 REVOKED = drone_name(DRONES + 2)
 OBSERVER = "monitor_0"
+SECOND_CRYPTO = "crypto_1"
 NAMESPACE = "/chimera"
 START_LIMIT_S = 90.0
 ALARMS_KEPT = 2000
@@ -140,6 +144,7 @@ class Scene:
                 argv = tuple(a.replace(f"swarm_size:={DRONES}", f"swarm_size:={DRONES + 1}") for a in argv)
             self._supervisor.start(child.ProcessSpec(spec.name, argv, spec.env))
         self.stranger = Stranger(self.node("stranger"))
+        self.stranger.listen(names.CRYPTO_TRUST, TrustUpdate, latched=True)
         self.rejoin_observer()
         return self
 
@@ -198,6 +203,14 @@ class Scene:
             process.kill()
             said = process.stdout.read() if process.stdout else ""
         return subprocess.CompletedProcess(argv, process.returncode, said)
+
+    def show_certificate(self, identity: MemberIdentity) -> None:
+        """Publish a certificate, as its owner would."""
+        mouth = self.stranger.mouth(names.CRYPTO_CERTIFICATES, Certificate, latched=True)
+        self.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, "for readers of certificates")
+        message = ControlMessage(ControlKind.CERTIFICATE, (identity.certificate_der,))
+        mouth.publish(encode_control(message))
+        self.spin(1.0)
 
     def rotate(self) -> None:
         """Ask for a new epoch, as an operator does."""
@@ -308,6 +321,7 @@ def prepare_keystore(folder: Path) -> Path:
     """A keystore with the swarm's members, an observer, the captured drone and one that will be revoked."""
     spec = SwarmSpec(drones=DRONES, mission=Path("none"), keystore=folder)
     members = dict(spec.members()) | {OBSERVER: "monitor", CAPTURED: "drone", REVOKED: "drone"}
+    members[SECOND_CRYPTO] = "crypto"  # its key is stolen before it ever runs
     return make_keystore(folder / "keys", members)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attack_inside
 import attack_outside
+import attack_trust
 from attack_scene import HOLD, Scene, prepare_keystore, tour
 from attack_trial import Attack, Verdict, run
 from harness import Result, emit, private_domain
@@ -39,7 +40,7 @@ def main() -> int:
             rows += peace
         chosen = [
             attack
-            for attack in (*attack_outside.ATTACKS, *attack_inside.ATTACKS)
+            for attack in (*attack_outside.ATTACKS, *attack_inside.ATTACKS, *attack_trust.ATTACKS)
             if (arguments.only or "") in attack.name and (earlier or "across runs" not in attack.name)
         ]
         verdicts, notes = fly_under_attack(
