@@ -41,13 +41,19 @@ class Insider:
         self.scene = scene
         self.session = scene.captured()
         self.identity = Keystore(scene.keystore).load_identity(CAPTURED, wall_ns=time.time_ns())
+        self.keep_keys()
 
     @property
     def epoch(self) -> EpochSession:
         """The epoch that everyone sends under, with its keys."""
+        self.keep_keys()
+        return self._kept[0]
+
+    def keep_keys(self) -> None:
+        """An attacker does not wipe what an honest member would."""
         sending = self.session.host.control.members[CAPTURED].sending
-        assert sending is not None
-        return sending[0]
+        if sending is not None and sending[0]._keys is not None:
+            self._kept = (sending[0], sending[0]._keys)
 
     def slot_of(self, name: str) -> int:
         """A member's slot."""
@@ -67,9 +73,8 @@ class Insider:
         slot = self.slot_of(name)
         rule = self.session.policy.rule_for(channel)
         assert rule is not None
-        assert session._keys is not None
         entry = session.by_slot[slot]
-        aead, salt = sender_key(session._keys.lanes[rule.lane], slot, entry.incarnation)
+        aead, salt = sender_key(self._kept[1].lanes[rule.lane], slot, entry.incarnation)
         associated = fields(
             labels.ENVELOPE_AAD,
             bytes((1,)),
