@@ -44,6 +44,7 @@ _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see eq
 _ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up
 _ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than one that waits to join
 _VOLUME_S: Final = 5.0
+_FLUSH_S: Final = 0.5  # after an eviction
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
 _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
@@ -110,6 +111,7 @@ class ControlPlane:
         self._early_switch: ControlMessage | None = None
         self._last_beat: float | None = None
         self.catch_up = CatchUp(self, random)
+        self._flush_at: float | None = None
         self._volume_after = float("-inf")
         self._split_told: set[bytes] = set()
         self._issuer_shown_at = float("-inf")
@@ -183,10 +185,21 @@ class ControlPlane:
             member.answer_at = None
             if member.request is not None:
                 effects.append(Send(member.answer(member.request, now)))
+        if self._flush_at is not None and now >= self._flush_at:
+            effects += self._flush()
         return effects + self.catch_up.tick(now) + self._watch(now, self.floor(wall_ns))
 
+    def _flush(self) -> list[Effect]:
+        """Forces evictions to the disk, now that nobody waits for us."""
+        self._flush_at = None
+        try:
+            list(self._map(lambda member: member.flush(), self.members.values()))
+        except KeystoreError as error:
+            return [Alarm("error", str(error))]
+        return []
+
     def next_timer(self) -> float | None:
-        times = [self.sessions.next_timer(), self.catch_up.next_timer()]
+        times = [self.sessions.next_timer(), self.catch_up.next_timer(), self._flush_at]
         for member in self.members.values():
             times += (member.answer_at, member.certificate_at)
         if self._last_beat is not None and not self.silent:
@@ -369,6 +382,8 @@ class ControlPlane:
         if not self.sessions.may_add(head.epoch):
             raise Rejected(Reason.STALE, f"epoch {head.epoch}")
         effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
+        if head.evictions:
+            self._flush_at = now + _FLUSH_S
 
         def attempt(member: Member) -> Opening | Rejected:
             try:

@@ -125,6 +125,10 @@ class Member:
             raise Rejected(Reason.SIZE, f"more than {MAX_EVICTIONS} evictions")
         self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
 
+    def flush(self) -> None:
+        """Evictions that are only safe from a crash of the process become safe from a power cut."""
+        self._store.flush()
+
     def remember_document(self, name: str, data: bytes, **changes: int) -> None:
         """Keeps a signed document and then its number. Raises KeystoreError."""
         self._store.save_document(name, data)

@@ -98,6 +98,7 @@ class StateStore(Protocol):
 
     def load(self) -> StoredState: ...
     def save(self, state: StoredState) -> None: ...
+    def flush(self) -> None: ...
     def load_document(self, name: str) -> bytes: ...
     def save_document(self, name: str, data: bytes) -> None: ...
 
@@ -117,6 +118,9 @@ class MemoryStore:
     def save(self, state: StoredState) -> None:
         self.state = state
 
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
     def load_document(self, name: str) -> bytes:
         return self.documents.get(name, b"")
 
@@ -127,18 +131,20 @@ class MemoryStore:
 class FileStore:
     """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
-    A new epoch number alone goes into a file of its own, `<path>.epoch`, which is not forced to the disk: it
-    has to outlive the process, and a file that was replaced does. A power cut may lose or empty it, and then
-    also ends the memory that holds every package key, without which no earlier announcement can be installed.
-    Everything else (evictions, stop counters, versions) is forced to the disk.
+    A new epoch number, and evictions that somebody else ordered, go into a file of their own, `<path>.epoch`,
+    which is not forced to the disk: it has to outlive the process, and a file that was replaced does. A power
+    cut may lose or empty it, and then also ends the memory that holds every package key, without which no
+    earlier announcement can be installed; every later one carries all evictions. `flush` forces evictions to
+    the disk when there is time. Everything else (orders, stop counters, versions) is forced at once.
     """
 
-    __slots__ = ("_durable", "_last", "path")
+    __slots__ = ("_durable", "_last", "_unforced", "path")
 
     def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
         self.path = Path(path)
         self._durable = durable
         self._last: StoredState | None = None
+        self._unforced = False
 
     def load(self) -> StoredState:
         """A missing file is a new member. Raises KeystoreError for a damaged one."""
@@ -157,6 +163,7 @@ class FileStore:
             state,
             highest_epoch=max(state.highest_epoch, newer.highest_epoch),
             time_floor_ns=max(state.time_floor_ns, newer.time_floor_ns),
+            evictions=state.evictions | newer.evictions,
         )
 
     @property
@@ -166,14 +173,25 @@ class FileStore:
     def save(self, state: StoredState) -> None:
         """Raises KeystoreError when the disk refuses."""
         routine = self._last is not None and state == replace(
-            self._last, highest_epoch=state.highest_epoch, time_floor_ns=state.time_floor_ns
+            self._last,
+            highest_epoch=state.highest_epoch,
+            time_floor_ns=state.time_floor_ns,
+            evictions=state.evictions,
         )
         if routine:
-            small = replace(state, evictions=frozenset(), orders=())  # only two numbers are read from it
+            small = replace(state, orders=())  # they are not read from it
             write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
+            self._unforced |= self._last is not None and state.evictions != self._last.evictions
         else:
             write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
+            self._unforced = False
         self._last = state
+
+    def flush(self) -> None:
+        """Forces evictions to the disk that are not there yet. Raises KeystoreError."""
+        if self._unforced and self._last is not None:
+            write_atomic(self.path, self._last.to_json().encode(), 0o600, self._durable)
+            self._unforced = False
 
     def load_document(self, name: str) -> bytes:
         """What cannot be read counts as missing: it is verified again whenever it is loaded."""

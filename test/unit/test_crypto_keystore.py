@@ -10,6 +10,7 @@ import pytest
 from chimera_ros.crypto.errors import KeystoreError
 from chimera_ros.crypto.identity import CertificateError, CertificateFault, Role
 from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.store import FileStore, StoredState
 from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
 
 WALL = WALL_START_NS
@@ -170,3 +171,17 @@ def test_certificate_faults() -> None:
         with pytest.raises(CertificateError) as caught:
             keystore.trust.certify(der, wall_ns)
         assert caught.value.fault is fault
+
+
+def test_evictions_outlive_the_process_at_once_and_a_power_cut_after_a_flush(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    store = FileStore(path)
+    store.save(StoredState(highest_epoch=4))
+    gone = frozenset({bytes(32)})
+    store.save(StoredState(highest_epoch=8, evictions=gone))
+    assert FileStore(path).load() == StoredState(highest_epoch=8, evictions=gone)
+    assert "00" * 32 not in path.read_text(), "not forced yet"
+    store.flush()
+    assert "00" * 32 in path.read_text()
+    (tmp_path / "state.json.epoch").unlink()  # a power cut took it
+    assert FileStore(path).load().evictions == gone
