@@ -36,6 +36,7 @@ def read_scene(text: str | bytes) -> Request:
     if len(text) > MAX_BYTES:
         raise SceneError(f"the scene is larger than {MAX_BYTES} bytes")
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         top = json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise SceneError("the scene is not text in UTF-8") from None

@@ -47,11 +47,13 @@ def draw_moderation(request: Request, answer: Answer, picture: FilePath) -> None
     plans = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])]
     colours = colours_of(len(before))
     count = len(answer.before)
-    _plan(plans[0], f"Before: {count} conflicts", request, before, times, colours, answer.before)
+    points = np.concatenate([path.sample(times)[:, :2] for path in (*before, *after)])
+    middle = (points.min(0) + points.max(0)) / 2.0
+    half = 0.55 * float((points.max(0) - points.min(0)).max()) + 2.0
+    limits = np.stack([middle - half, middle + half], axis=1)
+    _plan(plans[0], f"Before: {count} conflicts", request, before, times, colours, answer.before, limits)
     words = "After" if good else "All hold" if after else "No answer"
-    _plan(plans[1], words, request, after, times, colours, () if good else answer.remaining, before)
-    plans[1].sharex(plans[0])
-    plans[1].sharey(plans[0])
+    _plan(plans[1], words, request, after, times, colours, () if good else answer.remaining, limits, before)
     _separation(figure.add_subplot(grid[1, 0]), request, before, after, times)
     _heights(figure.add_subplot(grid[1, 1]), before, after, times, colours)
     state = answer.status.name.lower().replace("_", "-")
@@ -79,6 +81,7 @@ def _plan(
     times: Array,
     colours: Sequence[Any],
     marked: Sequence[Clash],
+    limits: Array,
     asked: Sequence[Path] = (),
 ) -> None:
     from matplotlib.patheffects import withStroke
@@ -89,7 +92,7 @@ def _plan(
         points = path.sample(times)
         axes.plot(points[:, 0], points[:, 1], color=colours[row], linewidth=width, alpha=opacity)
         begin, end = points[0], points[-1]
-        axes.scatter([begin[0]], [begin[1]], s=38, facecolors="white", edgecolors=[colours[row]], zorder=4)
+        axes.scatter([begin[0]], [begin[1]], s=80, linewidths=1.6, facecolors="white", edgecolors=[colours[row]], zorder=4)
         axes.scatter([end[0]], [end[1]], s=22, c=[colours[row]], marker="s", zorder=5)
         what = _change(asked[row], path, times) if asked else request.names[row]
         if len(paths) <= LABELLED and what:
@@ -108,8 +111,9 @@ def _plan(
             axes.scatter(
                 [at[0]], [at[1]], s=150, facecolors="none", edgecolors=ALARM, linewidths=1.5, zorder=7
             )
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.08)
+    axes.set_aspect("equal", adjustable="box")
+    axes.set_xlim(*limits[0])
+    axes.set_ylim(*limits[1])
 
 
 def _change(asked: Path, path: Path, times: Array) -> str:
@@ -165,7 +169,7 @@ def _separation(
     axes.axhline(asked, color=INK, linewidth=1.1, linestyle=(0, (6, 4)))
     horizontal, vertical = request.separation.horizontal_m, request.separation.vertical_m
     axes.annotate(
-        f"asked: {horizontal:g} m beside, {vertical:g} m above", (0.995, asked),
+        f"asked: {horizontal:g} m beside, {vertical:g} m above, and errors", (0.995, asked),
         xycoords=("axes fraction", "data"), xytext=(0, -5), textcoords="offset points", ha="right", va="top",
         color=INK, fontsize=9,
     )  # fmt: skip

@@ -31,17 +31,37 @@ steps:
 """
 
 
+THROUGH_THE_MIDDLE = """
+mission: through_the_middle
+datum: {lat_deg: 47.397742, lon_deg: 8.545594, amsl_m: 488.0}
+separation_m: 2.0
+fence: {east_m: [-60, 60], north_m: [-60, 60], height_m: [1.5, 30]}
+steps:
+  - takeoff: {height_m: 6, wave: 5}
+  - formation: {shape: circle, spacing_m: 5, center_m: [0, 0, 8]}
+  - swap: {moderate: true}
+  - land
+"""
+
+
 class Swarm:
     """A `chimera swarm` process and its folder."""
 
     def __init__(
-        self, folder: Path, domain: int, port: int, *, hold_s: float = 2.0, extra: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        domain: int,
+        port: int,
+        *,
+        hold_s: float = 2.0,
+        extra: tuple[str, ...] = (),
+        text: str = "",
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.report_path = folder / "report.json"
         mission = folder / "mission.yaml"
-        mission.write_text(MISSION % hold_s)
+        mission.write_text(text or MISSION % hold_s)
         command = [
             sys.executable,
             "-m",
@@ -196,6 +216,23 @@ def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
     topics = {channel.topic for channel in summary.channels.values()}
     assert any(topic.endswith("drone_03/telemetry") for topic in topics)
     assert any(topic.endswith("leader/command") for topic in topics)
+
+
+def test_a_mission_that_only_path_moderation_makes_flyable(start: Callable[..., Swarm]) -> None:
+    swarm = start(text=THROUGH_THE_MIDDLE)
+    swarm.wait_for(lambda: "moderation" in swarm.text(), "the first call of path moderation")
+    assert swarm.end() == 0, swarm.text()
+    report = swarm.report()
+    assert report["completed"] is True and report["collisions"] == 0
+    assert report["min_separation_m"] >= 2.0
+    moderation = report["moderation"]
+    # before each of the three moves; where a busy machine is late, the leader flies its own plan
+    assert moderation["calls"] == 3
+    assert sum(moderation["winner"].values()) + sum(moderation["unused"].values()) == 3
+    assert set(moderation["unused"]) <= {"late", "infeasible"}
+    assert moderation["winner"], moderation
+    assert moderation["ms"]["p99"] > 0.0
+    assert swarm.orphans() == []
 
 
 def test_first_interrupt_lands_everything(start: Callable[..., Swarm]) -> None:
