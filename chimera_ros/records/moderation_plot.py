@@ -92,7 +92,15 @@ def _plan(
         points = path.sample(times)
         axes.plot(points[:, 0], points[:, 1], color=colours[row], linewidth=width, alpha=opacity)
         begin, end = points[0], points[-1]
-        axes.scatter([begin[0]], [begin[1]], s=80, linewidths=1.6, facecolors="white", edgecolors=[colours[row]], zorder=4)
+        axes.scatter(
+            [begin[0]],
+            [begin[1]],
+            s=80,
+            linewidths=1.6,
+            facecolors="white",
+            edgecolors=[colours[row]],
+            zorder=4,
+        )
         axes.scatter([end[0]], [end[1]], s=22, c=[colours[row]], marker="s", zorder=5)
         what = _change(asked[row], path, times) if asked else request.names[row]
         if len(paths) <= LABELLED and what:
