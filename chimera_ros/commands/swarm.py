@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chimera_ros.commands.usage import Usage
 
 LAND_S = 60.0  # how long the first Ctrl-C lets the swarm land under supervision
-STOP_S = 8.0  # how long processes may take to end
+STOP_S = 15.0  # how long processes may take to end; the logger signs its totals then
 LEADER_SILENT_S = 15.0
 START_S = (
     30.0  # the leader's own patience for drones is longer; this is for processes that say nothing at all
