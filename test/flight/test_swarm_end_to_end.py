@@ -15,6 +15,7 @@ import psutil
 import pytest
 from mcap.reader import make_reader
 
+from chimera_ros import cli
 from chimera_ros.commands import shm
 
 MISSION = """
@@ -193,7 +194,9 @@ def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callab
         swarm.close()
 
 
-def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
+def test_five_drones_complete_a_mission(
+    start: Callable[..., Swarm], capsys: pytest.CaptureFixture[str]
+) -> None:
     swarm = start()
     status = swarm.end()
     assert status == 0, swarm.text()
@@ -216,6 +219,14 @@ def test_five_drones_complete_a_mission(start: Callable[..., Swarm]) -> None:
     topics = {channel.topic for channel in summary.channels.values()}
     assert any(topic.endswith("drone_03/telemetry") for topic in topics)
     assert any(topic.endswith("leader/command") for topic in topics)
+    # What was recorded is what the members signed, and the logger's totals follow from it.
+    (authority,) = (swarm.folder / "home").rglob("authority.pem")
+    trust = ["--authority", str(authority)]
+    assert cli.main(["log", "verify", str(record), "--json", *trust]) == 0
+    packets = json.loads(capsys.readouterr().out)["packets"]
+    assert packets["confirmed"] > 10 * packets["unconfirmed"]
+    assert packets["signed"] > 5 and packets["unknown"] == 0
+    assert cli.main(["log", "verify-totals", str(record / "totals.json"), str(record), *trust]) == 0
 
 
 def test_a_mission_that_only_path_moderation_makes_flyable(start: Callable[..., Swarm]) -> None:
