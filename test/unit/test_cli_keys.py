@@ -52,6 +52,21 @@ def test_a_short_validity_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["state"] == "expires in 3 days"
 
 
+def test_the_fallback_secret_is_made_with_the_keystore_and_renewed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "keys"
+    assert main(["keys", "fallback", "--keystore", str(store)]) == 1
+    assert "is missing" in capsys.readouterr().err
+    assert main(["keys", "create", str(store), "--no-passphrase"]) == 0
+    first = (store / "fallback.key").read_text()
+    capsys.readouterr()
+    assert main(["keys", "fallback", "--keystore", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(store / "fallback.key")
+    assert (store / "fallback.key").read_text() != first
+    assert (store / "fallback.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_refusals(
     tmp_path: Path, passphrase: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
