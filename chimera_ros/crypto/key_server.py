@@ -3,7 +3,7 @@
 Phases of an epoch: decided -> (waiting for packages, at most `missing_wait_s`) -> announced -> switched. One
 epoch is in work at a time; what is asked for meanwhile follows afterwards.
 
-An evicting epoch has no second phase: whoever installs it has switched.
+What follows from a decision is in rollout.py, orders to put somebody out in evictions.py.
 
 A crypto node that stands by is a member only, until it takes over (standby.py, handover.py).
 """
@@ -11,7 +11,6 @@ A crypto node that stands by is a member only, until it takes over (standby.py, 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import RLock
@@ -23,30 +22,25 @@ from .announcing import Announcer
 from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
-from .epochs import Announcement, EpochReason, RosterEntry
-from .errors import CryptoError, EntropyError, KeystoreError, NotReady, Rejected
+from .epochs import EpochReason, RosterEntry
+from .errors import NotReady, Rejected
 from .evictions import EvictionDesk, Verdict
 from .handover import Handover
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
-from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready, Switch
+from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
 from .policy import Limits
 from .reasons import Reason
 from .revocation import Document, TrustFiles
 from .roles import Role
+from .rollout import Rollout
 from .standby import RANKS, Duty, rank_of
-from .stop import signed
 from .store import StateStore
 from .suite import digest
 from .voice import Voice
 from .wire import ControlKind, ControlMessage, check_size
 
-_REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
-_AFTER_SWITCH_S: Final = 0.02
-_RETRY_S: Final = 1.0
 _VOLUME_GAP_S: Final = 5.0
-_KEPT_DURATIONS: Final = 256
-_MAX_REPEATS: Final = 4
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
@@ -114,16 +108,13 @@ class KeyServer:
             self._duty, self._member, self._admission, self.limits, self._own_epoch, self._stand_by
         )
         self._control.colleague = self._handover
-        self._current: Current | None = None
-        self._own_install: Announcement | None = None
         self._agenda = Agenda(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
         self._volume_at = float("-inf")
-        self._rotations: dict[str, int] = {}
-        self._durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)
-        self._rekeys = 0
         self._stopped = False
-        self._left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
+        self._rollout = Rollout(
+            self.host, self._member, self._admission, self._announcer, self._agenda, self._voice
+        )
 
     @property
     def limits(self) -> Limits:
@@ -179,8 +170,8 @@ class KeyServer:
         with self._lock:
             wall_ns = self._control.floor(wall_ns)
             effects: list[Effect] = []
-            if self._own_install is not None:
-                effects += self._install_own(now, wall_ns)
+            if self._rollout.own_install is not None:
+                effects += self._rollout.install_own(now, wall_ns)
             effects += self.host.tick(now, wall_ns)
             if not self.in_charge:
                 self._admission.expire(now)
@@ -189,7 +180,7 @@ class KeyServer:
                     return effects
                 effects += self._take_over(now, wall_ns)
             effects += self._advance(now, wall_ns)
-            effects += self._repeat(now)
+            effects += [] if self._stopped else self._rollout.repeat(now)
             effects += self._admission.watch(self.host, wall_ns)
             voice = self._voice
             if self._stopped:
@@ -206,7 +197,7 @@ class KeyServer:
             times = [self.host.next_timer(), self._handover.due_at()]
             if not self.in_charge:
                 return min((time for time in times if time is not None), default=None)
-            if self._own_install is not None:
+            if self._rollout.own_install is not None:
                 times.append(float("-inf"))
             current = self._current
             if self._stopped:
@@ -265,7 +256,7 @@ class KeyServer:
         return self._put_out_revoked(now, wall_ns)
 
     def _put_out_revoked(self, now: float, wall_ns: int) -> list[Effect]:
-        effects, names = self._desk.put_out_revoked(self._roster(), self.trust, wall_ns)
+        effects, names = self._desk.put_out_revoked(self._rollout.roster(), self.trust, wall_ns)
         return effects + (self._cut_off(names, "the revocation list", now, wall_ns) if names else [])
 
     def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
@@ -290,7 +281,7 @@ class KeyServer:
             current = self._current
             epoch, roster = self.host.epoch(self.identity.name) or 0, self.host.roster()
             if self.in_charge:
-                epoch, roster = (current.epoch if current else 0), self._roster()
+                epoch, roster = (current.epoch if current else 0), self._rollout.roster()
             return {
                 "in_charge": self.in_charge,
                 "rank": self.rank,
@@ -300,16 +291,20 @@ class KeyServer:
                 "switched": current is not None and not current.in_work,
                 "members": [entry.name for entry in roster],
                 "packages_ready": current is not None and not self._in_work and self._all_answered(),
-                "rotations": sum(self._rotations.values()),
-                "rotations_by_reason": dict(self._rotations),
-                "rekeys": self._rekeys,
+                "rotations": sum(self._rollout.rotations.values()),
+                "rotations_by_reason": dict(self._rollout.rotations),
+                "rekeys": self._rollout.rekeys,
                 "rekey_ms": [
-                    round(value, 3) for value in self._durations_ms
+                    round(value, 3) for value in self._rollout.durations_ms
                 ],  # newest: decision to switch sent
                 "evictions": len(self._member.state.evictions),
             }
 
     # Joining
+
+    @property
+    def _current(self) -> Current | None:
+        return self._rollout.current
 
     @property
     def _in_work(self) -> bool:
@@ -335,7 +330,7 @@ class KeyServer:
         return effects + self._advance(now, wall_ns)
 
     def _entry_named(self, name: str) -> RosterEntry | None:
-        return next((entry for entry in self._roster() if entry.name == name), None)
+        return next((entry for entry in self._rollout.roster() if entry.name == name), None)
 
     @property
     def _recovering(self) -> bool:
@@ -346,17 +341,12 @@ class KeyServer:
         """Do we hold an unused package of everybody in the last epoch who is expected to go on? Nobody waits
         for a crypto node.
         """
-        roster = self._roster() or self._admission.learned_roster()
+        roster = self._rollout.roster() or self._admission.learned_roster()
         return bool(roster) and all(
-            entry.role is Role.CRYPTO or self._admission.holds(entry.name) or not self._is_expected(entry)
+            entry.role is Role.CRYPTO
+            or self._admission.holds(entry.name)
+            or not self._rollout.is_expected(entry)
             for entry in roster
-        )
-
-    def _is_expected(self, entry: RosterEntry) -> bool:
-        """It has neither left nor been put out."""
-        return (
-            entry.fingerprint not in self._member.state.evictions
-            and (entry.name, entry.incarnation) not in self._left
         )
 
     # Other crypto nodes
@@ -372,7 +362,7 @@ class KeyServer:
         return newest, current is not None and current.epoch == self._announcer.issued
 
     def _stand_by(self) -> None:
-        self._current = self._own_install = None
+        self._rollout.current = self._rollout.own_install = None
         self._agenda.clear()
         self._admission.forget_own()
         self._voice.request_at = self._voice.beat_at = None
@@ -382,10 +372,10 @@ class KeyServer:
         effects: list[Effect] = [self._handover.take_over()]
         installed = self._member.installed
         if installed is not None and self._handover.holds_newest():
-            self._current = Current.adopted(installed.announcement, now)
+            self._rollout.current = current = Current.adopted(installed.announcement, now)
             self._announcer.slots_after(installed.roster)
             self._control.note_life(now)
-            effects.append(self._voice.beat(self._current, now, wall_ns))
+            effects.append(self._voice.beat(current, now, wall_ns))
         self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
         self._agenda.want_succession(now)
         effects += self._put_out_revoked(now, wall_ns)
@@ -408,8 +398,8 @@ class KeyServer:
         current = self._current
         if current is not None and current.in_work:
             if not self._agenda.urgent:
-                return self._push(current, now, wall_ns)
-            effects = self._install_own(now, wall_ns) + self._switch(current, now, True)
+                return self._rollout.push(current, now, wall_ns)
+            effects = self._rollout.install_own(now, wall_ns) + self._rollout.switch(current, now, True)
             return effects + self._request(now, wall_ns)
         wanted = self._agenda.due(now, self._all_answered, self._recovering)
         if wanted is not None:
@@ -418,138 +408,14 @@ class KeyServer:
             return self._decide(EpochReason.TIME, now, wall_ns)
         return []
 
-    # Announcing
-
     def _announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
         self._agenda.taken()
-        evicts = reason is EpochReason.EVICT
         self._announcer.seen, self._announcer.crl_number = self._duty.seen_epoch, self._handover.crl_number
-        try:
-            number = self._announcer.secure_number()
-        except KeystoreError as error:
-            return self._postpone(evicts, error, now)
         if not self._admission.holds_own(now):
             self._request(now, wall_ns)  # makes our own package; members are asked after the switch
-        candidates = self._announcer.take(now, wall_ns)
-        if len(candidates) < (1 if evicts else 2):
-            self._agenda.rotate_after(now if self._current is not None else None)
-            self._admission.put_back(candidates)
-            return []
-        before, last = self._roster(), self._current
-        named = {item.name for item in candidates}
-        gone = [entry for entry in before if entry.name not in named]
-        missing = [entry.name for entry in gone if self._is_expected(entry)]
-        if gone and reason is EpochReason.TIME:
-            reason = EpochReason.LEAVE
-        previous = last.announcement.transcript_hash if last else self._admission.learned_hash()
-        try:
-            current = self._announcer.make(
-                number, reason, self._voice.challenge, candidates, before, previous
-            )
-        except EntropyError as error:
-            self._admission.put_back(candidates)
-            return self._postpone(evicts, error, now)
-        if last is not None:
-            current.heard_before(last.heard_at)
-        current.decided_at, current.announced_at = decided_at, now
-        current.repeat_at = now + _REPEAT_S
-        current.live = frozenset(
-            entry.slot
-            for entry in current.roster
-            if evicts or self._is_live(entry, current.heard_at, now, wall_ns)
-        )
-        self._current = current
-        self._own_install = current.announcement
-        self._left.clear()
-        self._rotations[reason.name.lower()] = self._rotations.get(reason.name.lower(), 0) + 1
-        self._agenda.rotate_after(now)
-        effects: list[Effect] = [Send(current.announcement.message)]
-        if missing:
-            names = ", ".join(missing)
-            effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
-        if evicts:
-            self._settle(current, now)
-        return effects
+        return self._rollout.announce(reason, decided_at, now, wall_ns)
 
-    def _postpone(self, evicts: bool, error: CryptoError, now: float) -> list[Effect]:
-        """No epoch now; an evicting one is tried again soon."""
-        self._agenda.rotate_after(now if self._current is not None else None)
-        if evicts:
-            self._agenda.retry_eviction(now + _RETRY_S)
-        return [Alarm("error", f"no new epoch: {error}")]
-
-    def _roster(self) -> tuple[RosterEntry, ...]:
-        return self._current.roster if self._current else ()
-
-    def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
-        """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
-        if entry.name == self.identity.name or now - heard_at.get(entry.name, now) <= self.limits.live_s:
-            return True
-        heard_ns = self.host.heard(entry.name)
-        return heard_ns is None or wall_ns - heard_ns <= self.limits.live_s * 1e9
-
-    def _install_own(self, now: float, wall_ns: int) -> list[Effect]:
-        announcement, self._own_install = self._own_install, None
-        current = self._current
-        if announcement is None or current is None or current.announcement is not announcement:
-            return []
-        try:
-            effects = self._control.install(announcement, now, wall_ns)
-        except KeystoreError as error:  # the others go on without us
-            effects = [Alarm("error", str(error))]
-        current.ready.add(self._member.installed_slot)
-        if not current.in_work:  # an evicting epoch: nobody has to be told to switch
-            self._announcer.reserve()
-            return effects
-        body = Switch(
-            self.trust.swarm, announcement.head.epoch, announcement.transcript_hash, self.identity.fingerprint
-        ).encode()
-        current.switch = signed(ControlKind.SWITCH, body, self.identity)  # signed now, sent when it is time
-        return effects
-
-    # Switching
-
-    def _push(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
-        late = now >= current.announced_at + self.limits.switch_s
-        if current.all_ready or late:
-            effects = self._install_own(now, wall_ns) if self._own_install is not None else []
-            return effects + self._switch(current, now, late and not current.all_ready)
-        return []
-
-    def _repeat(self, now: float) -> list[Effect]:
-        """The announcement once more, while a live member has not said that it is ready."""
-        current = self._current
-        if current is None or self._stopped or current.repeat_at is None or now < current.repeat_at:
-            return []
-        current.repeats += 1
-        current.repeat_at = now + self.limits.beat_s if current.repeats < _MAX_REPEATS else None
-        if current.all_ready:
-            current.repeat_at = None
-            return []
-        return [Send(current.announcement.message)]
-
-    def _settle(self, current: Current, now: float) -> None:
-        """Senders use the epoch: packages for the next one are wanted, beats go on."""
-        current.switched_at = now
-        self._rekeys += 1
-        self._durations_ms.append((now - current.decided_at) * 1e3)
-        self._voice.request_at = now + _AFTER_SWITCH_S
-        self._voice.beat_at = now + self.limits.beat_s
-
-    def _switch(self, current: Current, now: float, late: bool) -> list[Effect]:
-        assert current.switch is not None
-        self._settle(current, now)
-        session = self._control.sessions.open.get(current.epoch)
-        effects: list[Effect] = [Send(current.switch)]
-        if session is not None:
-            effects += self._control.switch(session, now)
-        if late:
-            names = current.names(current.live - current.ready)
-            effects.append(
-                Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
-            )
-        self._announcer.reserve()
-        return effects
+    # Answers of members
 
     def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         ready = Ready.parse(message.parts[0], self.trust.swarm)
@@ -593,9 +459,9 @@ class KeyServer:
         """These members have said farewell: an epoch without them follows."""
         effects: list[Effect] = []
         for entry in entries:
-            if entry.name == self.identity.name or (entry.name, entry.incarnation) in self._left:
+            if entry.name == self.identity.name or (entry.name, entry.incarnation) in self._rollout.left:
                 continue
-            self._left.add((entry.name, entry.incarnation))
+            self._rollout.left.add((entry.name, entry.incarnation))
             self._admission.drop(entry.name, entry.incarnation)
             self._agenda.want(EpochReason.LEAVE, now)
             effects.append(Alarm("info", f"{entry.name} leaves the swarm"))
