@@ -8,6 +8,7 @@ once per process; everything that concerns this member alone is checked here.
 from __future__ import annotations
 
 import dataclasses
+import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -233,7 +234,7 @@ class Member:
         if len(seed) != SEED_BYTES:
             raise Rejected(Reason.SEED)
         keys = derive_keys(announcement.transcript_hash, seed)
-        if keys.key_tag != announcement.key_tag:
+        if not hmac.compare_digest(keys.key_tag, announcement.key_tag):
             raise Rejected(Reason.KEY_TAG)
         return Opening(self, entry.slot, keys)
 
