@@ -89,19 +89,24 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         if self._session is not None:
             self._session.close()
 
-    def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response:
+    def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response | None:
         # Only operators come this far: the policy lets nobody else publish on the request channel.
         session = self._session
         assert session is not None
         assert session.key_server is not None
+        if not session.key_server.in_charge:
+            return None  # no answer: the one in charge has heard the request as well
         session.rotate("manual")
         epoch = session.key_server.status()["epoch"] or 0
         return RotateEpoch.Response(accepted=True, epoch=epoch, reason=f"ordered by {sender}")
 
-    def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response:
+    def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response | None:
         # Only operators come this far, and their signature has been verified; the key server asks again.
         session = self._session
         assert session is not None
+        assert session.key_server is not None
+        if not session.key_server.in_charge:
+            return None
         verdict = session.evict(request.member, sender, self._evictions.evidence)
         return EvictMember.Response(
             accepted=verdict.accepted, epoch=verdict.epoch, reason=verdict.reason[:MAX_REASON]
