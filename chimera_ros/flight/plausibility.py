@@ -44,6 +44,7 @@ class PlausibilityLimits:
     max_acceleration_m_s2: float = 20.0
     velocity_noise_m_s: float = 1.5  # between two reports, beyond what the acceleration explains
     position_noise_m: float = 1.0  # the same for positions
+    jitter_s: float = 0.5  # a stalled process reports late: positions are worth what was flown in this time
     window_s: float = 1.0  # drift of position against velocity is judged over this long
     standing_speed_m_s: float = 2.0
     lifted_m: float = 1.5
@@ -128,6 +129,7 @@ class PlausibilityMonitor:
             dt = at - before_s
             if dist(velocity, old_velocity) > limits.velocity_noise_m_s + limits.max_acceleration_m_s2 * dt:
                 found.append(Doubt.ACCELERATION)
+            fastest = max(dist(v, (0.0, 0.0, 0.0)) for v in (velocity, *(r[2] for r in track.reports)))
             integral = _moved(old_integral, old_velocity, velocity, dt)
             for then_s, then, _, then_integral in (track.reports[-1], track.reports[0]):
                 span = at - then_s
@@ -138,6 +140,7 @@ class PlausibilityMonitor:
                 )
                 # The trapezoid misses at most a dt^2 / 12 per step: bounded by what acceleration can do.
                 slack = limits.position_noise_m + limits.max_acceleration_m_s2 * dt * span / 12.0
+                slack += limits.jitter_s * min(fastest, limits.max_speed_m_s)
                 if dist(flown, (0.0, 0.0, 0.0)) > slack:
                     found.append(Doubt.JUMP)
                     break

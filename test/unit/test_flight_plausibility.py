@@ -13,6 +13,13 @@ START_NS = 1_900_000_000_000_000_000
 HZ = 10
 
 
+def stalled(seed: int):
+    """The same flight through a process that stands still for 0.4 s and then goes on where it was."""
+    for t, report in honest(seed):
+        late = 0.4 if t >= 5.0 else 0.0
+        yield t + late, replace(report, stamp_ns=report.stamp_ns + int(late * 1e9))
+
+
 def honest(seed: int, seconds: float = 10.0, radius_m: float = 20.0, speed_m_s: float = 8.0):
     """Reports of a circle flown fast, with the noise of an estimator."""
     noise = random.Random(seed)
@@ -49,7 +56,7 @@ def shifted(report, metres):
 
 
 LIES = {
-    Doubt.JUMP: lambda report, age: shifted(report, 4.0),
+    Doubt.JUMP: lambda report, age: shifted(report, 8.0),
     Doubt.SPEED: lambda report, age: replace(report, velocity_enu_m_s=(40.0, 0.0, 0.0)),
     Doubt.ACCELERATION: lambda report, age: replace(
         report, velocity_enu_m_s=tuple(-v - 3.0 for v in report.velocity_enu_m_s)
@@ -82,7 +89,7 @@ def test_a_drift_that_the_velocity_does_not_follow_is_flagged():
     monitor = PlausibilityMonitor(["drone_01"])
     flagged = []
     for t, report in honest(seed=4):
-        told = shifted(report, 2.5 * max(0.0, t - 5.0))
+        told = shifted(report, 8.0 * max(0.0, t - 5.0))
         if monitor.check(told, t, START_NS + int(t * 1e9)):
             flagged.append(t)
     assert flagged and 5.0 < flagged[0] <= 6.0
@@ -94,6 +101,12 @@ def test_honest_flight_is_never_doubted(seed):
     for t, report in honest(seed, seconds=30.0, speed_m_s=4.0 + seed):
         assert monitor.check(report, t + 0.03, START_NS + int((t + 0.03) * 1e9)) == ()
     assert monitor.doubts == {}
+
+
+def test_a_stalled_process_is_no_liar():
+    monitor = PlausibilityMonitor(["drone_01"])
+    for t, report in stalled(seed=6):
+        assert monitor.check(report, t, START_NS + int(t * 1e9)) == ()
 
 
 def test_silence_and_overtaken_packets_are_no_lies():
