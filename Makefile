@@ -8,13 +8,14 @@
 #   make check         format, lint, types, import rules
 #   make format        put the source into the format that `make check` wants
 #   make bench         benchmarks; ARGS="--quick" and the like are passed on to `chimera bench`
-#   make verify        longer checks: more examples per property, repeated flights
+#   make verify        longer checks: more examples per property, fuzzers (FUZZ_SECONDS each), the Spin model
 #   make clean         remove .venv and everything built
 #
-# Variables: PYTHON (the interpreter .venv is made with), VENV (where), ARGS.
+# Variables: PYTHON (the interpreter .venv is made with), VENV (where), ARGS, FUZZ_SECONDS.
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+FUZZ_SECONDS ?= 60
 
 bin := $(VENV)/bin
 setup := $(PYTHON) tools/install.py --venv $(VENV)
@@ -57,7 +58,11 @@ format: install-dev
 bench: install-dev
 	@$(bin)/chimera bench $(ARGS)
 
+# Each part shows its progress; what is missing (atheris, spin, gcc) is named with the command that brings it.
 verify: install-dev
+	$(bin)/python tools/verify_model.py
+	@$(setup) --extras quantum,dev,fuzz
+	$(bin)/python tools/fuzz.py --seconds $(FUZZ_SECONDS)
 	HYPOTHESIS_PROFILE=verify $(bin)/python -m pytest $(ARGS)
 
 clean:
