@@ -31,7 +31,7 @@ from chimera_ros.ros.control import decode_control, encode_control
 
 RANDOM = random.Random(4711)
 LIES_HZ = 10.0
-LIE_S = 1.5
+LIE_S = 1.0
 
 
 class Insider:
@@ -315,7 +315,7 @@ def implausible_telemetry(trial: Trial) -> str:
         scene.until(lambda before=before: _doubts(scene) > before, 0.8)
         total += 1
         flagged += _doubts(scene) > before
-        say(None, 2.2, 0.0)  # longer than the gap after which the watch starts afresh is not needed
+        say(None, 1.2, 0.0)
     scene.notes["implausible telemetry flagged"] = (100.0 * flagged / total, "% of lies")
     scene.notes["implausible telemetry: lies told"] = (float(total), "")
     return "" if flagged >= 0.99 * total else f"{total - flagged} of {total} lies were not flagged"

@@ -19,7 +19,8 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
-ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation")
+ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation", "attacks")
+LONG = ("failover", "attacks")  # many minutes even when quick: with --quick they run only when named
 SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
 TIMEOUT_S = 1800.0
 
@@ -27,7 +28,11 @@ TIMEOUT_S = 1800.0
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera bench`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="shorter runs, for a first impression")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"shorter runs, for a first impression; all but {', '.join(LONG)}, unless named",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
@@ -41,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.names if name not in scripts]
     if unknown:
         raise CommandFailed(f"there is no benchmark {unknown[0]!r}; there are {', '.join(scripts)}", MISUSE)
-    names = arguments.names or list(scripts)
+    names = arguments.names or [name for name in scripts if not (arguments.quick and name in LONG)]
     if arguments.seed is not None:
         if not 0 <= arguments.seed < 2**31:
             raise CommandFailed("--seed must be between 0 and 2147483647", MISUSE)
