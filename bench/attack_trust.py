@@ -70,7 +70,7 @@ def rollback(trial: Trial) -> str:
 
 
 def equivocation(trial: Trial) -> str:
-    """A second crypto node's stolen key announces two different epochs under one number."""
+    """A crypto node of rank 2 whose key was stolen announces two different epochs under one number."""
     scene = trial.scene
     identity = Keystore(scene.keystore).load_identity(SECOND_CRYPTO, wall_ns=time.time_ns())
     scene.stranger.listen(names.CRYPTO_EPOCH, EpochAnnouncement, latched=True)
@@ -82,7 +82,7 @@ def equivocation(trial: Trial) -> str:
     scene.show_certificate(identity)
     before = scene.epoch()
     trial.start()
-    number = number_above(head.epoch, 1)
+    number = number_above(head.epoch, 2)
     for challenge in (b"\x01" * 32, b"\x02" * 32) * 2:
         forged = encode_head(replace(head, epoch=number, issuer=identity.fingerprint, challenge=challenge))
         tag, seeds = genuine.parts[1], genuine.parts[2]
