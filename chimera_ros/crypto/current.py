@@ -19,6 +19,8 @@ class Current:
     heard_at: dict[str, float]  # by name: control messages count as signs of life too
     decided_at: float = 0.0
     announced_at: float = 0.0
+    switch_by: float = 0.0  # senders switch then even if a live member is not ready
+    inherited: bool = False  # announced by another crypto node
     live: frozenset[int] = frozenset()
     ready: set[int] = field(default_factory=set)
     switch: ControlMessage | None = None
@@ -30,7 +32,7 @@ class Current:
     def adopted(cls, announcement: Announcement, now: float) -> Current:
         """Another crypto node's epoch, in force already, which this one looks after from now on."""
         slots = frozenset(entry.slot for entry in announcement.head.roster)
-        return cls(announcement, {}, {}, now, now, slots, set(slots), switched_at=now)
+        return cls(announcement, {}, {}, now, now, now, True, slots, set(slots), switched_at=now)
 
     @property
     def epoch(self) -> int:

@@ -203,7 +203,7 @@ class KeyServer:
             if self._stopped:
                 return times[0]
             if current is not None and current.in_work:
-                times.append(current.announced_at + self.limits.switch_s)
+                times.append(current.switch_by)
             else:
                 times += (self._voice.request_at, self._voice.beat_at)
                 times.append(self._agenda.next_timer(self._all_answered, self._recovering))

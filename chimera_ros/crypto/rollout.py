@@ -23,6 +23,7 @@ from .voice import Voice
 from .wire import ControlKind
 
 _REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
+_FIRST_SWITCH_S: Final = 1.0
 _AFTER_SWITCH_S: Final = 0.02
 _RETRY_S: Final = 1.0
 _KEPT_DURATIONS: Final = 256
@@ -84,6 +85,9 @@ class Rollout:
         if last is not None:
             current.heard_before(last.heard_at)
         current.decided_at, current.announced_at = decided_at, now
+        # The first after a restart or takeover: the old epoch still works, and members are busy.
+        first = last is None or last.inherited
+        current.switch_by = now + max(self._control.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
         current.repeat_at = now + _REPEAT_S
         current.live = frozenset(
             entry.slot
@@ -160,7 +164,7 @@ class Rollout:
 
     def push(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
         """Switches when every live member is ready, or when it is time."""
-        late = now >= current.announced_at + self._control.limits.switch_s
+        late = now >= current.switch_by
         if current.all_ready or late:
             effects = self.install_own(now, wall_ns) if self.own_install is not None else []
             return effects + self.switch(current, now, late and not current.all_ready)
