@@ -16,6 +16,7 @@ from . import labels
 from .effects import Alarm, Effect
 from .epochs import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from .errors import KeystoreError, Rejected
+from .evictions import lines_of
 from .identity import CertifiedMember, Trust
 from .joining import KeyPackage
 from .policy import Limits
@@ -79,6 +80,7 @@ class Admission:
         self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
+        self._learned_evictions = False
         self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
     @property
@@ -207,20 +209,28 @@ class Admission:
             del self._seen[oldest]
 
     def _learn(self, package: KeyPackage, now: float, wall_ns: int) -> None:
-        """Takes over a proven head that is higher than what we know; a bare claim counts for nothing."""
+        """Takes over a proven head that is higher than what we know, and evictions that we lack from any; a
+        bare claim counts for nothing.
+
+        The issuer may have been revoked or put out since. Then its head still shows which numbers are used
+        up, and nothing else: whoever has its key could put anybody out with it.
+        """
         held = self._own.installed.epoch if self._own.installed is not None else 0
-        highest = max(self._learned[0], held)
-        if not package.proof or package.epoch <= highest:
+        newer = package.epoch > max(self._learned[0], held)
+        if not package.proof:
             return
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
             raise Rejected(Reason.MALFORMED, "the proof is of another epoch")
+        lacking = frozenset(head.evictions) - self._own.state.evictions
+        if not newer and not lacking:
+            return
         if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
             raise Rejected(Reason.TOO_FAR)
-        if self._control.directory.get(head.issuer) is None:
+        issuer = self._control.directory.get(head.issuer)
+        if issuer is None:
             raise UnknownIssuer(head.issuer)
-        issuer = self._control.directory.good(head.issuer, wall_ns)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(Reason.ROLE)
         if not fits_rank(issuer.name, head.epoch):
@@ -229,15 +239,27 @@ class Admission:
             raise Rejected(Reason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(Reason.SIGNATURE, "proof")
-        if not self._own.state.evictions.issuperset(head.evictions):
+        if self._desk.bars(issuer) or not self._control.directory.stands(issuer, wall_ns):
+            self._claimed = max(self._claimed, head.epoch)
+            return
+        if lacking:
+            lines = lines_of(lacking, self._control.directory, head.issuer, proof.transcript_hash, wall_ns)
             try:
-                self._own.remember_evictions(head.evictions)
+                self._own.remember_evictions(lacking, lines)
             except KeystoreError as error:
                 raise Rejected(Reason.STORE, str(error)) from None
+            self._learned_evictions = True
+        if not newer:
+            return
         self._learned = (head.epoch, proof.transcript_hash, head.roster)
         self.used(head)
         if self.on_proof is not None:
             self.on_proof(head, issuer, now)
+
+    def take_learned_evictions(self) -> bool:
+        """Have members shown us evictions that we did not know? Says so once."""
+        found, self._learned_evictions = self._learned_evictions, False
+        return found
 
     def forget_own(self) -> None:
         """Another crypto node is in charge: our own package to ourselves is of no use."""

@@ -248,7 +248,7 @@ class ControlPlane:
             raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
 
     def note_life(self, now: float) -> None:
-        """The crypto node is there: a fresh announcement, or it is we who beat."""
+        """The crypto node is there: our first epoch, or it is we who beat."""
         self._last_beat = now
         if self.silent:
             self._awake()
@@ -261,9 +261,15 @@ class ControlPlane:
     # Certificates
 
     def _on_certificate(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        member = self.directory.add(message.parts[0], now, wall_ns)
+        fingerprint = digest(message.parts[0])
+        try:
+            self.directory.add(message.parts[0], now, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.DUPLICATE or self.directory.get(fingerprint) is None:
+                raise
+            self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
         effects: list[Effect] = []
-        for waiting in self.directory.take_waiting(member.fingerprint):
+        for waiting in self.directory.take_waiting(fingerprint):
             effects += self.handle(waiting, now, wall_ns)
         return effects
 
@@ -384,6 +390,7 @@ class ControlPlane:
         effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
         if head.evictions:
             self._flush_at = now + _FLUSH_S
+        joining = self.newest_installed() is None
 
         def attempt(member: Member) -> Opening | Rejected:
             try:
@@ -400,15 +407,31 @@ class ControlPlane:
                 openings.append(outcome)
         if not openings:
             return effects
-        # Together, because each write waits for the disk; all are stored before the epoch is used.
-        for _ in self._map(lambda opening: opening.member.store_epoch(announcement, wall_ns), openings):
-            pass
+
+        def store(opening: Opening) -> KeystoreError | None:
+            try:
+                opening.member.store_epoch(announcement, wall_ns)
+            except KeystoreError as error:
+                return error
+            return None
+
+        # Together, because each write waits for the disk; who cannot remember the number does not use it.
+        troubles = list(self._map(store, openings))
+        if any(troubles):
+            self._known.pop(head.epoch, None)  # the same announcement, repeated, may still be installed
+            self._counters.control[Reason.STORE] += 1
+            if self._store_told.take(now):
+                effects += [Alarm("error", str(error)) for error in troubles if error is not None][:1]
+        openings = [o for o, error in zip(openings, troubles, strict=True) if error is None]
+        if not openings:
+            return effects
         session = self.sessions.open.get(head.epoch)
         if session is None:
             session = EpochSession(announcement, openings[0].keys, self.policy, self._lock, self.checkpoints)
             self.sessions.add(session)
             self.roster_watch.installed(head)
-        self.note_life(now)
+        if joining:  # later ones are no sign of life: they may have been held back
+            self.note_life(now)
         before = {
             entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
         }
@@ -471,8 +494,7 @@ class ControlPlane:
         if not self._would_switch(session):
             raise Rejected(Reason.DUPLICATE)
         self.check_signature(issuer, message, now)
-        self._last_beat = now
-        return self.switch(session, now)
+        return self.switch(session, now)  # no sign of life: it may have been held back
 
     def _would_switch(self, session: EpochSession) -> bool:
         return any(
@@ -523,11 +545,15 @@ class ControlPlane:
             return effects
         if self.colleague is not None:
             effects += self.colleague.heard_beat(beat, issuer, now)
-        self._last_beat = now
-        if self.silent:
-            self._awake()
-            effects.append(Alarm("info", f"{issuer.name} is heard again"))
-        if session is not None and session.transcript_hash == beat.transcript_hash and beat.switched:
+        ours = session is not None and session.transcript_hash == beat.transcript_hash
+        # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
+        # drops announcements and lets beats through would read on after it was put out.
+        if ours or self.newest_installed() is None:
+            self._last_beat = now
+            if self.silent:
+                self._awake()
+                effects.append(Alarm("info", f"{issuer.name} is heard again"))
+        if session is not None and ours and beat.switched:
             effects += self.switch(session, now)
         behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
         if behind and beat.epoch > 0:

@@ -11,7 +11,7 @@ from typing import Final
 
 from .budgets import Purse
 from .errors import Rejected
-from .identity import CertificateError, CertificateFault, CertifiedMember, Trust
+from .identity import CertificateError, CertificateFault, CertifiedMember, Trust, read_member_certificate
 from .reasons import Reason
 from .suite import digest
 from .wire import ControlKind, ControlMessage
@@ -35,7 +35,11 @@ class Directory:
         return len(self._members)
 
     def add(self, der: bytes, now: float, wall_ns: int) -> CertifiedMember:
-        """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED)."""
+        """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED).
+
+        One of the authority that has expired or was revoked is kept all the same: `good` refuses it, but it
+        shows whom a revoked serial number belongs to and which numbers a crypto node has used.
+        """
         if digest(der) in self._members:
             raise Rejected(Reason.DUPLICATE)
         if not self._purse.take(ControlKind.CERTIFICATE, now):
@@ -47,6 +51,8 @@ class Directory:
                 CertificateFault.REVOKED: Reason.REVOKED,
                 CertificateFault.SWARM: Reason.SWARM,
             }.get(error.fault, Reason.CERTIFICATE)
+            if error.fault in (CertificateFault.EXPIRED, CertificateFault.REVOKED):
+                self.put(read_member_certificate(der))
             raise Rejected(reason, error.fault.value) from None
         self.put(member)
         return member
@@ -80,9 +86,10 @@ class Directory:
 
     def standing(self, wall_ns: int) -> list[CertifiedMember]:
         """All certificates that are good now."""
-        return [member for member in list(self._members.values()) if self._stands(member, wall_ns)]
+        return [member for member in list(self._members.values()) if self.stands(member, wall_ns)]
 
-    def _stands(self, member: CertifiedMember, wall_ns: int) -> bool:
+    def stands(self, member: CertifiedMember, wall_ns: int) -> bool:
+        """Is this certificate good now?"""
         try:
             self._trust.standing(member, wall_ns)
         except Rejected:

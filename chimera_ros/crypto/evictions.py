@@ -138,8 +138,15 @@ class EvictionDesk:
         self._directory = directory
 
     def bars(self, member: CertifiedMember) -> bool:
-        """See `barred`."""
-        return barred(member, self._own.state.evictions, self._own.state.orders)
+        """See `barred`. Evictions that came without an order count by the certificates that are known."""
+        state = self._own.state
+        ordered = {order.fingerprint for order in state.orders}
+        others = [
+            order_against(item, BY_HEAD, bytes(HASH_BYTES), bytes(HASH_BYTES), 0)
+            for item in self._directory.named(member.name)
+            if item.fingerprint in state.evictions - ordered
+        ]
+        return barred(member, state.evictions, (*state.orders, *others))
 
     def certificates_of(self, name: str) -> list[CertifiedMember]:
         """All certificates of that name that are known and not put out yet."""
@@ -225,6 +232,14 @@ class EvictionDesk:
         return [], [item.name for item in revoked]
 
 
+def lines_of(
+    fingerprints: Iterable[bytes], directory: Directory, issuer: bytes, evidence: bytes, wall_ns: int
+) -> tuple[EvictionOrder, ...]:
+    """Lines for what another crypto node's head puts out, as far as the certificates are known."""
+    known = [item for item in map(directory.get, sorted(fingerprints)) if item is not None]
+    return tuple(order_against(item, BY_HEAD, issuer, evidence, wall_ns) for item in known)
+
+
 def obey(
     announcement: Announcement,
     members: Iterable[Member],
@@ -236,7 +251,7 @@ def obey(
 
     Also for members that the announcement does not name: what they sent would reach nobody but the evicted.
 
-    Raises KeystoreError or Rejected(SIZE); then nothing was wiped.
+    Raises Rejected(SIZE); then nothing was wiped.
     """
     head = announcement.head
     if not head.evictions:
@@ -248,12 +263,10 @@ def obey(
             continue
         lines: tuple[EvictionOrder, ...] = ()
         if member.role is Role.CRYPTO:
-            known = [item for item in map(directory.get, sorted(new)) if item is not None]
-            lines = tuple(
-                order_against(item, BY_HEAD, head.issuer, announcement.transcript_hash, wall_ns)
-                for item in known
-            )
-        member.remember_evictions(new, lines)
+            lines = lines_of(new, directory, head.issuer, announcement.transcript_hash, wall_ns)
+        trouble = member.obey_evictions(new, lines)
+        if trouble is not None:
+            effects.append(Alarm("error", f"an eviction is obeyed, but not safe from a restart: {trouble}"))
         if member.identity.fingerprint in new:
             effects.append(
                 Alarm("error", f"{member.name} was put out of the swarm; only a new key and certificate help")

@@ -9,6 +9,7 @@ of everybody too and can announce the moment it takes over, without costing anyb
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from .admission import Admission
 from .effects import Alarm, Effect
@@ -19,6 +20,8 @@ from .member import Member
 from .policy import Limits
 from .roles import Role
 from .standby import Duty
+
+_CORRECT_GAP_S: Final = 5.0  # between two takeovers because the one in charge lacks an eviction
 
 
 class Handover:
@@ -44,6 +47,9 @@ class Handover:
         self._own_epoch = own_epoch
         self._stand_by = stand_by
         self._told: list[Effect] = []
+        self._untold = False  # the newest head of another node lacks evictions that we hold
+        self._correct_at = float("inf")
+        self._corrected_at = float("-inf")
         admission.on_proof = self.heard_proof
 
     @property
@@ -67,6 +73,8 @@ class Handover:
 
     def heard_beat(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]:
         """Another crypto node beats."""
+        if self._correcting:
+            return []
         epoch, own_issue = self._own_epoch()
         return self._follow(issuer.name, self._duty.beat(issuer.name, beat.epoch, epoch, own_issue, now))
 
@@ -74,12 +82,29 @@ class Handover:
         """Another crypto node has announced an epoch that is new to us."""
         self._admission.used(head)
         self.crl_number = max(self.crl_number, head.crl_number)
-        return self._follow(issuer.name, self._duty.head(issuer.name, head.epoch, self._own_epoch()[0], now))
+        newest = head.epoch > self._duty.seen_epoch
+        told = self._follow(issuer.name, self._duty.head(issuer.name, head.epoch, self._own_epoch()[0], now))
+        if newest:
+            self._untold = self._lacks_evictions(head)
+            if self._untold:
+                self._correct_at = max(now, self._corrected_at + _CORRECT_GAP_S)
+        return told
+
+    def _lacks_evictions(self, head: Head) -> bool:
+        """Do we know of evictions that this head lacks? They were ordered, so it must not stay like that."""
+        own = self._member.identity.fingerprint
+        known = self._member.state.evictions
+        return own not in known and own not in head.evictions and not known.issubset(head.evictions)
+
+    @property
+    def _correcting(self) -> bool:
+        """In charge so that everybody learns of an eviction, and not announced yet."""
+        return self._untold and self.in_charge and self._own_epoch()[0] < self._duty.seen_epoch
 
     def heard_proof(self, head: Head, issuer: CertifiedMember, now: float) -> None:
         """A member has proven an epoch that is new to us; what follows is told by `take_told`."""
         self.crl_number = max(self.crl_number, head.crl_number)
-        down = self._duty.proof(issuer.name, head.epoch, self._own_epoch()[0], now)
+        down = not self._correcting and self._duty.proof(issuer.name, head.epoch, self._own_epoch()[0], now)
         self._told += self._follow(issuer.name, down)
 
     def take_told(self) -> list[Effect]:
@@ -100,7 +125,8 @@ class Handover:
         installed = self._member.installed
         roster = installed.roster if installed is not None else ()
         names = [entry.name for entry in roster if entry.role is Role.CRYPTO]
-        return self._duty.due_at(names, warm=installed is not None)
+        due_at = self._duty.due_at(names, warm=installed is not None)
+        return min(due_at, self._correct_at) if due_at is not None and self._untold else due_at
 
     def holds_newest(self) -> bool:
         """Have we installed the newest epoch that was proven to us?"""
@@ -108,11 +134,17 @@ class Handover:
         newest = max(self._admission.learned_epoch(), self._duty.seen_epoch)
         return installed is not None and installed.epoch >= newest
 
-    def take_over(self) -> Alarm:
+    def take_over(self, now: float) -> Alarm:
         """In charge from now on."""
         lost = self._duty.chief
         self._duty.take_over()
         self.takeovers += 1
+        if self._untold:
+            self._corrected_at, self._correct_at = now, float("inf")
+            return Alarm(
+                "warning",
+                f"{lost} does not know whom {self._duty.name} has put out: {self._duty.name} takes over",
+            )
         silence = (
             f"no beat of {lost} for {self._limits.takeover_s:g} s" if lost else "no crypto node is heard"
         )

@@ -321,6 +321,10 @@ class KeyServer:
         candidate, effects = self._admission.check(message, now, wall_ns, self.host)
         if not self.in_charge:
             return []
+        if self._admission.take_learned_evictions():
+            evictions = self._member.state.evictions
+            names = [entry.name for entry in self._rollout.roster() if entry.fingerprint in evictions]
+            effects += self._cut_off(names, "an epoch that a member has shown", now, wall_ns) if names else []
         current = self._current
         if current is not None:
             current.heard_at[candidate.name] = now
@@ -369,7 +373,7 @@ class KeyServer:
 
     def _take_over(self, now: float, wall_ns: int) -> list[Effect]:
         """The epoch in force goes on, under our beats, until we have announced our own."""
-        effects: list[Effect] = [self._handover.take_over()]
+        effects: list[Effect] = [self._handover.take_over(now)]
         installed = self._member.installed
         if installed is not None and self._handover.holds_newest():
             self._rollout.current = current = Current.adopted(installed.announcement, now)

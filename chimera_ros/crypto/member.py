@@ -126,6 +126,23 @@ class Member:
             raise Rejected(Reason.SIZE, f"more than {MAX_EVICTIONS} evictions")
         self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
 
+    def obey_evictions(
+        self, fingerprints: Iterable[bytes], orders: Iterable[EvictionOrder]
+    ) -> KeystoreError | None:
+        """The same for what a crypto node announced; where the disk refuses, in memory only: whoever was
+        captured would read on until there is space.
+        """
+        try:
+            self.remember_evictions(fingerprints, orders)
+        except KeystoreError as error:
+            self.state = dataclasses.replace(
+                self.state,
+                evictions=self.state.evictions.union(fingerprints),
+                orders=(*self.state.orders, *orders),
+            )
+            return error
+        return None
+
     def flush(self) -> None:
         """Evictions that are only safe from a crash of the process become safe from a power cut."""
         self._store.flush()
