@@ -19,13 +19,14 @@ from chimera_ros.aer_worker import AerWorker
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.cp_sat import CpSat
 from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
-from chimera_ros.moderation.ladder import Moderator, warm_up
+from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.manoeuvres import candidates
 from chimera_ros.moderation.problem import build
 from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import SCENES, Scene
 from chimera_ros.moderation.solver import SolverUnavailable, finish
 from chimera_ros.moderation.tracks import Track
+from chimera_ros.moderation.warm_up import warm_up
 
 DEADLINES_S = {5: 0.25, 10: 0.25, 20: 1.0, 50: 3.0}
 RESERVE_S = 0.02  # kept for the answer's own conversion
@@ -34,12 +35,15 @@ RESERVE_S = 0.02  # kept for the answer's own conversion
 def service_rows(quick: bool, seed: int, worker: AerWorker | None) -> list[Result]:
     """Calls by number of drones: half of them crossings, half antipodal swaps."""
     rows: list[Result] = []
-    warm_up()
+    moderator = Moderator(time.monotonic, reserve_s=RESERVE_S)
+    warm_up(moderator)
     for count, deadline_s in DEADLINES_S.items():
         if quick and count == 50:
             continue
         seeds = range(seed, seed + (3 if quick else 4 if count == 50 else 15))
-        calls = [Call(make(count, k), deadline_s, worker) for make in SCENES.values() for k in seeds]
+        calls = [
+            Call(make(count, k), deadline_s, moderator, worker) for make in SCENES.values() for k in seeds
+        ]
         plans = [call for call in calls if call.plan]
         solvable = [call for call in calls if call.solvable]
         took = [call.ms for call in calls]
@@ -65,7 +69,9 @@ def service_rows(quick: bool, seed: int, worker: AerWorker | None) -> list[Resul
 class Call:
     """One scene sent through the service."""
 
-    def __init__(self, scene: Scene, deadline_s: float, worker: AerWorker | None) -> None:
+    def __init__(
+        self, scene: Scene, deadline_s: float, moderator: Moderator, worker: AerWorker | None
+    ) -> None:
         names = tuple(f"drone_{k + 1:02d}" for k in range(len(scene.knots)))
         text = json.dumps(
             scene_of(
@@ -75,10 +81,9 @@ class Call:
             )
         )
         sampler = None if worker is None else AerSampler(worker, "aer", deadline_s)
-        moderator = Moderator(time.monotonic, sampler, RESERVE_S)
         began = time.monotonic()
         request = read_scene(text)
-        answer = moderator.run(request, began)
+        answer = moderator.run(request, began, sampler)
         answered = json.dumps(answer_of(request, answer))
         self.ms = 1e3 * (time.monotonic() - began)
         self.scene, self.winner, self._deadline_s = scene, answer.winner, deadline_s

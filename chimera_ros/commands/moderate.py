@@ -89,17 +89,20 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 
 def _moderate(request: Request, backend: str) -> Answer:
-    from chimera_ros.moderation.ladder import Moderator, warm_up
+    from chimera_ros.moderation.ladder import Moderator
+    from chimera_ros.moderation.warm_up import warm_up
 
-    warm_up()
+    moderator = Moderator(time.monotonic)
     if backend == "none":
-        return Moderator(time.monotonic).run(request)
+        warm_up(moderator)
+        return moderator.run(request)
     from chimera_ros.aer_sampler import AerSampler
     from chimera_ros.aer_worker import AerWorker
 
     with AerWorker() as worker:
         sampler = AerSampler(worker, backend) if _ready(worker) else None
-        return Moderator(time.monotonic, sampler).run(request)
+        warm_up(moderator)
+        return moderator.run(request, sampler=sampler)
 
 
 def _ready(worker: AerWorker) -> bool:

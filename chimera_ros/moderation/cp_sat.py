@@ -31,17 +31,24 @@ class CpSat:
         self._workers, self._optimise = workers, optimise
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
-        """One or two slices. Raises SolverUnavailable where OR-Tools is absent."""
-        model = _Model(problem)
+        """A slice to set up each question and one to answer it. Raises SolverUnavailable.
+
+        A start without conflicts is proof enough that there is such a choice.
+        """
         choice = np.array([int(c.argmin()) for c in problem.costs]) if start is None else np.asarray(start)
-        status, found = model.solve(choice, self.time_limit_s, self._workers, seed)
-        if found is not None and (problem.energy(found) <= problem.energy(choice) or start is None):
+        model = _Model(problem)
+        yield progress(problem, choice, details={"status": "unknown"})
+        status, found = "feasible", None
+        if problem.violations(choice):
+            status, found = model.solve(choice, self.time_limit_s, self._workers, seed)
+        if found is not None:
             choice = found
         over = status == "infeasible" or not self._optimise
         yield progress(problem, choice, done=over, proven=False, details={"status": status})
         if over:
             return
         model.minimise()
+        yield progress(problem, choice, details={"status": status})
         status, found = model.solve(choice, self.time_limit_s, self._workers, seed)
         if found is not None and problem.energy(found) < problem.energy(choice):
             choice = found

@@ -8,10 +8,11 @@ tried. The clock is the caller's: the room knows none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from math import inf, nan
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import nan
 from typing import Final, Protocol
 
 import numpy as np
@@ -19,21 +20,31 @@ import numpy as np
 from chimera_ros.flight.moderation_call import ModerationStatus
 
 from .annealing import Annealing
+from .best import Best
 from .blocks import choose_blocks
 from .circuits import Sampler
-from .conflicts import Conflict, find_conflicts
+from .conflicts import Conflict
 from .cp_sat import CpSat
-from .cp_sat import load as load_cp_sat
-from .errors import ModerationError, Reason
+from .errors import ModerationError
 from .exact import ENUMERATED, Exact
 from .greedy import Greedy
 from .manoeuvres import Candidate, candidates, keep
-from .outgoing import clashes, conflicts_of, faults, hold_fault, holds, standing_clashes, tracks_of
+from .outgoing import (
+    clashes,
+    conflicts_of,
+    faults,
+    first_conflicts,
+    hold_fault,
+    holds,
+    standing_clashes,
+    tracks_of,
+)  # fmt: skip
+from .pace import Pace
 from .priority import prioritise
 from .problem import Problem, build, without_dominated
-from .request import LONGEST_S, MAX_DRONES, SHORTEST_S, Answer, Clash, Knots, Request, Rung
+from .request import Answer, Clash, Knots, Request, Rung, check, infeasible
 from .solver import Progress, Solver, SolverUnavailable
-from .tracks import IntArray, Track, TrackTable
+from .tracks import IntArray, Track
 from .vqe import Vqe
 
 Clock = Callable[[], float]
@@ -47,49 +58,25 @@ class LimitedSampler(Sampler, Protocol):
 
 _MENUS: Final = (8, 16)  # manoeuvres a drone
 _ALL_MOVE_UP_TO: Final = 64  # drones; of a larger swarm only those in a conflict are moved
-_SAMPLED_FROM, _SAMPLE = 200, 100  # drones
-_CONFLICT_S: Final = 6e-5  # what finding one conflict takes
 _LEAST_S: Final = 0.003  # nothing is begun with less than this left
 _SURE: Final = 2.5  # the last look is reserved this many times what the first one took, ...
-_LIKELY: Final = 1.6  # ... a block of VQE this many times what the last one took
+_LOOKS: Final = 1.5  # ... or this many times what such looks took lately
+_LIKELY: Final = 2.0  # what may be left out is begun where this many times what it took lately are left
+_GOOD: Final = 0.7  # of the deadline, for making something better that is conflict-free already
+_ALL: Final = 0.92  # of the deadline; the rest is for moments in which this process has to wait
+_RESTART_S: Final = 0.02  # what it takes to replace a quantum worker that is late
 _WIDER: Final = 2.5  # the next menu takes so many times what the last one took
 _FOR_PRIORITY: Final = 0.3  # of the deadline, kept for priority planning while there is no way yet
-_BLOCK_S: Final = {8: 0.03, 12: 0.1}  # what a block of VQE with so many qubits takes, before one was measured
+_BLOCK_S: Final = {8: 0.04, 12: 0.1}  # what a block of VQE with so many qubits takes, before one was measured
 _CP_SAT_SHARE: Final = 0.35  # of the time left, for one slice of CP-SAT
+_FOR_WAYS: Final = 0.6  # of the time left, for candidates
 _QUBITS, _QUBITS_SHORT, _SHORT_S = 12, 8, 0.5  # of a block, and with a deadline below the last
-_BETTER: Final = 1e-9
 
 
 @dataclass(slots=True)
 class _Rung:
     name: str
     outcome: str = ""
-
-
-@dataclass(slots=True)
-class _Best:
-    """The best conflict-free choice of a problem so far, and what each stage had for itself."""
-
-    problem: Problem
-    choice: IntArray | None = None
-    energy: float = inf
-    winner: str = ""
-    proven: bool = False
-    impossible: bool = False
-    nearest: IntArray | None = None  # with the fewest conflicts, while none is free of them
-    own: dict[str, float] = field(default_factory=dict)  # least conflict-free energy by stage
-    _fewest: float = inf
-
-    def offer(self, stage: str, choice: IntArray) -> None:
-        """Takes a stage's choice for what the problem says it is, not for what the stage says."""
-        energy = self.problem.energy(choice)
-        if self.problem.violations(choice):
-            if energy < self._fewest:
-                self._fewest, self.nearest = energy, choice.copy()
-            return
-        self.own[stage] = min(energy, self.own.get(stage, inf))
-        if energy < self.energy - _BETTER:
-            self.choice, self.energy, self.winner = choice.copy(), energy, stage
 
 
 class Moderator:
@@ -103,12 +90,22 @@ class Moderator:
 
     def __init__(self, clock: Clock, sampler: LimitedSampler | None = None, reserve_s: float = 0.0) -> None:
         self._clock, self._sampler, self._reserve_s = clock, sampler, reserve_s
-        self._block_s: dict[int, float] = {}  # what blocks of so many qubits took lately
+        self._pace = Pace()
 
-    def run(self, request: Request, began_s: float | None = None) -> Answer:
-        """The answer; `began_s` is when the deadline began to run, now if None. Raises nothing foreseen."""
+    def run(
+        self,
+        request: Request,
+        began_s: float | None = None,
+        sampler: LimitedSampler | None = None,
+        reserve_s: float | None = None,
+    ) -> Answer:
+        """The answer; `began_s` is when the deadline began to run, now if None. Raises nothing foreseen.
+
+        `sampler` and `reserve_s` stand instead of the moderator's own in this call.
+        """
         began_s = self._clock() if began_s is None else began_s
-        climb = _Climb(request, self._clock, self._sampler, began_s, self._reserve_s, self._block_s)
+        reserve_s = self._reserve_s if reserve_s is None else reserve_s
+        climb = _Climb(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._pace)
         try:
             answer = climb.answer()
         except ModerationError as error:
@@ -129,11 +126,13 @@ class _Climb:
         sampler: LimitedSampler | None,
         began_s: float,
         reserve_s: float,
-        block_s: dict[int, float],
+        pace: Pace,
     ) -> None:
         self._request, self._clock, self._sampler = request, clock, sampler
-        self._until = began_s + request.deadline_s - reserve_s
-        self._block_s = block_s
+        self._until = began_s + _ALL * request.deadline_s - reserve_s
+        self._good = min(began_s + _GOOD * request.deadline_s, self._until)
+        self._pace = pace
+        self._safe = False  # something conflict-free is at hand
         self._last_look_s = 0.0
         self._menu_s = 0.0  # what the last menu took
         self._spare_s = 0.0  # kept for priority planning, until something conflict-free is at hand
@@ -144,8 +143,16 @@ class _Climb:
         self.backend, self.qubits, self.shots = "", 0, 0
 
     def left(self) -> float:
-        """Seconds until the last look must begin."""
-        return self._until - self._last_look_s - self._spare_s - self._clock()
+        """Seconds until the last look must begin; earlier where it is only about something better."""
+        until = self._good if self._safe else self._until
+        return until - self._last_look_s - self._spare_s - self._clock()
+
+    def _worth(self, step: str, size: int, otherwise_s: float) -> bool:
+        """Whether a step that may be left out would end in time."""
+        if self.left() >= _LIKELY * self._pace.expected(step, size, otherwise_s):
+            return True
+        self._pace.skipped(step, size)
+        return False
 
     @contextmanager
     def _rung(self, name: str) -> Iterator[_Rung]:
@@ -160,7 +167,7 @@ class _Climb:
     def answer(self) -> Answer:
         """Climbs until something verified is at hand."""
         request = self._request
-        self._check()
+        check(request)
         began = self._clock()
         with self._rung("keep") as rung:
             self._tracks = tracks_of(request, request.knots)
@@ -169,7 +176,7 @@ class _Climb:
                 for name, track in zip(request.names, self._tracks, strict=True)
             ]
             stuck = standing_clashes(request, self._tracks)
-            before, all_seen = self._conflicts(bool(stuck))
+            before, all_seen = first_conflicts(request, self._tracks, 0.0 if stuck else 0.5 * self.left())
             rung.outcome = f"{len(before)} conflicts" if before or stuck else "conflict-free"
             rung.outcome += "" if all_seen else " in a sample"
         if not all_seen:
@@ -178,50 +185,22 @@ class _Climb:
             return Answer(
                 ModerationStatus.CONFLICT_FREE, winner="keep", knots=request.knots, cost=0.0, proven=True
             )
-        self._last_look_s = _SURE * (self._clock() - began)
+        self._last_look_s = max(
+            _SURE * (self._clock() - began), _LOOKS * self._pace.expected("look", len(self._tracks))
+        )
         named = clashes(request, before)
         self._nearest = before
         if not stuck:
-            self._spare_s = _FOR_PRIORITY * request.deadline_s
             for count in _MENUS:
                 found = self._chosen(count, before)
                 if found is not None:
                     return replace(found, before=named)
+                self._spare_s = _FOR_PRIORITY * request.deadline_s
             self._spare_s = 0.0
             found = self._in_turn()
             if found is not None:
                 return replace(found, before=named)
         return self._hold(named, stuck or clashes(request, self._nearest), bool(stuck))
-
-    def _conflicts(self, stuck: bool) -> tuple[list[Conflict], bool]:
-        """The conflicts in what was asked, and whether all were looked for.
-
-        A large swarm is sampled first: where everybody is in everybody's way, counting that would take longer
-        than the deadline, and no rung could part them either.
-        """
-        tracks, separation = self._tracks, self._request.separation
-        if len(tracks) > _SAMPLED_FROM:
-            sample = np.linspace(0, len(tracks) - 1, _SAMPLE).astype(int).tolist()
-            found = find_conflicts(TrackTable([tracks[i] for i in sample]), separation)
-            expected_s = _CONFLICT_S * len(found) * (len(tracks) / _SAMPLE) ** 2
-            if stuck or expected_s > 0.5 * self.left():
-                named = [replace(c, first=sample[c.first], second=sample[c.second]) for c in found]
-                return named, False
-        return find_conflicts(TrackTable(tracks), separation), True
-
-    def _check(self) -> None:
-        request = self._request
-        count = len(request.names)
-        if not count:
-            raise ModerationError(Reason.NO_DRONES, "there is no trajectory in the request")
-        if count > MAX_DRONES:
-            raise ModerationError(Reason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
-        if len(request.knots) != count or len(set(request.names)) != count:
-            raise ModerationError(Reason.BAD_KNOTS, "every drone needs one name and one trajectory")
-        if not SHORTEST_S <= request.deadline_s <= LONGEST_S:
-            raise ModerationError(
-                Reason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s"
-            )
 
     def _chosen(self, count: int, before: Sequence[Conflict]) -> Answer | None:
         """One manoeuvre a drone out of `count`, by all solvers."""
@@ -237,9 +216,11 @@ class _Climb:
             small, kept = without_dominated(problem)
             rung.outcome = f"{sum(small.sizes)} of {sum(problem.sizes)} ways, {len(small.pairs)} pairs"
         self._menu_s = self._clock() - began
-        best = _Best(small)
+        best = Best(small)
+        tracks = sum(small.sizes)
         for solver in self._solvers(small):
-            if self.left() < _LEAST_S:
+            step = solver.name
+            if self.left() < _LEAST_S or (self._safe and not self._worth(step, tracks, _LEAST_S)):
                 break
             with self._rung(f"{solver.name}-{count}") as rung:
                 try:
@@ -252,7 +233,9 @@ class _Climb:
             if best.impossible:
                 break
             if best.choice is not None:
-                self._spare_s = 0.0
+                self._spare_s, self._safe = 0.0, True
+            else:
+                self._spare_s = _FOR_PRIORITY * self._request.deadline_s
         if self._sampler is not None and best.choice is not None:
             self._circuits(self._sampler, best, count)
         if best.choice is None:
@@ -271,7 +254,7 @@ class _Climb:
             )
         )
 
-    def _circuits(self, sampler: LimitedSampler, best: _Best, count: int) -> None:
+    def _circuits(self, sampler: LimitedSampler, best: Best, count: int) -> None:
         """VQE on one block after the other while time is left; a proven optimum it can only confirm."""
         problem, choice = best.problem, best.choice
         assert choice is not None
@@ -281,9 +264,7 @@ class _Climb:
             done, backends, why, before = 0, set[str](), "", best.energy
             for block in choose_blocks(problem, choice, qubits, self._request.seed):
                 # the worker is not asked for what it could not finish: that would cost it a restart
-                takes_s = self._block_s.get(qubits, _BLOCK_S[qubits])
-                if self.left() < _LIKELY * takes_s:
-                    self._block_s[qubits] = 0.9 * takes_s  # a slow moment is not believed for ever
+                if not self._worth(vqe.name, qubits, _BLOCK_S[qubits]):
                     break
                 began, rows = self._clock(), np.array(block)
                 part = problem.block(block, choice)
@@ -301,7 +282,7 @@ class _Climb:
                     why = str(said.get("degraded", "")) or why
                     self.qubits = max(self.qubits, int(str(said.get("qubits", 0))))
                     self.shots += int(str(said.get("shots", 0)))
-                self._block_s[qubits] = self._clock() - began
+                self._pace.took(vqe.name, qubits, self._clock() - began)
             self.backend = ", ".join(sorted(backends))
             rung.outcome = f"{done} blocks, gain {before - best.energy:.2f}" if done else "no time"
             rung.outcome += f"; degraded: {why}" if why else ""
@@ -309,7 +290,8 @@ class _Climb:
     def _limited(self, sampler: LimitedSampler, slices: Iterator[Progress]) -> Iterator[Progress]:
         """Slices while time is left; the sampler may never take longer than that either."""
         while (left := self.left()) > 0.0:
-            sampler.timeout_s = left
+            # a slow answer is worth waiting for: another worker would take a second to start
+            sampler.timeout_s = max(left, self._until - self._last_look_s - _RESTART_S - self._clock())
             progress = next(slices, None)
             if progress is None:
                 return
@@ -318,20 +300,21 @@ class _Climb:
                 return
 
     def _ways(self, count: int, before: Sequence[Conflict]) -> list[list[Candidate]]:
-        """What each drone could do; who is in no conflict, or when time runs short, keeps its trajectory."""
+        """What each drone could do, those in conflicts first; the others keep their trajectories when time
+        runs short.
+        """
         request = self._request
-        involved = {i for c in before for i in (c.first, c.second)}
+        meets = Counter(i for c in before for i in (c.first, c.second))
         everyone = len(request.names) <= _ALL_MOVE_UP_TO
-        share_s = inf if everyone else 0.4 * self.left()
-        began = self._clock()
-        ways = []
-        for row, (name, track) in enumerate(zip(request.names, self._tracks, strict=True)):
-            moves = (everyone or row in involved) and self._clock() - began < share_s
-            ways.append(
-                candidates(track, request.limits, request.fence, request.separation, count, name)
-                if moves
-                else [self._kept[row]]
-            )
+        ways = [[kept] for kept in self._kept]
+        began, share_s = self._clock(), _FOR_WAYS * self.left()
+        for row in sorted(range(len(ways)), key=lambda row: -meets[row]):
+            if self._clock() - began > share_s or not (everyone or meets[row]):
+                break
+            ways[row] = candidates(
+                self._tracks[row], request.limits, request.fence, request.separation, count,
+                request.names[row],
+            )  # fmt: skip
         return ways
 
     def _solvers(self, problem: Problem) -> Iterator[Solver]:
@@ -348,8 +331,10 @@ class _Climb:
         """A time limit for one slice of CP-SAT, which does not always keep it."""
         return max(_CP_SAT_SHARE * self.left(), _LEAST_S)
 
-    def _improve(self, solver: Solver, best: _Best) -> None:
+    def _improve(self, solver: Solver, best: Best) -> None:
+        tracks, began = sum(best.problem.sizes), self._clock()
         for progress in solver.run(best.problem, best.choice, self._request.seed):
+            self._pace.took(solver.name, tracks, self._clock() - began)  # of one slice
             best.offer(solver.name, progress.choice)
             best.proven = best.proven or (progress.proven and progress.feasible)
             best.impossible = (
@@ -361,6 +346,7 @@ class _Climb:
                 solver.time_limit_s = self._cp_sat_s()
             if progress.done or self.left() <= 0.0:
                 return
+            began = self._clock()
 
     def _knots(
         self, ways: Sequence[Sequence[Candidate]], kept: Sequence[IntArray], choice: IntArray
@@ -400,8 +386,11 @@ class _Climb:
     def _verified(self, answer: Answer) -> Answer | None:
         """The answer if what would leave is conflict-free, begins and ends as asked, and keeps the limits."""
         with self._rung("verify") as rung:
+            began = self._clock()
             rung.outcome = faults(self._request, answer.knots) or "conflict-free"
-            return answer if rung.outcome == "conflict-free" else None
+            self._pace.took("look", len(answer.knots), self._clock() - began)
+            self._safe = rung.outcome == "conflict-free"
+            return answer if self._safe else None
 
     def _hold(self, before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool) -> Answer:
         request = self._request
@@ -413,21 +402,4 @@ class _Climb:
                 knots = holds(request, self._tracks)
                 why = hold_fault(request, knots)
             rung.outcome = why or "conflict-free"
-        what = "starts or goals are too near" if stuck else "no conflict-free way was found in time"
-        more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
-        first = f": {remaining[0].sentence()}{more}" if remaining else ""
-        where = "all can hold where they are" if not why else f"nor can all hold: {why}"
-        return Answer(
-            ModerationStatus.INFEASIBLE,
-            f"{what}{first}; {where}."[:500],
-            winner="hold" if not why else "",
-            knots=knots if not why else (),
-            before=tuple(before),
-            remaining=tuple(remaining),
-        )
-
-
-def warm_up() -> None:
-    """Loads what the first request would otherwise wait for."""
-    with suppress(SolverUnavailable):
-        load_cp_sat()
+        return infeasible(before, remaining, stuck, knots, why)

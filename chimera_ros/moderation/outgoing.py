@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -17,6 +18,8 @@ from .tracks import Track, TrackTable, compiled
 from .verify import path_conflicts, verify
 
 _OUTSIDE_M = 0.05
+_SAMPLED_FROM, _SAMPLE = 200, 100  # drones
+_CONFLICT_S = 6e-5  # what finding one conflict takes
 _INDEPENDENT_UP_TO = 100  # drones; above, detection's own certainty must do: the other way takes too long
 
 
@@ -36,6 +39,23 @@ def clashes(request: Request, found: Sequence[Conflict]) -> tuple[Clash, ...]:
 def conflicts_of(request: Request, knots: Sequence[Knots]) -> list[Conflict]:
     """Conflicts between knots. Raises ModerationError."""
     return find_conflicts(TrackTable(tracks_of(request, knots)), request.separation)
+
+
+def first_conflicts(
+    request: Request, tracks: Sequence[Track], patience_s: float
+) -> tuple[list[Conflict], bool]:
+    """The conflicts in what was asked, and whether all were looked for.
+
+    A large swarm is sampled first: where everybody is in everybody's way, counting that would take longer
+    than `patience_s`, and no rung could part them either.
+    """
+    if len(tracks) > _SAMPLED_FROM:
+        sample = np.linspace(0, len(tracks) - 1, _SAMPLE).astype(int).tolist()
+        found = find_conflicts(TrackTable([tracks[i] for i in sample]), request.separation)
+        if _CONFLICT_S * len(found) * (len(tracks) / _SAMPLE) ** 2 > patience_s or patience_s <= 0.0:
+            named = [replace(c, first=sample[c.first], second=sample[c.second]) for c in found]
+            return named, False
+    return find_conflicts(TrackTable(tracks), request.separation), True
 
 
 def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import nan
 
@@ -11,6 +12,7 @@ from chimera_ros.flight.trajectory import MotionLimits
 from chimera_ros.flight.types import TrajectoryKnot
 
 from .conflicts import Separation
+from .errors import ModerationError, Reason
 
 MAX_DRONES = 1024
 SHORTEST_S, LONGEST_S = 0.02, 60.0  # deadlines
@@ -87,3 +89,34 @@ class Answer:
     shots: int = 0
     rungs: tuple[Rung, ...] = ()
     total_ms: float = 0.0
+
+
+def check(request: Request) -> None:
+    """Whether a request can be worked on at all. Raises ModerationError."""
+    count = len(request.names)
+    if not count:
+        raise ModerationError(Reason.NO_DRONES, "there is no trajectory in the request")
+    if count > MAX_DRONES:
+        raise ModerationError(Reason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
+    if len(request.knots) != count or len(set(request.names)) != count:
+        raise ModerationError(Reason.BAD_KNOTS, "every drone needs one name and one trajectory")
+    if not SHORTEST_S <= request.deadline_s <= LONGEST_S:
+        raise ModerationError(Reason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s")
+
+
+def infeasible(
+    before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool, hold: tuple[Knots, ...], why_not: str
+) -> Answer:
+    """The answer where no way was found: `hold` unless `why_not` says why that cannot be."""
+    what = "starts or goals are too near" if stuck else "no conflict-free way was found in time"
+    more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
+    first = f": {remaining[0].sentence()}{more}" if remaining else ""
+    where = f"nor can all hold: {why_not}" if why_not else "all can hold where they are"
+    return Answer(
+        ModerationStatus.INFEASIBLE,
+        f"{what}{first}; {where}."[:500],
+        winner="" if why_not else "hold",
+        knots=() if why_not else hold,
+        before=tuple(before),
+        remaining=tuple(remaining),
+    )

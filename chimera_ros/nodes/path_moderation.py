@@ -13,8 +13,9 @@ from chimera_ros import swarm
 from chimera_ros.aer_sampler import AerSampler
 from chimera_ros.aer_worker import AerWorker, WorkerUnavailable
 from chimera_ros.moderation.errors import ModerationError
-from chimera_ros.moderation.ladder import Moderator, warm_up
+from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.request import LONGEST_S
+from chimera_ros.moderation.warm_up import warm_up
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
@@ -65,6 +66,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
         self._status = StatusWriter()
         self._session: SecureSession | None = None
         self._worker: AerWorker | None = None
+        self._moderator = Moderator(time.monotonic)
         self._asked: queue.Queue[_Asked | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._counts: Counter[str] = Counter()
@@ -77,7 +79,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
             self, member=values.member, keystore=values.keystore, autostart=False
         )
         self._service = session.create_service(ModerateTrajectories, names.PATH_MODERATION, self._on_request)
-        warm_up()
+        warm_up(self._moderator)
         if values.backend != "none":
             self._worker = AerWorker()
             try:
@@ -163,7 +165,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
         sampler = None
         if self._worker is not None and not self._worker.absent:
             sampler = AerSampler(self._worker, self.parameters.backend)
-        answer = Moderator(time.monotonic, sampler, reserve_s).run(request, asked.began_s)
+        answer = self._moderator.run(request, asked.began_s, sampler, reserve_s)
         self._counts["conflicts"] += len(answer.before)
         self._counts[answer.status.name.lower()] += 1
         return response_of(asked.message, answer)

@@ -133,6 +133,59 @@ def test_however_fast_time_runs_there_is_a_verified_answer(step_s: float) -> Non
     assert (step_s < 0.01) == (answer.status is ModerationStatus.CONFLICT_FREE)
 
 
+class Charged:
+    """A clock on which the quantum backend's calls take long; the rest takes a moment a look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 2e-4
+        return self.now
+
+
+class Slow(Simulated):
+    """A sampler that takes its time on a clock."""
+
+    def __init__(self, clock: Charged, takes_s: float) -> None:
+        super().__init__()
+        self._clock, self._takes_s = clock, takes_s
+
+    def sample(self, circuit: CircuitSpec, shots: int, seed: int) -> BitArray:
+        self._clock.now += self._takes_s
+        return super().sample(circuit, shots, seed)
+
+
+@pytest.mark.parametrize("takes_s", [0.02, 0.06])
+def test_what_is_found_is_improved_for_seventy_percent_of_the_deadline(takes_s: float) -> None:
+    request = replace(request_of(antipodal(8, 3), 0.25))
+    clock = Charged()
+    moderator = Moderator(clock)
+    calls = []
+    for _ in range(3):
+        sampler = Slow(clock, takes_s)
+        answer = moderator.run(request, clock.now, sampler)
+        solved(request, answer)
+        assert answer.total_ms < 0.72 * 250.0
+        calls.append(sampler.calls)
+    assert calls[0] > 0
+
+
+def test_a_step_that_was_slow_is_left_out_and_tried_again_later() -> None:
+    clock = Charged()
+    moderator, request = Moderator(clock), request_of(antipodal(5, 3), 0.25)
+    slow = Slow(clock, 0.15)
+    moderator.run(request, clock.now, slow)
+    assert slow.calls == 1
+    fast = Slow(clock, 0.001)
+    answer = moderator.run(request, clock.now, fast)
+    solved(request, answer)
+    assert fast.calls == 0 and answer.rungs[-2].outcome == "no time"
+    for _ in range(8):
+        moderator.run(request, clock.now, fast)
+    assert fast.calls > 0
+
+
 def test_a_rung_whose_answer_does_not_stand_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chimera_ros.moderation import cp_sat
 from chimera_ros.moderation.annealing import Annealing
 from chimera_ros.moderation.blocks import Blockwise, choose_blocks
 from chimera_ros.moderation.cp_sat import CpSat
@@ -174,6 +175,16 @@ def test_an_infeasible_problem_is_answered_and_marked():
         answer = finish(solver, infeasible_problem())
         assert not answer.feasible
         assert answer.energy >= infeasible_problem().hard_penalty
+
+
+def test_cp_sat_does_not_look_for_a_feasible_choice_that_is_there_already(monkeypatch):
+    pytest.importorskip("ortools")
+    asked = []
+    real = cp_sat._Model.solve
+    monkeypatch.setattr(cp_sat._Model, "solve", lambda *a: asked.append(1) or real(*a))
+    problem = random_problem(1, (3, 3, 3), 0.2, 0.2)
+    start = finish(Exact(), problem).choice
+    assert finish(CpSat(5.0), problem, start).proven and len(asked) == 1
 
 
 def test_without_ortools_cp_sat_says_so(monkeypatch):
