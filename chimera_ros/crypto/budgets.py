@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import Final
+
+_BACK_S: Final = 1.0  # threads may be that far apart; a clock that goes back further was set
 
 
 class Budget:
-    """`rate_per_s` pieces of work per second, at most `burst` at once. Times are monotonic seconds."""
+    """`rate_per_s` pieces of work per second, at most `burst` at once. Times are seconds, monotonic where
+    there is a choice; a clock that was set back pays nothing out, and counts from there on.
+    """
 
     __slots__ = ("_at", "_burst", "_level", "_rate")
 
@@ -16,11 +21,17 @@ class Budget:
         self._level = self._burst
         self._at: float | None = None
 
+    def holds(self, now: float) -> bool:
+        """Would `take` say yes? Uses nothing up."""
+        found = self.take(now)
+        self._level += found
+        return found
+
     def take(self, now: float) -> bool:
         """True, and one piece is used up, when the budget allows it."""
         if self._at is not None and now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-        if self._at is None or now > self._at:
+        if self._at is None or now > self._at or now < self._at - _BACK_S:
             self._at = now
         if self._level < 1.0:
             return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from .budgets import Budget
 from .effects import Alarm, Effect, Send
 from .epochs import MAX_JUMP
 from .errors import Rejected
@@ -32,7 +33,8 @@ _PAUSE_S: Final = 0.15  # before repeating for somebody else: the crypto node go
 _SPREAD_S: Final = 0.3
 _REPEAT_GAP_S: Final = 2.0
 _LOW_BEATS: Final = 3  # one may be on its way while a new epoch is installed
-_MAX_TOLD: Final = 64
+_MAX_TOLD: Final = 1024
+_TELL_S: Final = 30.0  # between two alarms about what one member says: it may make up as much as it likes
 
 
 class CatchUp:
@@ -49,6 +51,7 @@ class CatchUp:
         self._repeat_after = float("-inf")
         self._low: dict[bytes, int] = {}  # issuer -> beats in a row below what we have had
         self._told: set[bytes] = set()
+        self._tellers: dict[bytes, Budget] = {}  # by who said it
 
     # We are behind
 
@@ -75,7 +78,9 @@ class CatchUp:
             raise Rejected(Reason.OWN)
         newest = view.newest_installed()
         known = view.known(ready.epoch)
+        teller = self._tellers.get(ready.fingerprint)
         split = known not in (None, ready.transcript_hash) and ready.transcript_hash not in self._told
+        split = split and (teller is None or teller.holds(now))
         lags = (
             bool(ready.flags & BEHIND_FLAG)
             and newest is not None
@@ -92,7 +97,9 @@ class CatchUp:
         if split:
             if len(self._told) >= _MAX_TOLD:
                 self._told.clear()
+                self._tellers.clear()
             self._told.add(ready.transcript_hash)
+            self._tellers.setdefault(ready.fingerprint, Budget(1.0 / _TELL_S, 1.0)).take(now)
             return [
                 Alarm(
                     "error",

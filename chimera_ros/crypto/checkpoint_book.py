@@ -229,12 +229,12 @@ class CheckpointBook:
         if not checkpoint.signed_by(owner, self._swarm):
             raise Rejected(Reason.SIGNATURE, f"checkpoint of {name}")
         if ledger is None:
-            return self._split(name, checkpoint)
+            return self._split(name, checkpoint, now)
         self._verified += 1
         self._mute.pop((name, checkpoint.lane), None)
         effects: list[Effect] = []
         before = ledger.conflict(checkpoint)
-        if before is not None:
+        if before is not None and self._may_tell(name, now):
             effects.append(
                 Alarm(
                     "error",
@@ -250,15 +250,21 @@ class CheckpointBook:
             ledger.hold(checkpoint, now)
         return effects + self._judged(name, ledger, ledger.judge(checkpoint, taken, key), now)
 
-    def _split(self, name: str, checkpoint: Checkpoint) -> list[Effect]:
+    def _may_tell(self, name: str, now: float) -> bool:
+        """Alarms about one member are limited: it may contradict itself as often as it likes."""
+        return self._alarms.setdefault(name, Budget(1.0 / ALARM_EVERY_S, 2.0)).take(now)
+
+    def _split(self, name: str, checkpoint: Checkpoint, now: float) -> list[Effect]:
         self._told[(name, checkpoint.transcript_hash)] = None
         while len(self._told) > MAX_TOLD:
             self._told.popitem(last=False)
+        if not self._may_tell(name, now):
+            return []
         return [
             Alarm(
                 "error",
-                f"split view: {name} works in another epoch {checkpoint.epoch} than this process: somebody "
-                "has announced two",
+                f"split view: {name} works in another epoch {checkpoint.epoch} than this process: a crypto "
+                f"node shows two faces, or {name} lies",
             )
         ]
 
@@ -270,7 +276,7 @@ class CheckpointBook:
         self._mismatched += len(wrong)
         last = ledger.newest.last if ledger.newest is not None else 0
         self._shut_out |= any(counter - last >= WINDOW // 2 for _, counter in result.never_given)
-        if not self._alarms.setdefault(name, Budget(1.0 / ALARM_EVERY_S, 2.0)).take(now):
+        if not self._may_tell(name, now):
             return []
         by_channel: dict[str, list[int]] = {}
         for channel, counter in wrong:

@@ -110,6 +110,7 @@ class ControlPlane:
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
         self._last_beat: float | None = None
+        self._heard_ns = 0  # newest time that a crypto node has signed
         self.catch_up = CatchUp(self, random)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
@@ -215,6 +216,12 @@ class ControlPlane:
     def floor(self, wall_ns: int) -> int:
         """The wall clock, but never less than any member has stored."""
         return max(wall_ns, *(member.state.time_floor_ns for member in self.members.values()))
+
+    def _proven_ns(self, member: Member, wall_ns: int) -> int:
+        """What a member may never go below. A clock that is an hour ahead by mistake must not deafen it, to
+        stops as well, for the hour after it was set right: only what a crypto node's beat confirms counts.
+        """
+        return wall_ns if member.role is Role.CRYPTO else min(wall_ns, self._heard_ns)
 
     # Checks that all of the crypto node's messages share
 
@@ -410,7 +417,7 @@ class ControlPlane:
 
         def store(opening: Opening) -> KeystoreError | None:
             try:
-                opening.member.store_epoch(announcement, wall_ns)
+                opening.member.store_epoch(announcement, self._proven_ns(opening.member, wall_ns))
             except KeystoreError as error:
                 return error
             return None
@@ -527,6 +534,7 @@ class ControlPlane:
         check_age(beat.sent_ns, wall_ns, _BEAT_AGE_S, self.limits.clock_ahead_s)
         self.check_signature(issuer, message, now)
         self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
+        self._heard_ns = max(self._heard_ns, beat.sent_ns)
         effects: list[Effect] = []
         session = self.sessions.open.get(beat.epoch)
         known = self._known.get(beat.epoch)

@@ -168,14 +168,15 @@ class EpochSession:
         """(sender, lane) -> highest counter accepted from it."""
         return {
             (self.by_slot[slot].name, lane): source.window.highest
-            for (slot, lane), source in self._sources.items()
+            for (slot, lane), source in list(self._sources.items())  # other threads open meanwhile
             if source.window.highest
         }
 
     def volume_bytes(self, slot: int) -> int:
         """Most bytes that the hosted member in `slot` has sealed under one key."""
         return max(
-            (outlet.volume_bytes for (owner, _), outlet in self._outlets.items() if owner == slot), default=0
+            (outlet.volume_bytes for (owner, _), outlet in list(self._outlets.items()) if owner == slot),
+            default=0,
         )
 
     def _rule(self, entry: RosterEntry, channel: str) -> Rule:

@@ -244,7 +244,13 @@ class Keystore:
         new = path.with_name("identity.key.new")
         if new.is_file():
             public = x509.load_der_x509_certificate(member.certificate_der).public_key()
-            key = _read_key(new, passphrase)
+            try:
+                key = _read_key(new, passphrase)
+            except KeystoreError:  # of a renewal that was broken off, under another passphrase perhaps
+                old = _read_key(path.with_name("identity.key"), passphrase)
+                if old.public_key() != public:
+                    raise
+                return old
             if key.public_key() == public:
                 replace_durably(new, path.with_name("identity.key"), self._durable)
                 return key
@@ -260,7 +266,10 @@ class Keystore:
             )
         raw = self._read("policy.yaml")
         signer = provider().verify_key(public.public_bytes_raw())
-        if not signer.verify(self._read("policy.sig"), raw, labels.SIGN_POLICY):
+        signature = self._read("policy.sig")
+        if not signer.verify(signature, raw, labels.SIGN_POLICY):
+            signature = self._interrupted_signature()
+        if not signer.verify(signature, raw, labels.SIGN_POLICY):
             raise KeystoreError(
                 f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "
                 "authority); restore it, or sign it again with the authority's key."
@@ -272,7 +281,7 @@ class Keystore:
                 "give the right --keystore or --swarm."
             )
         crl = self._crl(authority)
-        trust = Trust(authority, policy, read_crl(crl), crl_der(crl), raw, self._read("policy.sig"))
+        trust = Trust(authority, policy, read_crl(crl), crl_der(crl), raw, signature)
         if max(wall_ns, trust.wall_floor_ns) > policy.expires_ns:
             raise KeystoreError(
                 f"{self.path / 'policy.yaml'} expired on {wall_datetime(policy.expires_ns):%Y-%m-%d}; "
@@ -281,6 +290,13 @@ class Keystore:
         return trust
 
     # Inside
+
+    def _interrupted_signature(self) -> bytes:
+        """Of a new policy whose installation was interrupted after policy.yaml was replaced; else empty."""
+        try:
+            return (self.path / "policy.sig.new").read_bytes()
+        except OSError:
+            return b""
 
     def _member_path(self, name: str) -> Path:
         if not is_name(name):

@@ -4,6 +4,7 @@ Beside the layout of keystore.py::
 
     <keystore>/members/<name>/retired/<serial>.pem  renewed certificates, so that they can be revoked
     <keystore>/members/<name>/identity.key.new      a renewal at work: the certificate is replaced first
+    <keystore>/policy.sig.new                       a policy at work: policy.yaml is replaced first
 
 Revocation list and policy are replaced by ones with a higher number; processes that run take them over.
 """
@@ -131,8 +132,9 @@ class AuthorityKeystore(Keystore):
         if len(raw) > MAX_DOCUMENT:
             raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
         signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
-        self._write("policy.sig", signature, _OPEN_MODE)
-        self._write("policy.yaml", raw, _OPEN_MODE)
+        self._write("policy.sig.new", signature, _OPEN_MODE)
+        self._write("policy.yaml", raw, _OPEN_MODE)  # from here on the new pair counts
+        replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
         return policy.version
 
     def _authority_private(self, passphrase: bytes | None) -> Any:
