@@ -14,7 +14,7 @@ from .types import DroneTelemetry
 HORIZON_S = 6.0
 _STEP_S = 0.2
 _GROWS_S = 0.8  # a deviation goes on growing at its present rate for so long
-_FRESH_NS = 700_000_000  # older telemetry says nothing about now
+_FRESH_NS = 700_000_000  # older telemetry says nothing about now, nor does one from the future
 _USUAL_M = 0.25  # what every plan allows each drone to be off
 _SMALL_M = 0.3  # who deviates less than this is where the plan was checked for
 
@@ -56,7 +56,9 @@ def predicted_risk(
     offsets, rates = np.zeros((len(names), 3)), np.zeros((len(names), 3))
     for row, name in enumerate(names):
         t = telemetry.get(name)
-        if t is None or not now_ns - t.stamp_ns < _FRESH_NS or not all(map(isfinite, t.position_enu_m)):
+        if t is None or not -_FRESH_NS < now_ns - t.stamp_ns < _FRESH_NS:
+            continue
+        if not all(map(isfinite, (*t.position_enu_m, *t.velocity_enu_m_s))):
             continue
         position, velocity, _ = paths[name].evaluate((t.stamp_ns - start_ns) * 1e-9)
         offsets[row] = np.subtract(t.position_enu_m, position)

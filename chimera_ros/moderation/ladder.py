@@ -65,6 +65,8 @@ _LIKELY: Final = 2.0  # what may be left out is begun where this many times what
 _GOOD: Final = 0.7  # of the deadline, for making something better that is conflict-free already
 _ALL: Final = 0.92  # of the deadline; the rest is for moments in which this process has to wait
 _RESTART_S: Final = 0.02  # what it takes to replace a quantum worker that is late
+_TABLES_S: Final = 2.5e-6  # what two candidates of drones in a conflict take in the tables, and ...
+_MEASURED: Final = 10_000  # ... from how many of them on that is measured
 _WIDER: Final = 2.5  # the next menu takes so many times what the last one took
 _FOR_PRIORITY: Final = 0.3  # of the deadline, kept for priority planning while there is no way yet
 _BLOCK_S: Final = {8: 0.04, 12: 0.1}  # what a block of VQE with so many qubits takes, before one was measured
@@ -205,11 +207,17 @@ class _Climb:
     def _chosen(self, count: int, before: Sequence[Conflict]) -> Answer | None:
         """One manoeuvre a drone out of `count`, by all solvers."""
         began = self._clock()
-        if self.left() < max(_LEAST_S, _WIDER * self._menu_s):
+        work = len(before) * count**2
+        tables_s = work * self._pace.expected("tables", 1, _TABLES_S)
+        if self.left() < max(_LEAST_S, _WIDER * self._menu_s, tables_s):
+            self._pace.skipped("tables", 1)
             return None
         with self._rung(f"manoeuvres-{count}") as rung:
             ways = self._ways(count, before)
+            tables_from = self._clock()
             problem = build(ways, self._request.separation)
+            if work >= _MEASURED:
+                self._pace.took("tables", 1, (self._clock() - tables_from) / work)
             if problem.hopeless():
                 rung.outcome = f"{len(problem.hopeless())} pairs conflict whatever they do"
                 return None

@@ -20,7 +20,8 @@ class Pace:
 
     def skipped(self, step: str, size: int) -> None:
         """A step was left out for what it took before: it is not believed to be slow for ever."""
-        self.took(step, size, 0.0)
+        if (step, size.bit_length()) in self._took_s:
+            self.took(step, size, 0.0)
 
     def expected(self, step: str, size: int, otherwise: float = 0.0) -> float:
         """Seconds that a step of this size will take; `otherwise` where none was measured yet."""

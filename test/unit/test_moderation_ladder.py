@@ -280,6 +280,15 @@ def test_a_thousand_drones_get_an_answer() -> None:
     assert "in a sample" in dense.rungs[0].outcome
 
 
+def test_tables_that_would_outlast_the_deadline_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("17955 conflicts are too many for the tables")
+
+    monkeypatch.setattr(ladder, "build", never)
+    answer = Moderator(Ticking(0.05)).run(request_of(spread_antipodal(190), 3.0))
+    assert answer.status is ModerationStatus.INFEASIBLE and answer.winner == "hold"
+
+
 def spread_antipodal(count: int) -> Scene:
     """Like `antipodal`, on a circle so wide that nobody stands too near anybody."""
     angle = 2 * np.pi * np.arange(count) / count
