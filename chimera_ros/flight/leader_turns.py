@@ -106,7 +106,9 @@ class Turns:
         if join_ns + int(_SHORTEST_S * 1e9) > turning.end_ns:
             return ""
         error_m = max(TRACKING_MARGIN_M / 2.0, risk.error_m + _SEEN_M)
-        if error_m > _MOST_ERROR_M or turning.turns >= self._config.attempts:
+        # who would meet before anybody can turn is stopped now, not after the service has been asked
+        too_soon = risk.in_s < (join_ns - now.ns) * 1e-9
+        if too_soon or error_m > _MOST_ERROR_M or turning.turns >= self._config.attempts:
             return what
         turning.turns += 1
         at_s = (join_ns - turning.start_ns) * 1e-9

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from math import nan
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from chimera_ros.flight.prediction import predicted_risk
+from chimera_ros.flight.leader_state import LeaderConfig
+from chimera_ros.flight.leader_turns import Turning, Turns
+from chimera_ros.flight.prediction import Risk, predicted_risk
 from chimera_ros.flight.trajectory import Path
 from chimera_ros.flight.types import DroneState, DroneTelemetry, TrajectoryKnot
 
@@ -20,9 +24,9 @@ PATHS = {
 def heard(
     name: str, off_m: float, velocity: tuple[float, float, float] | None = None, stamp_ns: int = NOW_NS
 ) -> DroneTelemetry:
-    place, moves, _ = PATHS[name].evaluate(NOW_NS * 1e-9)
+    place, moves, _ = PATHS[name].evaluate(stamp_ns * 1e-9)
     return DroneTelemetry(
-        name, stamp_ns, DroneState.FLYING,
+        name, stamp_ns, DroneState.FOLLOWING,
         position_enu_m=(float(place[0]), float(place[1]) + off_m, float(place[2])),
         velocity_enu_m_s=velocity or (float(moves[0]), float(moves[1]), float(moves[2])),
     )  # fmt: skip
@@ -39,3 +43,27 @@ def test_telemetry_from_the_future_counts_as_none() -> None:
     ahead = {"a": heard("a", 1.5, stamp_ns=NOW_NS + 5_000_000_000)}
     assert predicted_risk(list(PATHS), PATHS, 0, ahead, NOW_NS, 2.0) is None
     assert predicted_risk(list(PATHS), PATHS, 0, {"a": heard("a", 1.5)}, NOW_NS, 2.0) is not None
+
+
+@pytest.mark.parametrize("in_s", [0.4, 4.0])
+def test_who_would_meet_before_anybody_can_turn_is_stopped_without_asking(in_s: float) -> None:
+    asked: list[str] = []
+
+    def improve(title: str, *_: object) -> Any:
+        asked.append(title)
+        yield
+        return None
+
+    turns: Any = Turns(
+        LeaderConfig("leader", moderate=True), Any, Any, Any,  # type: ignore[arg-type]
+        SimpleNamespace(improve=improve), SimpleNamespace(now=2.0, ns=NOW_NS),
+    )  # fmt: skip
+    steps = turns.turn("swap", Risk("a", "b", in_s, 0.5, 0.4), Turning(dict(PATHS), 0))
+    why = ""
+    while not why:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            why = ended.value
+    assert "are predicted" in why
+    assert asked == ([] if in_s < 1.0 else ["swap"])
