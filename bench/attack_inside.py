@@ -335,5 +335,7 @@ ATTACKS = (
     Attack(
         "physically impossible telemetry", "inside", implausible_telemetry, (f"doubt.{CAPTURED}",), share=0.01
     ),
-    Attack("flooding by a member", "inside", member_flood),
+    Attack(
+        "flooding by a member", "inside", member_flood, ("rejected.budget", "rejected.replay"), share=0.005
+    ),
 )

@@ -62,7 +62,7 @@ def _say(text: str) -> None:
 def fly_in_peace(folder: Path, keystore: Path, seconds: float) -> tuple[list[Result], list[bytes]]:
     """A moving flight without any attack: every alarm is a false one. Also returns packets for later."""
     folder.mkdir()
-    with Scene(tour(max(1, round(seconds / 60))), folder, keystore, _say) as scene:
+    with Scene(tour(2 + round(seconds / 30)), folder, keystore, _say) as scene:
         scene.stranger.listen(attack_outside.TELEMETRY)
         scene.fly()
         before, began = scene.counters(), time.monotonic()

@@ -41,7 +41,9 @@ def main() -> int:
 
     with private_domain(), tempfile.TemporaryDirectory() as folder:
         load = OtherLoad()
-        results = measure(make_keystore(Path(folder) / "keys", MEMBERS), quick=arguments.quick)
+        results = measure(
+            make_keystore(Path(folder) / "keys", MEMBERS, telemetry_hz=1e6), quick=arguments.quick
+        )
         results += [*crypto_pieces.measure(quick=arguments.quick), load.own(), load.result()]
     emit("secure", results, as_json=arguments.json)
     return 0

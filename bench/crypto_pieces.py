@@ -55,6 +55,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _joined(policy: str = default_policy.TEXT) -> Swarm:
+    policy = policy.replace("\n  rotation_s:", "\n  telemetry_hz: 1000000.0\n  rotation_s:", 1)
     swarm = Swarm(drones=1, shards=1, policy_text=policy)
     swarm.join()
     return swarm

@@ -181,12 +181,15 @@ class OtherLoad:
         )
 
 
-def make_keystore(path: Path, members: Mapping[str, str]) -> Path:
-    """A keystore with the named members (name to role)."""
+def make_keystore(path: Path, members: Mapping[str, str], telemetry_hz: float | None = None) -> Path:
+    """A keystore with the named members (name to role); `telemetry_hz` is the policy's limit, if another."""
+    from chimera_ros.crypto import default_policy
     from chimera_ros.crypto.keystore import Keystore
 
     keystore = Keystore(path, durable=False)
-    keystore.create("bench", wall_ns=time.time_ns())
+    rate = "" if telemetry_hz is None else f"\n  telemetry_hz: {telemetry_hz}"
+    policy = default_policy.TEXT.replace("\n  rotation_s:", f"{rate}\n  rotation_s:", 1)
+    keystore.create("bench", wall_ns=time.time_ns(), policy_text=policy)
     for name, role in members.items():
         keystore.enroll(name, role, wall_ns=time.time_ns())
     return path

@@ -37,10 +37,12 @@ from .wire import (
     STAMP_BYTES,
     TAG_BYTES,
     Envelope,
+    Lane,
 )
 
 _U64: Final = struct.Struct(">Q")
 _MIN_SEALED: Final = NONCE_BYTES + STAMP_BYTES + TAG_BYTES
+_BURST_S: Final = 4.0  # what a sender may save up of its telemetry rate
 _MAX_COUNTER: Final = 2**48  # far below AES-GCM's limits for one key; volume rotation comes long before
 _MAX_ROUTES: Final = 8192
 
@@ -66,13 +68,27 @@ class Opened:
 class _Source:
     """Keys and window of one sender on one lane; the ledger where its packets wait for a checkpoint."""
 
-    __slots__ = ("aead", "ledger", "salt", "window")
+    __slots__ = ("_seen_ns", "_spent_s", "aead", "ledger", "salt", "window")
 
     def __init__(self, aead: AESGCM, salt: bytes, ledger: ReceiverLedger | None) -> None:
         self.aead = aead
         self.salt = salt
         self.ledger = ledger
         self.window = ReplayWindow()
+        self._spent_s = 0.0
+        self._seen_ns = 0
+
+    def spent(self, wall_ns: int) -> bool:
+        """Has the sender used up what may be opened of it now? Only accepted packets count."""
+        passed_s = (wall_ns - self._seen_ns) * 1e-9
+        self._seen_ns = wall_ns
+        if passed_s > 0.0:  # a clock that was set back gives nothing
+            self._spent_s = max(0.0, self._spent_s - passed_s)
+        return self._spent_s > _BURST_S
+
+    def spend(self, seconds: float) -> None:
+        """One packet was accepted: as if so much time were used up."""
+        self._spent_s += seconds
 
 
 class _Outlet:
@@ -131,6 +147,7 @@ class EpochSession:
         self._lock = lock
         self._book = book
         self._pid = os.getpid()
+        self._telemetry_s = 1.0 / policy.limits.telemetry_hz
         self._ahead_ns = int(policy.limits.clock_ahead_s * 1e9)
         self._sign_prefix = fields(policy.swarm.encode(), self.transcript_hash, announcement.key_tag)
         self._sources: dict[tuple[int, int], _Source] = {}
@@ -326,6 +343,9 @@ class EpochSession:
         counter: int = _U64.unpack_from(nonce, 4)[0]
         if not source.window.fresh(counter):
             raise Rejected(Reason.REPLAY)
+        limited = lane == Lane.TELEMETRY
+        if limited and source.spent(wall_ns):
+            raise Rejected(Reason.BUDGET, f"more than {1 / self._telemetry_s:g} messages a second")
         aad = route.aad
         for index, binding in enumerate(bindings):  # noqa: B007  # the one that fits is used below
             try:
@@ -362,6 +382,8 @@ class EpochSession:
             if veto is not None:
                 veto(index)
             source.window.accept(counter)
+            if limited:
+                source.spend(self._telemetry_s)
             if ledger is not None:
                 ledger.add(counter, waits)
             self.heard_ns[slot] = wall_ns

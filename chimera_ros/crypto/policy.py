@@ -48,6 +48,7 @@ class Limits:
     clock_ahead_s: float = 0.2  # how far a sender's clock may be ahead of ours
     stop_life_s: float = 10.0
     volume_bytes: float = 100e6  # sealed by one sender under one key before it asks for a rotation
+    telemetry_hz: float = 500.0  # opened of one sender on the lane telemetry, four seconds' worth at once
     checks_per_s: float = 200.0  # signature checks of strangers' messages
 
 
@@ -68,6 +69,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "clock_ahead_s": (0.01, 5.0),
     "stop_life_s": (1.0, 60.0),
     "volume_bytes": (1e5, 1e12),
+    "telemetry_hz": (10.0, 1e6),
     "checks_per_s": (10.0, 10000.0),
 }
 

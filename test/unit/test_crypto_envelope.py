@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 
@@ -51,6 +52,25 @@ def test_everybody_reads_what_one_seals(swarm: Swarm) -> None:
         opened = swarm.host_of(member).open(TELEMETRY, TYPE, envelope, wall)
         assert (opened.sender, opened.role, bytes(opened.payload)) == ("drone_01", Role.DRONE, b"position")
         assert (opened.sent_ns, opened.signed, opened.epoch) == (wall - 5, False, envelope.epoch)
+
+
+def test_a_sender_that_floods_the_telemetry_lane_is_shut_out_alone(swarm: Swarm) -> None:
+    wall = swarm.wire.wall_ns
+    host = swarm.host_of("leader")
+    channel, sender = "drone_02/telemetry", swarm.host_of("drone_02")
+    flood = [sender.seal(channel, TYPE, b"x", wall, "drone_02") for _ in range(2500)]
+    honest = [swarm.host_of("drone_01").seal(TELEMETRY, TYPE, b"y", wall, "drone_01") for _ in range(2)]
+    junk = honest[0]._replace(sealed=honest[0].sealed[:12] + bytes(len(honest[0].sealed) - 12))
+    for _ in range(2500):  # what is not genuine uses nothing up
+        assert refused(host, TELEMETRY, junk, wall) is Reason.AUTHENTICATION
+    before = host.counters.opened
+    for envelope in flood:
+        with contextlib.suppress(Rejected):
+            host.open(channel, TYPE, envelope, wall)
+    assert 2000 <= host.counters.opened - before <= 2001  # 500 a second, four seconds' worth
+    assert refused(host, channel, flood[-1], wall) is Reason.BUDGET
+    assert host.open(TELEMETRY, TYPE, honest[1], wall).payload == b"y"
+    assert host.open(channel, TYPE, flood[-1], wall + 100_000_000).payload == b"x"
 
 
 def test_signed_lane_carries_a_signature_that_is_checked(swarm: Swarm) -> None:
