@@ -50,6 +50,7 @@ _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
 _CERTIFICATE_JOINING_S: Final = 10.0  # before joining: if each side lacks the other's, nothing else helps
 _BEAT_AGE_S: Final = 2.0
+_DOCUMENTS_S: Final = 5.0  # between two times that a process sends its revocation list and policy
 _RESEND_S: Final = 0.2
 
 _KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
@@ -95,6 +96,7 @@ class ControlPlane:
         self.checkpoints = checkpoints
         self.roster_watch = RosterWatch()
         self._store_told = Budget(0.1, 1.0)
+        self._documents_told = Budget(1.0 / _DOCUMENTS_S, 1.0)
         self._random = random
         self._map = mapper
         self._lock = lock
@@ -358,8 +360,8 @@ class ControlPlane:
             if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
                 raise Rejected(Reason.SIGNATURE, "announcement")
         if head.policy_hash != self.policy.hash:
-            self._counters.control[Reason.POLICY] += 1  # one of us lacks the newest: whoever answers sends it
-            return self.catch_up.ask(now)
+            self._counters.control[Reason.POLICY] += 1  # one of us lacks the newest: both sides send theirs
+            return self.catch_up.ask(now) + self._documents(now)
         if known is not None and known != transcript_hash:
             self._banned.add(head.issuer)
             self._counters.control[Reason.EQUIVOCATION] += 1
@@ -373,7 +375,23 @@ class ControlPlane:
         effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
         if head.crl_number > self.trust.crl.number:
             effects += self.catch_up.ask(now)
+        elif head.crl_number < self.trust.crl.number or self._took_over(head):
+            effects += self._documents(now)
         return effects + self.install(announcement, now, wall_ns)
+
+    def _took_over(self, head: Head) -> bool:
+        """Is this another crypto node than before, after documents came in flight? It may have missed them:
+        its heads name the highest list that it has heard of, not the one that it has.
+        """
+        newest = self.newest_installed()
+        before = newest.announcement.head.issuer if newest is not None else head.issuer
+        return self.trust_desk.taken and before != head.issuer
+
+    def _documents(self, now: float) -> list[Effect]:
+        """What is in force here, for a crypto node that may lack it."""
+        if not self._documents_told.take(now):
+            return []
+        return [Send(message) for message in self.trust_desk.messages()]
 
     def _check_head(self, announcement: Announcement) -> None:
         head = announcement.head

@@ -329,7 +329,8 @@ class KeyServer:
         if current is not None:
             current.heard_at[candidate.name] = now
         entry = self._entry_named(candidate.name)
-        if entry is None or entry.incarnation != candidate.incarnation:
+        overtaken = current is not None and current.epoch < self._admission.learned_epoch()
+        if overtaken or entry is None or entry.incarnation != candidate.incarnation:
             self._agenda.want(EpochReason.JOIN, now)
         return effects + self._advance(now, wall_ns)
 

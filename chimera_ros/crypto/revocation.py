@@ -129,6 +129,7 @@ class TrustDesk:
         purse: Purse,
     ) -> None:
         self.on_change: Callable[[Document, float, int], list[Effect]] | None = None
+        self.taken = False  # something came in flight
         self._trust = trust
         self._members = tuple(members)
         self._directory = directory
@@ -227,6 +228,7 @@ class TrustDesk:
         return effects + self._changed(Document.POLICY, now, wall_ns)
 
     def _changed(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
+        self.taken = True
         return self.on_change(kind, now, wall_ns) if self.on_change else []
 
     def _revoked(self) -> frozenset[bytes]:
