@@ -33,6 +33,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rotations", type=int, help="how many (default 1000, with --quick 30)")
+    parser.add_argument("--evictions", type=int, help="how many (default 100, with --quick 8)")
     parser.add_argument("--role", choices=("crypto", "shard", "captured"), help=argparse.SUPPRESS)
     parser.add_argument("--keystore", help=argparse.SUPPRESS)
     parser.add_argument("--members", nargs="*", default=[], help=argparse.SUPPRESS)
@@ -44,7 +46,8 @@ def main() -> int:
     elif arguments.role == "captured":
         captured(*_start(arguments.keystore, [OPERATOR]), arguments.keystore, DRONES)
     else:
-        rotations, evictions = (30, 8) if arguments.quick else (1000, 100)
+        rotations = arguments.rotations or (30 if arguments.quick else 1000)
+        evictions = arguments.evictions or (8 if arguments.quick else 100)
         with private_domain(), tempfile.TemporaryDirectory() as folder:
             members = {"crypto_0": "crypto", OPERATOR: "operator", **dict.fromkeys(DRONES, "drone")}
             members |= dict.fromkeys(captives(evictions), "drone")

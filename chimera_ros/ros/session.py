@@ -645,6 +645,8 @@ class SecureSession:
         self._timer.reset()
 
     def _on_timer(self) -> None:
+        if self._closed:  # it was due already when the session ended
+            return
         self._timer.cancel()
         self._armed_at = float("inf")
         now = boot_time_s()

@@ -313,3 +313,9 @@ def test_qos_is_that_of_the_design():
             assert profile.reliability == qos.ReliabilityPolicy.RELIABLE
         assert qos.for_control(channel, reader=True).depth >= 16
     assert qos.for_control("crypto/ready", reader=True).durability == qos.DurabilityPolicy.VOLATILE
+
+
+def test_a_timer_that_was_due_when_the_session_closed_does_nothing(party):
+    session = party.join("drone_01")
+    session.close()
+    session._on_timer()
