@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from math import nan
 from typing import Any
 
 from attack_outside import DRONE, TELEMETRY
@@ -277,10 +276,6 @@ def _charging(report: flight.DroneTelemetry, age_s: float, size: float) -> fligh
 
 def _past(report: flight.DroneTelemetry, age_s: float, size: float) -> flight.DroneTelemetry:
     return replace(report, stamp_ns=report.stamp_ns - int((1.5 + 60.0 * size) * 1e9))
-
-
-def _nowhere(report: flight.DroneTelemetry, age_s: float, size: float) -> flight.DroneTelemetry:
-    return replace(report, position_enu_m=(nan, nan, nan))
 
 
 Lie = Callable[[flight.DroneTelemetry, float, float], flight.DroneTelemetry]

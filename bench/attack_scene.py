@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -323,8 +322,3 @@ def prepare_keystore(folder: Path) -> Path:
     members = dict(spec.members()) | {OBSERVER: "monitor", CAPTURED: "drone", REVOKED: "drone"}
     members[SECOND_CRYPTO] = "crypto"  # its key is stolen before it ever runs
     return make_keystore(folder / "keys", members)
-
-
-def new_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where one run of the benchmark keeps everything."""
-    return tempfile.TemporaryDirectory(prefix="chimera_attacks_")

@@ -205,11 +205,11 @@ class CheckpointBook:
         split = known is not None and known != checkpoint.transcript_hash
         if ledger is None and not split:
             raise Rejected(Reason.UNKNOWN_EPOCH, f"nothing was opened of {name} in epoch {checkpoint.epoch}")
+        before = ledger.conflict(checkpoint) if ledger is not None else None
         if ledger is not None:
             fingerprint = ledger.entry.fingerprint
             if (checkpoint.epoch, checkpoint.slot) != (ledger.epoch, ledger.entry.slot):
                 raise Rejected(Reason.ROSTER, f"checkpoint of {name} for another place in the roster")
-            before = ledger.conflict(checkpoint)
             if before is not None and before.signed_bytes(self._swarm) == checkpoint.signed_bytes(
                 self._swarm
             ):
@@ -233,7 +233,6 @@ class CheckpointBook:
         self._verified += 1
         self._mute.pop((name, checkpoint.lane), None)
         effects: list[Effect] = []
-        before = ledger.conflict(checkpoint)
         if before is not None and self._may_tell(name, now):
             effects.append(
                 Alarm(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,18 @@ from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.request import Answer, Clash, Request
 from chimera_ros.moderation.tracks import compiled
 
-from .tracks import ALARM, FAINT, GOOD, INK, LABELLED, TracksFailed, colours_of, line_style, style
+from .tracks import (
+    ALARM,
+    FAINT,
+    GOOD,
+    INK,
+    LABELLED,
+    TracksFailed,
+    colours_of,
+    line_style,
+    save_picture,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,15 +72,7 @@ def draw_moderation(request: Request, answer: Answer, picture: FilePath) -> None
         title += [f"winner: {answer.winner}", f"{answer.cost:.1f} m of extra way and delay"]
     title += [f"{answer.total_ms:.0f} ms"]
     figure.suptitle("  ·  ".join(title), fontsize=16, color=INK, fontweight="bold")
-    temporary = picture.with_name(f".{picture.name}.tmp")
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png")
-        temporary.replace(picture)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
+    save_picture(figure, picture)
 
 
 def _plan(

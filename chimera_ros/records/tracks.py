@@ -183,6 +183,12 @@ def draw_tracks(
     words = [title] if title else []
     words += [f"{tracks.drones} drone{'s' if tracks.drones != 1 else ''}", f"{duration_s:.0f} s"]
     figure.suptitle("  ·  ".join(words), fontsize=16, color=INK, fontweight="bold")
+    save_picture(figure, picture)
+    return apart
+
+
+def save_picture(figure: Figure, picture: Path) -> None:
+    """Writes a figure as PNG, whole or not at all. Raises TracksFailed."""
     temporary = picture.with_name(f".{picture.name}.tmp")
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +198,6 @@ def draw_tracks(
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
-    return apart
 
 
 def colours_of(count: int) -> list[tuple[float, float, float, float]]:
