@@ -27,15 +27,15 @@ class Budget:
         self._level += found
         return found
 
-    def take(self, now: float) -> bool:
-        """True, and one piece is used up, when the budget allows it."""
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """True, and `cost` pieces are used up, when the budget allows it."""
         if self._at is not None and now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         if self._at is None or now > self._at or now < self._at - _BACK_S:
             self._at = now
-        if self._level < 1.0:
+        if self._level < cost:
             return False
-        self._level -= 1.0
+        self._level -= cost
         return True
 
 

@@ -8,6 +8,10 @@ message is signed: the secret alone, which an evicted drone has too, lets nobody
 binds an incarnation to a certificate; a command names the incarnations of the drones that it is meant for, so
 that a recorded one does nothing to a drone that has restarted. Evicted and revoked members are not heard.
 
+Whoever has the secret can make messages in anybody's name that only the signature check refuses. So each
+check is paid by the member that a message claims to be of, commands apart from telemetry: a flood in one
+name starves that name and no other.
+
 Not handled here: when fallback is in force (host.py asks only without a live epoch), what a command orders
 (flight/degraded.py).
 """
@@ -58,7 +62,9 @@ TELEMETRY_END: Final = "/telemetry"
 HELLO_S: Final = 1.0
 _HELLO_GAP_S: Final = 0.1
 _HELLO_AGE_S: Final = 5.0
-_CHECKS_PER_S: Final = 500.0  # signatures of messages that the secret opens: an evicted drone can make those
+_COMMAND_CHECKS_PER_S: Final = 100.0  # signatures, for each sender of commands; the leader repeats every 2 s
+_TELEMETRY_CHECKS_PER_S: Final = 400.0  # shared out evenly among the members that have said hello,
+_LEAST_TELEMETRY_CHECKS_PER_S: Final = 5.0  # but never less than this for each
 _MAX_ADDRESSED: Final = 1024
 _MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation
 _U64: Final = struct.Struct(">Q")
@@ -90,13 +96,21 @@ class FallbackHello:
         return found
 
 
+def _purses() -> dict[int, Budget]:
+    return {
+        Lane.COMMAND: Budget(_COMMAND_CHECKS_PER_S),
+        Lane.TELEMETRY: Budget(_TELEMETRY_CHECKS_PER_S),
+    }
+
+
 @dataclass(slots=True)
 class _Peer:
     """A member that has shown which incarnation it is."""
 
     member: CertifiedMember
     incarnation: bytes
-    hello_ns: int
+    hello_ns: int  # of the first hello of this incarnation
+    checks: dict[int, Budget]  # by lane, of messages in this member's name; a new incarnation inherits them
     windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
 
 
@@ -127,7 +141,6 @@ class Fallback:
         self._counters = dict.fromkeys(members, 0)
         self._keys: dict[bytes, AESGCMSIV] = {}
         self._peers: dict[str, _Peer] = {}
-        self._checks = Budget(_CHECKS_PER_S)
         self._pid = os.getpid()
         self._hello_at: float | None = None
         self._said_at = float("-inf")
@@ -186,17 +199,17 @@ class Fallback:
             raise Rejected(Reason.EVICTED, member.name)
         check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
         known = self._peers.get(member.name)
+        if known is not None and known.incarnation == hello.incarnation and known.member == member:
+            raise Rejected(Reason.DUPLICATE)  # it says nothing new, so it costs no signature check
         if known is not None and hello.sent_ns <= known.hello_ns:
             raise Rejected(Reason.STALE, f"an earlier hello of {member.name}")
         if known is None and len(self._peers) >= MAX_ROSTER:
             raise Rejected(Reason.SIZE, "more members than a swarm may have")
         self._control.check_signature(member, message, now)
-        if known is not None and known.incarnation == hello.incarnation and known.member == member:
-            known.hello_ns = hello.sent_ns
-        else:
-            self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns)
-            if self._hello_at is not None:  # it may not know us yet
-                self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
+        checks = _purses() if known is None else known.checks
+        self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns, checks)
+        if self._hello_at is not None:  # it may not know us yet
+            self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
         return []
 
     def _evicted(self, fingerprint: bytes) -> bool:
@@ -297,7 +310,7 @@ class Fallback:
         if not speakers:
             raise Rejected(Reason.UNKNOWN_SENDER, "no hello has shown this incarnation")
         refusal: Rejected | None = None
-        allowed: list[tuple[_Peer, Rule]] = []
+        allowed: list[_Peer] = []
         for peer in speakers[:_MAX_NAMESAKES]:
             try:
                 self._control.directory.good(peer.member.fingerprint, wall_ns)
@@ -311,7 +324,7 @@ class Fallback:
             except Rejected as error:
                 refusal = error
                 continue
-            allowed.append((peer, rule))
+            allowed.append(peer)
         if not allowed:
             raise refusal or Rejected(Reason.UNKNOWN_SENDER)
         aad = self._aad(lane, channel, type_name, prefix)
@@ -319,27 +332,33 @@ class Fallback:
             plaintext = self._key(incarnation).decrypt(nonce, sealed[_PREFIX + NONCE_BYTES :], aad)
         except InvalidTag:
             raise Rejected(Reason.AUTHENTICATION, channel) from None
-        signed_bytes = self._signed(aad, sealed)
-        for peer, rule in allowed:  # noqa: B007  # the one that fits is used below
-            if not self._checks.take(wall_ns * 1e-9):
-                raise Rejected(Reason.BUDGET, "fallback")
-            if peer.member.verify(envelope.signature, signed_bytes, labels.SIGN_FALLBACK):
-                break
-        else:
-            raise Rejected(Reason.SIGNATURE, channel)
+        # Before the signature: recordings that are too old or not for us must cost nobody a check.
         sent_ns: int = _U64.unpack_from(plaintext)[0]
-        age_ns = wall_ns - sent_ns
-        if age_ns > rule.lifespan_ns or -age_ns > self._ahead_ns:
-            raise Rejected(Reason.AGE, f"{channel} from {peer.member.name} is {age_ns * 1e-9:.3f} s old")
+        check_age(sent_ns, wall_ns, rule.lifespan_ns * 1e-9, self._ahead_ns * 1e-9)
         names, payload = self._addressed(plaintext[STAMP_BYTES:])
         hosts_drones = any(member.role is Role.DRONE for member in self._members.values())
         if lane == Lane.COMMAND and hosts_drones and not names:
             raise Rejected(Reason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now")
+        peer = self._signer(allowed, lane, envelope.signature, self._signed(aad, sealed), wall_ns)
         with self._lock:
             if not self._window(peer, lane).accept(counter):
                 raise Rejected(Reason.REPLAY)
         member = peer.member
         return Opened(member.name, member.role, payload, sent_ns, True, 0, lane, counter, 0, names)
+
+    def _signer(
+        self, allowed: list[_Peer], lane: int, signature: bytes, signed_bytes: bytes, wall_ns: int
+    ) -> _Peer:
+        """Which of them signed. Each check is paid from the purse of the one whose key is tried."""
+        most = _TELEMETRY_CHECKS_PER_S / _LEAST_TELEMETRY_CHECKS_PER_S
+        cost = 1.0 if lane == Lane.COMMAND else min(float(len(self._peers)), most)
+        reason = Reason.SIGNATURE
+        for peer in allowed:
+            if not peer.checks[lane].take(wall_ns * 1e-9, cost):
+                reason = Reason.BUDGET
+            elif peer.member.verify(signature, signed_bytes, labels.SIGN_FALLBACK):
+                return peer
+        raise Rejected(reason, "fallback")
 
     @staticmethod
     def _window(peer: _Peer, lane: int) -> ReplayWindow:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.effects import Send
+from chimera_ros.crypto.encoding import u32, u64
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected
 from chimera_ros.crypto.fallback import Fallback, FallbackHello
 from chimera_ros.crypto.fallback_secret import LIFE_NS, FallbackSecret, read_secret, write_secret
 from chimera_ros.crypto.host import HostConfig, SecureHost
+from chimera_ros.crypto.identity import CertifiedMember
 from chimera_ros.crypto.keystore import Keystore
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
@@ -221,16 +224,111 @@ def test_a_hello_under_somebody_elses_incarnation_takes_nothing_from_its_owner(a
 
 def test_hellos_are_timed_ordered_and_signed(air: Air) -> None:
     leader = air.hosts["leader"]
-    old = air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)[1]
+    known = air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)[1]
+    air.hosts["drone_01"] = air.host("drone_01")
+    earlier = air.say_hello(WALL_NS + 2_000_000, NOW + 4.0)[1]
+    air.hosts["drone_01"] = air.host("drone_01")
+    later = air.say_hello(WALL_NS + 3_000_000, NOW + 6.0)[1]
     before = leader.counters.control[Reason.STALE]
-    leader.handle(old, NOW + 2.0, WALL_NS)
-    assert leader.counters.control[Reason.STALE] == before + 1
-    leader.handle(old, NOW + 9.0, WALL_NS + 6_000_000_000)
+    for old in (known, earlier):
+        leader.handle(old, NOW + 6.0, WALL_NS)
+    assert leader.counters.control[Reason.STALE] == before + 2
+    leader.handle(later, NOW + 9.0, WALL_NS + 6_000_000_000)
     assert leader.counters.control[Reason.AGE] == 1
-    body = FallbackHello.parse(old.parts[0], "testswarm")
-    forged = dataclasses.replace(body, sent_ns=body.sent_ns + 1).encode()
-    leader.handle(ControlMessage(old.kind, (forged, old.parts[1])), NOW + 2.0, WALL_NS)
+    body = FallbackHello.parse(later.parts[0], "testswarm")
+    forged = dataclasses.replace(body, sent_ns=body.sent_ns + 1, incarnation=bytes(16)).encode()
+    leader.handle(ControlMessage(later.kind, (forged, later.parts[1])), NOW + 6.0, WALL_NS)
     assert leader.counters.control[Reason.SIGNATURE] == 1
+
+
+def test_a_hello_that_says_nothing_new_costs_no_signature_check(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = air.hosts["leader"]
+    monkeypatch.setattr(leader.control, "check_signature", lambda *_: pytest.fail("a signature was checked"))
+    before = leader.counters.control[Reason.DUPLICATE]
+    air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
+    assert leader.counters.control[Reason.DUPLICATE] == before + 2
+
+
+# Floods by somebody who has the secret
+
+
+def forged(air: Air, name: str, channel: str, count: int, addressed: str = "") -> list[Envelope]:
+    """Messages in the name of `name` by somebody who has the secret, but not its signing key."""
+    fallback = air.hosts["drone_02"].control.fallback
+    incarnation = air.hosts[name].control.members[name].incarnation
+    lane = Lane.COMMAND if channel == COMMAND else Lane.TELEMETRY
+    named = [air.hosts[addressed].control.members[addressed].incarnation] if addressed else []
+    plaintext = u64(WALL_NS) + u32(len(named)) + b"".join(named) + b"forged"
+    made = []
+    for counter in range(1000, 1000 + count):
+        prefix, nonce = incarnation + u64(counter), os.urandom(12)
+        aad = fallback._aad(lane, channel, "T", prefix)
+        sealed = prefix + nonce + fallback._key(incarnation).encrypt(nonce, plaintext, aad)
+        made.append(Envelope(1, lane, 0, 0, sealed, bytes(4627)))
+    return made
+
+
+def refused(air: Air, name: str, channel: str, envelopes: list[Envelope]) -> Counter[Reason]:
+    return Counter(air.refuses(name, channel, envelope) for envelope in envelopes)
+
+
+def test_a_flood_in_one_name_leaves_everybody_elses_messages_their_share(air: Air) -> None:
+    flood = refused(air, "leader", "drone_02/telemetry", forged(air, "drone_02", "drone_02/telemetry", 700))
+    assert flood.keys() == {Reason.SIGNATURE, Reason.BUDGET}
+    assert flood[Reason.SIGNATURE] == 200, "half of the telemetry's checks, as there are two peers"
+    assert air.hosts["leader"].open(TELEMETRY, "T", air.send("drone_01", TELEMETRY), WALL_NS).signed
+    for restart in range(1, 3):  # a new incarnation pays from the same purse
+        air.hosts["drone_02"] = air.host("drone_02")
+        air.say_hello(WALL_NS + restart * 1_000_000, NOW + 2.0 * restart)
+    again = forged(air, "drone_02", "drone_02/telemetry", 3)
+    assert refused(air, "leader", "drone_02/telemetry", again) == {Reason.BUDGET: 3}
+
+
+def test_telemetry_that_an_insider_forges_in_every_name_takes_nothing_from_commands(air: Air) -> None:
+    air.hosts["drone_01"].open(COMMAND, "T", air.send("leader", COMMAND), WALL_NS)
+    flood = forged(air, "drone_02", "drone_02/telemetry", 700)
+    assert refused(air, "drone_01", "drone_02/telemetry", flood)[Reason.BUDGET] == 500
+    order = air.send("leader", COMMAND)
+    assert air.hosts["drone_01"].open(COMMAND, "T", order, WALL_NS).addressed == ("drone_01",)
+
+
+def test_a_flood_in_the_leaders_name_holds_its_commands_up_until_the_purse_fills_again(air: Air) -> None:
+    flood = refused(air, "drone_01", COMMAND, forged(air, "leader", COMMAND, 300, addressed="drone_01"))
+    assert flood == {Reason.SIGNATURE: 100, Reason.BUDGET: 200}
+    order = air.send("leader", COMMAND)
+    assert air.refuses("drone_01", COMMAND, order) is Reason.BUDGET
+    telemetry = air.send("drone_02", "drone_02/telemetry")
+    assert air.hosts["drone_01"].open("drone_02/telemetry", "T", telemetry, WALL_NS).sender == "drone_02"
+    opened = air.hosts["drone_01"].open(COMMAND, "T", order, WALL_NS + 20_000_000)
+    assert opened.addressed == ("drone_01",), "a refusal has moved no window"
+
+
+def test_recordings_that_are_too_old_or_not_for_us_cost_no_signature_check(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever records a message that a receiver missed needs no secret to send it a thousand times."""
+    telemetry, order = air.send("drone_01", TELEMETRY), air.send("leader", COMMAND)
+    air.hosts["drone_01"] = air.host("drone_01")
+    air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
+    monkeypatch.setattr(CertifiedMember, "verify", lambda *_: pytest.fail("a signature was checked"))
+    assert air.refuses("drone_02", TELEMETRY, telemetry, WALL_NS + 1_100_000_000) is Reason.UNKNOWN_SENDER
+    assert air.refuses("drone_01", COMMAND, order) is Reason.NOT_ADDRESSED
+    other = air.send("drone_02", "drone_02/telemetry")
+    late = WALL_NS + 1_100_000_000
+    assert air.refuses("leader", "drone_02/telemetry", other, late) is Reason.AGE
+
+
+def test_whoever_says_hello_under_the_leaders_incarnation_does_not_pay_with_its_purse(air: Air) -> None:
+    thief = air.hosts["drone_02"].control.members["drone_02"]
+    thief.incarnation = air.hosts["drone_01"].control.members["drone_01"].incarnation
+    air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
+    fallback = air.hosts["leader"].control.fallback
+    while fallback._peers["drone_02"].checks[Lane.TELEMETRY].take(WALL_NS * 1e-9):
+        pass
+    opened = air.hosts["leader"].open(TELEMETRY, "T", air.send("drone_01", TELEMETRY), WALL_NS)
+    assert opened.sender == "drone_01"
 
 
 def test_nonces_are_random_counters_rise_and_the_key_is_the_incarnations(air: Air) -> None:
