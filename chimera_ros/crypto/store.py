@@ -6,8 +6,10 @@ for programs whose identity lives no longer than they do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from .errors import KeystoreError
 from .evictions import EvictionOrder
+from .primitives import HASH_BYTES, digest
 
 FORMAT: Final = 1
 
@@ -131,11 +134,13 @@ class MemoryStore:
 class FileStore:
     """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
-    A new epoch number, and evictions that somebody else ordered, go into a file of their own, `<path>.epoch`,
-    which is not forced to the disk: it has to outlive the process, and a file that was replaced does. A power
-    cut may lose or empty it, and then also ends the memory that holds every package key, without which no
-    earlier announcement can be installed; every later one carries all evictions. `flush` forces evictions to
-    the disk when there is time. Everything else (orders, stop counters, versions) is forced at once.
+    A new epoch number (`<path>.number`, a few bytes written in place, because every member of a process does
+    it in every rotation) and evictions that somebody else ordered (`<path>.epoch`) go into files of their
+    own, which are not forced to the disk: they have to outlive the process, and what was written does. A
+    power cut may lose or spoil them, and then also ends the memory that holds every package key, without
+    which no earlier announcement can be installed; every later one carries all evictions. `flush` forces
+    evictions to the disk when there is time. Everything else (orders, stop counters, versions) is forced at
+    once.
     """
 
     __slots__ = ("_durable", "_last", "_unforced", "path")
@@ -155,20 +160,23 @@ class FileStore:
         except (OSError, UnicodeDecodeError) as error:
             raise KeystoreError(f"{self.path}: cannot read the state file ({error}).") from None
         state = StoredState.from_json(text, str(self.path))
-        try:
-            newer = StoredState.from_json(self._epoch_path.read_text(encoding="utf-8"), "")
-        except (OSError, UnicodeDecodeError, KeystoreError):
-            return state
+        newer = [state, _read_number(self._number_path)]
+        with contextlib.suppress(OSError, UnicodeDecodeError, KeystoreError):
+            newer.append(StoredState.from_json(self._epoch_path.read_text(encoding="utf-8"), ""))
         return replace(
             state,
-            highest_epoch=max(state.highest_epoch, newer.highest_epoch),
-            time_floor_ns=max(state.time_floor_ns, newer.time_floor_ns),
-            evictions=state.evictions | newer.evictions,
+            highest_epoch=max(item.highest_epoch for item in newer),
+            time_floor_ns=max(item.time_floor_ns for item in newer),
+            evictions=frozenset().union(*(item.evictions for item in newer)),
         )
 
     @property
     def _epoch_path(self) -> Path:
         return self.path.with_name(self.path.name + ".epoch")
+
+    @property
+    def _number_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".number")
 
     def save(self, state: StoredState) -> None:
         """Raises KeystoreError when the disk refuses."""
@@ -178,7 +186,9 @@ class FileStore:
             time_floor_ns=state.time_floor_ns,
             evictions=state.evictions,
         )
-        if routine:
+        if routine and self._last is not None and state.evictions == self._last.evictions:
+            _write_number(self._number_path, state)
+        elif routine:
             small = replace(state, orders=())  # they are not read from it
             write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
             self._unforced |= self._last is not None and state.evictions != self._last.evictions
@@ -205,6 +215,48 @@ class FileStore:
         write_atomic(self.path.with_name(name), data, 0o600, self._durable)
 
 
+_NUMBER: Final = struct.Struct(">8sQQ")
+_NUMBER_MAGIC: Final = b"CHIMERA1"
+
+
+def _write_number(path: Path, state: StoredState) -> None:
+    """Epoch and time floor in place: one write of a few bytes, which a killed process leaves whole. Raises
+    KeystoreError.
+    """
+    record = _NUMBER.pack(_NUMBER_MAGIC, state.highest_epoch, state.time_floor_ns)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            written = os.pwrite(handle, record + digest(record), 0)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _refused(path, error) from None
+    if written != _NUMBER.size + HASH_BYTES:
+        raise KeystoreError(
+            f"{path}: cannot write all of {_NUMBER.size + HASH_BYTES} bytes; check the space."
+        )
+
+
+def _read_number(path: Path) -> StoredState:
+    """What is missing or spoilt counts as nothing."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return StoredState()
+    record, check = data[: _NUMBER.size], data[_NUMBER.size :]
+    if len(record) != _NUMBER.size or check != digest(record):
+        return StoredState()
+    magic, epoch, floor_ns = _NUMBER.unpack(record)
+    return (
+        StoredState(highest_epoch=epoch, time_floor_ns=floor_ns) if magic == _NUMBER_MAGIC else StoredState()
+    )
+
+
+def _refused(path: Path, error: OSError) -> KeystoreError:
+    return KeystoreError(f"{path}: cannot write ({error.strerror}); check the directory's owner and space.")
+
+
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
     """Replaces `path` by `data` in one step; nobody sees a half-written file. Raises KeystoreError."""
     try:
@@ -223,9 +275,7 @@ def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> No
         if durable:
             _sync_directory(path.parent)
     except OSError as error:
-        raise KeystoreError(
-            f"{path}: cannot write ({error.strerror}); check the directory's owner and space."
-        ) from None
+        raise _refused(path, error) from None
 
 
 def replace_durably(source: Path, target: Path, durable: bool = True) -> None:

@@ -25,12 +25,32 @@ def test_simulations_do_not_fly_on_under_an_earlier_policy(monkeypatch):
     assert simulation_keystore() != before
 
 
-def test_an_epoch_file_that_a_power_cut_emptied_costs_no_more_than_the_number(tmp_path: Path) -> None:
+def test_a_number_file_that_a_power_cut_spoilt_costs_no_more_than_the_number(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "state.json")
     store.save(StoredState(highest_epoch=8, stop_counter=3))
     store.save(StoredState(highest_epoch=12, stop_counter=3))  # the number alone: not forced to the disk
     assert FileStore(tmp_path / "state.json").load().highest_epoch == 12
-    (tmp_path / "state.json.epoch").write_bytes(b"")
-    assert FileStore(tmp_path / "state.json").load() == StoredState(highest_epoch=8, stop_counter=3)
+    number = tmp_path / "state.json.number"
+    assert stat.S_IMODE(number.stat().st_mode) == 0o600
+    whole = number.read_bytes()
+    for spoilt in (
+        b"",
+        whole[:-1],
+        whole + b"\0",
+        bytes((whole[0] ^ 1,)) + whole[1:],
+        whole[:15] + b"\xff" + whole[16:],
+    ):
+        number.write_bytes(spoilt)
+        assert FileStore(tmp_path / "state.json").load() == StoredState(highest_epoch=8, stop_counter=3)
     store.save(StoredState(highest_epoch=16, stop_counter=4))
     assert FileStore(tmp_path / "state.json").load() == StoredState(highest_epoch=16, stop_counter=4)
+
+
+def test_a_number_and_evictions_that_were_not_forced_are_both_remembered(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "state.json")
+    gone = frozenset({bytes(32)})
+    store.save(StoredState(highest_epoch=4))
+    store.save(StoredState(highest_epoch=8, evictions=gone))
+    store.save(StoredState(highest_epoch=12, time_floor_ns=5, evictions=gone))
+    remembered = StoredState(highest_epoch=12, time_floor_ns=5, evictions=gone)
+    assert FileStore(tmp_path / "state.json").load() == remembered
