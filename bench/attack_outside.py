@@ -426,7 +426,12 @@ ATTACKS = (
         "commands without seal or signature", "outside", unsealed_command, ("rejected.", "shell.malformed")
     ),
     Attack("forged certificate", "outside", forged_certificate, ("control.certificate",)),
-    Attack("stolen certificate", "outside", stolen_certificate, ("control.signature", "control.too_soon")),
+    Attack(
+        "stolen certificate",
+        "outside",
+        stolen_certificate,
+        ("control.signature", "control.challenge", "control.too_soon"),
+    ),
     Attack("stale announcement", "outside", stale_announcement, ("control.stale", "control.duplicate")),
     Attack("forged announcement", "outside", forged_announcement, ("control.signature",)),
     Attack("epoch exhaustion", "outside", epoch_exhaustion, ("control.",)),

@@ -18,6 +18,7 @@ from .epochs import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from .errors import KeystoreError, Rejected
 from .evictions import lines_of
 from .identity import CertifiedMember, Trust
+from .incarnations import NEVER, Incarnations
 from .joining import KeyPackage
 from .policy import Limits
 from .reasons import Reason
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32
-_MAX_RETIRED: Final = 64  # more than can retire while a challenge of theirs is good
 _MARGIN_S: Final = 5.0  # a package this close to its end is not used any more
 _FRESH_S: Final = 50.0  # from this age on a new package is asked for
 _ALIVE_NS: Final = 500_000_000
@@ -55,6 +55,17 @@ class Candidate:
     received_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Challenge:
+    """Monotonic seconds. `asked_at` is exact for our own and `NEVER` for another crypto node's: for when that
+    one was made we only have its word and its clock, and a request may have been held back.
+    """
+
+    value: bytes
+    made_at: float
+    asked_at: float
+
+
 class UnknownIssuer(Rejected):
     """A proof by a crypto node whose certificate has not come yet."""
 
@@ -72,11 +83,10 @@ class Admission:
         self._own = own
         self._suite = control.suite
         self._desk = desk
-        self._challenges: deque[tuple[bytes, float]] = deque(maxlen=_MAX_CHALLENGES)
+        self._challenges: deque[_Challenge] = deque(maxlen=_MAX_CHALLENGES)
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._candidates: dict[str, Candidate] = {}
-        self._incarnations: dict[str, tuple[bytes, float]] = {}  # name -> newest incarnation, since
-        self._retired: dict[str, deque[bytes]] = {}  # name -> earlier incarnations: they never come back
+        self._incarnations = Incarnations()
         self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
@@ -118,10 +128,18 @@ class Admission:
             found is not None and found.incarnation == entry.incarnation and now - found.received_at < young_s
         )
 
-    def add_challenge(self, challenge: bytes, made_at: float) -> None:
-        """Packages may echo this challenge, our own or that of the crypto node in charge."""
-        if all(challenge != known for known, _ in self._challenges):
-            self._challenges.append((challenge, made_at))
+    def add_challenge(self, challenge: bytes, made_at: float, *, own: bool) -> None:
+        """Packages may echo this challenge, our own or that of the crypto node in charge. Only our own shows
+        that a process lives: which of two does, the one in charge finds out, and its rosters tell us.
+        """
+        if all(challenge != known.value for known in self._challenges):
+            self._challenges.append(_Challenge(challenge, made_at, made_at if own else NEVER))
+
+    def _challenge(self, value: bytes, now: float) -> _Challenge:
+        for known in self._challenges:
+            if known.value == value and now - known.made_at <= self._limits.challenge_life_s:
+                return known
+        raise Rejected(Reason.CHALLENGE)
 
     # Packages
 
@@ -136,11 +154,7 @@ class Admission:
         body = message.parts[0]
         suite = self._suite
         package = KeyPackage.parse(body, self._trust.swarm, suite.name, suite.package_public_bytes)
-        if not any(
-            challenge == package.challenge and now - made_at <= self._limits.challenge_life_s
-            for challenge, made_at in self._challenges
-        ):
-            raise Rejected(Reason.CHALLENGE)
+        challenge = self._challenge(package.challenge, now)
         package_hash = digest(body)
         if package_hash in self._seen:
             raise Rejected(Reason.DUPLICATE)
@@ -154,12 +168,9 @@ class Admission:
             raise Rejected(Reason.EVICTED, member.name)
         if member.name == self._own.name:
             raise Rejected(Reason.OWN)
-        known = self._incarnations.get(member.name)
-        restarted = known is not None and known[0] != package.incarnation
-        if package.incarnation in self._retired.get(member.name, ()):
-            raise Rejected(Reason.STALE, f"an earlier incarnation of {member.name}")
-        if restarted and known is not None and now - known[1] < self._limits.restart_s:
-            raise Rejected(Reason.TOO_SOON, f"{member.name} has restarted a moment ago")
+        restarted = self._incarnations.judge(
+            member.name, package.incarnation, challenge.asked_at, now, self._limits.restart_s
+        )
         roster = host.roster() or self._learned[2]
         flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
         if not flying and wall_ns > self._trust.crl.expires_ns:
@@ -178,10 +189,8 @@ class Admission:
             self._claimed = max(self._claimed, package.epoch)
         self._remember(package_hash, now)
         effects: list[Effect] = []
-        if known is None or restarted:
-            self._incarnations[member.name] = (package.incarnation, now if restarted else float("-inf"))
-        if restarted and known is not None:
-            self._retire(member.name, known[0])
+        self._incarnations.take(member.name, package.incarnation, now)
+        if restarted:
             effects += self._note_restart(member.name, host, wall_ns)
         self._candidates[member.name] = candidate
         return candidate, effects
@@ -252,6 +261,7 @@ class Admission:
         if not newer:
             return
         self._learned = (head.epoch, proof.transcript_hash, head.roster)
+        self._incarnations.note(head.roster, now, newest=False)
         self.used(head)
         if self.on_proof is not None:
             self.on_proof(head, issuer, now)
@@ -265,8 +275,13 @@ class Admission:
         """Another crypto node is in charge: our own package to ourselves is of no use."""
         self._candidates.pop(self._own.name, None)
 
+    def announced(self, head: Head, now: float) -> None:
+        """Another crypto node has announced this epoch, which is above every one that we have had."""
+        self._incarnations.note(head.roster, now, newest=True)
+        self.used(head)
+
     def used(self, head: Head) -> None:
-        """An epoch was announced: the packages that it names are used up."""
+        """The packages that this epoch names are used up."""
         for entry in head.roster:
             found = self._candidates.get(entry.name)
             if found is not None and found.package_hash == entry.package_hash:
@@ -299,10 +314,7 @@ class Admission:
         if found is not None and incarnation in (None, found.incarnation):
             del self._candidates[name]
         if incarnation is not None:
-            self._retire(name, incarnation)
-
-    def _retire(self, name: str, incarnation: bytes) -> None:
-        self._retired.setdefault(name, deque(maxlen=_MAX_RETIRED)).append(incarnation)
+            self._incarnations.retire(name, incarnation)
 
     def put_back(self, candidates: list[Candidate]) -> None:
         """They were not used after all."""

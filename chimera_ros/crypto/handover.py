@@ -68,7 +68,7 @@ class Handover:
         sent_ns = request.sequence * 1_000_000  # see Voice
         age_s = max(0.0, (wall_ns - sent_ns) * 1e-9)
         if age_s <= self._limits.challenge_life_s:
-            self._admission.add_challenge(request.challenge, now - age_s)
+            self._admission.add_challenge(request.challenge, now - age_s, own=False)
         self._duty.request(issuer.name, sent_ns, wall_ns, now)
 
     def heard_beat(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]:
@@ -80,7 +80,7 @@ class Handover:
 
     def heard_head(self, head: Head, issuer: CertifiedMember, now: float) -> list[Effect]:
         """Another crypto node has announced an epoch that is new to us."""
-        self._admission.used(head)
+        self._admission.announced(head, now)
         self.crl_number = max(self.crl_number, head.crl_number)
         newest = head.epoch > self._duty.seen_epoch
         told = self._follow(issuer.name, self._duty.head(issuer.name, head.epoch, self._own_epoch()[0], now))

@@ -28,6 +28,7 @@ from .evictions import EvictionDesk, Verdict
 from .handover import Handover
 from .host import HostConfig, SecureHost
 from .identity import MemberIdentity, Trust
+from .incarnations import NEVER, OldChallenge
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
 from .policy import Limits
 from .reasons import Reason
@@ -151,9 +152,9 @@ class KeyServer:
                     return self._on_ready(message, now, self._control.floor(wall_ns))
             except Rejected as refusal:
                 self.host.counters.control[refusal.reason] += 1
-                asked_elsewhere = refusal.reason is Reason.CHALLENGE
+                asked_elsewhere = refusal.reason is Reason.CHALLENGE  # or asked too early
                 if asked_elsewhere and message.kind is ControlKind.KEY_PACKAGE and self.in_charge:
-                    self._voice.hint(now)
+                    self._voice.hint(now, refusal.since if isinstance(refusal, OldChallenge) else NEVER)
                 return []
             effects = self.host.handle(message, now, wall_ns)
             if (

@@ -49,23 +49,28 @@ class Voice:
         self._sequence = 0
         self._beat_sequence = 0
         self._challenge_at = float("-inf")
+        self._challenge_after = float("-inf")  # one made no later than this is of no use any more
         self._last_request = float("-inf")
 
     def start(self, wall_ns: int) -> None:
         """Sequences rise from here."""
         self._sequence = self._beat_sequence = wall_ns // 1_000_000
 
-    def hint(self, now: float) -> None:
-        """Somebody may want to join: ask for packages soon, at most twice a second."""
+    def hint(self, now: float, after: float = float("-inf")) -> None:
+        """Somebody may want to join: ask for packages soon, at most twice a second, with a challenge that was
+        made later than `after`.
+        """
+        self._challenge_after = max(self._challenge_after, after)
         soon = max(now, self._last_request + _HINT_GAP_S)
         self.request_at = soon if self.request_at is None else min(self.request_at, soon)
 
     def request(self, current: Current | None, missing: bool, now: float, wall_ns: int) -> KeyRequest:
         """The next request, not yet signed; `missing`: some member's package is not here."""
-        if now - self._challenge_at >= _CHALLENGE_FRESH_S or not self.challenge:
+        aged = now - self._challenge_at >= _CHALLENGE_FRESH_S
+        if aged or self._challenge_at <= self._challenge_after:
             self.challenge = self._random(HASH_BYTES)
             self._challenge_at = now
-            self._admission.add_challenge(self.challenge, now)
+            self._admission.add_challenge(self.challenge, now, own=True)
         self._sequence = max(self._sequence + 1, wall_ns // 1_000_000)
         epoch, transcript_hash, have = 0, NO_HASH, b""
         if current is not None:
