@@ -31,6 +31,7 @@ _PAUSE_S: Final = 0.5
 _HARDWARE_BYTES: Final = 512
 _JOB_LIMIT_S: Final = 5.0
 _KEPT_ALARMS: Final = 64
+_MOST_TEXT: Final = 200  # characters of what somebody else's client says
 
 
 def aer_simulator(worker: AerWorker) -> Simulator:
@@ -107,7 +108,12 @@ class EntropyFeed:
         more = False
         for name in self._pool.names:
             if self._pool.wants(name, self._now()):
-                self.say(self._gatherers[name]())
+                try:
+                    said = self._gatherers[name]()
+                except Exception as error:  # a client of other equipment may raise anything; the others go on
+                    why = (str(error) or type(error).__name__)[:_MOST_TEXT]
+                    said = self._pool.failed(name, why, self._now())
+                self.say(said)
                 more = more or (name != "qkd" and self._pool.wants(name, self._now()))
         return more
 
@@ -119,19 +125,22 @@ class EntropyFeed:
         try:
             handle = os.open(self._hardware, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            return self._pool.absent("hardware", f"{self._hardware} cannot be opened ({error.strerror})")
+            return self._without_hardware(f"{self._hardware} cannot be opened ({error.strerror})")
         try:
             data = os.read(handle, _HARDWARE_BYTES)
         except BlockingIOError:
             return []  # later
         except OSError as error:
-            if not self._pool.status()["sources"]["hardware"]["samples_tested"]:
-                why = f"{self._hardware} gives nothing ({error.strerror}): no generator behind it"
-                return self._pool.absent("hardware", why)
-            return self._pool.failed("hardware", f"{self._hardware}: {error.strerror}", self._now())
+            return self._without_hardware(f"{self._hardware} gives nothing ({error.strerror})")
         finally:
             os.close(handle)
         return self._pool.offer("hardware", data, self._now())
+
+    def _without_hardware(self, why: str) -> list[Alarm]:
+        """Absent where there never was any; one that has worked before is a failure."""
+        if self._pool.status()["sources"]["hardware"]["raw_bits"]:
+            return self._pool.failed("hardware", why, self._now())
+        return self._pool.absent("hardware", why)
 
     def _gather_qrng(self) -> list[Alarm]:
         worker = self._worker

@@ -13,6 +13,7 @@ Not handled here: reading devices and running circuits (`chimera_ros/entropy_fee
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ OS_BYTES: Final = 64
 _OS_TRIES: Final = 3
 _OS_CLAIM: Final = Claim(bits=8, min_entropy=4.0, alpha_log2=-40)
 _RETRY_AT_MOST_S: Final = 3600.0
+_FORGIVEN_AFTER_S: Final = 3600.0  # of good service: a good source is accused at rate alpha, for ever
 
 
 def draw_seed(system: bytes, hardware: bytes = b"", qrng: bytes = b"", qkd: bytes = b"") -> bytes:
@@ -48,7 +50,7 @@ class State(Enum):
     STARTING = "starting"  # nothing usable yet
     ON = "on"
     OFF = "switched off"  # a health test or the source itself failed; `retry_at` says when it is tried again
-    BARRED = "barred"  # failed too often: off until this process is started again
+    BARRED = "barred"  # failed too often in a row: off until this process is started again
     ABSENT = "absent"  # not on this machine
 
 
@@ -58,12 +60,18 @@ class SourceConfig:
 
     claim: of its raw samples. debiased: von Neumann before conditioning. conditioned: hash into blocks; False
     takes what comes as it is (keys that privacy amplification has made already). simulated: counts as zero.
+
+    Raises ValueError for samples that are neither bits nor bytes: raw data is split into no others.
     """
 
     claim: Claim
     debiased: bool = False
     conditioned: bool = True
     simulated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.claim.bits not in (1, 8):
+            raise ValueError(f"a source with samples of {self.claim.bits} bits; allowed are 1 and 8")
 
 
 SOURCES: Final[Mapping[str, SourceConfig]] = {
@@ -78,7 +86,7 @@ SOURCE_NAMES: Final = (SYSTEM, *SOURCES)
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
     """capacity_bytes: kept per source. retry_s: a failed source stays off this long, doubled each time.
-    failures: after so many in one process it stays off.
+    failures: after so many, with no hour of good service between them, it stays off.
     """
 
     capacity_bytes: int = 1024
@@ -95,6 +103,7 @@ class _Source:
     state: State = State.STARTING
     detail: str = ""
     retry_at: float = 0.0
+    on_since: float = 0.0
     failures: int = 0
     blocks: deque[bytes] = field(default_factory=deque, repr=False)
     held: int = 0
@@ -145,6 +154,7 @@ class EntropyPool:
         }
         self._drawn = 0
         self._system_failures = 0
+        self._system_last = b""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,7 +188,7 @@ class EntropyPool:
             if fault is not None:
                 return self._switch_off(source, fault, now)
             if not was_started:  # samples of the start-up test are thrown away (section 4.3)
-                return self._switch_on(source) if source.test.started else []
+                return self._switch_on(source, now) if source.test.started else []
             self._keep(source, unpack(raw), raw)
             return []
 
@@ -204,10 +214,11 @@ class EntropyPool:
         """64 bytes of seed, at once.
 
         Raises:
-            EntropyError: the operating system's random numbers fail their health test, three times in a row.
+            EntropyError: the operating system gives no random numbers, or they fail their health test, three
+                times in a row.
         """
-        system = self._system()
         with self._lock:
+            system = self._system()
             parts = {name: self._take(source) for name, source in self._sources.items()}
             self._drawn += 1
         return draw_seed(system, **parts)
@@ -247,16 +258,30 @@ class EntropyPool:
     def _system(self) -> bytes:
         fault: str | None = None
         for _ in range(_OS_TRIES):
-            system = self._random(OS_BYTES)
-            fault = HealthTest(_OS_CLAIM).feed(np.frombuffer(system, dtype=np.uint8))
+            try:
+                system = self._random(OS_BYTES)
+            except (OSError, NotImplementedError) as error:  # what os.urandom raises
+                fault = f"none came: {error}"
+            else:
+                fault = self._fault_of(system)
             if fault is None:
                 return system
             self._system_failures += 1
         raise EntropyError(f"the operating system's random numbers are not random ({fault})")
 
+    def _fault_of(self, system: bytes) -> str | None:
+        if len(system) != OS_BYTES:
+            return f"{len(system)} bytes came instead of {OS_BYTES}"
+        before, self._system_last = self._system_last, hashlib.sha3_256(system).digest()
+        if hmac.compare_digest(before, self._system_last):
+            return "the same bytes came twice"
+        return HealthTest(_OS_CLAIM).feed(np.frombuffer(system, dtype=np.uint8))
+
     def _switch_off(self, source: _Source, why: str, now: float) -> list[Alarm]:
         source.clear()
         source.test.reset()
+        if source.state is State.ON and now - source.on_since >= _FORGIVEN_AFTER_S:
+            source.failures = 0
         source.failures += 1
         source.detail = why
         if source.failures >= self._config.failures:
@@ -269,15 +294,16 @@ class EntropyPool:
             then = f"tried again in {pause_s:.0f} s"
         return [Alarm("warning", f"entropy source {source.name} is switched off, {then}: {why}")]
 
-    def _switch_on(self, source: _Source) -> list[Alarm]:
+    def _switch_on(self, source: _Source, now: float) -> list[Alarm]:
         again = source.failures > 0
-        source.state, source.detail = State.ON, ""
+        source.state, source.detail, source.on_since = State.ON, "", now
         return (
             [Alarm("info", f"entropy source {source.name} passed its start-up test again")] if again else []
         )
 
     def _keep(self, source: _Source, bits: Bits, raw: bytes) -> None:
-        blocks = [raw]
+        # In pieces that a seed can take: keys of other equipment may be longer than what it takes at once.
+        blocks = [raw[at : at + BLOCK_BYTES] for at in range(0, len(raw), BLOCK_BYTES)]
         if source.config.conditioned:
             blocks = source.conditioner.feed(debias(bits) if source.config.debiased else bits)
         for block in blocks:

@@ -97,22 +97,24 @@ def load() -> tuple[LiboqsProvider, str]:
     if library is None:
         raise ProviderError("liboqs-python is installed, but no liboqs library was found")
     oqs = _import()
-    native = oqs.native()
+    try:
+        native, version = oqs.native(), oqs.oqs_version()
+        signatures, kems = oqs.get_enabled_sig_mechanisms(), oqs.get_enabled_kem_mechanisms()
+    except Exception as error:  # another package of that name, or another version of this one
+        raise ProviderError(f"the package oqs is not the liboqs-python that is needed ({error})") from None
     missing = [name for name in _NEEDED if not hasattr(native, name)]
     if missing:
-        raise ProviderError(f"liboqs {oqs.oqs_version()} is too old: it has no {missing[0]}")
-    for name, enabled in (
-        (SIGNATURE, oqs.get_enabled_sig_mechanisms()),
-        (KEM, oqs.get_enabled_kem_mechanisms()),
-    ):
+        raise ProviderError(f"liboqs {version} is too old: it has no {missing[0]}")
+    for name, enabled in ((SIGNATURE, signatures), (KEM, kems)):
         if name not in enabled:
-            raise ProviderError(f"liboqs {oqs.oqs_version()} was built without {name}")
-    provider = LiboqsProvider(oqs)
+            raise ProviderError(f"liboqs {version} was built without {name}")
     try:
+        provider = LiboqsProvider(oqs)
         self_test(provider)
     except Exception as error:  # whatever it is, this library is not to be trusted with keys
-        raise ProviderError(f"liboqs {oqs.oqs_version()} failed its self test ({error})") from None
-    return provider, f"liboqs {oqs.oqs_version()} from {library}"
+        raise ProviderError(f"liboqs {version} failed its self test ({error})") from None
+    # The one that `oqs` has loaded: where there are several, it looks for them in another order than we.
+    return provider, f"liboqs {version} from {getattr(native, '_name', library)}"
 
 
 def _import() -> Any:
@@ -265,10 +267,11 @@ class _PackageKey:
     def open(self, sealed: bytes, info: bytes) -> bytes:
         if len(sealed) < MLKEM_CIPHERTEXT_BYTES:
             raise Rejected(Reason.SEED, "the sealed seed is cut short")
-        aead, nonce = _key_schedule(self._kem.decap_secret(bytes(sealed[:MLKEM_CIPHERTEXT_BYTES])), info)
         try:
+            shared_secret = self._kem.decap_secret(bytes(sealed[:MLKEM_CIPHERTEXT_BYTES]))
+            aead, nonce = _key_schedule(shared_secret, info)
             return aead.decrypt(nonce, sealed[MLKEM_CIPHERTEXT_BYTES:], None)
-        except InvalidTag:
+        except (InvalidTag, RuntimeError):  # RuntimeError: the library says no
             raise Rejected(Reason.SEED, "the sealed seed does not open") from None
 
     def __repr__(self) -> str:

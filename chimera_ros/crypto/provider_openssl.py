@@ -9,7 +9,15 @@ from cryptography.hazmat.primitives import hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 
 from .errors import Rejected
-from .primitives import MLKEM_PUBLIC_BYTES, InvalidTag, PackageKey, PublicKey, SigningKey, VerifyKey
+from .primitives import (
+    MLKEM_PUBLIC_BYTES,
+    P384_PUBLIC_BYTES,
+    InvalidTag,
+    PackageKey,
+    PublicKey,
+    SigningKey,
+    VerifyKey,
+)
 from .reasons import Reason
 
 
@@ -78,6 +86,9 @@ class _PublicKey:
 
     def __init__(self, hybrid: bool, public: bytes) -> None:
         try:
+            # One spelling for each key: nothing behind it, no compressed point.
+            if len(public) != MLKEM_PUBLIC_BYTES + (P384_PUBLIC_BYTES if hybrid else 0):
+                raise ValueError(len(public))
             kem = mlkem.MLKEM1024PublicKey.from_public_bytes(public[:MLKEM_PUBLIC_BYTES])
             self._key: Any = kem
             self._suite = _PURE

@@ -46,18 +46,19 @@ def test_without_other_sources_a_seed_is_the_systems() -> None:
 
 
 def test_an_input_is_used_once_and_nothing_waits() -> None:
-    pool = EntropyPool(lambda size: bytes(range(size)), ("qrng",))
+    systems = iter([good(64, step) for step in range(100, 200)])
+    pool = EntropyPool(lambda size: next(systems), ("qrng",))
     for step in range(4):
         pool.offer("qrng", good(1024, step), 0.0)
-    seeds = set()
-    while held(pool, "qrng"):
-        seeds.add(pool.draw())
-    count = len(seeds)
-    assert count >= 3
-    without = draw_seed(bytes(range(64)))
-    assert without not in seeds
-    assert pool.draw() == without  # empty: goes on without
-    assert len(seeds) == count
+    inputs = b"".join(pool._sources["qrng"].blocks)
+    step = 100
+    while left := held(pool, "qrng"):
+        mine, inputs = inputs[:BLOCK_BYTES], inputs[BLOCK_BYTES:]
+        assert pool.draw() == draw_seed(good(64, step), qrng=mine)
+        assert held(pool, "qrng") == left - len(mine)
+        step += 1
+    assert step >= 103
+    assert pool.draw() == draw_seed(good(64, step))  # empty: goes on without
 
 
 def test_a_source_is_bounded() -> None:
@@ -169,6 +170,62 @@ def test_a_broken_operating_system_stops_seeds() -> None:
         pool.draw()
     answers = iter([bytes(64), os.urandom(64)])
     assert len(EntropyPool(lambda _: next(answers), ("os",)).draw()) == 64
+
+
+def test_an_operating_system_that_repeats_itself_or_gives_too_little_stops_seeds() -> None:
+    same = EntropyPool(lambda size: bytes(range(size)), ("os",))
+    assert len(same.draw()) == 64
+    with pytest.raises(EntropyError, match="the same bytes came twice"):
+        same.draw()
+    with pytest.raises(EntropyError, match="32 bytes came instead of 64"):
+        EntropyPool(lambda size: os.urandom(size // 2), ("os",)).draw()
+
+    def none(size: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    pool = EntropyPool(none, ("os", "hardware"))
+    pool.offer("hardware", good(4096), 0.0)
+    pool.offer("hardware", good(4096, 2), 0.0)
+    before = held(pool, "hardware")
+    with pytest.raises(EntropyError, match="none came"):
+        pool.draw()
+    assert held(pool, "hardware") == before > 0  # nothing is used up for a seed that is not made
+    assert pool.status()["sources"]["os"]["failures"] == 3
+
+
+def test_keys_longer_than_a_seed_takes_are_used_in_pieces() -> None:
+    """Other equipment may deliver keys of 1024 bits."""
+    pool = started("qkd")
+    key = good(160, 3)
+    pool.offer("qkd", key, 0.0)
+    systems = [good(64, step) for step in (1, 2, 3)]
+    answers = iter(systems)
+    pool._random = lambda _: next(answers)
+    for system, mine in zip(systems, (key[:64], key[64:128], key[128:]), strict=True):
+        assert pool.draw() == draw_seed(system, qkd=mine)
+    assert held(pool, "qkd") == 0
+
+
+def test_a_good_source_is_not_barred_by_the_false_alarms_of_a_long_flight() -> None:
+    pool = started("qrng")
+    now = 0.0
+    for _ in range(12):
+        now += 12 * 3600.0
+        (alarm,) = pool.failed("qrng", "repetition count", now)
+        assert "tried again in 60 s" in alarm.text
+        now += 60.0
+        pool.offer("qrng", good(1024, 4), now)
+        assert pool.status()["sources"]["qrng"]["state"] == "on"
+    for _ in range(4):  # five, none of them after an hour of good service
+        now += 3599.0
+        pool.offer("qrng", good(1024, 4), now)
+        pool.failed("qrng", "repetition count", now)
+    assert pool.status()["sources"]["qrng"]["state"] == "barred"
+
+
+def test_samples_are_bits_or_bytes() -> None:
+    with pytest.raises(ValueError, match="samples of 4 bits"):
+        entropy.SourceConfig(entropy.Claim(bits=4, min_entropy=2.0))
 
 
 def test_a_key_server_draws_from_the_pool() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,6 +190,22 @@ def test_no_key_is_refused_when_it_is_read(provider: Provider) -> None:
         provider.verify_key(bytes(2591))
 
 
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_a_key_has_one_spelling(provider: Provider, hybrid: bool) -> None:
+    public = provider.package_key(hybrid).public
+    provider.public_key(hybrid, public)
+    with pytest.raises(Rejected):
+        provider.public_key(hybrid, public + b"!")
+    with pytest.raises(Rejected):
+        provider.public_key(hybrid, public[:-1])
+    with pytest.raises(Rejected):
+        provider.public_key(not hybrid, public)
+    if hybrid:  # the point of P-384, compressed: another spelling of the same key
+        point = public[1568:]
+        with pytest.raises(Rejected):
+            provider.public_key(True, public[:1568] + bytes([2 | point[-1] & 1]) + point[1:49])
+
+
 @pytest.mark.parametrize("policy", ["CHIMERA-1", "CHIMERA-1-CNSA"])
 def test_a_swarm_of_both_providers_joins(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members load their keys with one provider, the crypto node works with the other."""
@@ -270,6 +287,50 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProviderError, match="wolfssl"):
         providers.select()
     assert doctor_checks._provider().status == "missing"
+
+
+def test_auto_falls_back_where_the_package_is_another_or_its_library_breaks_halfway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Native:
+        _name = "liboqs.so"
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "OQS_randombytes_custom_algorithm":
+                return lambda callback: None
+            return lambda *_: 0
+
+    def broken(name: str) -> Any:
+        raise RuntimeError(f"{name} cannot be made")
+
+    stranger = SimpleNamespace()
+    halfway = SimpleNamespace(
+        native=Native,
+        oqs_version=lambda: "0.99.0",
+        get_enabled_sig_mechanisms=lambda: ("ML-DSA-87",),
+        get_enabled_kem_mechanisms=lambda: ("ML-KEM-1024",),
+        Signature=broken,
+        KeyEncapsulation=broken,
+    )
+    monkeypatch.setattr(provider_liboqs, "find_library", lambda: "liboqs.so")
+    monkeypatch.setattr(provider_liboqs.importlib.util, "find_spec", lambda name: name)
+    for module, why in ((stranger, "is not the liboqs-python"), (halfway, "failed its self test")):
+        monkeypatch.setattr(provider_liboqs, "_import", lambda module=module: module)
+        choice = providers.find("auto")
+        assert choice.name == "openssl" and why in choice.why
+        with pytest.raises(ProviderError, match=why):
+            providers.find("liboqs")
+
+
+def test_what_liboqs_refuses_to_open_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = _liboqs().package_key(False)
+
+    def refuse(ciphertext: bytes) -> bytes:
+        raise RuntimeError("Can not decapsulate secret")
+
+    monkeypatch.setattr(package._kem, "decap_secret", refuse)  # type: ignore[attr-defined]
+    with pytest.raises(Rejected, match="seed"):
+        package.open(bytes(1700), b"info")
 
 
 def test_auto_takes_liboqs_where_it_is() -> None:

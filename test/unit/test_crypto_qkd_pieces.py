@@ -122,11 +122,29 @@ def test_toeplitz_is_exact_where_sums_are_large() -> None:
 
 def test_bound_is_the_papers_with_the_charges_for_choosing_afterwards() -> None:
     """Worked by hand for n = k = 4096, 1 % errors, 768 bits disclosed."""
-    secrecy = 1e-10 / (22 * 128)
-    mu = math.sqrt(8192 / 4096**2 * 4097 / 4096 * math.log(2 / secrecy))
+    secrecy = 1e-10 / (23 * 128)
+    mu = math.sqrt(8192 / 4096**2 * 4097 / 4096 * math.log(4 / secrecy))
     assert deviation(4096, 4096, secrecy) == pytest.approx(mu)
     by_hand = 4096 * (1 - entropy(0.01 + mu)) - 768 - math.log2(2 / secrecy**2) - 64
     assert secret_bits(4096, 4096, 40, 768, SECURITY) == math.floor(by_hand)
+
+
+def test_failure_probabilities_of_the_bound_add_up_to_its_secrecy() -> None:
+    """From the parts of the proof: sampling without replacement (Serfling) and the leftover hash lemma."""
+    n, k, wanted = 3000, 5000, 1e-6
+    mu = deviation(n, k, wanted)
+    sampling = math.exp(-2 * n * k**2 * mu**2 / ((n + k) * (k + 1)))  # P(key is worse than sample + mu)
+    smoothing = math.sqrt(sampling)  # purified distance
+    min_entropy_left = 2 * math.log2(1 / wanted)  # what log2(1 / eps_sec^2) keeps back
+    hashing = 0.5 * math.sqrt(2**-min_entropy_left)
+    assert 2 * smoothing + hashing == pytest.approx(wanted)
+
+
+def test_every_pair_of_rate_and_leak_has_its_share_of_the_secrecy() -> None:
+    """What `secret_bits` can tell apart may not be more than what it divides the failure probability by."""
+    rates = {math.ceil(errors / 10_000 / SECURITY.rate_step) for errors in range(1101)}
+    leaks = {math.ceil(leak / SECURITY.leak_step) for leak in range(1, SECURITY.leak_limit + 1)}
+    assert len(rates) * len(leaks) <= SECURITY.outcomes
 
 
 @given(

@@ -8,7 +8,7 @@ import pytest
 
 from chimera_ros.aer_worker import WorkerUnavailable
 from chimera_ros.crypto.entropy import EntropyPool
-from chimera_ros.crypto.qkd.delivery import DistilledKeys
+from chimera_ros.crypto.qkd.delivery import DeliveredKey, DistilledKeys
 from chimera_ros.entropy_feed import EntropyFeed
 
 
@@ -69,6 +69,44 @@ def test_a_stuck_device_is_switched_off(tmp_path: Path) -> None:
     feeding.step()
     (alarm,) = feeding.alarms()
     assert alarm.severity == "warning" and "repetition count" in alarm.text
+
+
+def test_a_device_that_worked_and_goes_is_a_failure_and_comes_back(tmp_path: Path) -> None:
+    device = tmp_path / "hwrng"
+    device.write_bytes(random.Random(2).randbytes(512))
+    pool, clock = EntropyPool(os.urandom, ("hardware",)), [0.0]
+    feeding = feed(pool, clock, hardware=device)
+    for step in range(4):
+        device.write_bytes(random.Random(step).randbytes(512))
+        feeding.step()
+    assert state(pool, "hardware") == "on"
+    for gone_at in (1.0, 62.0):  # also while it is being tried again
+        clock[0] = gone_at
+        device.unlink(missing_ok=True)
+        feeding.step()
+        (alarm,) = feeding.alarms()
+        assert alarm.severity == "warning" and "cannot be opened" in alarm.text
+        assert state(pool, "hardware") == "switched off"
+    clock[0] = 62.0 + 121.0
+    for step in range(3):
+        device.write_bytes(random.Random(step).randbytes(512))
+        feeding.step()
+    assert state(pool, "hardware") == "on"
+
+
+def test_a_client_that_raises_is_switched_off_and_the_other_sources_go_on() -> None:
+    class Broken(DistilledKeys):
+        def get_key(self, number: int = 1) -> list[DeliveredKey]:
+            raise ConnectionError("the key management entity does not answer")
+
+    pool, worker = EntropyPool(os.urandom, ("qkd", "qrng")), Worker()
+    feeding = feed(pool, [0.0], worker=worker, delivery=Broken())
+    feeding.step()
+    (alarm,) = feeding.alarms()
+    assert alarm.severity == "warning" and "does not answer" in alarm.text
+    while feeding.step():
+        pass
+    assert (state(pool, "qkd"), state(pool, "qrng")) == ("switched off", "on")
 
 
 def test_a_worker_that_dies_is_an_alarm_and_comes_back() -> None:

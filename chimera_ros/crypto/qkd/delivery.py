@@ -47,7 +47,10 @@ class KeyDelivery(Protocol):
         ...
 
     def get_key(self, number: int = 1) -> list[DeliveredKey]:
-        """Up to `number` keys, oldest first; each is handed out once. Never waits: may be empty."""
+        """Up to `number` keys, oldest first; each is handed out once. Never waits: may be empty.
+
+        Only one of the two ends draws so; the other asks by identifier. What a client raises is an alarm.
+        """
         ...
 
     def get_key_with_ids(self, key_ids: Sequence[UUID]) -> list[DeliveredKey]:

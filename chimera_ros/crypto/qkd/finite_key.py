@@ -4,12 +4,14 @@ M. Tomamichel, C. C. W. Lim, N. Gisin, R. Renner, "Tight finite-key analysis for
 Communications 3, 634 (2012): a key of
 
     l <= n (1 - h(Q + mu)) - leak - log2(2 / (eps_sec^2 eps_cor)),
-    mu = sqrt((n + k) / (n k) * (k + 1) / k * ln(2 / eps_sec))
+    mu = sqrt((n + k) / (n k) * (k + 1) / k * ln(4 / eps_sec))
 
 bits is eps_sec-secret and eps_cor-correct against any attack, for ideal single photons (preparation quality
 q = 1), where n bits of one basis make the key, the k bits of the other are the sample, Q is the error rate
 up to which the session goes on, leak counts what reconciliation discloses, and a hash of log2(1/eps_cor) bits
-verifies it.
+verifies it. The 4: the sample misleads with probability (eps_sec/4)^2 (Serfling), so the min-entropy is smoothed
+by eps_sec/4; that costs its double, eps_sec/2, because secrecy is measured against the eavesdropper's own
+state; the other eps_sec/2 is the hash's.
 
 Two things differ from the paper, both to the safe side:
 
@@ -48,7 +50,8 @@ class Security:
     @property
     def outcomes(self) -> int:
         """Pairs of error rate and leak that are told apart."""
-        return math.ceil(ABORT_RATE / self.rate_step) * math.ceil(self.leak_limit / self.leak_step)
+        rates = 1 + math.ceil(ABORT_RATE / self.rate_step)  # no error at all is one more
+        return rates * math.ceil(self.leak_limit / self.leak_step)
 
 
 def entropy(probability: float) -> float:
@@ -61,7 +64,7 @@ def entropy(probability: float) -> float:
 
 def deviation(n: int, k: int, secrecy: float) -> float:
     """mu: how much worse the key's n bits may be than the sample's k bits, except with small probability."""
-    return math.sqrt((n + k) / (n * k) * (k + 1) / k * math.log(2.0 / secrecy))
+    return math.sqrt((n + k) / (n * k) * (k + 1) / k * math.log(4.0 / secrecy))
 
 
 def secret_bits(n: int, k: int, errors: int, leak: int, security: Security) -> int:
