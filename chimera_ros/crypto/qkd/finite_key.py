@@ -9,9 +9,9 @@ Communications 3, 634 (2012): a key of
 bits is eps_sec-secret and eps_cor-correct against any attack, for ideal single photons (preparation quality
 q = 1), where n bits of one basis make the key, the k bits of the other are the sample, Q is the error rate
 up to which the session goes on, leak counts what reconciliation discloses, and a hash of log2(1/eps_cor) bits
-verifies it. The 4: the sample misleads with probability (eps_sec/4)^2 (Serfling), so the min-entropy is smoothed
-by eps_sec/4; that costs its double, eps_sec/2, because secrecy is measured against the eavesdropper's own
-state; the other eps_sec/2 is the hash's.
+verifies it. The 4: the sample misleads with probability (eps_sec/4)^2 (Serfling), so the min-entropy is
+smoothed by eps_sec/4; that costs its double, eps_sec/2, because secrecy is measured against the state of the
+eavesdropper as it is; the other eps_sec/2 is the hash's.
 
 Two things differ from the paper, both to the safe side:
 
