@@ -20,6 +20,7 @@ from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+MAX_ERROR = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(name, arguments[1:])
         return _overview(arguments)
     except CommandFailed as error:
-        print(f"chimera {name}: {error}", file=sys.stderr)
+        print(f"chimera {name}: {_bounded(str(error))}", file=sys.stderr)
         return error.status
     except SystemExit as error:  # argparse: help was printed, or misuse was explained
         return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
@@ -98,6 +99,11 @@ def _overview(arguments: list[str]) -> int:
     known = ", ".join(COMMANDS)
     print(f"chimera: there is no command {rest[0]!r}; the commands are: {known}", file=sys.stderr)
     return MISUSE
+
+
+def _bounded(text: str) -> str:
+    """What somebody typed, however long, does not bury what is wrong with it."""
+    return text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR // 2]} … {text[-MAX_ERROR // 2 :]}"
 
 
 def _sentence(text: str) -> str:

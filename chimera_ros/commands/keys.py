@@ -19,8 +19,9 @@ from typing import Any
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.fallback_secret import FILE_NAME, LIFE_NS
-from chimera_ros.crypto.keystore import Keystore, MemberInfo
+from chimera_ros.crypto.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
 from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
+from chimera_ros.crypto.revocation import MAX_DOCUMENT
 from chimera_ros.crypto.roles import Role
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
@@ -129,7 +130,7 @@ def _path(arguments: argparse.Namespace) -> Path:
 
 def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
-    policy = arguments.policy.read_text(encoding="utf-8") if arguments.policy else None
+    policy = _policy_text(arguments.policy) if arguments.policy else None
     if keystore.exists():  # before anybody types a passphrase
         raise CommandFailed(
             f"{keystore.path} already holds a keystore; choose another directory or delete it"
@@ -185,7 +186,7 @@ def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
 
 def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
-    if (arguments.name is None) != arguments.refresh:
+    if (arguments.name is None) != arguments.refresh or (arguments.refresh and arguments.old):
         raise CommandFailed("name one member to revoke, or give --refresh and none", MISUSE)
     if arguments.name is not None:
         keystore.show(arguments.name)
@@ -210,12 +211,8 @@ def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
 
 def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
-    try:
-        text = arguments.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(f"{arguments.file}: cannot read the policy ({error})", MISUSE) from None
     version = keystore.install_policy(
-        text,
+        _policy_text(arguments.file),
         wall_ns=time.time_ns(),
         passphrase=_authority_passphrase(keystore, arguments),
         days=arguments.days,
@@ -227,11 +224,24 @@ def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _policy_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_DOCUMENT + 1)
+        if len(data) > MAX_DOCUMENT:
+            raise CommandFailed(f"{path}: a policy has at most {MAX_DOCUMENT} bytes", MISUSE)
+        return data.decode()
+    except OSError as error:
+        raise CommandFailed(f"{path}: cannot read the policy ({error.strerror})", MISUSE) from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{path}: a policy is text in UTF-8", MISUSE) from None
+
+
 def _authority_passphrase(keystore: Keystore, arguments: argparse.Namespace) -> bytes | None:
     if arguments.passphrase_file:
         return _passphrase_from(arguments.passphrase_file)
     if _is_encrypted(keystore.path / "authority.key"):
-        return _ask(f"passphrase of the authority in {keystore.path}: ").encode()
+        return _ask(f"passphrase of the authority in {keystore.path}: ")
     return None
 
 
@@ -325,9 +335,13 @@ def _is_encrypted(path: Path) -> bool:
 
 
 def _passphrase_from(path: Path) -> bytes:
-    if path.exists() and path.stat().st_mode & 0o077:
-        raise CommandFailed(f"{path} can be read by others; run `chmod 600 {path}`")
-    lines = path.read_bytes().splitlines()
+    try:
+        if path.stat().st_mode & 0o077:
+            raise CommandFailed(f"{path} can be read by others; run `chmod 600 {path}`")
+        with path.open("rb") as file:
+            lines = file.read(4 * MAX_PASSPHRASE).splitlines()
+    except OSError as error:
+        raise CommandFailed(f"{path}: cannot read the passphrase ({error.strerror})", MISUSE) from None
     if not lines or not lines[0]:
         raise CommandFailed(f"the first line of {path} is empty; it must hold the passphrase")
     return lines[0]
@@ -341,14 +355,17 @@ def _new_passphrase() -> bytes:
         )
     if first != _ask("again: "):
         raise CommandFailed("the two passphrases differ; nothing was made", MISUSE)
-    return first.encode()
+    return first
 
 
-def _ask(prompt: str) -> str:
+def _ask(prompt: str) -> bytes:
     if not sys.stdin.isatty():
         raise CommandFailed(
             "a passphrase is needed and this is no terminal; give --passphrase-file FILE"
             " (or, to make a keystore for simulations, --no-passphrase)",
             MISUSE,
         )
-    return getpass.getpass(prompt)
+    try:
+        return os.fsencode(getpass.getpass(prompt))
+    except EOFError:
+        raise CommandFailed("no passphrase was given; nothing was changed", MISUSE) from None

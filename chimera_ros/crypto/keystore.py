@@ -17,8 +17,11 @@ Not handled here: revoking, renewing and newer policies (keystore_authority.py),
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,6 +54,7 @@ from .store import FileStore, replace_durably, write_atomic
 _OPEN_MODE: Final = 0o644
 _SECRET_MODE: Final = 0o600
 _PEM: Final = serialization.Encoding.PEM
+MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,14 @@ class Keystore:
             raise KeystoreError(
                 f"{self.path} already holds a keystore; choose another directory or delete it."
             )
-        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, days)
+        if any((self.path / "members").glob("*/identity.pem")):
+            raise KeystoreError(
+                raise KeystoreError(f"{self.path} already holds a keystore; it was made just now.")
+                "the key of the old one), or choose another directory."
+            )
+        check_passphrase(passphrase)
+        text = default_policy.TEXT if policy_text is None else policy_text
+        text = with_header(text, swarm, wall_ns, days)
         load_policy(text, "policy.yaml")
         try:
             (self.path / "members").mkdir(parents=True, exist_ok=True)
@@ -127,12 +138,15 @@ class Keystore:
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_authority(swarm, key, wall_ns, days)
         crl = make_crl(certificate, key, 1, frozenset(), wall_ns, days)
-        self._write("authority.key", key_pem(key, passphrase), _SECRET_MODE)
-        self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
-        self._write("policy.yaml", text.encode(), _OPEN_MODE)
-        self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
-        self.renew_fallback(wall_ns)
-        self._write("authority.pem", certificate.public_bytes(_PEM), _OPEN_MODE)  # last: now it exists
+        with self._alone():
+            if self.exists():
+                raise KeystoreError(f"{self.path} already holds a keystore; somebody has just made it.")
+            self._write("authority.key", key_pem(key, passphrase), _SECRET_MODE)
+            self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
+            self._write("policy.yaml", text.encode(), _OPEN_MODE)
+            self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
+            self.renew_fallback(wall_ns)
+            self._write("authority.pem", certificate.public_bytes(_PEM), _OPEN_MODE)  # last: now it exists
         self._authority_key = key
 
     def renew_fallback(self, wall_ns: int) -> FallbackSecret:
@@ -146,8 +160,13 @@ class Keystore:
         return read_secret(self.path)
 
     def unlock(self, passphrase: bytes | None = None) -> None:
-        """Loads the authority's key, which enrolling needs."""
-        self._authority_key = _read_key(self.path / "authority.key", passphrase)
+        """Loads the authority's key, which enrolling needs; what another key signed nobody would believe."""
+        key = _read_key(self.path / "authority.key", passphrase)
+        if key.public_key() != self._authority().public_key():
+            raise KeystoreError(
+                f"{self.path / 'authority.key'} does not fit authority.pem; restore the one that does."
+            )
+        self._authority_key = key
 
     def enroll(
         self,
@@ -168,6 +187,7 @@ class Keystore:
             raise KeystoreError(
                 f"The name {name} is reserved for role {RESERVED_NAMES[name]}; choose another."
             )
+        check_passphrase(key_passphrase)
         directory = self._member_path(name)
         if (directory / "identity.pem").exists():
             raise KeystoreError(f"{name} is already enrolled in {self.path}.")
@@ -185,8 +205,11 @@ class Keystore:
         except OSError as error:
             raise KeystoreError(f"{directory}: cannot make the directory ({error.strerror}).") from None
         pem = certificate.public_bytes(_PEM)
-        self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
-        self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
+        with self._alone():
+            if (directory / "identity.pem").exists():
+                raise KeystoreError(f"{name} has just been enrolled in {self.path} by somebody else.")
+            self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
+            self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
         return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
 
     # Reading
@@ -291,6 +314,18 @@ class Keystore:
 
     # Inside
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other process changes this keystore: of two revocations one would be lost."""
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, folder)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            except OSError as error:
+                raise KeystoreError(f"{self.path}: cannot lock the directory ({error.strerror}).") from None
+            yield
+
     def _interrupted_signature(self) -> bytes:
         """Of a new policy whose installation was interrupted after policy.yaml was replaced; else empty."""
         try:
@@ -365,6 +400,13 @@ def with_header(text: str, swarm: str, wall_ns: int, days: float) -> str:
     start = wall_datetime(wall_ns)
     end = wall_datetime(wall_ns + int(days * 86400e9))
     return f"swarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n\n{text}"
+
+
+def check_passphrase(passphrase: bytes | None) -> None:
+    if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
+        raise KeystoreError(
+            f"the passphrase has {len(passphrase)} bytes; allowed are at most {MAX_PASSPHRASE}."
+        )
 
 
 def key_pem(key: mldsa.MLDSA87PrivateKey, passphrase: bytes | None) -> bytes:

@@ -11,6 +11,8 @@ Revocation list and policy are replaced by ones with a higher number; processes 
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
@@ -21,8 +23,9 @@ from . import labels
 from .certificates import crl_der, extend_crl, make_member
 from .errors import KeystoreError
 from .identity import CertificateError, CertifiedMember, MemberIdentity, pem_to_der, read_member_certificate
-from .keystore import Keystore, key_pem, with_header
+from .keystore import Keystore, check_passphrase, key_pem, with_header
 from .policy import load_policy
+from .providers import provider
 from .revocation import MAX_DOCUMENT
 from .store import replace_durably
 
@@ -52,6 +55,18 @@ class AuthorityKeystore(Keystore):
         """
         if reason not in REASONS:
             raise KeystoreError(f"{reason!r} is no reason; use one of {', '.join(REASONS)}.")
+        with self._alone():
+            return self._revoke(name, wall_ns, reason, passphrase, days, old_only)
+
+    def _revoke(
+        self,
+        name: str | None,
+        wall_ns: int,
+        reason: str,
+        passphrase: bytes | None,
+        days: float,
+        old_only: bool,
+    ) -> tuple[int, int]:
         authority = self._authority()
         before = self._crl(authority)
         known = {entry.serial_number for entry in before}
@@ -84,10 +99,18 @@ class AuthorityKeystore(Keystore):
 
         A crash leaves either the old pair or the new one: `load_identity` finishes what was begun.
         """
+        check_passphrase(key_passphrase)
+        with self._alone():
+            return self._renew(name, wall_ns, passphrase, key_passphrase, days)
+
+    def _renew(
+        self, name: str, wall_ns: int, passphrase: bytes | None, key_passphrase: bytes | None, days: float
+    ) -> MemberIdentity:
         old = self._certificate(name)
         path = self._member_path(name)
         if self.show(name).key_encrypted and not key_passphrase:
             raise KeystoreError(f"the key of {name} is encrypted; give a passphrase for the new one.")
+        self._finish_renewal(old, path, key_passphrase)
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_member(
             old.swarm,
@@ -109,7 +132,15 @@ class AuthorityKeystore(Keystore):
         self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), _SECRET_MODE)
         self._write(f"members/{name}/identity.pem", new_pem, _OPEN_MODE)  # from here on the new pair counts
         replace_durably(path / "identity.key.new", path / "identity.key", self._durable)
-        return self.load_identity(name, wall_ns=wall_ns, passphrase=key_passphrase)
+        return MemberIdentity(read_member_certificate(pem_to_der(new_pem)), provider().signing_key(key))
+
+    def _finish_renewal(self, member: CertifiedMember, path: Path, key_passphrase: bytes | None) -> None:
+        """An earlier renewal, interrupted between certificate and key: its key must not be overwritten.
+        Where it cannot be opened the member has no key anyway, and this renewal is the remedy.
+        """
+        if (path / "identity.key.new").is_file():
+            with contextlib.suppress(KeystoreError):
+                self._private_key(member, path / "identity.pem", key_passphrase)
 
     def install_policy(
         self, text: str, *, wall_ns: int, passphrase: bytes | None = None, days: float = 825.0
@@ -118,6 +149,10 @@ class AuthorityKeystore(Keystore):
 
         `swarm`, `issued` and `expires` are added where the text has none of them.
         """
+        with self._alone():
+            return self._install_policy(text, wall_ns, passphrase, days)
+
+    def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
         present = load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml")
         if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
             text = with_header(text, present.swarm, wall_ns, days)
@@ -132,10 +167,20 @@ class AuthorityKeystore(Keystore):
         if len(raw) > MAX_DOCUMENT:
             raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
         signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
+        self._finish_policy()
         self._write("policy.sig.new", signature, _OPEN_MODE)
         self._write("policy.yaml", raw, _OPEN_MODE)  # from here on the new pair counts
         replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
         return policy.version
+
+    def _finish_policy(self) -> None:
+        """An earlier policy, interrupted after policy.yaml was replaced: its signature must not be lost."""
+        public = self._authority().public_key()
+        assert isinstance(public, mldsa.MLDSA87PublicKey)  # or its private key would not have fitted
+        fits = provider().verify_key(public.public_bytes_raw()).verify
+        text = self._read("policy.yaml")
+        if fits(self._interrupted_signature(), text, labels.SIGN_POLICY):
+            replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
 
     def _authority_private(self, passphrase: bytes | None) -> Any:
         if self._authority_key is None:

@@ -113,8 +113,43 @@ def test_the_keystore_may_come_from_the_environment(
 def test_typed_passphrases_must_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = iter(["one", "two"])
+    typed = iter([b"one", b"two"])
     monkeypatch.setattr(keys, "_ask", lambda prompt: next(typed))
     assert main(["keys", "create", str(tmp_path / "keys")]) == 2
     assert "differ; nothing was made" in capsys.readouterr().err
     assert not (tmp_path / "keys").exists()
+
+
+def test_files_that_are_not_what_they_should_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "keys"
+
+    def refused(status: int, words: str, *argv: str) -> None:
+        assert main(["keys", "create", str(store), *argv]) == status
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+        assert len(error) < 10_000
+        assert not store.exists()
+
+    file = tmp_path / "file"
+    file.write_bytes(b"\xff\xfe\n")
+    refused(2, "text in UTF-8", "--no-passphrase", "--policy", str(file))
+    file.write_bytes(b"#" * 300_000)
+    refused(2, "at most 262144 bytes", "--no-passphrase", "--policy", str(file))
+    file.write_bytes(b"")
+    refused(1, "`protocol` is missing", "--no-passphrase", "--policy", str(file))
+    refused(2, "No such file", "--no-passphrase", "--policy", str(tmp_path / "none"))
+    refused(2, "No such file", "--passphrase-file", str(tmp_path / "none"))
+    refused(1, "is no swarm name", "--no-passphrase", "--swarm", "x" * 1_000_000)
+    file.write_bytes(b"x" * 1024)
+    file.chmod(0o600)
+    refused(1, "allowed are at most 1023", "--passphrase-file", str(file))
+
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", ended)
+    refused(2, "no passphrase was given")
