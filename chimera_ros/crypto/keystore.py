@@ -123,7 +123,7 @@ class Keystore:
             )
         if any((self.path / "members").glob("*/identity.pem")):
             raise KeystoreError(
-                raise KeystoreError(f"{self.path} already holds a keystore; it was made just now.")
+                f"{self.path} holds members but no authority.pem; restore it (a new one would overwrite "
                 "the key of the old one), or choose another directory."
             )
         check_passphrase(passphrase)
