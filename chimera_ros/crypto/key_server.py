@@ -173,6 +173,8 @@ class KeyServer:
             effects: list[Effect] = []
             if self._rollout.own_install is not None:
                 effects += self._rollout.install_own(now, wall_ns)
+            elif self._rollout.reserve_due:
+                self._rollout.reserve()
             effects += self.host.tick(now, wall_ns)
             if not self.in_charge:
                 self._admission.expire(now)
@@ -198,7 +200,7 @@ class KeyServer:
             times = [self.host.next_timer(), self._handover.due_at()]
             if not self.in_charge:
                 return min((time for time in times if time is not None), default=None)
-            if self._rollout.own_install is not None:
+            if self._rollout.own_install is not None or self._rollout.reserve_due:
                 times.append(float("-inf"))
             current = self._current
             if self._stopped:

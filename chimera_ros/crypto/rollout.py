@@ -44,6 +44,7 @@ class Rollout:
     ) -> None:
         self.current: Current | None = None
         self.own_install: Announcement | None = None
+        self.reserve_due = False  # once the switch is on its way
         self.rotations: dict[str, int] = {}  # by reason
         self.rekeys = 0
         self.durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)  # newest: decision to switch sent
@@ -147,7 +148,7 @@ class Rollout:
             effects = [Alarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
         if not current.in_work:  # an evicting epoch: nobody has to be told to switch
-            self._announcer.reserve()
+            self.reserve_due = True
             return effects
         body = Switch(
             self._control.trust.swarm,
@@ -203,5 +204,10 @@ class Rollout:
             effects.append(
                 Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
             )
-        self._announcer.reserve()
+        self.reserve_due = True
         return effects
+
+    def reserve(self) -> None:
+        """The next number goes to the disk, which takes milliseconds that nobody waits for now."""
+        self.reserve_due = False
+        self._announcer.reserve()
