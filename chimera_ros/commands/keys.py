@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.errors import CryptoError, RankTaken
 from chimera_ros.crypto.fallback_secret import FILE_NAME, LIFE_NS
 from chimera_ros.crypto.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
 from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
@@ -160,6 +160,12 @@ def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
 
 def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
+    try:
+        keystore.check_rank(
+            arguments.name, arguments.role, time.time_ns()
+        )  # before a passphrase is asked for
+    except RankTaken as error:
+        raise CommandFailed(str(error), MISUSE) from error
     passphrase = _authority_passphrase(keystore, arguments)
     keystore.enroll(
         arguments.name, arguments.role, wall_ns=time.time_ns(), passphrase=passphrase, days=arguments.days

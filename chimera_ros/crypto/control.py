@@ -33,7 +33,7 @@ from .revocation import TrustDesk, freshest
 from .roles import Role
 from .security_state import RosterWatch
 from .sessions import Sessions
-from .standby import fits_rank
+from .standby import RankWatch, fits_rank
 from .stop import check_age, signed
 from .stop_desk import StopDesk
 from .store import StateStore
@@ -52,6 +52,9 @@ _CERTIFICATE_JOINING_S: Final = 10.0  # before joining: if each side lacks the o
 _BEAT_AGE_S: Final = 2.0
 _DOCUMENTS_S: Final = 5.0  # between two times that a process sends its revocation list and policy
 _RESEND_S: Final = 0.2
+_TELL_S: Final = (
+    30.0  # between two alarms about what one crypto node says: it may make up as much as it likes
+)
 
 _KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
 _QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
@@ -102,10 +105,13 @@ class ControlPlane:
         self._lock = lock
         self._counters = counters
         self._own = {member.identity.fingerprint for member in self.members.values()}
+        self._ranks = RankWatch(self._counts)
         speaker = identities[0]
         for member in self.members.values():
             member.speaker = speaker.fingerprint
             self.directory.put(member.identity.member)
+            if member.role is Role.CRYPTO:
+                self._ranks.seen(member.name, member.identity.fingerprint, 0)
         self._speaker = self.members[speaker.name]
         self._known: OrderedDict[int, bytes] = OrderedDict()
         self._banned: set[bytes] = set()
@@ -116,7 +122,7 @@ class ControlPlane:
         self.catch_up = CatchUp(self, random)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
-        self._split_told: set[bytes] = set()
+        self._split_told: dict[bytes, tuple[bytes, float]] = {}  # issuer -> transcript hash, when
         self._issuer_shown_at = float("-inf")
         self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
         self.fallback: Fallback | None = None  # set by the host, where there is a secret
@@ -252,6 +258,12 @@ class ControlPlane:
         if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
             raise Rejected(Reason.SIGNATURE, message.kind.value)
 
+    def _counts(self, fingerprint: bytes, wall_ns: int) -> bool:
+        """Is this certificate neither known to be bad nor evicted?"""
+        known = self.directory.get(fingerprint)
+        evicted = any(fingerprint in member.state.evictions for member in self.members.values())
+        return not evicted and (known is None or self.directory.stands(known, wall_ns))
+
     def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
         if sequence <= self._sequences.get((issuer, kind), -1):
             raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
@@ -301,10 +313,11 @@ class ControlPlane:
         self._sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
         self.check_signature(issuer, message, now)
         self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
+        alarms: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
         if self.colleague is not None:
             self.colleague.heard_request(request, issuer, now, wall_ns)
             if self.colleague.in_charge:
-                return []  # its packages are for the epochs that it makes itself
+                return alarms  # its packages are for the epochs that it makes itself
         for index, member in enumerate(self.members.values()):
             if not member.needs_answer(request):
                 continue
@@ -317,7 +330,7 @@ class ControlPlane:
             held = member.installed.transcript_hash if member.installed is not None else None
             if held != request.transcript_hash:
                 self.show_certificate(member, now, 0.0)  # one of us may be new here and lack certificates
-        return self._show_issuer(request, now)
+        return alarms + self._show_issuer(request, now)
 
     def _show_issuer(self, request: KeyRequest, now: float) -> list[Effect]:
         """The certificate of whoever issued our epoch, for a crypto node that asks from scratch: it needs it
@@ -461,6 +474,9 @@ class ControlPlane:
             entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
         }
         newcomers = any(entry.incarnation not in before for entry in head.roster)
+        for entry in head.roster:
+            if entry.role is Role.CRYPTO:
+                effects += self._ranks.seen(entry.name, entry.fingerprint, wall_ns)
         for opening in openings:
             opening.member.install(session, opening.slot)
             effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
@@ -553,12 +569,13 @@ class ControlPlane:
         self.check_signature(issuer, message, now)
         self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
         self._heard_ns = max(self._heard_ns, beat.sent_ns)
-        effects: list[Effect] = []
+        effects: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
         session = self.sessions.open.get(beat.epoch)
         known = self._known.get(beat.epoch)
         if known is not None and known != beat.transcript_hash:
-            if beat.transcript_hash not in self._split_told:
-                self._split_told.add(beat.transcript_hash)
+            told, told_at = self._split_told.get(beat.issuer, (NO_HASH, float("-inf")))
+            if told != beat.transcript_hash and now >= told_at + _TELL_S:
+                self._split_told[beat.issuer] = (beat.transcript_hash, now)
                 effects.append(
                     Alarm("error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here")
                 )

@@ -33,6 +33,10 @@ class KeystoreError(CryptoError):
     """A keystore is missing, unreadable, unsafe or does not fit; the sentence says how to mend it."""
 
 
+class RankTaken(KeystoreError):
+    """A crypto node under this name would have the rank of another one."""
+
+
 class PolicyError(KeystoreError):
     """A policy file is wrong; the sentence names file, line, field and what is allowed."""
 

@@ -35,7 +35,7 @@ from .reasons import Reason
 from .revocation import Document, TrustFiles
 from .roles import Role
 from .rollout import Rollout
-from .standby import RANKS, Duty, rank_of
+from .standby import Duty, rank_of
 from .store import StateStore
 from .suite import digest
 from .voice import Voice
@@ -48,12 +48,10 @@ _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 @dataclass(frozen=True, slots=True)
 class KeyServerConfig:
-    """rank: 0..3, epoch numbers are congruent to it modulo 4; None is the one that the member's name ends in,
-    or 0. rotate_s overrides the policy's rotation_s. draw: seeds from a pool (`EntropyPool.draw`); None draws
+    """rotate_s overrides the policy's rotation_s. draw: seeds from a pool (`EntropyPool.draw`); None draws
     from `random` alone.
     """
 
-    rank: int | None = None
     rotate_s: float | None = None
     draw: Callable[[], bytes] | None = None
 
@@ -76,14 +74,7 @@ class KeyServer:
         if identity.role is not Role.CRYPTO:
             raise ValueError(f"{identity.name} has role {identity.role}; a key server needs role crypto")
         self.config = config or KeyServerConfig()
-        named = rank_of(identity.name)
-        self.rank = self.config.rank if self.config.rank is not None else named or 0
-        if not 0 <= self.rank < RANKS:
-            raise ValueError(f"rank {self.rank} is not from 0 to 3")
-        if named is not None and self.rank != named:
-            raise ValueError(
-                f"{identity.name} has rank {named}, not {self.rank}: its name says so to everybody"
-            )
+        self.rank = rank_of(identity.name)  # epoch numbers are congruent to it modulo 4
         self.identity = identity
         self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
         self._lock = RLock()

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from . import default_policy, labels
 from .certificates import crl_der, make_authority, make_crl, make_member, read_crl
 from .encoding import is_name
-from .errors import KeystoreError
+from .errors import KeystoreError, RankTaken
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
 from .identity import (
     CertificateError,
@@ -49,6 +49,7 @@ from .identity import (
 from .policy import load_policy
 from .providers import provider
 from .roles import RESERVED_NAMES, Role
+from .standby import RANKS, rank_of
 from .store import FileStore, replace_durably, write_atomic
 
 _OPEN_MODE: Final = 0o644
@@ -188,6 +189,7 @@ class Keystore:
                 f"The name {name} is reserved for role {RESERVED_NAMES[name]}; choose another."
             )
         check_passphrase(key_passphrase)
+        self.check_rank(name, role, wall_ns)
         directory = self._member_path(name)
         if (directory / "identity.pem").exists():
             raise KeystoreError(f"{name} is already enrolled in {self.path}.")
@@ -208,9 +210,31 @@ class Keystore:
         with self._alone():
             if (directory / "identity.pem").exists():
                 raise KeystoreError(f"{name} has just been enrolled in {self.path} by somebody else.")
+            self.check_rank(name, role, wall_ns)
             self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
             self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
         return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
+
+    def check_rank(self, name: str, role: Role | str, wall_ns: int) -> None:
+        """Raises RankTaken for a crypto node that would have the rank of one that is enrolled: both could
+        announce the same epoch numbers. One that was revoked, or has expired, is in nobody's way.
+        """
+        if role != Role.CRYPTO:
+            return
+        rank = rank_of(name)
+        others = {
+            rank_of(item.name): item.name
+            for item in self.list()
+            if item.role is Role.CRYPTO and item.name != name and not (item.revoked or item.expired(wall_ns))
+        }
+        if rank not in others:
+            return
+        free = [f"crypto_{number}" for number in range(RANKS) if number not in others]
+        advice = f"choose {' or '.join(free)}" if free else "all ranks are taken: revoke one first"
+        raise RankTaken(
+            f"{name} would have rank {rank}, which {others[rank]} has: a crypto node's rank is the _0 to _3 "
+            f"that its name ends in, otherwise 0; {advice}."
+        )
 
     # Reading
 

@@ -11,8 +11,10 @@ A plain object: signs and time in, decisions out; the key server acts on them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
+
+from .effects import Alarm
 
 RANKS: Final = 4
 STAGGER_S: Final = 0.2  # between two standbys: far longer than a beat takes to arrive
@@ -24,16 +26,44 @@ _FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its send
 _RANKED: Final = re.compile(r".*_([0-3])")
 
 
-def rank_of(name: str) -> int | None:
-    """The rank that a crypto node's name ends in (crypto_0 to crypto_3), None where it has none."""
+def rank_of(name: str) -> int:
+    """The rank that a crypto node's name ends in (crypto_0 to crypto_3); one that shows none has rank 0."""
     match = _RANKED.fullmatch(name)
-    return int(match[1]) if match else None
+    return int(match[1]) if match else 0
 
 
 def fits_rank(name: str, epoch: int) -> bool:
-    """May the crypto node of this name announce this epoch? Always true where the name shows no rank."""
-    rank = rank_of(name)
-    return rank is None or epoch % RANKS == rank
+    """May the crypto node of this name announce this epoch?"""
+    return epoch % RANKS == rank_of(name)
+
+
+class RankWatch:
+    """Tells when two crypto nodes have one rank: both could announce the same number. `stands` says whether
+    a certificate, by fingerprint, is good and not evicted. Tables are bounded by who was enrolled.
+    """
+
+    def __init__(self, stands: Callable[[bytes, int], bool]) -> None:
+        self._stands = stands
+        self._holders: dict[int, tuple[str, bytes]] = {}  # by rank: name, fingerprint
+        self._told: set[tuple[str, str]] = set()
+
+    def seen(self, name: str, fingerprint: bytes, wall_ns: int) -> list[Alarm]:
+        """A crypto node whose signature, or whose place in a signed roster, was verified."""
+        rank = rank_of(name)
+        former, known = self._holders.get(rank, (name, fingerprint))
+        if former == name or not self._stands(known, wall_ns):
+            self._holders[rank] = (name, fingerprint)
+            return []
+        if (former, name) in self._told:
+            return []
+        self._told.add((former, name))
+        return [
+            Alarm(
+                "error",
+                f"the crypto nodes {former} and {name} both have rank {rank} and could announce the same "
+                "epoch numbers: revoke one, and enrol another under a name that ends in a free rank",
+            )
+        ]
 
 
 class Duty:
@@ -87,8 +117,7 @@ class Duty:
         for.
         """
         rank = rank_of(issuer)
-        senior = rank is not None and rank < self.rank
-        if not self.in_charge and self._cold and senior and abs(wall_ns - sent_ns) <= _FRESH_NS:
+        if not self.in_charge and self._cold and rank < self.rank and abs(wall_ns - sent_ns) <= _FRESH_NS:
             self._sign_at = now
 
     def _sign(self, issuer: str, now: float) -> None:
@@ -112,7 +141,7 @@ class Duty:
         if self._cold:
             return self._sign_at + COLD_S + COLD_STAGGER_S * self.rank
         ranks = {rank_of(name) for name in others if name not in (self.chief, self.name)}
-        before = sum(1 for rank in ranks if rank is not None and rank < self.rank)
+        before = sum(1 for rank in ranks if rank < self.rank)
         patience = 1 if warm else UNREADY_PATIENCE
         return self._sign_at + self._takeover_s * patience + STAGGER_S * before
 

@@ -11,11 +11,12 @@ from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
 from chimera_ros.crypto.errors import KeystoreError, Rejected
 from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.joining import BEHIND_FLAG, Ready, Switch
+from chimera_ros.crypto.joining import BEHIND_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.stop import signed
 from chimera_ros.crypto.store import MemoryStore, StoredState
+from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope, Lane
 
@@ -178,6 +179,24 @@ def test_a_recorded_ready_of_another_epoch_is_no_sign_of_life() -> None:
     wire.now += 5.0
     swarm.server.handle(signed(ControlKind.READY, body, drone), wire.now, wire.wall_ns)
     assert current.heard_at == heard
+
+
+def test_a_crypto_node_that_beats_ever_other_epochs_is_told_of_now_and_then() -> None:
+    swarm = Swarm(drones=1, shards=1)
+    swarm.join()
+    wire = swarm.wire
+    wire.run(1.0)
+    host, crypto = swarm.hosts["leader"], swarm.identities["crypto"]
+    epoch = host.epoch("leader") or 0
+    alarms = []
+    for index in range(400):
+        wall_ns, made_up = wire.wall_ns, digest(bytes([index % 256, index // 256]))
+        body = Beat(swarm.trust.swarm, epoch, made_up, crypto.fingerprint, wall_ns, wall_ns, True).encode()
+        alarms += host.handle(signed(ControlKind.BEAT, body, crypto), wire.now, wall_ns)
+        wire.now += 0.1
+    assert host.counters.control[Reason.EQUIVOCATION] == 400
+    assert len([item for item in alarms if isinstance(item, Alarm)]) == 2, "40 s, one in 30"
+    assert len(host.control._split_told) == 1
 
 
 def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> None:

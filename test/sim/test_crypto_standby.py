@@ -12,6 +12,7 @@ from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.epochs import EpochReason, parse_head
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.key_server import KeyServer
+from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.store import MemoryStore
 from chimera_ros.crypto.testing import Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
@@ -303,6 +304,21 @@ def test_a_node_may_not_announce_a_number_of_another_rank() -> None:
         for epoch, heads in world.announced().items()
         for head in heads
     )
+
+
+def test_two_crypto_nodes_of_one_rank_are_told_of_by_everybody_who_hears_them() -> None:
+    swarm = Swarm(drones=1, shards=1)
+    swarm.identities["spare"] = swarm.keystore.enroll("spare", Role.CRYPTO)
+    swarm.stores["spare"] = MemoryStore()
+    swarm.start()
+    swarm.start_server("spare")
+    swarm.wire.run(5.0)
+    told = {
+        node
+        for _, node, effect in swarm.wire.effects
+        if isinstance(effect, Alarm) and "both have rank 0" in effect.text
+    }
+    assert told == {"crypto", "spare", "leader", "shard_0"}
 
 
 def test_a_recorded_key_request_keeps_no_standby_from_its_turn() -> None:

@@ -13,7 +13,7 @@ from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder, Switched
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected
 from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
+from chimera_ros.crypto.key_server import KeyServer
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.stop import make_stop
@@ -468,12 +468,7 @@ def test_stored_number_is_written_before_the_epoch_is_used() -> None:
 
 def test_rank_decides_the_numbers() -> None:
     keystore = MemoryKeystore()
-    server = KeyServer(
-        keystore.enroll("crypto", Role.CRYPTO),
-        keystore.trust,
-        MemoryStore(),
-        config=KeyServerConfig(rank=3),
-    )
+    server = KeyServer(keystore.enroll("crypto_3", Role.CRYPTO), keystore.trust, MemoryStore())
     swarm = Swarm(drones=1, shards=1)
     swarm.trust = keystore.trust
     swarm.identities = {name: keystore.enroll(name, i.role) for name, i in swarm.identities.items()}

@@ -101,6 +101,27 @@ def test_refusals(
     refused(1, "not enrolled", "show", "drone_09", "--keystore", store)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "rank"),
+    [("crypto", "spare", 0), ("crypto", "crypto_0", 0), ("crypto_0", "spare", 0), ("left_1", "right_1", 1)],
+)
+def test_a_second_crypto_node_of_one_rank_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str, second: str, rank: int
+) -> None:
+    given = ("--keystore", str(tmp_path / "keys"))
+    assert main(["keys", "create", *given, "--no-passphrase"]) == 0
+    assert main(["keys", "enroll", first, "crypto", *given]) == 0
+    capsys.readouterr()
+    assert main(["keys", "enroll", second, "crypto", *given]) == 2
+    error = capsys.readouterr().err
+    assert f"{second} would have rank {rank}, which {first} has" in error
+    assert error.count("\n") == 1
+    assert main(["keys", "enroll", second, "drone", *given]) == 0, "only crypto nodes have ranks"
+    assert main(["keys", "enroll", "crypto_2", "crypto", *given]) == 0
+    assert main(["keys", "revoke", first, *given]) == 0
+    assert main(["keys", "enroll", f"heir_{rank}", "crypto", *given]) == 0, "that one is in nobody's way"
+
+
 def test_the_keystore_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
+from chimera_ros.crypto.key_server import KeyServer
 from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.standby import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty, fits_rank, rank_of
+from chimera_ros.crypto.standby import (
+    COLD_S,
+    COLD_STAGGER_S,
+    STAGGER_S,
+    Duty,
+    RankWatch,
+    fits_rank,
+    rank_of,
+)
 from chimera_ros.crypto.store import MemoryStore
 from chimera_ros.crypto.testing import MemoryKeystore
 
@@ -24,29 +32,33 @@ def duty(rank: int, now: float = 100.0) -> Duty:
 
 
 def test_a_name_shows_its_rank_and_what_it_may_announce() -> None:
-    assert [rank_of(name) for name in (*NAMES, "crypto", "crypto_4", "crypto_12")] == [
-        0,
-        1,
-        2,
-        3,
-        None,
-        None,
-        None,
-    ]
+    names = (*NAMES, "crypto", "crypto_4", "crypto_12", "spare_3")
+    assert [rank_of(name) for name in names] == [0, 1, 2, 3, 0, 0, 0, 3]
     assert fits_rank("crypto_1", 9)
     assert not fits_rank("crypto_1", 8)
     assert fits_rank("crypto", 8)
-    assert fits_rank("crypto", 9)
+    assert not fits_rank("crypto", 9)
 
 
-def test_a_key_server_takes_its_rank_from_its_name_and_refuses_another() -> None:
+def test_a_key_server_takes_its_rank_from_its_name() -> None:
     keystore = MemoryKeystore()
     identity = keystore.enroll("crypto_2", Role.CRYPTO)
     assert KeyServer(identity, keystore.trust, MemoryStore()).rank == 2
-    with pytest.raises(ValueError, match="crypto_2 has rank 2, not 1"):
-        KeyServer(identity, keystore.trust, MemoryStore(), config=KeyServerConfig(rank=1))
-    with pytest.raises(ValueError, match="not from 0 to 3"):
-        KeyServer(identity, keystore.trust, MemoryStore(), config=KeyServerConfig(rank=4))
+
+
+def test_two_crypto_nodes_of_one_rank_are_told_once_unless_the_former_counts_no_more() -> None:
+    good = {b"a": True}
+    watch = RankWatch(lambda fingerprint, _: good[fingerprint])
+    assert not watch.seen("crypto", b"a", WALL_NS)
+    assert not watch.seen("crypto", b"a", WALL_NS)
+    assert not watch.seen("crypto_1", b"b", WALL_NS)
+    (alarm,) = watch.seen("crypto_0", b"c", WALL_NS)
+    assert "crypto and crypto_0 both have rank 0" in alarm.text
+    assert not watch.seen("crypto_0", b"c", WALL_NS)
+    good[b"a"] = False
+    assert not watch.seen("spare", b"d", WALL_NS)
+    good[b"d"] = True
+    assert watch.seen("crypto_0", b"c", WALL_NS)
 
 
 def test_rank_0_begins_in_charge_and_the_others_wait_for_it() -> None:
