@@ -184,7 +184,10 @@ class AerWorker:
                 self._absent = f"quantum circuits cannot run here: {body.decode(errors='replace')}"
                 self._end(patience_s=0.0)
                 raise WorkerUnavailable(self._absent)
-            self._hello = json.loads(body)
+            hello = json.loads(body)
+            if status != OK or not isinstance(hello, dict):
+                raise Broken("the quantum worker's hello is malformed")
+            self._hello = hello
         except (Broken, OSError, ValueError) as error:
             reason = self._replace()
             raise WorkerUnavailable(f"the quantum worker died while starting: {reason or error}") from None

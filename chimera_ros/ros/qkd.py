@@ -85,8 +85,8 @@ class QkdAnswerer:
             kind = kind_of(data)
         except Rejected:
             return
-        if kind is Kind.HELLO and data != self._hello:
-            self._begin(data, sender)
+        if kind is Kind.HELLO and data != self._hello and not self._begin(data, sender):
+            return  # a session in progress knows nothing of it; it is said again when it is not answered
         if self._alice is None or sender != self._peer:
             return
         answer = self._alice.handle(data)
@@ -95,24 +95,26 @@ class QkdAnswerer:
             self._reported = True
             self._on_outcome(self._alice.outcome)
 
-    def _begin(self, hello: bytes, sender: str) -> None:
+    def _begin(self, hello: bytes, sender: str) -> bool:
+        """Whether a session begins."""
         now = self._session.now()
         peer = _member_named(self._session, sender, Role.LEADER)
         key_server = self._session.key_server
         if key_server is None or _issuer(self._session, key_server.identity.name) != (
             key_server.identity.fingerprint
         ):
-            return  # a standby: the one in charge answers
+            return False  # a standby: the one in charge answers
         if peer is None or now < self._began_at + _LEAST_GAP_S:
-            return
+            return False
         self._began_at = now
         if not self._wanted():
             self._alice = None
             busy = Abort(bytes(16), int(Why.BUSY)).encode()
             self._publisher.publish(UInt8MultiArray(data=busy))
-            return
+            return False
         self._hello, self._peer, self._reported = hello, sender, False
         self._alice = Alice(self._config, key_server.identity, peer, os.urandom)
+        return True
 
 
 class QkdAsker:

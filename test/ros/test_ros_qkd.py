@@ -1,10 +1,14 @@
 """Key distribution between crypto node and leader over the sealed channels; the simulator is Born's rule."""
 
+import os
+
 import pytest
+from std_msgs.msg import UInt8MultiArray
 
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line, born
-from chimera_ros.crypto.qkd.messages import Why
+from chimera_ros.crypto.qkd.messages import Hello, Kind, Why, about, kind_of
+from chimera_ros.ros import names
 from chimera_ros.ros.qkd import TICK_S, QkdAnswerer, QkdAsker
 
 
@@ -66,3 +70,23 @@ def test_others_may_not_take_part(party):
     drone = party.join("drone_01")
     with pytest.raises(PermissionError, match="leader/qkd"):
         QkdAsker(drone, "drone_01", born, lambda *_: None)
+
+
+def test_a_session_in_progress_knows_nothing_of_a_hello_that_comes_too_soon(party):
+    """Bob was started again, or gave up: his hello is answered once it may be, and is nobody's fault."""
+    crypto, leader = party.join("crypto_0"), party.join("leader_0")
+    heard, answers = [], []
+    QkdAnswerer(crypto, lambda: True, heard.append)
+    publisher = leader.create_publisher(UInt8MultiArray, names.LEADER_QKD)
+    leader.create_subscription(
+        UInt8MultiArray, names.CRYPTO_QKD, lambda message, _: answers.append(bytes(message.data))
+    )
+    party.all_ready()
+    first, second = (Hello(os.urandom(16)).encode() for _ in range(2))
+    wanted = [first]
+    party.nodes[1].create_timer(0.1, lambda: publisher.publish(UInt8MultiArray(data=wanted[0])))
+    party.wait(lambda: answers, "for the first photons")
+    wanted[0] = second
+    party.wait(lambda: any(about(answer) == about(second) for answer in answers), "for the second")
+    assert {kind_of(answer) for answer in answers} == {Kind.PHOTONS}
+    assert heard == []

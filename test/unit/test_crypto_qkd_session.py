@@ -180,9 +180,50 @@ def test_alice_tells_no_more_than_the_bound_allows() -> None:
     assert alice.outcome is not None and alice.outcome.secret is None
 
 
+def test_answers_of_an_earlier_session_are_passed_over() -> None:
+    """The crypto node stood still, Bob gave up and asks anew: what comes late is not what he asked for."""
+    source = random.Random(8).randbytes
+    config = SessionConfig()
+    before, alice = (Alice(config, CRYPTO, LEADER.member, source) for _ in range(2))
+    gone, bob = (Bob(config, LEADER, CRYPTO.member, source) for _ in range(2))
+    late = [before.handle(gone.hello())]
+    photons = gone.photons(late[0])
+    assert photons is not None
+    asked = gone.measured(transmit(*photons, gone.bases, Line(), born, source))
+    late.append(before.handle(asked))  # what it needed
+    late.append(before.handle(b"\x09"))  # and how it ended
+    assert [kind_of(message) for message in late] == [Kind.PHOTONS, Kind.SIFTED, Kind.ABORT]
+    first = alice.handle(bob.hello())
+    for message in late:
+        assert bob.photons(message) is None and bob.outcome is None
+    photons = bob.photons(first)
+    assert photons is not None
+    following: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(), born, source))
+    while following is not None:
+        for message in late:
+            assert bob.handle(message) is None and bob.outcome is None
+        following = bob.handle(alice.handle(following))
+    assert alice.outcome is not None and bob.outcome is not None
+    assert bob.outcome.secret is not None and bob.outcome.secret == alice.outcome.secret
+
+
+def test_questions_without_a_question_end_the_session() -> None:
+    """Else there would be no end of rounds: only parities are counted."""
+    source = random.Random(5).randbytes
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    photons = bob.photons(alice.handle(bob.hello()))
+    assert photons is not None
+    first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
+    assert first is not None
+    empty = Questions(Questions.parse(first).session, 1, []).encode()
+    assert kind_of(alice.handle(empty)) is Kind.ABORT
+    assert alice.outcome is not None and alice.outcome.why is Why.PROTOCOL
+
+
 @settings(max_examples=40)
-@given(st.binary(max_size=200), st.sampled_from(list(Kind)), st.integers(0, 3))
-def test_junk_ends_the_session_and_raises_nothing(junk: bytes, kind: Kind, steps: int) -> None:
+@given(st.binary(max_size=200), st.sampled_from(list(Kind)), st.integers(0, 3), st.booleans())
+def test_junk_ends_its_session_and_raises_nothing(junk: bytes, kind: Kind, steps: int, mine: bool) -> None:
     source = random.Random(6).randbytes
     config = SessionConfig(photons=1024)
     alice = Alice(config, CRYPTO, LEADER.member, source)
@@ -195,9 +236,10 @@ def test_junk_ends_the_session_and_raises_nothing(junk: bytes, kind: Kind, steps
         assert message is not None
         reply = alice.handle(message)
         if steps > 2:
-            answer = bob.handle(bytes([kind]) + junk)
+            answer = bob.handle(bytes([kind]) + (bob._session if mine else b"") + junk)
             assert answer is None or kind_of(answer) is Kind.ABORT
-            assert bob.outcome is not None and bob.outcome.secret is None
+            assert bob.outcome is None or bob.outcome.secret is None
+            assert (bob.outcome is not None) == mine or kind is Kind.ABORT
     assert kind_of(alice.handle(bytes([kind]) + junk)) in (Kind.ABORT, Kind.PHOTONS)
     assert alice.outcome is None or alice.outcome.secret is None
 

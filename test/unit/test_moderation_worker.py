@@ -118,6 +118,21 @@ def test_a_failing_job_is_reported_and_the_worker_lives_on(worker):
     assert worker.pid == pid
 
 
+@pytest.mark.parametrize("hello", ["null", "3", "not JSON"])
+def test_a_malformed_hello_is_a_death(tmp_path, monkeypatch, hello):
+    code = f"""
+        import os, struct, sys, time
+        os.write(int(sys.argv[1]), struct.pack("<QBI", 0, 0, {len(hello)}) + {hello.encode()!r})
+        time.sleep(60)
+    """
+    (tmp_path / "rude_module.py").write_text(textwrap.dedent(code))
+    monkeypatch.setenv("PYTHONPATH", with_path(tmp_path))
+    with AerWorker(modules=["rude_module"]) as worker:
+        with pytest.raises(WorkerUnavailable, match="died while starting"):
+            worker.wait_ready(WAIT_S)
+        assert worker.restarts == 1
+
+
 def test_malformed_circuits_are_refused(worker):
     good = aer_jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "aer")
     for body in (

@@ -140,7 +140,11 @@ class End:
         return Abort(self._session, int(why)).encode()
 
     def heard_abort(self, message: bytes) -> None:
+        """The other end ends this session; the end of another one is passed over. Raises Rejected."""
+        abort = Abort.parse(message)
+        if abort.session != self._session:
+            return
         try:
-            self.fail(Why(Abort.parse(message).why))
+            self.fail(Why(abort.why))
         except ValueError:
             self.fail(Why.PROTOCOL)

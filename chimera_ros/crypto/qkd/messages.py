@@ -1,6 +1,6 @@
 """The classical messages of a BB84 session. Bob asks, Alice answers; each field is bounded before it is used.
 
-All begin with a kind (one byte) and, but for `Hello`, the session's 16 bytes, which Alice chose.
+All begin with a kind (one byte) and, but for `Hello` and `Photons`, the session's 16 bytes, chosen by Alice.
 `Photons` stands for the quantum line where Alice and Bob are different processes of a simulation.
 """
 
@@ -113,6 +113,9 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Photons(Message):
+    """nonce: of the hello that this answers."""
+
+    nonce: bytes = field(metadata={"as": "session"}, repr=False)
     session: bytes = field(metadata={"as": "session"}, repr=False)
     bits: Bits = field(metadata={"as": "photons"}, repr=False)
     bases: Bits = field(metadata={"as": "photons"}, repr=False)
@@ -230,3 +233,8 @@ def kind_of(data: bytes) -> Kind:
         return Kind(data[0])
     except (IndexError, ValueError):
         raise malformed("no message of a key distribution session") from None
+
+
+def about(data: bytes) -> bytes:
+    """What a message belongs to: the session, or for Hello and Photons the hello's nonce."""
+    return data[1 : 1 + SESSION_BYTES]

@@ -17,7 +17,8 @@ are dropped. Both ends sign (ML-DSA-87) a hash over every classical message, who
 no key leaves a session before the other end's signature is checked. Bob's bases are in that hash: whoever
 answers Alice in his place before he has measured would have to guess them.
 
-A repeated message gets its answer again. Anything that does not fit ends the session; there is no way on.
+A repeated message gets its answer again. Bob passes over what belongs to another session, as late answers do.
+Anything else that does not fit ends the session; there is no way on.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from .messages import (
     Questions,
     Sifted,
     Why,
+    about,
     kind_of,
 )
 
@@ -96,11 +98,11 @@ class Alice(End):
         return answer
 
     def _on_hello(self, message: bytes) -> bytes:
-        Hello.parse(message)
+        hello = Hello.parse(message)
         self._session = self._random(SESSION_BYTES)
         self.note(message)
         self._expected = (Kind.BASES,)
-        return Photons(self._session, self._bits, self._bases).encode()
+        return Photons(hello.nonce, self._session, self._bits, self._bases).encode()
 
     def _on_bases(self, message: bytes) -> bytes:
         theirs = Bases.parse(message)
@@ -127,6 +129,8 @@ class Alice(End):
         self._round += 1
         if asked.number != self._round:
             raise ValueError("questions out of order")
+        if not asked.queries:
+            raise ValueError("no questions: a session's rounds are bounded by its parities")
         answer = Parities(self._session, asked.number, self._reference.answer(asked.queries)).encode()
         self.note(message, answer)
         return answer
@@ -177,6 +181,7 @@ class Bob(End):
     ) -> None:
         super().__init__(config, me, peer, random, alice=False)
         self.bases = random_bits(random, config.photons)
+        self._nonce = b""
         self._expected: tuple[Kind, ...] = ()
         self._found: Bits = self.bases[:0]
         self._corrector: Corrector | None = None
@@ -186,15 +191,21 @@ class Bob(End):
 
     def hello(self) -> bytes:
         """The first message."""
-        message = Hello(self._random(SESSION_BYTES)).encode()
+        self._nonce = self._random(SESSION_BYTES)
+        message = Hello(self._nonce).encode()
         self.note(message)
         return message
 
     def photons(self, message: bytes) -> tuple[Bits, Bits] | None:
-        """Bits and bases that Alice prepared, for the quantum line; None when there are none (`outcome`)."""
+        """Bits and bases that Alice prepared, for the quantum line; None when there are none (`outcome`).
+
+        What belongs to an earlier session is passed over: None, and no outcome.
+        """
         try:
             if kind_of(message) is Kind.ABORT:
                 self.heard_abort(message)
+                return None
+            if about(message) != self._nonce:
                 return None
             photons = Photons.parse(message)
             if not len(photons.bits) == len(photons.bases) == self.config.photons:
@@ -213,13 +224,18 @@ class Bob(End):
         return self._sent
 
     def handle(self, message: bytes) -> bytes | None:
-        """Alice's answer; returns what to send next, or None when the session is over (`outcome`)."""
+        """Alice's answer; returns what to send next, or None when the session is over (`outcome`).
+
+        What belongs to an earlier session is passed over: None, and no outcome.
+        """
         if self.outcome is not None:
             return None
         try:
             kind = kind_of(message)
             if kind is Kind.ABORT:
                 self.heard_abort(message)
+                return None
+            if about(message) != self._session:
                 return None
             if kind not in self._expected:
                 raise ValueError(f"{kind.name} does not come now")
