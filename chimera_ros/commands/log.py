@@ -57,7 +57,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
     console = Console()
     for path, topics, whole in found:
-        note = "" if whole else "  (not closed: its process was killed; everything up to then is there)"
+        note = "" if whole else "  (not closed, or damaged: everything up to there is shown)"
         console.print(f"{path}{note}", style="bold", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("topic", "type", "messages", "kB", "Hz", "from", "senders"):
@@ -78,11 +78,12 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, _Topic], bool]:
-    from chimera_ros.records.mcap_log import is_complete, read_messages
+    from chimera_ros.records.mcap_read import is_complete, read_messages
 
     topics: dict[str, _Topic] = {}
+    broken: list[Path] = []
     try:
-        for schema, channel, message in read_messages(path):
+        for schema, channel, message in read_messages(path, broken):
             topic = topics.get(channel.topic)
             if topic is None:
                 if len(topics) >= MAX_ROWS:
@@ -97,7 +98,7 @@ def _read(path: Path) -> tuple[dict[str, _Topic], bool]:
             sender = channel.metadata.get("sender")
             if sender:
                 topic.senders.add(sender)
-        return topics, is_complete(path)
+        return topics, is_complete(path) and not broken
     except OSError as error:
         raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chimera_ros import swarm
+from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.host import SecureHost
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
 from chimera_ros.flight.types import DroneState
@@ -15,7 +16,7 @@ from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmC
 from chimera_ros.records.audit import Auditor
 from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
-from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder
+from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordTrouble
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
@@ -54,6 +55,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         self._session: SecureSession | None = None
         self._recorder: FlightRecorder | None = None
         self._recorded_ns = 0
+        self._trouble = RecordTrouble()
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
         self._plausibility = PlausibilityMonitor(())
         self._doubted_s: dict[tuple[str, Doubt], float] = {}
@@ -115,6 +117,8 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             self._session = None
         if self._recorder is not None:
             status, self._recorder = self._recorder.close(), None
+            if status.dropped:
+                self.get_logger().error(f"{status.dropped} messages could not be recorded")
             if status.problem:
                 self.get_logger().error(status.problem)
             elif host is not None and 0 < status.opened <= MOST_FOR_TOTALS:
@@ -128,7 +132,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         try:
             files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
             write_totals(folder / "totals.json", Auditor(files, host.control.trust.authority), identity)
-        except (OSError, RecordError) as error:
+        except (OSError, RecordError, CryptoError) as error:
             self.get_logger().error(f"no totals of this flight: {error}")
 
     def wipe(self) -> None:
@@ -236,8 +240,10 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             records = self._recorder.status()
             status["recorded"] = records.opened
             status["records"] = self.parameters.record
-            if records.problem:
-                alarms.append(records.problem)
+            status["records_lost"] = records.dropped
+            news = self._trouble.news(records)
+            if news:
+                alarms.append(news)
         if alarms:
             status["alarms"] = alarms
         self._status.write(status)

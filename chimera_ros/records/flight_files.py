@@ -20,7 +20,8 @@ from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.encoding import is_name
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.wire import LANE_SIGNED, NONCE_BYTES, Envelope
-from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE, read_messages
+from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE
+from chimera_ros.records.mcap_read import read_messages
 
 EVIDENCE: Final = "chimera_ros/Evidence"
 EVIDENCE_FORMAT: Final = "chimera-evidence-1"
@@ -142,11 +143,26 @@ class FlightFiles:
                 f"{directory} holds no flight.mcap with its sealed.mcap; give the folder of a recorded flight"
             )
         self.unpaired = 0  # messages without original, or the other way round; set by `packets`
+        self._broken: list[Path] = []
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the files read so far that break off, or are damaged from some place on."""
+        return sorted({path.name for path in self._broken})
+
+    def _read(self, paths: list[Path]) -> Iterator[Any]:
+        for path in paths:
+            try:
+                yield from read_messages(path, self._broken)
+            except OSError as error:
+                raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+            except ValueError as error:
+                raise RecordError(str(error)) from error
 
     def evidence(self) -> dict[Place, SenderEvidence]:
         """Who sent what, by epoch, slot and lane."""
         found: dict[Place, SenderEvidence] = {}
-        for schema, _, message in _messages(self._flight):
+        for schema, _, message in self._read(self._flight):
             if schema is not None and schema.name == EVIDENCE:
                 item = SenderEvidence.parse(message.data)
                 if item is not None and len(found) < MAX_EVIDENCE:
@@ -155,7 +171,7 @@ class FlightFiles:
 
     def checkpoints(self) -> Iterator[Checkpoint]:
         """The recorded checkpoints, as they came."""
-        for schema, _, message in _messages(self._sealed):
+        for schema, _, message in self._read(self._sealed):
             if schema is not None and schema.name == CHECKPOINT_TYPE:
                 try:
                     yield parse_checkpoint(*self._decoders.checkpoint(message.data))
@@ -165,9 +181,9 @@ class FlightFiles:
     def packets(self) -> Iterator[Packet]:
         """Messages in clear with their originals, in the order of their recording."""
         self.unpaired = 0
-        originals = (item for item in _messages(self._sealed) if item[0] and item[0].name == ENVELOPE_TYPE)
+        originals = (item for item in self._read(self._sealed) if item[0] and item[0].name == ENVELOPE_TYPE)
         original = next(originals, None)
-        for schema, channel, message in _messages(self._flight):
+        for schema, channel, message in self._read(self._flight):
             if schema is None or channel.message_encoding != "cdr":
                 continue
             while original is not None and original[2].log_time < message.log_time:
@@ -208,13 +224,3 @@ def _sorted(directory: Path, name: str) -> list[Path]:
         if match is not None:
             found.append((int(match[2] or 0), path))
     return [path for _, path in sorted(found)]
-
-
-def _messages(paths: list[Path]) -> Iterator[Any]:
-    for path in paths:
-        try:
-            yield from read_messages(path)
-        except OSError as error:
-            raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-        except ValueError as error:
-            raise RecordError(str(error)) from error

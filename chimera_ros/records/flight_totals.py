@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from chimera_ros.crypto.checkpoint import Checkpoint
 from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.store import write_atomic
 from chimera_ros.crypto.totals import sign_totals
 from chimera_ros.records.audit import Auditor, Verdict
 
@@ -162,13 +162,12 @@ def statements_of(auditor: Auditor) -> list[dict[str, Any]]:
 def write_totals(path: Path, auditor: Auditor, identity: MemberIdentity) -> int:
     """Signs the statements of every drone in the record and writes them to `path`, whole or not at all.
 
-    Returns how many there are. Raises OSError, and RecordError where the record cannot be read.
+    Returns how many there are. Raises KeystoreError where the disk refuses, RecordError where the record
+    cannot be read.
     """
     signed = [sign_totals(identity, statement).to_json() for statement in statements_of(auditor)]
     if signed:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"totals": signed}, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, (json.dumps({"totals": signed}, indent=1) + "\n").encode(), 0o644)
     return len(signed)
 
 

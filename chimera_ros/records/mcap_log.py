@@ -7,6 +7,7 @@ process loses no more than that; its file lacks the index at the end, and `chime
 recover` read it all the same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …);
 existing files are never overwritten. A disk that is full or read-only costs the records, never the flight:
 messages are dropped and counted, `status().problem` says why, and every ten seconds a new file is tried.
+What is written about the record itself (`write_json`) is kept until it is on the disk.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from mcap.exceptions import McapError
-from mcap.reader import NonSeekingReader
-from mcap.records import Channel, Message, Schema
 from mcap.writer import CompressionType, Writer
 
 FLUSH_EVERY_S: Final = 0.5  # flushed on the first message after this, or by `tick`
@@ -33,6 +33,7 @@ MAX_CHUNKS: Final = 7200  # an hour at one flush each half second; keeps the ind
 MAX_CHANNELS: Final = 4096
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MIN_BYTES: Final = 64 * 1024
+MAX_OWED: Final = 4096
 CDR: Final = ("cdr", "ros2msg")  # encodings of message and schema
 JSON: Final = ("json", "jsonschema")
 JSON_SCHEMA: Final = '{"type":"object"}'
@@ -52,6 +53,23 @@ uint8[] sealed
 uint8[<=4627] signature
 """
 _MAX_TIME = 2**64 - 1
+_Item = tuple[str, str, str, bytes, int, int, Mapping[str, str], tuple[str, str]]
+
+
+class RecordTrouble:
+    """Tells once that records are being lost, and once that it is over."""
+
+    def __init__(self) -> None:
+        self._problem = ""
+
+    def news(self, status: RecorderStatus) -> str:
+        """One sentence when something has changed, else empty."""
+        before, self._problem = self._problem, status.problem
+        if status.problem and not before:
+            return status.problem
+        if before and not status.problem:
+            return f"records are written again; {status.dropped} messages were lost"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +152,7 @@ class FlightRecorder:
             )
 
     def write_json(self, name: str, schema_name: str, value: Mapping[str, object], time_ns: int) -> bool:
-        """Records something about the record itself, beside the decrypted messages; False if it was lost."""
+        """Records something about the record itself, beside the messages; False while it has to wait."""
         topic = f"{self._namespace}/record/{name}"
         data = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
         with self._lock:
@@ -193,6 +211,8 @@ class _Stream:
         self._retry_s = float("-inf")
         self._closed = False
         self._finished_bytes = 0
+        self._unsafe = 0  # messages handed to the writer and not yet to the operating system
+        self._owed: deque[_Item] = deque(maxlen=MAX_OWED)  # about the record, not yet handed over either
         self.count = 0
         self.dropped = 0
         self.problem = ""
@@ -216,34 +236,49 @@ class _Stream:
         if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
             self.dropped += 1
             return False
+        item = (topic, type_name, schema_text, bytes(cdr), sent_ns, received_ns, about, encoding)
+        owed = encoding is JSON
+        put = False
         try:
+            if owed:
+                self._owed.append(item)
+            put = owed and self._writer is None  # a new file begins with what is owed
             writer = self._writer or self._open()
             if writer is None:
+                self.dropped += not owed
+                return False
+            put = put or self._put(writer, item)
+            if not put:
                 self.dropped += 1
                 return False
-            channel = self._channel(writer, topic, type_name, schema_text, about, encoding)
-            if channel is None:
-                self.dropped += 1
-                return False
-            sequence = self._sequences.get(channel, 0)
-            self._sequences[channel] = (sequence + 1) & 0xFFFFFFFF
-            writer.add_message(
-                channel_id=channel,
-                log_time=min(max(received_ns, 0), _MAX_TIME),
-                data=bytes(cdr),
-                publish_time=min(max(sent_ns, 0), _MAX_TIME),
-                sequence=sequence,
-            )
-            self.count += 1
-            if self._pending == 0:
-                self._flush_due_s = self._clock() + FLUSH_EVERY_S
-            self._pending += len(cdr) + 64
             if self._pending >= CHUNK_BYTES or self._clock() >= self._flush_due_s:
                 self._flush(writer)
         except (OSError, McapError) as error:
-            self.dropped += 1
+            self.dropped += not put
             self._fail(error)
             return False
+        return True
+
+    def _put(self, writer: Writer, item: _Item) -> bool:
+        topic, type_name, schema_text, data, sent_ns, received_ns, about, encoding = item
+        channel = self._channel(writer, topic, type_name, schema_text, about, encoding)
+        if channel is None:
+            return False
+        sequence = self._sequences.get(channel, 0)
+        self._sequences[channel] = (sequence + 1) & 0xFFFFFFFF
+        writer.add_message(
+            channel_id=channel,
+            log_time=min(max(received_ns, 0), _MAX_TIME),
+            data=data,
+            publish_time=min(max(sent_ns, 0), _MAX_TIME),
+            sequence=sequence,
+        )
+        if self._pending == 0:
+            self._flush_due_s = self._clock() + FLUSH_EVERY_S
+        self._pending += len(data) + 64
+        if encoding is not JSON:
+            self._unsafe += 1
+            self.count += 1
         return True
 
     def tick(self) -> None:
@@ -256,11 +291,14 @@ class _Stream:
 
     def close(self) -> None:
         self._closed = True
-        if self._writer is not None:
-            try:
+        try:
+            if self._writer is None and self._owed:
+                self._retry_s = float("-inf")
+                self._open()
+            if self._writer is not None:
                 self._finish(self._writer)
-            except (OSError, McapError) as error:
-                self._fail(error)
+        except (OSError, McapError) as error:
+            self._fail(error)
 
     def _open(self) -> Writer | None:
         """Begins the next file, if it is time to try; existing files are left alone."""
@@ -281,13 +319,23 @@ class _Stream:
         self._sequences.clear()
         self._chunks = 0
         self._pending = 0
+        try:
+            writer = self._begin(file)
+        except (OSError, McapError):  # an empty file would only be in the way of who reads the record
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        self._writer = writer
+        self.files.append(path)
+        for item in tuple(self._owed):
+            self._put(writer, item)
+        return writer
+
+    def _begin(self, file: BinaryIO) -> Writer:
         # The chunk is closed by `_flush`; the writer's own limit lies above it.
         writer = Writer(file, chunk_size=2 * CHUNK_BYTES + MAX_MESSAGE_BYTES, compression=self._compression)
         writer.start(profile="ros2", library="chimera_ros")
         file.flush()
-        self._writer = writer
-        self.files.append(path)
-        self.problem = ""
         return writer
 
     def _channel(
@@ -314,7 +362,7 @@ class _Stream:
 
     def _flush(self, writer: Writer) -> None:
         writer.flush()
-        self._pending = 0
+        self._safe()
         self._chunks += 1
         if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:
             self._finish(writer)
@@ -325,9 +373,15 @@ class _Stream:
         assert file is not None
         file.flush()
         os.fsync(file.fileno())
+        self._safe()
         self._finished_bytes += self._size()
         self._file = self._writer = None
         file.close()
+
+    def _safe(self) -> None:
+        self._pending = self._unsafe = 0
+        self._owed.clear()
+        self.problem = ""
 
     def _size(self) -> int:
         if self._file is None:
@@ -343,6 +397,9 @@ class _Stream:
             f"records are being lost: {self._directory} cannot be written ({what}); free space there or"
             " choose another directory with --record"
         )
+        self.count -= self._unsafe
+        self.dropped += self._unsafe
+        self._unsafe = self._pending = 0
         self._finished_bytes += self._size()
         if self._file is not None:
             with contextlib.suppress(OSError):
@@ -353,31 +410,3 @@ class _Stream:
                 self._file.raw.close()  # type: ignore[attr-defined]  # a BufferedWriter has it
         self._file = self._writer = None
         self._retry_s = self._clock() + RETRY_AFTER_S
-
-
-def read_messages(path: Path) -> Iterator[tuple[Schema | None, Channel, Message]]:
-    """Reads a record file from the front, in the order written, also one that a killed process has left
-    behind.
-
-    Ends silently where the file breaks off. Raises OSError if it cannot be opened, ValueError if it is no
-    MCAP file.
-    """
-    with path.open("rb") as file:
-        if file.read(8) != b"\x89MCAP0\r\n":
-            raise ValueError(f"{path} is not an MCAP file")
-        file.seek(0)
-        reader = NonSeekingReader(file)
-        try:
-            yield from reader.iter_messages(log_time_order=False)
-        except (McapError, EOFError, ValueError):
-            return
-
-
-def is_complete(path: Path) -> bool:
-    """Whether the file was closed properly and has its index at the end. Raises OSError."""
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        if file.tell() < 16:
-            return False
-        file.seek(-8, os.SEEK_END)
-        return file.read(8) == b"\x89MCAP0\r\n"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import random
 import re
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zstandard
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
-from chimera_ros.records.mcap_log import ENVELOPE_SCHEMA, FlightRecorder, read_messages
+from chimera_ros.records import mcap_log
+from chimera_ros.records.mcap_log import ENVELOPE_SCHEMA, FlightRecorder, RecordTrouble
+from chimera_ros.records.mcap_read import read_messages
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = """\
@@ -223,3 +230,93 @@ def test_reading_something_else_is_refused(tmp_path: Path) -> None:
         list(read_messages(path))
     with pytest.raises(ValueError, match="at least 65536"):
         FlightRecorder(tmp_path, max_bytes=10)
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that has `left` bytes for all files together."""
+
+    left = 0
+
+    def write(self, data: Any) -> int:
+        room = min(len(data), FullDisk.left)
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        FullDisk.left -= room
+        return super().write(memoryview(data)[:room])
+
+
+@pytest.mark.parametrize("left", [0, 20, 60, 3_000, 20_000, 60_000])
+def test_wherever_the_disk_is_full_what_was_written_stays_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    def opened(path: Path, mode: str, buffering: int, opener: Any) -> io.BufferedWriter:
+        return io.BufferedWriter(FullDisk(str(path), mode.replace("b", ""), opener=opener), buffering)
+
+    monkeypatch.setattr(mcap_log, "open", opened, raising=False)
+    FullDisk.left = left
+    clock = Clock()
+    recorder = FlightRecorder(tmp_path, clock=clock)
+    trouble, draw = RecordTrouble(), random.Random(3)
+    told = []
+    written = 0
+    for i in range(600):
+        clock.now_s += 0.1
+        if i in (3, 200):
+            recorder.write_json("evidence", "chimera_ros/Evidence", {"number": i}, i)
+        recorder.write("c", TYPE, SCHEMA, draw.randbytes(200), i, i, "d")
+        recorder.write_sealed("c", draw.randbytes(300), i)
+        written += 2
+        told.append(trouble.news(recorder.status()))
+        if i == 450:
+            FullDisk.left = 10**9
+    status = recorder.close()
+    assert [text[:24] for text in told if text] == ["records are being lost: ", "records are written agai"]
+    assert status.problem == ""
+    assert status.opened + status.sealed + status.dropped == written
+    files = [Path(name) for name in status.files]
+    assert sorted(tmp_path.iterdir()) == sorted(files), "no empty file for each attempt"
+    found = [item for path in files for item in read_messages(path)]
+    assert len(found) == status.opened + status.sealed + 2
+    assert [item[2].data for item in found if item[1].message_encoding == "json"] == [
+        b'{"number":3}',
+        b'{"number":200}',
+    ]
+
+
+def test_damage_is_said_and_costs_no_more_than_what_comes_after_it(tmp_path: Path) -> None:
+    clock = Clock()
+    recorder = FlightRecorder(tmp_path, clock=clock)
+    for i in range(300):
+        clock.now_s += 0.1
+        recorder.write("c", TYPE, SCHEMA, bytes(200), i, i, "d")
+    recorder.close()
+    path = tmp_path / "flight.mcap"
+    whole = path.read_bytes()
+    draw = random.Random(7)
+    for _ in range(300):
+        changed = bytearray(whole)
+        if draw.random() < 0.3:
+            del changed[draw.randrange(len(changed)) :]
+        else:
+            at = draw.randrange(8, len(changed))
+            changed[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        broken: list[Path] = []
+        found = [message.log_time for _, _, message in read_messages(path, broken)]
+        assert found == list(range(len(found)))
+        assert len(found) == 300 or broken == [path]
+    path.write_bytes(b"")
+    broken = []
+    assert list(read_messages(path, broken)) == []
+    assert broken == [path]
+
+
+def test_a_chunk_that_claims_to_be_enormous_is_not_unpacked(tmp_path: Path) -> None:
+    bomb = zstandard.compress(bytes(300 * 1024 * 1024))
+    text = b"\x04\x00\x00\x00zstd"
+    body = struct.pack("<QQQI", 0, 1, 100, 0) + text + struct.pack("<Q", len(bomb)) + bomb
+    path = tmp_path / "flight.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + b"\x06" + struct.pack("<Q", len(body)) + body)
+    broken: list[Path] = []
+    assert list(read_messages(path, broken)) == []
+    assert broken == [path]

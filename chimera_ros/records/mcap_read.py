@@ -1,0 +1,75 @@
+"""Reads MCAP files that may be cut off, damaged or hostile: what comes before the fault is read, memory is
+bounded, and whether a file broke off is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import zstandard
+from mcap.exceptions import McapError
+from mcap.records import Channel, Chunk, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+
+MAGIC: Final = b"\x89MCAP0\r\n"
+MAX_RECORD_BYTES: Final = 256 * 1024 * 1024  # of a chunk too, compressed or not; ours have 3 MiB at most
+
+
+def read_messages(
+    path: Path, broken: list[Path] | None = None
+) -> Iterator[tuple[Schema | None, Channel, Message]]:
+    """Reads a record file from the front, in the order written, also one that a killed process or a full disk
+    has left behind.
+
+    Ends where the file breaks off or is damaged; then `path` is added to `broken`. Raises OSError if it
+    cannot be opened, ValueError if it is no MCAP file.
+    """
+    with path.open("rb") as file:
+        magic = file.read(len(MAGIC))
+        if not MAGIC.startswith(magic):
+            raise ValueError(f"{path} is not an MCAP file")
+        try:
+            yield from _messages(file)
+        except OSError:
+            raise
+        except Exception:  # the parser raises many types on damage; every one means the same
+            if broken is not None:
+                broken.append(path)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the file was closed properly and has its index at the end. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell() < 16:
+            return False
+        file.seek(-8, os.SEEK_END)
+        return file.read(8) == MAGIC
+
+
+def _messages(file: IO[bytes]) -> Iterator[tuple[Schema | None, Channel, Message]]:
+    file.seek(0)
+    schemas: dict[int, Schema] = {}
+    channels: dict[int, Channel] = {}
+    reader = StreamReader(file, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES)
+    for record in reader.records:
+        for item in _unpacked(record) if isinstance(record, Chunk) else (record,):
+            if isinstance(item, Schema):
+                schemas[item.id] = item
+            elif isinstance(item, Channel):
+                channels[item.id] = item
+            elif isinstance(item, Message):
+                channel = channels[item.channel_id]
+                yield schemas.get(channel.schema_id), channel, item
+
+
+def _unpacked(chunk: Chunk) -> list[object]:
+    size = chunk.uncompressed_size
+    if chunk.compression == "zstd":
+        size = max(size, zstandard.frame_content_size(chunk.data))
+    if size > MAX_RECORD_BYTES or chunk.compression not in ("", "zstd"):
+        raise McapError(f"a chunk of {size} bytes, compressed by {chunk.compression!r}")
+    return list(breakup_chunk(chunk, validate_crc=True))
