@@ -9,10 +9,9 @@ from chimera_ros import swarm
 from chimera_ros.crypto.entropy import SOURCE_NAMES
 from chimera_ros.crypto.key_server import KeyServerConfig
 from chimera_ros.entropy_wiring import Entropy
-from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SwarmNode
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
@@ -38,13 +37,11 @@ class CryptoParameters:
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
-class CryptoNode(SwarmNode[CryptoParameters]):
+class CryptoNode(MemberNode[CryptoParameters]):
     """Wires `KeyServer` and `SecureSession`."""
 
     def __init__(self) -> None:
         super().__init__("crypto", CryptoParameters)
-        self._status = StatusWriter()
-        self._session: SecureSession | None = None
         self._entropy: Entropy | None = None
         self._reported = 0
 
@@ -65,10 +62,9 @@ class CryptoNode(SwarmNode[CryptoParameters]):
 
     def begin(self) -> None:
         """Ask for key packages and announce."""
-        assert self._session is not None
         assert self._entropy is not None
-        self._session.start()
-        self._entropy.start(self._session)
+        self.session.start()
+        self._entropy.start(self.session)
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
@@ -80,19 +76,11 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         if self._entropy is not None:
             self._entropy.close()
             self._entropy = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-
-    def wipe(self) -> None:
-        """Forget keys."""
-        if self._session is not None:
-            self._session.close()
+        super().close()
 
     def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response | None:
         # Only operators come this far: the policy lets nobody else publish on the request channel.
-        session = self._session
-        assert session is not None
+        session = self.session
         assert session.key_server is not None
         if not session.key_server.in_charge:
             return None  # no answer: the one in charge has heard the request as well
@@ -102,8 +90,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
 
     def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response | None:
         # Only operators come this far, and their signature has been verified; the key server asks again.
-        session = self._session
-        assert session is not None
+        session = self.session
         assert session.key_server is not None
         if not session.key_server.in_charge:
             return None
@@ -120,7 +107,7 @@ class CryptoNode(SwarmNode[CryptoParameters]):
         status = session.key_server.status()
         durations = status["rekey_ms"]
         fresh = status["rekeys"] - self._reported
-        self._status.write(
+        self.report(
             {
                 "process": self.get_name(),
                 "in_charge": status["in_charge"],
@@ -133,8 +120,6 @@ class CryptoNode(SwarmNode[CryptoParameters]):
             }
         )
         self._reported = status["rekeys"]
-        if self._status.orphaned:
-            self.spinner.stop()  # type: ignore[attr-defined]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -26,13 +26,13 @@ from chimera_ros.flight.shard import Effects, Shard
 from chimera_ros.flight.types import CommandAck, DroneState
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
-from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage, SecurePublisher
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s, where
+from chimera_ros.ros.lifecycle import SetupError, boot_time_s, where
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
@@ -121,14 +121,12 @@ class AckSender:
                         self.dropped += len(part)
 
 
-class FollowerNode(SwarmNode[FollowerParameters]):
+class FollowerNode(MemberNode[FollowerParameters]):
     """Wires `Shard` (flight logic), `Bridge` (autopilots) and `SecureSession` (the swarm)."""
 
     def __init__(self) -> None:
         super().__init__("follower", FollowerParameters)
-        self._status = StatusWriter()
         self._bridge: Bridge | None = None
-        self._session: SecureSession | None = None
         self._acks: AckSender | None = None
         self._results: queue.SimpleQueue[tuple[str, OrderResult]] = queue.SimpleQueue()
         self._tracking_m = Histogram()
@@ -210,12 +208,11 @@ class FollowerNode(SwarmNode[FollowerParameters]):
     def begin(self) -> None:
         """Connect to the autopilots, join the swarm, start the control cycle."""
         assert self._bridge is not None
-        assert self._session is not None
         try:
             self._bridge.start()
         except (ConnectError, OSError) as error:
             raise SetupError(str(error)) from None
-        self._session.start()
+        self.session.start()
         values = self.parameters
         self._every = max(1, round(values.control_hz / values.telemetry_hz))
         self._cycle = 0
@@ -239,9 +236,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        super().close()
 
     def wipe(self) -> None:
         """Hold all drones by their own autopilots, then forget the keys."""
@@ -249,8 +244,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             for drone in self._names:
                 if self._bridge.state(drone).in_air:
                     self._bridge.submit(drone, Order(0, OrderKind.HOLD))
-        if self._session is not None:
-            self._session.close()
+        super().wipe()
 
     def stop_requested(self, count: int) -> bool:
         """Asked to end: what is in the air is told to land first; True while that is under way."""
@@ -277,7 +271,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 self._perform(self._shard.on_order_result(drone, result, now, swarm_ns))
         if self._goodbye_until_s is not None:
             if not self._goodbye_open or now > self._goodbye_until_s:
-                self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
+                self.stop_spinning()
             return
         airborne = False
         for drone in self._names:
@@ -346,34 +340,31 @@ class FollowerNode(SwarmNode[FollowerParameters]):
     # What arrives
 
     def _on_command(self, raw: RawMessage) -> None:
-        assert self._session is not None
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
         commands = [convert.command_from_msg(item) for item in message.commands]
         if raw.opened.epoch == 0:  # fallback
             mine = [narrowed(command, raw.opened.addressed) for command in commands]
             commands = [command for command in mine if command is not None]
         for command in commands:
-            swarm_ns = self._session.swarm_ns()
+            swarm_ns = self.session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
             # Setpoints first: what follows wakes the thread that signs.
             setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
             self._perform(setpoints)
             if setpoints:
-                self._latency_ms.add(max(0, self._session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
+                self._latency_ms.add(max(0, self.session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
             self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
         self._keep_pace()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:
-        assert self._session is not None
         if message.drone not in self._shard.cores:
             return
         trajectory = convert.trajectory_from_msg(message)
-        self._perform(self._shard.on_trajectory(trajectory, sender, boot_time_s(), self._session.swarm_ns()))
+        self._perform(self._shard.on_trajectory(trajectory, sender, boot_time_s(), self.session.swarm_ns()))
 
     def _on_heartbeat(self, message: LeaderHeartbeat, sender: str) -> None:
-        assert self._session is not None
         heartbeat = convert.heartbeat_from_msg(message)
-        self._perform(self._shard.on_heartbeat(heartbeat, sender, boot_time_s(), self._session.swarm_ns()))
+        self._perform(self._shard.on_heartbeat(heartbeat, sender, boot_time_s(), self.session.swarm_ns()))
 
     def _on_neighbour(self, message: DroneTelemetry, sender: str) -> None:
         self._keep_pace()
@@ -381,8 +372,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
             self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
 
     def _on_stop(self, order: StopOrder) -> None:
-        assert self._session is not None
-        now, swarm_ns = boot_time_s(), self._session.swarm_ns()
+        now, swarm_ns = boot_time_s(), self.session.swarm_ns()
         self._alarms.append(f"{order.operator} ordered {order.level} for {', '.join(order.targets)}")
         self._perform(self._shard.on_stop(order.level, order.operator, order.targets, now, swarm_ns))
 
@@ -394,7 +384,7 @@ class FollowerNode(SwarmNode[FollowerParameters]):
         alarms, self._alarms = self._alarms[:50], []
         for text in alarms:
             self.get_logger().warning(text)
-        self._status.write(
+        self.report(
             {
                 "process": self.get_name(),
                 "drones": self._names,
@@ -402,11 +392,9 @@ class FollowerNode(SwarmNode[FollowerParameters]):
                 "tracking_m": self._tracking_m.to_status(),
                 "acks_dropped": self._acks.dropped if self._acks is not None else 0,
                 "alarms": alarms,
-                "security": self._session.status(),
+                "security": self.session.status(),
             }
         )
-        if self._status.orphaned:
-            self.spinner.stop()  # type: ignore[attr-defined]
 
 
 def main(args: list[str] | None = None) -> int:

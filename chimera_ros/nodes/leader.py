@@ -20,11 +20,11 @@ from chimera_ros.flight.moderation_call import ModerationCall
 from chimera_ros.flight.types import SwarmCommand as Command
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
-from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SetupError, SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import SetupError, boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
@@ -62,13 +62,11 @@ class LeaderParameters:
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
-class LeaderNode(SwarmNode[LeaderParameters]):
+class LeaderNode(MemberNode[LeaderParameters]):
     """Wires `LeaderCore` (mission) and `SecureSession` (the swarm)."""
 
     def __init__(self) -> None:
         super().__init__("leader", LeaderParameters)
-        self._status = StatusWriter()
-        self._session: SecureSession | None = None
         self._qkd: LeaderQkd | None = None
         self._events: list[str] = []
         self._answered: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
@@ -110,14 +108,13 @@ class LeaderNode(SwarmNode[LeaderParameters]):
 
     def begin(self) -> None:
         """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
-        assert self._session is not None
-        self._session.start()
+        self.session.start()
         signal.signal(signal.SIGUSR1, self._ask_to_land)
         if self.parameters.qkd:
             try:
-                self._qkd = LeaderQkd(self._session, self.parameters.member, self.parameters.qkd_eavesdropper)
+                self._qkd = LeaderQkd(self.session, self.parameters.member, self.parameters.qkd_eavesdropper)
             except PermissionError as error:
-                self._session.alarm("warning", f"no quantum key distribution: {error}; sign a newer policy")
+                self.session.alarm("warning", f"no quantum key distribution: {error}; sign a newer policy")
         self._periodic = [
             self.create_steady_timer(1.0 / TICK_HZ, self._tick),
             self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._beat),
@@ -136,14 +133,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         if self._qkd is not None:
             self._qkd.close()
             self._qkd = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-
-    def wipe(self) -> None:
-        """Forget keys."""
-        if self._session is not None:
-            self._session.close()
+        super().close()
 
     def stop_requested(self, count: int) -> bool:
         """Asked to end: land everything first; True while that is under way.
@@ -182,7 +172,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
         if session.ready or degraded:
             self._send_some()
         if self._core.finished and self._ending:
-            self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
+            self.stop_spinning()
 
     def _send_some(self) -> None:
         """Send what waits, in order; commands that follow each other leave under one signature."""
@@ -246,25 +236,22 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             self._core.on_moderation_failed(call.call_id, f"the call cannot be sent ({type(error).__name__})")
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
-        assert self._session is not None
-        swarm_ns = self._session.swarm_ns()
+        swarm_ns = self.session.swarm_ns()
         # The newest stamp wins, so one from the future would shut out all that follow.
         if message.drone == sender and message.stamp_ns <= swarm_ns + STAMP_AHEAD_NS:
             self._core.on_telemetry(convert.telemetry_from_msg(message), boot_time_s(), swarm_ns)
 
     def _on_ack(self, message: CommandAcks, sender: str) -> None:
-        assert self._session is not None
         for ack in message.acks:
             if ack.drone == sender:
-                self._core.on_ack(convert.ack_from_msg(ack), boot_time_s(), self._session.swarm_ns())
+                self._core.on_ack(convert.ack_from_msg(ack), boot_time_s(), self.session.swarm_ns())
 
     def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
-        assert self._session is not None
         # An operator who heard no answer asks again with the same text, which bears a number: done once.
         asked = (sender, request.steps_yaml)
         if asked in self._answered:
             return self._answered[asked]
-        accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self._session.swarm_ns())
+        accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self.session.swarm_ns())
         word = "accepted" if accepted else "refused"
         self._events.append(
             f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}"
@@ -286,7 +273,7 @@ class LeaderNode(SwarmNode[LeaderParameters]):
             return
         events, self._events = self._events[:100], []
         core_status = self._core.status(boot_time_s())
-        self._status.write(
+        self.report(
             {
                 **core_status,
                 "process": "leader",
@@ -296,11 +283,9 @@ class LeaderNode(SwarmNode[LeaderParameters]):
                 "commands_sent": self._commands_sent,
                 "qkd": None if self._qkd is None else self._qkd.status(),
                 "moderation_ms": self._moderation_times(),
-                "security": self._session.status(),
+                "security": self.session.status(),
             }
         )
-        if self._status.orphaned:
-            self.spinner.stop()  # type: ignore[attr-defined]
 
 
 def main(args: list[str] | None = None) -> int:

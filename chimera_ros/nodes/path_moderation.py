@@ -16,13 +16,13 @@ from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.request import LONGEST_S
 from chimera_ros.moderation.warm_up import warm_up
+from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
-from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
 from chimera_ros.ros.convert_moderation import failed_response, request_from_msg, response_of
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SwarmNode, where
+from chimera_ros.ros.lifecycle import where
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.services import Deferred
 from chimera_ros.ros.session import SecureSession
@@ -58,13 +58,11 @@ class _Asked:
     under_way_s: float  # ... how long the request took to come here
 
 
-class PathModerationNode(SwarmNode[ModerationParameters]):
+class PathModerationNode(MemberNode[ModerationParameters]):
     """Wires `Moderator` (the ladder), `AerWorker` (quantum circuits) and `SecureSession` (the swarm)."""
 
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         super().__init__("path_moderation", ModerationParameters, overrides=overrides)
-        self._status = StatusWriter()
-        self._session: SecureSession | None = None
         self._worker: AerWorker | None = None
         self._moderator = Moderator(time.monotonic)
         self._asked: queue.Queue[_Asked | None] = queue.Queue(MOST_WAITING)
@@ -89,11 +87,10 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
 
     def begin(self) -> None:
         """Join the swarm."""
-        assert self._session is not None
         sys.setswitchinterval(SWITCH_S)
         self._thread = threading.Thread(target=self._work, name="moderation", daemon=True)
         self._thread.start()
-        self._session.start()
+        self.session.start()
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
@@ -107,14 +104,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-
-    def wipe(self) -> None:
-        """Forget keys."""
-        if self._session is not None:
-            self._session.close()
+        super().close()
 
     def _end_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -131,8 +121,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
     # ---- requests --------------------------------------------------------------------------------
 
     def _on_request(self, request: ModerateTrajectories.Request, sender: str) -> object:
-        assert self._session is not None
-        age_s = (self._session.swarm_ns() - self._service.sent_ns) * 1e-9
+        age_s = (self.session.swarm_ns() - self._service.sent_ns) * 1e-9
         under_way_s = min(max(age_s, 0.0), MOST_UNDER_WAY_S)
         asked = _Asked(request, Deferred(), time.monotonic() - under_way_s, under_way_s)
         try:
@@ -174,7 +163,7 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
         if self._session is None:
             return
         worker = self._worker
-        self._status.write(
+        self.report(
             {
                 "process": "path_moderation",
                 "served": dict(self._counts),
@@ -183,11 +172,9 @@ class PathModerationNode(SwarmNode[ModerationParameters]):
                 if worker is None
                 else worker.absent or ("ready" if worker.ready else "starting"),
                 "worker_restarts": 0 if worker is None else worker.restarts,
-                "security": self._session.status(),
+                "security": self.session.status(),
             }
         )
-        if self._status.orphaned:
-            self.spinner.stop()  # type: ignore[attr-defined]  # set by run_node
 
 
 def main(args: list[str] | None = None) -> int:

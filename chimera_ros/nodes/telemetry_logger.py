@@ -13,16 +13,16 @@ from chimera_ros.crypto.host import SecureHost
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
 from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
 from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordTrouble
-from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import boot_time_s
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
@@ -46,13 +46,11 @@ class LoggerParameters:
     autostart: bool = parameter(True, "configure and activate without being asked")
 
 
-class LoggerNode(SwarmNode[LoggerParameters]):
+class LoggerNode(MemberNode[LoggerParameters]):
     """Wires `FlightRecorder` and `SecureSession`."""
 
     def __init__(self) -> None:
         super().__init__("telemetry_logger", LoggerParameters)
-        self._status = StatusWriter()
-        self._session: SecureSession | None = None
         self._recorder: FlightRecorder | None = None
         self._recorded_ns = 0
         self._trouble = RecordTrouble()
@@ -74,7 +72,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         if values.record:
             self._recorder = FlightRecorder(Path(values.record), namespace=self.swarm_namespace)
             schema = schema_text(CHECKPOINT_TYPE)
-            self._session.on_checkpoint(lambda member, cdr: self._record_checkpoint(member, cdr, schema))
+            self.session.on_checkpoint(lambda member, cdr: self._record_checkpoint(member, cdr, schema))
         watched: list[tuple[type, str]] = [
             (SwarmCommands, names.LEADER_COMMAND),
             (Trajectory, names.LEADER_TRAJECTORY),
@@ -88,20 +86,18 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             self._watch(message_type, channel)
 
     def _watch(self, message_type: type, channel: str) -> None:
-        assert self._session is not None
         type_name = names.type_name(message_type)
         schema = schema_text(type_name)
-        self._session.create_subscription(
+        self.session.create_subscription(
             message_type, channel, lambda raw: self._record(raw, schema), raw=True
         )
         if message_type is DroneTelemetry:
-            self._session.create_subscription(message_type, channel, self._on_telemetry)
+            self.session.create_subscription(message_type, channel, self._on_telemetry)
 
     def begin(self) -> None:
         """Join the swarm."""
-        assert self._session is not None
         os.nice(NICE)
-        self._session.start()
+        self.session.start()
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
@@ -110,11 +106,9 @@ class LoggerNode(SwarmNode[LoggerParameters]):
 
     def close(self) -> None:
         """Leave the swarm, complete the files, sign what they add up to."""
-        host = self._session.host if self._session is not None else None
-        if self._session is not None:
-            self._record_evidence()
-            self._session.close()
-            self._session = None
+        host = self.session.host if self._session is not None else None
+        self._record_evidence()
+        super().close()
         if self._recorder is not None:
             status, self._recorder = self._recorder.close(), None
             if status.dropped:
@@ -135,16 +129,10 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         except (OSError, RecordError, CryptoError) as error:
             self.get_logger().error(f"no totals of this flight: {error}")
 
-    def wipe(self) -> None:
-        """Forget keys."""
-        if self._session is not None:
-            self._session.close()
-
     def _record(self, raw: RawMessage, schema: str) -> None:
-        assert self._session is not None
         if self._recorder is not None:
             # No two messages bear one time: it pairs a message with its sealed original.
-            self._recorded_ns = max(self._recorded_ns + 1, self._session.swarm_ns())
+            self._recorded_ns = max(self._recorded_ns + 1, self.session.swarm_ns())
             opened, received_ns = raw.opened, self._recorded_ns
             self._recorder.write(
                 raw.channel, raw.type_name, schema, opened.payload, opened.sent_ns, received_ns, opened.sender
@@ -187,7 +175,6 @@ class LoggerNode(SwarmNode[LoggerParameters]):
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         if message.drone != sender:
             return
-        assert self._session is not None
         now = boot_time_s()
         self._newest[sender] = (message, now)
         try:
@@ -197,8 +184,8 @@ class LoggerNode(SwarmNode[LoggerParameters]):
             doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
         else:
             # Before the clocks are compared only one drone's own stamps can be.
-            known = self._session.clock_synchronised(CLOCK_KNOWN_S)
-            swarm_ns = self._session.swarm_ns() if known else report.stamp_ns
+            known = self.session.clock_synchronised(CLOCK_KNOWN_S)
+            swarm_ns = self.session.swarm_ns() if known else report.stamp_ns
             doubts = self._plausibility.check(report, now, swarm_ns)
         for doubt in doubts:
             if now - self._doubted_s.get((sender, doubt), -DOUBT_AGAIN_S) >= DOUBT_AGAIN_S:
@@ -227,7 +214,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
         status: dict[str, object] = {
             "process": "telemetry_logger",
             "drones": rows,
-            "security": self._session.status(),
+            "security": self.session.status(),
             "doubts": {
                 drone: {doubt.value: count for doubt, count in counts.items()}
                 for drone, counts in sorted(self._plausibility.doubts.items())
@@ -246,9 +233,7 @@ class LoggerNode(SwarmNode[LoggerParameters]):
                 alarms.append(news)
         if alarms:
             status["alarms"] = alarms
-        self._status.write(status)
-        if self._status.orphaned:
-            self.spinner.stop()  # type: ignore[attr-defined]
+        self.report(status)
 
 
 def main(args: list[str] | None = None) -> int:

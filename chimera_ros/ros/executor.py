@@ -101,7 +101,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     """`main` of a node's executable: make it, start it, spin, end it cleanly. Returns the exit status.
 
     If the node has a method ``stop_requested(count) -> bool`` it is called at the first signal: True means
-    that it needs time (and calls ``node.spinner.stop()`` when done); a second signal ends it in any case. A
+    that it needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. A
     node parameter ``autostart`` of False leaves it unconfigured.
     """
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -110,7 +110,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     try:
         node = make_node()
         spinner = Spinner(on_stop=getattr(node, "stop_requested", None))
-        node.spinner = spinner  # type: ignore[attr-defined]
+        node.stop_spinning = spinner.stop
         spinner.install_signal_handlers()
         spinner.add(node)
         try:

@@ -9,7 +9,7 @@ is active.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import SetParametersResult
@@ -24,6 +24,10 @@ from .names import DEFAULT_NAMESPACE
 from .parameters import ParameterError, declare
 
 P = TypeVar("P")
+
+
+def _not_spinning() -> None:
+    """Whoever spins the node ends it."""
 
 
 class SetupError(Exception):
@@ -74,6 +78,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
             parameter_overrides=[Parameter(key, value=value) for key, value in values.items()],
         )
         self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
+        self.stop_spinning: Callable[[], None] = _not_spinning  # `run_node` knows how
         self.add_on_set_parameters_callback(self._refuse_when_active)
 
     # Hooks ---------------------------------------------------------------------------------------------

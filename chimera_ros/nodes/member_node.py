@@ -1,0 +1,48 @@
+"""What the nodes have in common: a session in the swarm, and a supervisor who is told how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from chimera_ros.records.status_line import StatusWriter
+from chimera_ros.ros.lifecycle import SwarmNode
+from chimera_ros.ros.session import SecureSession
+
+P = TypeVar("P")
+
+
+class MemberNode(SwarmNode[P]):
+    """A node that is a member of the swarm. `setup` of a subclass puts a session into `_session`; its own
+    `close` and `wipe` end with those of this class.
+    """
+
+    def __init__(
+        self, name: str, parameters_type: type[P], *, overrides: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(name, parameters_type, overrides=overrides)
+        self._status = StatusWriter()
+        self._session: SecureSession | None = None
+
+    @property
+    def session(self) -> SecureSession:
+        """The session, between `setup` and `close`."""
+        assert self._session is not None
+        return self._session
+
+    def close(self) -> None:
+        """Leave the swarm."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def wipe(self) -> None:
+        """Forget keys."""
+        if self._session is not None:
+            self._session.close()
+
+    def report(self, status: Mapping[str, object]) -> None:
+        """Tell the supervisor, if there is one; without it, once it has gone, the process ends."""
+        self._status.write(status)
+        if self._status.orphaned:
+            self.stop_spinning()
