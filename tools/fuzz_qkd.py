@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any, Final
+
+from fuzz_world import Bug, gullible
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages
@@ -61,3 +65,76 @@ def corpus() -> list[bytes]:
             else:
                 message = bob.handle(answer)
     return list(said.values())
+
+
+# The ends themselves: what the other end, or whoever speaks in its place, may say at every stage ----------
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """An end of a session before it hears `message`."""
+
+    end: Alice | Bob
+    message: bytes
+
+
+def _copy(end: Alice | Bob) -> Alice | Bob:
+    shared: dict[int, Any] = {id(item): item for item in (end._me, end._peer, end._random, end.config)}
+    shared[id(end._transcript)] = end._transcript.copy()
+    return copy.deepcopy(end, shared)
+
+
+@cache
+def _stages() -> list[_Stage]:
+    """Both ends of a session that succeeds, at every message; signatures are always good."""
+    with gullible():
+        keys = MemoryKeystore()
+        crypto, leader = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("leader_0", Role.LEADER)
+        config = SessionConfig(8192)
+        alice = Alice(config, crypto, leader.member, Random(1).randbytes)
+        bob = Bob(config, leader, crypto.member, Random(2).randbytes)
+        found: list[_Stage] = []
+        message: bytes | None = bob.hello()
+        while message is not None:
+            found.append(_Stage(_copy(alice), message))
+            answer = alice.handle(message)
+            found.append(_Stage(_copy(bob), answer))
+            if kind_of(answer) is Kind.PHOTONS:
+                sent = bob.photons(answer)
+                assert sent is not None
+                message = bob.measured(transmit(*sent, bob.bases, Line(0.005), born, Random(3).randbytes))
+            else:
+                message = bob.handle(answer)
+        assert alice.outcome is not None
+        assert alice.outcome.secret is not None
+    return found
+
+
+def session(data: bytes) -> None:
+    """A message that comes to Alice or Bob. The first byte says at which stage."""
+    if not data:
+        return
+    stage = _stages()[data[0] % len(_stages())]
+    with gullible():
+        end = _copy(stage.end)
+        if isinstance(end, Alice):
+            answer: bytes | None = end.handle(data[1:])
+            if end.handle(data[1:]) != answer:
+                raise Bug("a message that is repeated gets another answer")
+        elif not end._expected:
+            photons = end.photons(data[1:])
+            answer = None if photons is None else end.measured(end.bases)
+        else:
+            answer = end.handle(data[1:])
+    if answer is not None:
+        kind_of(answer)
+    elif end.outcome is None:
+        raise Bug("a session neither goes on nor ends")
+    secret = None if end.outcome is None else end.outcome.secret
+    if secret is not None and kind_of(data[1:]) is not kind_of(stage.message):
+        raise Bug("a key came out before the session's end")
+
+
+def session_corpus() -> list[bytes]:
+    """What is said at every stage."""
+    return [bytes([index]) + stage.message for index, stage in enumerate(_stages())]

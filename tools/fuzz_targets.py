@@ -13,12 +13,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Final
 
+import fuzz_evidence
+import fuzz_fallback
 import fuzz_qkd
 from fuzz_world import SUITE, Bug, gullible, world
 
 from chimera_ros.crypto.effects import Effect
+from chimera_ros.crypto.envelope import Opened
 from chimera_ros.crypto.epochs import SignedHead, encode_head, parse_announcement
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.fallback import FallbackHello
@@ -26,6 +30,7 @@ from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.identity import CertificateError, read_member_certificate
 from chimera_ros.crypto.joining import Beat, KeyPackage, KeyRequest, Ready, Switch
 from chimera_ros.crypto.key_server import KeyServer
+from chimera_ros.crypto.revocation import read_signed_crl, read_signed_policy
 from chimera_ros.crypto.stop import Stop, StopReceipt
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope
@@ -43,11 +48,12 @@ _STEP_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`run` takes any bytes; `corpus` makes genuine ones."""
+    """`run` takes any bytes; `corpus` makes genuine ones. `slow`: how many inputs of others one takes."""
 
     name: str
     run: Callable[[bytes], None]
     corpus: Callable[[], list[bytes]]
+    slow: int = 1
 
 
 def _control_corpus() -> list[bytes]:
@@ -170,7 +176,7 @@ def _envelope_corpus() -> list[bytes]:
     return [
         cdr.encode_envelope(1, 1, 2, 3, bytes(60), b""),
         cdr.encode_envelope(1, 0, 2, 3, bytes(61), bytes(SIGNATURE_BYTES)),
-        *(bytes(data) for data, _, _ in _sealed()),
+        *(item.data for item in _sealed()),
     ]
 
 
@@ -199,19 +205,36 @@ def _payload_corpus() -> list[bytes]:
 
 
 _CHANNELS: Final = ("drone_01/telemetry", "drone_01/ack", "survey/anything")
+_SERVICE: Final = "crypto/clock"
 
 
-def _sealed() -> list[tuple[bytes, str, bytes]]:
-    """CDR, channel and payload of genuine envelopes of the epoch in force."""
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """CDR and payload of a genuine envelope of the epoch in force, and how its receiver opens it."""
+
+    data: bytes
+    open: Callable[[Envelope], Opened]
+    payload: bytes
+
+
+def _sealed() -> list[_Sealed]:
+    """One for each channel, and a response."""
     with gullible():
         swarm = world().fresh()
-        shard, now_ns = swarm.host_of("drone_01"), swarm.wire.wall_ns
+        shard, leader, now_ns = swarm.host_of("drone_01"), swarm.hosts["leader"], swarm.wire.wall_ns
         made = []
         for channel in _CHANNELS:
             text = channel.encode() * 3
-            sealed = shard.seal(channel, _TYPE, text, now_ns, "drone_01")
-            made.append((cdr.encode_envelope(*sealed), channel, text))
-        return made
+            data = cdr.encode_envelope(*shard.seal(channel, _TYPE, text, now_ns, "drone_01"))
+            made.append(_Sealed(data, partial(leader.open, channel, _TYPE, wall_ns=now_ns), text))
+        pending = shard.seal_request(_SERVICE, _TYPE, b"question", now_ns, "drone_01")
+        crypto = swarm.server.host
+        answer = crypto.seal_response(_SERVICE, _TYPE, b"answer", now_ns, "crypto", pending.envelope)
+
+        def answered(envelope: Envelope) -> Opened:
+            return shard.open_response(_SERVICE, _TYPE, envelope, now_ns, [pending])[1]
+
+        return [*made, _Sealed(cdr.encode_envelope(*answer), answered, b"answer")]
 
 
 def opening(data: bytes) -> None:
@@ -220,24 +243,22 @@ def opening(data: bytes) -> None:
         return
     with gullible():
         try:
-            genuine, channel, text = _sealed()[data[0] % len(_CHANNELS)]
+            made = _sealed()
         except NotReady:
             return
+        genuine = made[data[0] % len(made)]
         offset, mask = data[1] * 3, data[2:]
-        spoilt = bytearray(genuine)
+        spoilt = bytearray(genuine.data)
         for index, value in enumerate(mask):
             spoilt[(offset + index) % len(spoilt)] ^= value
-        swarm = world().swarm
-        host = swarm.hosts["leader"]
         opened = 0
-        for attempt in (bytes(spoilt), genuine):
+        for attempt in (bytes(spoilt), genuine.data):
             try:
-                received = Envelope(*cdr.decode_envelope(attempt))
-                found = host.open(channel, _TYPE, received, swarm.wire.wall_ns)
+                found = genuine.open(Envelope(*cdr.decode_envelope(attempt)))
             except (Rejected, cdr.CdrError):
                 continue
             opened += 1
-            if found.payload != text:
+            if found.payload != genuine.payload:
                 raise Bug("something else than what was sealed came out")
         # What nothing protects (padding; here, signatures) may be spoilt; then the genuine one is a replay.
         if opened != 1:
@@ -245,7 +266,7 @@ def opening(data: bytes) -> None:
 
 
 def _opening_corpus() -> list[bytes]:
-    return [bytes([kind, at, 1]) for kind in range(len(_CHANNELS)) for at in range(0, 40, 3)]
+    return [bytes([kind, at, 1]) for kind in range(len(_CHANNELS) + 1) for at in range(0, 40, 3)]
 
 
 def _watched(core: SecureHost | KeyServer, host: SecureHost, message: ControlMessage, swarm: Swarm) -> None:
@@ -297,6 +318,40 @@ def key_distribution(data: bytes) -> None:
         raise Bug("a message of key distribution is accepted in a second spelling")
 
 
+def trust(data: bytes) -> None:
+    """A revocation list or a policy. The policy's signature is always good: what the authority signed by
+    mistake must not break anything either.
+    """
+    if not data:
+        return
+    swarm, content = world().swarm, data[1:]
+    try:
+        if data[0] % 2 == 0:
+            found = read_signed_crl(content, swarm.trust.authority)
+            if content not in _trust_documents()[0]:
+                raise Bug(f"revocation list {found.number}, which nobody issued")
+            return
+        with gullible():
+            policy = read_signed_policy(content, bytes(SIGNATURE_BYTES), swarm.trust)
+    except Rejected:
+        return
+    if (policy.swarm, policy.suite) != (swarm.trust.swarm, swarm.trust.policy.suite):
+        raise Bug("a policy of another swarm or suite")
+    for channel in _CHANNELS:
+        policy.rule_for(channel)
+
+
+@cache
+def _trust_documents() -> tuple[list[bytes], list[bytes]]:
+    keystore, drone = world().swarm.keystore, world().swarm.identities["drone_01"]
+    return [keystore.crl(2), keystore.crl(3, drone)], [keystore.policy(version)[0] for version in (1, 2)]
+
+
+def _trust_corpus() -> list[bytes]:
+    lists, policies = _trust_documents()
+    return [b"\x00" + item for item in lists] + [b"\x01" + item for item in policies]
+
+
 TARGETS: Final = {
     target.name: target
     for target in (
@@ -311,6 +366,11 @@ TARGETS: Final = {
         Target("member", member, _control_corpus),
         Target("key_server", key_server, _control_corpus),
         Target("key_distribution", key_distribution, fuzz_qkd.corpus),
+        Target("key_session", fuzz_qkd.session, fuzz_qkd.session_corpus, slow=8),
+        Target("trust", trust, _trust_corpus, slow=4),
+        Target("checkpoint", fuzz_evidence.checkpoint, fuzz_evidence.checkpoint_corpus),
+        Target("document", fuzz_evidence.document, fuzz_evidence.document_corpus),
+        Target("fallback", fuzz_fallback.run, fuzz_fallback.corpus),
     )
 }
 

@@ -166,6 +166,12 @@ def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
     assert alice.outcome.secret is not None and alice.outcome.secret == bob.outcome.secret
 
 
+def test_nothing_is_no_repetition_of_nothing() -> None:
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, random.Random(5).randbytes)
+    assert kind_of(alice.handle(b"")) is Kind.ABORT
+    assert alice.outcome is not None
+
+
 def test_alice_tells_no_more_than_the_bound_allows() -> None:
     source = random.Random(5).randbytes
     alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)

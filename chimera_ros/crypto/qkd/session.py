@@ -68,7 +68,7 @@ class Alice(End):
     ) -> None:
         super().__init__(config, me, peer, random, alice=True)
         self._expected: tuple[Kind, ...] = (Kind.HELLO,)
-        self._last: tuple[bytes, bytes] = (b"", b"")
+        self._last: tuple[bytes, bytes] | None = None
         self._bits = random_bits(random, config.photons)
         self._bases = random_bits(random, config.photons)
         self._raw: Bits = self._bits[:0]
@@ -78,7 +78,7 @@ class Alice(End):
 
     def handle(self, message: bytes) -> bytes:
         """The answer to a message. What does not fit ends the session with an abort; never raises."""
-        if message == self._last[0]:
+        if self._last is not None and message == self._last[0]:
             return self._last[1]
         if self.outcome is not None:
             return Abort(self._session, int(self.outcome.why or Why.PROTOCOL)).encode()

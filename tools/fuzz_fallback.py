@@ -1,0 +1,164 @@
+"""Fallback, for the fuzzer: hellos, envelopes, and what an insider with the secret seals in others' names."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import Final
+
+from fuzz_world import Bug, gullible
+
+from chimera_ros.crypto.encoding import u32, u64
+from chimera_ros.crypto.envelope import Opened
+from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.fallback import COMMAND_CHANNEL, Fallback, FallbackHello
+from chimera_ros.crypto.fallback_secret import FallbackSecret
+from chimera_ros.crypto.host import HostConfig, SecureHost
+from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.store import MemoryStore
+from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.wire import SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope, Lane
+from chimera_ros.ros import cdr
+
+_TYPE: Final = "T"
+_TELEMETRY: Final = "drone_01/telemetry"
+_ROLES: Final = {"leader": Role.LEADER, "drone_01": Role.DRONE, "drone_02": Role.DRONE}
+_RENEW: Final = 100
+
+
+class _Air:
+    """A leader and two drones, each a process of its own, in fallback."""
+
+    def __init__(self) -> None:
+        self.keystore = MemoryKeystore()
+        self.identities = {name: self.keystore.enroll(name, role) for name, role in _ROLES.items()}
+        self.hosts: dict[str, SecureHost] = {}
+        self.now, self.wall_ns = 100.0, WALL_START_NS
+        self.counters = itertools.count(1)
+
+    def fresh(self) -> None:
+        """New processes, which have said hello."""
+        config = HostConfig(fallback=FallbackSecret(WALL_START_NS, bytes(64)))
+        self.hosts = {
+            name: SecureHost([identity], self.keystore.trust, {name: MemoryStore()}, config=config)
+            for name, identity in self.identities.items()
+        }
+        for host in self.hosts.values():
+            host.start(self.now, self.wall_ns)
+            for identity in self.identities.values():
+                host.control.directory.put(identity.member)
+        self.step(40.0)
+        for name in self.hosts:
+            self.hear(ControlMessage(ControlKind.FALLBACK_HELLO, (self.hello(name), bytes(SIGNATURE_BYTES))))
+
+    def step(self, seconds: float) -> None:
+        """Time passes, so that purses fill."""
+        self.now += seconds
+        self.wall_ns += int(seconds * 1e9)
+        for host in self.hosts.values():
+            host.tick(self.now, self.wall_ns)
+
+    def hear(self, message: ControlMessage) -> None:
+        for host in self.hosts.values():
+            host.handle(message, self.now, self.wall_ns)
+
+    def fallback(self, name: str) -> Fallback:
+        found = self.hosts[name].control.fallback
+        assert found is not None
+        return found
+
+    def incarnation(self, name: str) -> bytes:
+        return self.hosts[name].control.members[name].incarnation
+
+    def hello(self, name: str) -> bytes:
+        fingerprint, incarnation = self.identities[name].fingerprint, self.incarnation(name)
+        swarm = self.keystore.trust.swarm
+        return FallbackHello(swarm, fingerprint, incarnation, WALL_START_NS, self.wall_ns).encode()
+
+    def sealed_by_an_insider(self, name: str, channel: str, plaintext: bytes) -> Envelope:
+        """Any plaintext in the name of `name`, by somebody who has the secret and a way round signatures."""
+        fallback = self.fallback("drone_02")
+        lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
+        prefix, nonce = self.incarnation(name) + u64(next(self.counters)), bytes(12)
+        aad = fallback._aad(lane, channel, _TYPE, prefix)
+        sealed = prefix + nonce + fallback._key(self.incarnation(name)).encrypt(nonce, plaintext, aad)
+        return Envelope(1, lane, 0, 0, sealed, bytes(SIGNATURE_BYTES))
+
+
+@cache
+def _air() -> _Air:
+    with gullible():
+        return _Air()
+
+
+_inputs = itertools.count()
+
+
+def _opened(host: SecureHost, channel: str, envelope: Envelope, wall_ns: int) -> Opened | None:
+    try:
+        return host.open(channel, _TYPE, envelope, wall_ns)
+    except Rejected:
+        return None
+
+
+def _ready() -> _Air:
+    air = _air()
+    if next(_inputs) % _RENEW == 0 or not air.hosts:
+        air.fresh()
+    air.step(0.02)
+    return air
+
+
+def run(data: bytes) -> None:
+    """First byte: what the rest is. 0 a hello's body, 1 CDR of an envelope, 2 and 3 an insider's plaintext
+    (from its time on) as telemetry and as a command.
+    """
+    if not data:
+        return
+    with gullible():
+        air = _ready()
+        kind, rest = data[0] % 4, data[1:]
+        if kind == 0:
+            air.hear(ControlMessage(ControlKind.FALLBACK_HELLO, (rest, bytes(SIGNATURE_BYTES))))
+        elif kind == 1:
+            try:
+                envelope = Envelope(*cdr.decode_envelope(rest))
+            except cdr.CdrError:
+                return
+            _opened(air.hosts["leader"], _TELEMETRY, envelope, air.wall_ns)
+        elif kind == 2:
+            _insider(air, "drone_01", _TELEMETRY, "leader", u64(air.wall_ns) + rest)
+        else:
+            _insider(air, "leader", COMMAND_CHANNEL, "drone_01", u64(air.wall_ns) + rest)
+        if any(len(air.fallback(name)._peers) > len(_ROLES) - 1 for name in _ROLES):
+            raise Bug("somebody without a certificate has said hello")
+
+
+def _insider(air: _Air, name: str, channel: str, target: str, plaintext: bytes) -> None:
+    envelope = air.sealed_by_an_insider(name, channel, plaintext)
+    found = _opened(air.hosts[target], channel, envelope, air.wall_ns)
+    if found is None:
+        return
+    if found.sender != name or not plaintext.endswith(found.payload) or found.sent_ns != air.wall_ns:
+        raise Bug("something else than what was sealed came out")
+    if not set(found.addressed) <= {target} or (channel == COMMAND_CHANNEL and not found.addressed):
+        raise Bug(f"{found.addressed} are addressed")
+    if found.addressed and air.incarnation(target) not in plaintext:
+        raise Bug(f"{target} is addressed, though its incarnation is not named")
+    if _opened(air.hosts[target], channel, envelope, air.wall_ns) is not None:
+        raise Bug("one message was opened twice")
+
+
+def corpus() -> list[bytes]:
+    """One of each kind, genuine."""
+    with gullible():
+        air = _ready()
+        order = u32(2) + air.incarnation("drone_01") + air.incarnation("drone_02") + b"order"
+        envelope = air.hosts["drone_01"].seal(_TELEMETRY, _TYPE, b"text", air.wall_ns, "drone_01")
+        return [
+            b"\x00" + air.hello("drone_01"),
+            b"\x01" + cdr.encode_envelope(*envelope),
+            b"\x02" + u32(0) + b"text",
+            b"\x02" + u32(1) + bytes(16) + b"text",
+            b"\x03" + order,
+        ]
