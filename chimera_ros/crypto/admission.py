@@ -90,6 +90,7 @@ class Admission:
         self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
+        self._unproven = 0  # highest epoch that a package named and did not prove
         self._learned_evictions = False
         self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
@@ -110,6 +111,15 @@ class Admission:
     def learned_roster(self) -> tuple[RosterEntry, ...]:
         """Its roster: whose packages a restarted crypto node waits for."""
         return self._learned[2]
+
+    @property
+    def lacks_proof(self) -> bool:
+        """Does a member name an epoch that we do not know, and that its package cannot carry a proof of?"""
+        return self._unproven > max(self._learned[0], self._held)
+
+    @property
+    def _held(self) -> int:
+        return self._own.installed.epoch if self._own.installed is not None else 0
 
     def holds(self, name: str) -> bool:
         """Do we hold an unused package of this member?"""
@@ -178,15 +188,16 @@ class Admission:
         self._control.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         try:
-            self._learn(package, now, wall_ns)
+            self._prove(package, now, wall_ns)
         except UnknownIssuer as refusal:
             self._control.directory.wait_for(refusal.fingerprint, message)
             raise
-        claims = member.role is Role.CRYPTO and not package.proof
-        if claims and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
-            # What it announced may have reached nobody, but it follows nothing below. Its word on this is as
-            # good as its announcement.
-            self._claimed = max(self._claimed, package.epoch)
+        if not package.proof and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
+            if member.role is Role.CRYPTO:
+                # What it announced may have reached nobody, but it follows nothing below. Its word on this is
+                # as good as its announcement.
+                self._claimed = max(self._claimed, package.epoch)
+            self._unproven = max(self._unproven, package.epoch)
         self._remember(package_hash, now)
         effects: list[Effect] = []
         self._incarnations.take(member.name, package.incarnation, now)
@@ -217,21 +228,24 @@ class Admission:
                 break
             del self._seen[oldest]
 
-    def _learn(self, package: KeyPackage, now: float, wall_ns: int) -> None:
-        """Takes over a proven head that is higher than what we know, and evictions that we lack from any; a
-        bare claim counts for nothing.
-
-        The issuer may have been revoked or put out since. Then its head still shows which numbers are used
-        up, and nothing else: whoever has its key could put anybody out with it.
-        """
-        held = self._own.installed.epoch if self._own.installed is not None else 0
-        newer = package.epoch > max(self._learned[0], held)
+    def _prove(self, package: KeyPackage, now: float, wall_ns: int) -> None:
+        """Takes over what a package proves."""
         if not package.proof:
             return
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
             raise Rejected(Reason.MALFORMED, "the proof is of another epoch")
+        self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
+
+    def learn(self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int) -> None:
+        """Takes over a proven head that is higher than what we know, and evictions that we lack from any; a
+        bare claim counts for nothing.
+
+        The issuer may have been revoked or put out since. Then its head still shows which numbers are used
+        up, and nothing else: whoever has its key could put anybody out with it.
+        """
+        newer = head.epoch > max(self._learned[0], self._held)
         lacking = frozenset(head.evictions) - self._own.state.evictions
         if not newer and not lacking:
             return
@@ -244,7 +258,7 @@ class Admission:
             raise Rejected(Reason.ROLE)
         if not fits_rank(issuer.name, head.epoch):
             raise Rejected(Reason.ISSUER, "proof")
-        if not self._control.purse.take(ControlKind.KEY_PACKAGE, now):
+        if not self._control.purse.take(purpose, now):
             raise Rejected(Reason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(Reason.SIGNATURE, "proof")

@@ -3,7 +3,8 @@
 A member that sees a higher epoch than its own, in a beat or in others' packets, asks for it (`ready` with
 the flag "behind"). The crypto node announces again; where it does not, any member that holds the epoch does,
 after a random pause in which it listens whether somebody else was quicker. Asking and repeating are limited,
-because packets that name a higher epoch cost a stranger nothing.
+because packets that name a higher epoch cost a stranger nothing. A crypto node that has lost its memory is
+shown the newest epoch in the same way, where the roster is too large for a proof in every package.
 
 Every `ready` names the transcript hash that its sender holds. One that differs from ours for the same number,
 under a good signature, is a split view: some crypto node has shown two faces.
@@ -76,18 +77,11 @@ class CatchUp:
         ready = Ready.parse(message.parts[0], view.trust.swarm)
         if view.is_own(ready.fingerprint):
             raise Rejected(Reason.OWN)
-        newest = view.newest_installed()
         known = view.known(ready.epoch)
         teller = self._tellers.get(ready.fingerprint)
         split = known not in (None, ready.transcript_hash) and ready.transcript_hash not in self._told
         split = split and (teller is None or teller.holds(now))
-        lags = (
-            bool(ready.flags & BEHIND_FLAG)
-            and newest is not None
-            and newest.epoch > ready.epoch
-            and self._repeat_at is None
-            and now >= self._repeat_after
-        )
+        lags = bool(ready.flags & BEHIND_FLAG) and self._may_show(ready.epoch, now)
         if not split and not lags:
             return []
         sender = view.directory.good(ready.fingerprint, wall_ns)
@@ -107,8 +101,24 @@ class CatchUp:
                     f"two faces, or {sender.name} lies",
                 )
             ]
-        self._repeat_at = now + _PAUSE_S + _SPREAD_S * self._random(1)[0] / 256
+        self._show_soon(now)
         return []
+
+    def show_newest(self, epoch: int, now: float) -> None:
+        """A crypto node at `epoch` asks for packages, and ours cannot carry the proof of a higher one: one of
+        the members that hold it sends the announcement, which proves the same.
+        """
+        if self._may_show(epoch, now):
+            self._show_soon(now)
+
+    def _may_show(self, epoch: int, now: float) -> bool:
+        """Do we hold a higher epoch, and have not just said so?"""
+        newest = self._view.newest_installed()
+        higher = newest is not None and newest.epoch > epoch
+        return higher and self._repeat_at is None and now >= self._repeat_after
+
+    def _show_soon(self, now: float) -> None:
+        self._repeat_at = now + _PAUSE_S + _SPREAD_S * self._random(1)[0] / 256
 
     def heard_again(self, epoch: int) -> None:
         """Somebody has just announced `epoch` again."""

@@ -328,6 +328,8 @@ class ControlPlane:
                 member.answer_at = start + index * _ANSWER_GAP_S
                 member.resent_at = member.answer_at
             held = member.installed.transcript_hash if member.installed is not None else None
+            if not member.proof_fits:
+                self.catch_up.show_newest(request.epoch, now)
             if held != request.transcript_hash:
                 self.show_certificate(member, now, 0.0)  # one of us may be new here and lack certificates
         return alarms + self._show_issuer(request, now)

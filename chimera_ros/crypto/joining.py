@@ -17,7 +17,7 @@ from .reasons import Reason
 from .suite import HASH_BYTES
 from .wire import ControlKind
 
-MAX_PROOF: Final = 12_288
+MAX_PROOF: Final = 12_288  # about 80 members; a larger epoch is shown by its announcement (catching_up.py)
 MAX_HAVE: Final = 512  # bytes of bitmap: slots 0..4095
 MAX_READY_SLOTS: Final = 256
 
@@ -119,7 +119,7 @@ class KeyPackage:
     `speaker` is the fingerprint of the member that answers `ready` for this one: itself, or another member of
     the same process, which saves a signature per member in a rotation. `epoch` and `transcript_hash` name the
     highest epoch it holds; `proof` (an encoded SignedHead) is empty when the request already named that
-    epoch.
+    epoch, and when it is too large.
     """
 
     swarm: str

@@ -22,7 +22,7 @@ from .announcing import Announcer
 from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
-from .epochs import EpochReason, RosterEntry
+from .epochs import EpochReason, RosterEntry, parse_announcement
 from .errors import NotReady, Rejected
 from .evictions import EvictionDesk, Verdict
 from .handover import Handover
@@ -147,7 +147,10 @@ class KeyServer:
                 if asked_elsewhere and message.kind is ControlKind.KEY_PACKAGE and self.in_charge:
                     self._voice.hint(now, refusal.since if isinstance(refusal, OldChallenge) else NEVER)
                 return []
-            effects = self.host.handle(message, now, wall_ns)
+            effects = []
+            if message.kind is ControlKind.ANNOUNCEMENT and self.in_charge and self._admission.lacks_proof:
+                effects = self._on_shown(message, now, self._control.floor(wall_ns))
+            effects += self.host.handle(message, now, wall_ns)
             if (
                 self.in_charge
                 and message.kind is ControlKind.CERTIFICATE
@@ -315,10 +318,7 @@ class KeyServer:
         candidate, effects = self._admission.check(message, now, wall_ns, self.host)
         if not self.in_charge:
             return []
-        if self._admission.take_learned_evictions():
-            evictions = self._member.state.evictions
-            names = [entry.name for entry in self._rollout.roster() if entry.fingerprint in evictions]
-            effects += self._cut_off(names, "an epoch that a member has shown", now, wall_ns) if names else []
+        effects += self._after_learning(now, wall_ns)
         current = self._current
         if current is not None:
             current.heard_at[candidate.name] = now
@@ -328,13 +328,32 @@ class KeyServer:
             self._agenda.want(EpochReason.JOIN, now)
         return effects + self._advance(now, wall_ns)
 
+    def _on_shown(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """An announcement in place of a proof that no package can carry; it may be our former process's."""
+        try:
+            shown = parse_announcement(message, self._suite)
+            self._admission.learn(shown.proof, shown.head, message.kind, now, wall_ns)
+        except Rejected as refusal:
+            self.host.counters.control[refusal.reason] += 1
+            return []
+        return self._handover.take_told() + self._after_learning(now, wall_ns) + self._advance(now, wall_ns)
+
+    def _after_learning(self, now: float, wall_ns: int) -> list[Effect]:
+        """Puts out whom a proven epoch puts out."""
+        if not self.in_charge or not self._admission.take_learned_evictions():
+            return []
+        evictions = self._member.state.evictions
+        names = [entry.name for entry in self._rollout.roster() if entry.fingerprint in evictions]
+        return self._cut_off(names, "an epoch that a member has shown", now, wall_ns) if names else []
+
     def _entry_named(self, name: str) -> RosterEntry | None:
         return next((entry for entry in self._rollout.roster() if entry.name == name), None)
 
     @property
     def _recovering(self) -> bool:
-        """Restarted, nothing announced yet, and it was shown whom to expect."""
-        return self._current is None and bool(self._admission.learned_roster())
+        """Restarted, nothing announced yet, and it was shown whom to expect, or will be."""
+        admission = self._admission
+        return self._current is None and (bool(admission.learned_roster()) or admission.lacks_proof)
 
     def _all_answered(self) -> bool:
         """Do we hold an unused package of everybody in the last epoch who is expected to go on? Nobody waits

@@ -160,6 +160,11 @@ class Member:
             return not request.has(self.installed_slot)
         return True
 
+    @property
+    def proof_fits(self) -> bool:
+        """Can a package carry the proof of our epoch? That of a large roster cannot."""
+        return self.proof is None or len(self.proof.encode()) <= MAX_PROOF
+
     def answer(self, request: KeyRequest, now: float) -> ControlMessage:
         """The package for a request: the last one again if it answered the same challenge of the same epoch,
         otherwise a fresh one: that one may have been used up in an announcement that did not come through.
@@ -187,10 +192,8 @@ class Member:
         transcript_hash, proof = NO_HASH, b""
         if self.proof is not None and self.installed is not None:
             epoch, transcript_hash = self.installed.epoch, self.installed.transcript_hash
-            if transcript_hash != request.transcript_hash:
+            if transcript_hash != request.transcript_hash and self.proof_fits:
                 proof = self.proof.encode()
-                if len(proof) > MAX_PROOF:
-                    proof = b""  # a very large roster: the crypto node learns it from an announcement instead
         body = KeyPackage(
             swarm=request.swarm,
             suite=request.suite,
