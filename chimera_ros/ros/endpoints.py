@@ -117,7 +117,7 @@ class SecurePublisher:
         """Stop publishing."""
         self._last = None
         self._outlet.destroy()
-        self._session.forget_publisher(self)
+        self._session.endpoints.forget_publisher(self)
 
 
 class Channel:

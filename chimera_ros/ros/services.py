@@ -300,4 +300,4 @@ class SecureClient:
     def destroy(self) -> None:
         """Stop calling."""
         self._outlet.destroy()
-        self._session.forget_client(self, self._responses)
+        self._session.endpoints.forget_client(self, self._responses)

@@ -15,9 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -39,24 +37,25 @@ from chimera_ros.crypto.effects import (
 )
 from chimera_ros.crypto.errors import KeystoreError
 from chimera_ros.crypto.evictions import Verdict
-from chimera_ros.crypto.host import HostConfig, SecureHost
+from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.identity import MemberIdentity
-from chimera_ros.crypto.key_server import KeyServer, KeyServerConfig
+from chimera_ros.crypto.key_server import KeyServer
 from chimera_ros.crypto.keystore import Keystore
 from chimera_ros.crypto.keystore_watch import KeystoreWatch
 from chimera_ros.crypto.policy import Policy
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
-from . import names
 from .checkpoints import CheckpointCallback, CheckpointTopics
 from .clock_sync import ClockClient, ClockServer
 from .control import ControlTopics
 from .diagnostics import Diagnostics, security_state
-from .endpoints import Channel, SecurePublisher, SecureSubscription
+from .endpoints import SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s, where
-from .outlet import RETRY_S, Outlet
-from .services import ResponseChannel, SecureClient, SecureService
+from .outlet import Outlet
+from .sealed import SealedEndpoints
+from .services import SecureClient, SecureService
+from .session_config import SessionConfig, host_config
 from .stop import StopCall
 
 HOUSEKEEPING_S: Final = 1.0
@@ -64,35 +63,6 @@ _SOONEST_S: Final = 0.0002
 _REST_S: Final = 0.02
 _KEPT_ALARMS: Final = 32
 _KEPT_EFFECTS: Final = 256
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    # More than cores: part of the work is waiting for the disk.
-    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="chimera_seal")
-
-
-def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Iterable[Any]:
-    """`map` in threads, for seeds and state files: both release the interpreter's lock."""
-    return _pool().map(function, things)
-
-
-def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False) -> HostConfig:
-    """A host's configuration for a session: what it does in parallel runs in the process's threads."""
-    return HostConfig(mapper=_in_parallel, verify_checkpoints=verify_checkpoints, keep_evidence=keep_evidence)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """How a session behaves beyond what the swarm's policy says.
-
-    crypto_provider: auto, openssl or liboqs for the whole process; empty: as CHIMERA_CRYPTO_PROVIDER says.
-    """
-
-    host: HostConfig = field(default_factory=host_config)
-    key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
-    synchronise_clock: bool = True  # measure the offset to the crypto node
-    crypto_provider: str = ""
 
 
 class SecureSession:
@@ -164,12 +134,7 @@ class SecureSession:
         self._lock = RLock()
         self._started = False
         self._closed = False
-        self._channels: dict[str, Channel] = {}
-        self._publishers: list[SecurePublisher] = []
-        self._services: dict[str, SecureService] = {}
-        self._responses: dict[str, ResponseChannel] = {}
-        self._clients: list[SecureClient] = []
-        self._retries: list[Outlet] = []
+        self.endpoints = SealedEndpoints(self)
         self._stops: list[StopCall] = []
         self._installed: dict[str, int] = {}
         self._ready_members: set[str] = set()
@@ -251,16 +216,7 @@ class SecureSession:
         if self._diagnostics is not None:
             self._diagnostics.destroy()
         self._clock = None
-        for client in tuple(self._clients):
-            client.destroy()
-        for publisher in tuple(self._publishers):
-            publisher.destroy()
-        for channel in self._channels.values():
-            channel.destroy()
-        for service in self._services.values():
-            service.destroy()
-        self._channels.clear()
-        self._services.clear()
+        self.endpoints.close()
         self.host.close()
 
     @property
@@ -366,12 +322,7 @@ class SecureSession:
             ValueError: not a channel name, or a member that is not hosted here.
             PermissionError: the policy does not let the member's role publish on this channel.
         """
-        names.check_channel(channel)
-        name = self._member(member)
-        self._check_permission(channel, name)
-        publisher = SecurePublisher(self, message_type, channel, name, latched)
-        self._publishers.append(publisher)
-        return publisher
+        return self.endpoints.publisher(message_type, channel, self._member(member), latched)
 
     def create_subscription(
         self,
@@ -394,17 +345,7 @@ class SecureSession:
         Raises:
             ValueError: not a channel name, or already subscribed here with another type.
         """
-        names.check_channel(channel)
-        hub = self._channels.get(channel)
-        if hub is None:
-            hub = self._channels[channel] = Channel(self, channel, message_type, latched)
-        elif hub.message_type is not message_type:
-            raise ValueError(
-                f"channel {channel} is subscribed as {hub.type_name}, not {names.type_name(message_type)}"
-            )
-        elif latched and not hub.latched:
-            hub.subscribe(latched=True)
-        return SecureSubscription(hub, callback, raw, self._forget_channel)
+        return self.endpoints.subscription(message_type, channel, callback, latched, raw)
 
     def create_service(
         self,
@@ -421,14 +362,7 @@ class SecureSession:
             ValueError: not a channel name, a member that is not hosted here, or the service is served
             already. PermissionError: the policy does not let the member's role answer.
         """
-        names.check_channel(service)
-        if service in self._services:
-            raise ValueError(f"service {service} is answered by this session already")
-        name = self._member(member)
-        self._check_permission(names.response(service), name)
-        server = SecureService(self, service_type, service, callback, name)
-        self._services[service] = server
-        return server
+        return self.endpoints.service(service_type, service, callback, self._member(member))
 
     def create_client(self, service_type: type[Any], service: str, member: str | None = None) -> SecureClient:
         """A caller of a sealed service.
@@ -437,16 +371,7 @@ class SecureSession:
             ValueError: not a channel name, or a member that is not hosted here.
             PermissionError: the policy does not let the member's role call.
         """
-        names.check_channel(service)
-        name = self._member(member)
-        self._check_permission(names.request(service), name)
-        responses = self._responses.get(service)
-        if responses is None:
-            responses = self._responses[service] = ResponseChannel(self, service_type, service)
-        responses.clients += 1
-        client = SecureClient(self, service_type, responses, name)
-        self._clients.append(client)
-        return client
+        return self.endpoints.client(service_type, service, self._member(member))
 
     def stop_drones(
         self,
@@ -527,7 +452,8 @@ class SecureSession:
             raise ValueError(f"{member} is not hosted by this session, which hosts {', '.join(self.members)}")
         return member
 
-    def _check_permission(self, channel: str, member: str) -> None:
+    def check_permission(self, channel: str, member: str) -> None:
+        """Raises PermissionError unless the policy lets the hosted member publish on the channel."""
         rule = self.policy.rule_for(channel)
         if rule is None:
             raise PermissionError(f"the swarm's policy has no rule for channel {channel}")
@@ -572,9 +498,7 @@ class SecureSession:
             self.rearm()
 
     def _switched(self, member: str, epoch: int) -> None:
-        for publisher in tuple(self._publishers):
-            if publisher.latched and publisher.member == member:
-                publisher.reseal()
+        self.endpoints.reseal(member)
         for callback in tuple(self._on_switched):
             self.guarded("crypto/switch", callback, member, epoch)
         self._ready_members.add(member)
@@ -625,15 +549,10 @@ class SecureSession:
             due = min(due, max(core, self._core_rests_until))
         if self._clock is not None:
             due = min(due, self._clock.next_timer())
-        for responses in self._responses.values():
-            deadline = responses.next_deadline()
-            if deadline is not None and deadline < due:
-                due = deadline
         for call in self._stops:
             due = min(due, call.next_timer())
         now = boot_time_s()
-        if self._retries:
-            due = min(due, now + RETRY_S)
+        due = min(due, self.endpoints.next_timer(now))
         if self._later:
             due = now
         if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
@@ -664,8 +583,6 @@ class SecureSession:
                 self._perform([self._later.popleft() for _ in range(len(self._later))])
         if self._clock is not None:
             self._clock.tick(now)
-        for responses in tuple(self._responses.values()):
-            responses.expire(now)
         for call in tuple(self._stops):
             message = call.due(now)
             if message is not None:
@@ -674,14 +591,11 @@ class SecureSession:
             if call.over(now):
                 self._stops.remove(call)
                 self.guarded("operator/stop", call.on_done, call.acknowledged)
-        if self._retries:
-            self._retries = [outlet for outlet in self._retries if not outlet.retry()]
+        self.endpoints.tick(now)
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_S
             self._watch_keystore(now)
-            for publisher in self._publishers:
-                if publisher.latched:
-                    publisher.look_for_latecomers()
+            self.endpoints.look_for_latecomers()
             self._checkpoints.look()
             if self._diagnostics is not None:
                 self._diagnostics.publish()
@@ -704,25 +618,8 @@ class SecureSession:
 
     def retry_later(self, outlet: Outlet) -> None:
         """An outlet has messages that a saturated writer did not take."""
-        if outlet not in self._retries:
-            self._retries.append(outlet)
+        self.endpoints.retry_later(outlet)
         self.rearm()
 
-    def forget_publisher(self, publisher: SecurePublisher) -> None:
-        """A publisher was destroyed."""
-        if publisher in self._publishers:
-            self._publishers.remove(publisher)
 
-    def forget_client(self, client: SecureClient, responses: ResponseChannel) -> None:
-        """A client was destroyed; with the last one of a service its responses are no longer listened to."""
-        if client in self._clients:
-            self._clients.remove(client)
-            responses.clients -= 1
-            if responses.clients == 0 and self._responses.pop(responses.service, None) is not None:
-                responses.destroy()
-
-    def _forget_channel(self, channel: Channel) -> None:
-        self._channels.pop(channel.channel, None)
-
-
-__all__ = ["SecureSession", "SessionConfig", "SetupError"]
+__all__ = ["SecureSession", "SessionConfig", "SetupError", "host_config"]

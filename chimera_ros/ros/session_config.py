@@ -1,0 +1,41 @@
+"""How a session behaves beyond what the swarm's policy says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from chimera_ros.crypto.host import HostConfig
+from chimera_ros.crypto.key_server import KeyServerConfig
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    # More than cores: when members join, part of the work is waiting for the disk.
+    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="chimera_seal")
+
+
+def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Iterable[Any]:
+    """`map` in threads, for seeds and state files: both release the interpreter's lock."""
+    return _pool().map(function, things)
+
+
+def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False) -> HostConfig:
+    """A host's configuration for a session: what it does in parallel runs in the process's threads."""
+    return HostConfig(mapper=_in_parallel, verify_checkpoints=verify_checkpoints, keep_evidence=keep_evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """Options of a `SecureSession`.
+
+    crypto_provider: auto, openssl or liboqs for the whole process; empty: as CHIMERA_CRYPTO_PROVIDER says.
+    """
+
+    host: HostConfig = field(default_factory=host_config)
+    key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
+    synchronise_clock: bool = True  # measure the offset to the crypto node
+    crypto_provider: str = ""
