@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.evidence_files import Revocations, authority_of, read_json, write_json
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
-from chimera_ros.crypto.disclosure import Disclosure, DisclosureError, read_disclosure
+from chimera_ros.crypto.disclosure import Disclosure, read_disclosure
 from chimera_ros.crypto.errors import CryptoError
-from chimera_ros.crypto.identity import CertifiedMember
 from chimera_ros.records.status_line import finite
 
 if TYPE_CHECKING:
     from chimera_ros.records.audit import Auditor
     from chimera_ros.records.flight_files import Packet
 
-MAX_FILE = 16 * 1024 * 1024
+OWN = "chimera_ros"
 
 
 def register(verbs: Any) -> None:
@@ -83,28 +81,16 @@ def _auditor(directory: Path, arguments: argparse.Namespace) -> Auditor:
     from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 
     files = FlightFiles(directory, Decoders(decode_envelope, decode_checkpoint))
-    return Auditor(files, _authority(arguments))
-
-
-def _authority(arguments: argparse.Namespace) -> x509.Certificate:
-    folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
-    path = arguments.authority or folder / "authority.pem"
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise CommandFailed(
-            f"{path}: {error.strerror}; name the swarm's keystore with --keystore or its authority.pem with "
-            "--authority",
-            MISUSE,
-        ) from error
-    except ValueError as error:
-        raise CommandFailed(f"{path} is no certificate", MISUSE) from error
+    return Auditor(files, authority_of(arguments))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    audit = _auditor(arguments.path, arguments).audit()
+    auditor = _auditor(arguments.path, arguments)
+    audit = auditor.audit()
+    revocations = Revocations(arguments)
+    revoked = [member.name for member in auditor.members() if revocations.names(member)]
     if arguments.json:
-        print(json.dumps(audit.to_json(), indent=2))
+        print(json.dumps({**audit.to_json(), "revoked": revoked if revocations.known else None}, indent=2))
         return 0 if audit.good else 1
     verdicts = audit.verdicts
     print(f"checkpoints   {audit.checkpoints} good, {audit.bad_checkpoint_count} bad")
@@ -119,9 +105,24 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     if verdicts["unknown"] or audit.unpaired:
         print(f"not judged    {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart")
+    if audit.unattributed:
+        print(f"not used      {audit.unattributed} checkpoints, the record does not say whose")
+    for name in audit.broken:
+        print(f"! {name} breaks off or is damaged: what comes after is not in this")
+    for name in revoked:
+        print(
+            f"! the certificate of {name} has been revoked: whoever had its key can have signed in its name"
+        )
     for text in (*audit.bad_checkpoints, *audit.suspects):
         print(f"! {text}")
-    print("the record holds" if audit.good else "THE RECORD CONTRADICTS ITS SENDERS")
+    if audit.contradicted:
+        print("THE RECORD CONTRADICTS ITS SENDERS")
+    elif not audit.proven:
+        print("NOTHING IN THIS RECORD IS PROVEN")
+    else:
+        print(
+            "the record holds" + (f", but for {audit.unproven} that nothing proves" if audit.unproven else "")
+        )
     return 0 if audit.good else 1
 
 
@@ -134,7 +135,7 @@ def _disclose(arguments: argparse.Namespace) -> int:
             f"packet {packet.counter} of {packet.channel} in epoch {packet.envelope.epoch} is not covered by "
             "a checkpoint; signed messages and unconfirmed ones cannot be disclosed"
         )
-    _write(arguments.output, found.to_json())
+    write_json(arguments.output, found.to_json())
     summary = {"file": str(arguments.output), "channel": packet.channel, "counter": packet.counter}
     if arguments.json:
         print(json.dumps({**summary, "epoch": packet.envelope.epoch, "sent_ns": packet.sent_ns}))
@@ -175,9 +176,9 @@ def _choose(auditor: Auditor, arguments: argparse.Namespace) -> Packet:
 
 
 def _time_ns(text: str) -> int:
-    if text.isdigit():
-        return int(text)
     try:
+        if text.isdecimal():
+            return int(text)
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CommandFailed(
@@ -187,9 +188,10 @@ def _time_ns(text: str) -> int:
 
 
 def _verify_disclosure(arguments: argparse.Namespace) -> int:
-    found = read_disclosure(_read(arguments.path))
-    member = found.check(_authority(arguments))
-    revoked = _revoked(arguments, member)
+    found = read_disclosure(read_json(arguments.path))
+    member = found.check(authority_of(arguments))
+    revocations = Revocations(arguments)
+    revoked = revocations.names(member) if revocations.known else None
     message = _decoded(found)
     if arguments.json:
         shown = {
@@ -213,7 +215,9 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
     print(f"sent     {_when(found.sent_ns)} by its own clock")
     print(f"place    packet {found.counter} of epoch {found.checkpoint.epoch}")
     if revoked:
-        print("! its certificate has since been revoked")
+        print("! its certificate has been revoked: whoever had its key can have made this, at any time")
+    elif revoked is None:
+        print("whether its certificate was revoked was not looked up (--keystore has the list)")
     print(json.dumps(message, indent=2) if message is not None else f"cdr      {found.payload.hex()}")
     return 0
 
@@ -221,11 +225,14 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
 def _decoded(found: Disclosure) -> Any:
     """The message as plain data, where its type is installed here."""
     try:
+        from ament_index_python.resources import has_resource
         from rclpy.serialization import deserialize_message
 
         from chimera_ros.ros.cdr import checked_payload
 
         package, kind, name = found.type_name.split("/")
+        if kind != "msg" or not (package == OWN or has_resource("rosidl_interfaces", package)):
+            return None  # the name comes from outside: nothing but message packages is imported
         message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
         return finite(_plain(deserialize_message(checked_payload(found.payload), message_type)))
     except Exception:  # no ROS here, or not this type: the proof holds all the same
@@ -257,7 +264,7 @@ def _totals(arguments: argparse.Namespace) -> int:
         identity = Keystore(arguments.keystore).load_identity(arguments.sign, wall_ns=time.time_ns())
         documents = [sign_totals(identity, statement).to_json() for statement in statements]
     if arguments.output is not None:
-        _write(arguments.output, {"totals": documents})
+        write_json(arguments.output, {"totals": documents})
     if arguments.json:
         print(json.dumps({"totals": documents}, indent=2))
     else:
@@ -268,17 +275,23 @@ def _totals(arguments: argparse.Namespace) -> int:
 
 
 def _verify_totals(arguments: argparse.Namespace) -> int:
-    from chimera_ros.crypto.totals import read_totals
+    from chimera_ros.crypto.totals import coverage, read_totals
     from chimera_ros.records.flight_totals import statements_of
 
-    whole = _read(arguments.path)
+    whole = read_json(arguments.path)
     documents = whole.get("totals") if isinstance(whole, Mapping) else None
     if not isinstance(documents, list) or not documents:
         raise CommandFailed(f"{arguments.path} holds no totals", MISUSE)
-    authority = _authority(arguments)
+    authority = authority_of(arguments)
     signed = [read_totals(item) for item in documents]
-    signers = {item.check(authority).name for item in signed}
+    members = {member.name: member for member in (item.check(authority) for item in signed)}
+    signers = [f"{name} ({member.role})" for name, member in sorted(members.items())]
+    revocations = Revocations(arguments)
+    revoked = [name for name, member in sorted(members.items()) if revocations.names(member)]
     statements = [dict(item.statement) for item in signed]
+    covered = [coverage(statement) for statement in statements]
+    here = {statement["member"] for statement in statements}
+    absent = sorted({name for item in statements for name in item.get("drones", ())} - here)
     differing: list[str] = []
     if arguments.record is not None:
         again = {item["member"]: item for item in statements_of(_auditor(arguments.record, arguments))}
@@ -286,22 +299,37 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
             own = again.get(str(statement.get("member")))
             if own is None or any(statement.get(name) != value for name, value in own.items()):
                 differing.append(str(statement.get("member")))
+        absent = sorted({*absent, *again.keys()} - here)
     if arguments.json:
         print(
             json.dumps(
                 {
                     "holds": not differing,
-                    "signers": sorted(signers),
+                    "signers": sorted(members),
+                    "revoked": revoked if revocations.known else None,
+                    "absent": absent,
                     "recomputed": arguments.record is not None,
                     "differing": differing,
-                    "statements": [{**item, "roots": len(item.get("roots", []))} for item in statements],
+                    "statements": [
+                        {**item, "roots": len(item["roots"]), "coverage": dataclasses.asdict(found)}
+                        for item, found in zip(statements, covered, strict=True)
+                    ],
                 },
                 indent=2,
             )
         )
         return 1 if differing else 0
     _table(statements)
-    print(f"signed by {', '.join(sorted(signers))}", end="")
+    for statement, found in zip(statements, covered, strict=True):
+        missing = found.committed - found.received
+        lacking = f"{missing} of {found.committed} packets under its roots were not received"
+        gaps = f", {found.between} more have no root" if found.between else ""
+        print(f"{statement['member']}: {lacking}{gaps}")
+    if absent:
+        print(f"! not in this file: the totals of {', '.join(absent)}")
+    for name in revoked:
+        print(f"! the certificate of {name} has been revoked: whoever had its key can have signed this")
+    print(f"signed by {', '.join(signers)}", end="")
     if arguments.record is None:
         print("; whether they follow from a record was not checked")
     elif differing:
@@ -316,43 +344,10 @@ def _table(statements: list[dict[str, Any]]) -> None:
         f"{'drone':<12}{'distance m':>12}{'airborne s':>12}{'area m²':>10}{'messages':>10}{'unconfirmed':>13}"
     )
     for item in statements:
-        try:
-            print(
-                f"{item['member']:<12}{item['distance_mm'] / 1000:>12.1f}{item['airborne_ms'] / 1000:>12.1f}"
-                f"{item['area_m2']:>10}{item['messages']:>10}{item['unconfirmed']:>13}"
-            )
-        except (KeyError, TypeError, ValueError):
-            raise DisclosureError("a statement lacks totals") from None
-
-
-def _revoked(arguments: argparse.Namespace, member: CertifiedMember) -> bool:
-    """Does the keystore's revocation list name the certificate? Without one nobody knows: False."""
-    if arguments.authority is not None:
-        return False
-    folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
-    try:
-        crl = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return crl.get_revoked_certificate_by_serial_number(member.serial) is not None
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise CommandFailed(f"{path} is larger than {MAX_FILE >> 20} MiB", MISUSE)
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}", MISUSE) from error
-    except (ValueError, RecursionError) as error:
-        raise CommandFailed(f"{path} is no JSON", MISUSE) from error
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}") from error
+        print(
+            f"{item['member']:<12}{item['distance_mm'] / 1000:>12.1f}{item['airborne_ms'] / 1000:>12.1f}"
+            f"{item['area_m2']:>10}{item['messages']:>10}{item['unconfirmed']:>13}"
+        )
 
 
 def _when(time_ns: int) -> str:

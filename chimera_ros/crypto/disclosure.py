@@ -210,8 +210,12 @@ class _Fields:
 
     def text(self, name: str) -> str:
         found = self._value.get(name)
-        if not isinstance(found, str) or not 0 < len(found) <= MAX_TEXT or not found.isascii():
-            raise DisclosureError(f"`{name}` must be text of at most {MAX_TEXT} ASCII characters")
+        if (
+            not isinstance(found, str)
+            or not 0 < len(found) <= MAX_TEXT
+            or not (found.isascii() and found.isprintable())
+        ):
+            raise DisclosureError(f"`{name}` must be text of at most {MAX_TEXT} printable ASCII characters")
         return found
 
     def number(self, name: str, most: int) -> int:

@@ -5,7 +5,8 @@ commit to and the signer received, gives these totals. Who has the record can co
 believes the signer; they can check that the drone itself signed each listed root as soon as they are shown
 the checkpoint, and that two statements about one flight name the same roots. It does not show that the drone
 told the truth about where it was, nor anything about packets that the signer never received: their number
-stands in the statement.
+stands in the statement (`coverage`). Only a logger or an operator may sign: a drone is no witness of its own
+flight.
 """
 
 from __future__ import annotations
@@ -19,11 +20,29 @@ from typing import Any, Final
 from cryptography import x509
 
 from . import labels
-from .disclosure import DisclosureError, bytes_of
+from .checkpoint import MAX_COUNTER, MAX_LEAVES
+from .disclosure import DisclosureError, bytes_of, hash_of
+from .encoding import is_name
 from .identity import CertificateError, CertifiedMember, MemberIdentity, check_issuer, read_member_certificate
+from .roles import Role
 from .wire import SIGNATURE_BYTES
 
 FORMAT: Final = "chimera-totals-1"
+SIGNERS: Final = (Role.LOGGER, Role.OPERATOR)
+MAX_NUMBER: Final = 2**63
+MAX_NAMES: Final = 4096
+NUMBERS: Final = (
+    "from_ns",
+    "to_ns",
+    "messages",
+    "unconfirmed",
+    "contradicted",
+    "unusable",
+    "gaps",
+    "distance_mm",
+    "airborne_ms",
+    "area_m2",
+)
 MAX_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -46,6 +65,7 @@ class SignedTotals:
             raise DisclosureError(
                 f"the statement does not name {member.name} of {member.swarm} as its signer"
             )
+        check_signer(member)
         if not member.verify(self.signature, canonical(self.statement), labels.SIGN_TOTALS):
             raise DisclosureError(f"the statement does not bear {member.name}'s signature")
         return member
@@ -83,8 +103,67 @@ def _check(value: object, depth: int) -> None:
         raise DisclosureError("a statement holds texts, whole numbers, lists and objects only")
 
 
+def check_signer(member: CertifiedMember) -> None:
+    """Raises DisclosureError unless the member's role may sign totals."""
+    if member.role not in SIGNERS:
+        raise DisclosureError(
+            f"{member.name} is a {member.role}: totals are signed by a logger or an operator"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the listed ranges add up to, and what is missing between them."""
+
+    committed: int  # packets that the drone's signed roots commit to
+    received: int  # of them, those that the totals were computed from
+    between: int  # packets before the first range of an epoch, or between two: nothing is said of them
+
+
+def coverage(statement: Mapping[str, Any]) -> Coverage:
+    """From a statement's `roots`. A drone's ranges of one epoch begin at 1 and touch. What was sent after the
+    last range of an epoch, or in an epoch without any, cannot be seen. Raises DisclosureError.
+    """
+    committed = received = between = 0
+    places = set()
+    for entry in _list(statement.get("roots"), "roots"):
+        if not isinstance(entry, Mapping):
+            raise DisclosureError("`roots` must hold objects")
+        place = tuple(_number(entry.get(name), name, 2**32) for name in ("epoch", "slot", "lane"))
+        if place in places:
+            raise DisclosureError("`roots` names a place twice")
+        places.add(place)
+        hash_of(entry.get("transcript_hash"), "transcript_hash")
+        end = 0
+        for item in _list(entry.get("ranges"), "ranges"):
+            if not isinstance(item, list) or len(item) != 4:
+                raise DisclosureError("a range is [first, last, received, root]")
+            first, last, got = (_number(value, "ranges", MAX_COUNTER) for value in item[:3])
+            hash_of(item[3], "ranges")
+            if not end < first <= last < first + MAX_LEAVES or got > last - first + 1:
+                raise DisclosureError(f"range {first} to {last} with {got} packets cannot be")
+            committed += last - first + 1
+            received += got
+            between += first - end - 1
+            end = last
+    return Coverage(committed, received, between)
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise DisclosureError(f"`{name}` must be a list")
+    return value
+
+
+def _number(value: object, name: str, most: int = MAX_NUMBER) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise DisclosureError(f"`{name}` must be a whole number from 0 to {most}")
+    return value
+
+
 def sign_totals(identity: MemberIdentity, statement: Mapping[str, Any]) -> SignedTotals:
     """The statement, completed by format, swarm and signer, and signed."""
+    check_signer(identity.member)
     whole = {**statement, "format": FORMAT, "swarm": identity.swarm, "signer": identity.name}
     return SignedTotals(whole, identity.certificate_der, identity.sign(canonical(whole), labels.SIGN_TOTALS))
 
@@ -96,6 +175,13 @@ def read_totals(value: object) -> SignedTotals:
         raise DisclosureError("this holds no statement")
     if statement.get("format") != FORMAT:
         raise DisclosureError(f"this holds no totals: `format` must be {FORMAT}")
+    names = _list(statement.get("drones", []), "drones")
+    for name in (statement.get("member"), *names[:MAX_NAMES]):
+        if not isinstance(name, str) or not is_name(name):
+            raise DisclosureError("`member` and `drones` must be names")
+    for name in NUMBERS:
+        _number(statement.get(name), name)
+    coverage(statement)
     return SignedTotals(
         statement,
         bytes_of(value.get("certificate"), "certificate", 16384),

@@ -40,6 +40,10 @@ class Verdict(Enum):
     SIGNED = "signed"  # its sealed original bears its sender's signature
     BAD_SIGNATURE = "bad_signature"
     UNKNOWN = "unknown"  # the record does not say who its sender was
+    DUPLICATE = "duplicate"  # a packet that is in the record once already: no receiver takes it twice
+
+
+WRONG: Final = (Verdict.CONTRADICTED, Verdict.BAD_SIGNATURE, Verdict.DUPLICATE)
 
 
 @dataclass(slots=True)
@@ -50,25 +54,46 @@ class Audit:
     checkpoints: int = 0
     bad_checkpoints: list[str] = field(default_factory=list)  # the first of them, one sentence each
     bad_checkpoint_count: int = 0
+    unattributed: int = 0  # checkpoints of which the record does not say whose they are
     committed: int = 0  # packets that checkpoints in the record commit to
     unpaired: int = 0
+    broken: list[str] = field(default_factory=list)  # files that break off, or are damaged from some place on
     suspects: list[str] = field(default_factory=list)  # the first packets that are not what they should be
 
     @property
+    def contradicted(self) -> bool:
+        """Something contradicts its sender."""
+        return bool(self.bad_checkpoint_count) or any(self.verdicts[item.value] for item in WRONG)
+
+    @property
+    def proven(self) -> int:
+        """Packets whose sender has signed them, alone or by a checkpoint."""
+        return self.verdicts[Verdict.CONFIRMED.value] + self.verdicts[Verdict.SIGNED.value]
+
+    @property
+    def unproven(self) -> int:
+        """Messages that could be anybody's."""
+        open_ = self.verdicts[Verdict.UNCONFIRMED.value] + self.verdicts[Verdict.UNKNOWN.value]
+        return open_ + self.unpaired
+
+    @property
     def good(self) -> bool:
-        """Nothing contradicts its sender."""
-        wrong = (Verdict.CONTRADICTED, Verdict.BAD_SIGNATURE)
-        return not self.bad_checkpoint_count and not any(self.verdicts[item.value] for item in wrong)
+        """Something is proven, and nothing contradicts its sender."""
+        return self.proven > 0 and not self.contradicted
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
             "good": self.good,
+            "proven": self.proven,
+            "unproven": self.unproven,
             "packets": self.verdicts,
             "checkpoints": self.checkpoints,
             "bad_checkpoints": self.bad_checkpoint_count,
+            "unattributed": self.unattributed,
             "committed": self.committed,
             "unpaired": self.unpaired,
+            "broken": self.broken,
             "suspects": [*self.bad_checkpoints, *self.suspects],
         }
 
@@ -81,14 +106,16 @@ class Auditor:
         self.evidence = files.evidence()
         self.bad: list[str] = []
         self.checkpoints = 0
+        self.unattributed = 0
         self._authority = authority
         self._members: dict[bytes, CertifiedMember | None] = {}
         self._ranges: dict[Place, tuple[list[int], list[Checkpoint]]] = {}
         for checkpoint in files.checkpoints():
             self._add(checkpoint)
         for place, (_, ranges) in self._ranges.items():
-            ranges.sort(key=lambda item: item.first)
-            self._ranges[place] = ([item.first for item in ranges], ranges)
+            kept = self._without_conflicts(ranges)
+            self.checkpoints += len(kept)
+            self._ranges[place] = ([item.first for item in kept], kept)
 
     def member(self, evidence: SenderEvidence) -> CertifiedMember | None:
         """The certified member that evidence names; None where the authority knows no such member."""
@@ -104,13 +131,19 @@ class Auditor:
         fits = member is not None and (member.name, member.swarm) == (evidence.member, evidence.swarm)
         return member if fits else None
 
+    def members(self) -> list[CertifiedMember]:
+        """The certified members that the record names, by name."""
+        found = {
+            member.fingerprint: member for item in self.evidence.values() if (member := self.member(item))
+        }
+        return sorted(found.values(), key=lambda member: member.name)
+
     def _add(self, checkpoint: Checkpoint) -> None:
         place = (checkpoint.epoch, checkpoint.slot, checkpoint.lane)
         evidence = self.evidence.get(place)
-        where = f"checkpoint {checkpoint.first} to {checkpoint.last} of slot {checkpoint.slot}"
-        where = f"{where}, epoch {checkpoint.epoch}"
+        where = _where(checkpoint)
         if evidence is None or evidence.transcript_hash != checkpoint.transcript_hash:
-            self.bad.append(f"{where}: the record does not say whose it is")
+            self.unattributed += 1
             return
         member = self.member(evidence)
         if member is None:
@@ -119,15 +152,22 @@ class Auditor:
             self.bad.append(f"{where}: its leaves do not lead to its root")
         elif not checkpoint.signed_by(member, evidence.swarm):
             self.bad.append(f"{where}: it does not bear {member.name}'s signature")
+        elif not member.not_before_ns <= checkpoint.made_ns <= member.not_after_ns:
+            self.bad.append(f"{where}: made outside of the validity of {member.name}'s certificate")
         else:
-            known = self._ranges.setdefault(place, ([], []))[1]
-            for other in known[-64:]:
-                if other.overlaps(checkpoint) and other.root != checkpoint.root:
-                    self.bad.append(f"{where}: {member.name} has signed another one for these packets")
-                    return
-            if not any(other.first == checkpoint.first for other in known[-64:]):
-                known.append(checkpoint)
-                self.checkpoints += 1
+            self._ranges.setdefault(place, ([], []))[1].append(checkpoint)
+
+    def _without_conflicts(self, ranges: list[Checkpoint]) -> list[Checkpoint]:
+        """In order of their counters; of two that commit to the same counters the second is bad."""
+        kept: list[Checkpoint] = []
+        for item in sorted(ranges, key=lambda item: (item.first, item.made_ns)):
+            if kept and kept[-1].overlaps(item):
+                before = kept[-1]
+                if (before.first, before.last, before.root) != (item.first, item.last, item.root):
+                    self.bad.append(f"{_where(item)}: its sender has signed another one for these packets")
+            else:
+                kept.append(item)
+        return kept
 
     def ranges(self, place: Place) -> list[Checkpoint]:
         """The good checkpoints of one sender, epoch and lane, in order."""
@@ -147,8 +187,10 @@ class Auditor:
         """What the record proves about one packet."""
         evidence = self.evidence.get(packet.place) or self._same_slot(packet.place)
         member = self.member(evidence) if evidence is not None else None
-        if evidence is None or member is None or member.name != packet.sender:
+        if evidence is None or member is None:
             return Verdict.UNKNOWN
+        if member.name != packet.sender:  # whose place it is, only a signature under this evidence shows
+            return Verdict.CONTRADICTED if packet.place in self._ranges else Verdict.UNKNOWN
         epoch, slot, lane = packet.place
         aad = associated_data(
             evidence.swarm, evidence.transcript_hash, lane, slot, epoch, packet.channel, packet.type_name
@@ -157,6 +199,7 @@ class Auditor:
             signed = fields(evidence.swarm.encode(), evidence.transcript_hash, evidence.key_tag)
             signed += fields(digest(aad)) + fields(digest(packet.envelope.sealed))
             good = member.verify(packet.envelope.signature, signed, labels.SIGN_ENVELOPE)
+            good = good and member.not_before_ns <= packet.received_ns <= member.not_after_ns
             return Verdict.SIGNED if good else Verdict.BAD_SIGNATURE
         checkpoint = self.covering(packet)
         if checkpoint is None:
@@ -174,24 +217,32 @@ class Auditor:
 
     def judged(self) -> Iterator[tuple[Packet, Verdict]]:
         """All packets of the record, in order, each with what it is worth."""
+        seen: dict[tuple[Place, int], int] = {}  # a bit for each of 256 counters
         for packet in self.files.packets():
-            yield packet, self.judge(packet)
+            verdict, key = self.judge(packet), (packet.place, packet.counter >> 8)
+            if verdict in (Verdict.CONFIRMED, Verdict.SIGNED):
+                before, bit = seen.get(key, 0), 1 << (packet.counter & 255)
+                seen[key] = before | bit
+                verdict = Verdict.DUPLICATE if before & bit else verdict
+            yield packet, verdict
 
     def audit(self) -> Audit:
         """Goes through the whole record."""
         result = Audit(checkpoints=self.checkpoints, bad_checkpoints=self.bad[:SHOWN])
+        result.unattributed = self.unattributed
         result.bad_checkpoint_count = len(self.bad)
         result.committed = sum(
             item.last - item.first + 1 for _, ranges in self._ranges.values() for item in ranges
         )
         for packet, verdict in self.judged():
             result.verdicts[verdict.value] += 1
-            if verdict in (Verdict.CONTRADICTED, Verdict.BAD_SIGNATURE) and len(result.suspects) < SHOWN:
+            if verdict in WRONG and len(result.suspects) < SHOWN:
                 result.suspects.append(
                     f"{packet.channel} packet {packet.counter} of epoch {packet.envelope.epoch}: "
                     f"{verdict.value.replace('_', ' ')}"
                 )
         result.unpaired = self.files.unpaired
+        result.broken = self.files.broken
         return result
 
     def disclose(self, packet: Packet) -> Disclosure | None:
@@ -209,3 +260,8 @@ class Auditor:
             packet.plaintext,
             evidence.certificate_der,
         )
+
+
+def _where(checkpoint: Checkpoint) -> str:
+    counters = f"{checkpoint.first} to {checkpoint.last}"
+    return f"checkpoint {counters} of slot {checkpoint.slot}, epoch {checkpoint.epoch}"

@@ -20,7 +20,7 @@ from chimera_ros.crypto.checkpoint import Checkpoint
 from chimera_ros.crypto.identity import MemberIdentity
 from chimera_ros.crypto.store import write_atomic
 from chimera_ros.crypto.totals import sign_totals
-from chimera_ros.records.audit import Auditor, Verdict
+from chimera_ros.records.audit import WRONG, Auditor, Verdict
 
 TELEMETRY: Final = "chimera_ros/msg/DroneTelemetry"
 CELL_M: Final = 5.0
@@ -114,10 +114,13 @@ class DroneTotals:
         """Area of the squares flown over."""
         return len(self.cells) * round(CELL_M * CELL_M)
 
-    def statement(self, roots: list[dict[str, Any]]) -> dict[str, Any]:
-        """What is signed: whole numbers, and the roots of the checkpoints used."""
+    def statement(self, roots: list[dict[str, Any]], drones: list[str]) -> dict[str, Any]:
+        """What is signed: whole numbers, the roots of the checkpoints used, and all drones of the record, so
+        that a statement which is kept back is missed.
+        """
         return {
             "member": self.drone,
+            "drones": drones,
             "from_ns": self.first_ns,
             "to_ns": self.last_ns,
             "messages": self.messages,
@@ -147,7 +150,7 @@ def totals_of(auditor: Auditor) -> list[DroneTotals]:
             used[checkpoint.first] = used.get(checkpoint.first, 0) + 1
             totals.messages += 1
             totals.add(read_fix(packet.payload))
-        elif verdict is Verdict.CONTRADICTED:
+        elif verdict in WRONG:
             totals.contradicted += 1
         else:
             totals.unconfirmed += 1
@@ -156,7 +159,9 @@ def totals_of(auditor: Auditor) -> list[DroneTotals]:
 
 def statements_of(auditor: Auditor) -> list[dict[str, Any]]:
     """Unsigned statements of every drone in the record."""
-    return [totals.statement(list(_roots(auditor, totals))) for totals in totals_of(auditor)]
+    found = totals_of(auditor)
+    drones = [totals.drone for totals in found]
+    return [totals.statement(list(_roots(auditor, totals)), drones) for totals in found]
 
 
 def write_totals(path: Path, auditor: Auditor, identity: MemberIdentity) -> int:

@@ -235,7 +235,7 @@ def test_totals_are_computed_signed_and_computed_again(flight, tmp_path, capsys)
     assert write_totals(path, auditor(flight), signer) == 2
     trust = ("--authority", flight.folder / "authority.pem")
     assert log("verify-totals", path, flight.folder, *trust) == 0
-    assert "signed by logger; " in capsys.readouterr().out
+    assert "signed by logger (logger); " in capsys.readouterr().out
     assert log("verify-totals", path, *trust) == 0
     assert "was not checked" in capsys.readouterr().out
 

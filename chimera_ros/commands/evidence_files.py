@@ -1,0 +1,86 @@
+"""What evidence is checked with and written to: an authority, its revocation list, JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.keys import KEYSTORE_VARIABLE
+from chimera_ros.crypto.identity import CertifiedMember
+from chimera_ros.crypto.store import write_atomic
+
+MAX_FILE = 16 * 1024 * 1024
+
+
+def authority_of(arguments: argparse.Namespace) -> x509.Certificate:
+    """The certificate that `--authority` or `--keystore` names. Raises CommandFailed."""
+    folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
+    path = arguments.authority or folder / "authority.pem"
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise CommandFailed(
+            f"{path}: {error.strerror}; name the swarm's keystore with --keystore or its authority.pem with "
+            "--authority",
+            MISUSE,
+        ) from error
+    except ValueError as error:
+        raise CommandFailed(f"{path} is no certificate", MISUSE) from error
+
+
+class Revocations:
+    """The keystore's revocation list, where one is at hand and its authority has signed it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._serials: frozenset[int] | None = None
+        if arguments.authority is not None:
+            return
+        folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
+        try:
+            crl = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
+            if crl.is_signature_valid(authority_of(arguments).public_key()):  # type: ignore[arg-type]  # no ML-DSA
+                self._serials = frozenset(entry.serial_number for entry in crl)
+        except (OSError, ValueError):
+            return
+
+    @property
+    def known(self) -> bool:
+        """Was there a list to look into?"""
+        return self._serials is not None
+
+    def names(self, member: CertifiedMember) -> bool:
+        """Is the member's certificate on the list?"""
+        return self._serials is not None and member.serial in self._serials
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of at most 16 MiB. Raises CommandFailed."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise CommandFailed(f"{path} is larger than {MAX_FILE >> 20} MiB", MISUSE)
+        return json.loads(data)
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}", MISUSE) from error
+    except (ValueError, RecursionError) as error:
+        raise CommandFailed(f"{path} is no JSON", MISUSE) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all. Raises CommandFailed or KeystoreError."""
+    data = (json.dumps(value, indent=1) + "\n").encode()
+    try:
+        if path.exists() and not path.is_file():  # a terminal or a pipe
+            path.write_bytes(data)
+        else:
+            write_atomic(path, data, 0o644)
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}") from error
