@@ -19,6 +19,7 @@ from typing import Any, Final
 from .admission import Admission
 from .agenda import Agenda
 from .announcing import Announcer
+from .asked import AskedRotations
 from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
@@ -41,7 +42,6 @@ from .suite import digest
 from .voice import Voice
 from .wire import ControlKind, ControlMessage, check_size
 
-_VOLUME_GAP_S: Final = 5.0
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
@@ -102,7 +102,7 @@ class KeyServer:
         self._control.colleague = self._handover
         self._agenda = Agenda(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
-        self._volume_at = float("-inf")
+        self._asked = AskedRotations()
         self._stopped = False
         self._rollout = Rollout(
             self.host, self._member, self._admission, self._announcer, self._agenda, self._voice
@@ -468,9 +468,10 @@ class KeyServer:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._control.trust_desk.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
-        if ready.flags & VOLUME_FLAG and same and now >= self._volume_at + _VOLUME_GAP_S:
-            self._volume_at = now
-            effects += self._decide(EpochReason.VOLUME, now, wall_ns)
+        if ready.flags & VOLUME_FLAG and same:
+            granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
+            if granted is not None:
+                effects += [*granted, *self._decide(EpochReason.VOLUME, now, wall_ns)]
         return effects + self._advance(now, wall_ns)
 
     def _on_leave(self, entries: list[RosterEntry], now: float) -> list[Effect]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
+from chimera_ros.crypto import asked
 from chimera_ros.crypto.budgets import Purse
 from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
 from chimera_ros.crypto.errors import KeystoreError, Rejected
 from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.joining import BEHIND_FLAG, Beat, Ready, Switch
+from chimera_ros.crypto.joining import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.stop import signed
@@ -197,6 +199,34 @@ def test_a_crypto_node_that_beats_ever_other_epochs_is_told_of_now_and_then() ->
     assert host.counters.control[Reason.EQUIVOCATION] == 400
     assert len([item for item in alarms if isinstance(item, Alarm)]) == 2, "40 s, one in 30"
     assert len(host.control._split_told) == 1
+
+
+def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() -> None:
+    swarm = Swarm(drones=2, shards=2)
+    swarm.join()
+    wire, host = swarm.wire, swarm.hosts["shard_0"]
+    before = swarm.server.status()["rotations"]
+    started = wire.now
+    while wire.now < started + 90.0:
+        session = host.control.newest_installed()
+        wire.perform("shard_0", [Send(host.control.say_ready(session, VOLUME_FLAG))])
+        wire.run(0.5)
+    rotations = swarm.server.status()["rotations"] - before
+    assert 15 <= rotations <= 90 / asked.GAP_S + 1
+    told = [alarm.text for alarm in wire.of(Alarm) if "has asked for 12 new epochs" in alarm.text]
+    assert told
+    assert all(text.startswith("drone_01 ") for text in told)
+    assert len(told) <= 2, "once in a rotation period"
+
+
+@pytest.mark.parametrize(("members", "gap_s"), [(20, 5.0), (100, 5.0), (1000, 50.0)])
+def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
+    members: int, gap_s: float
+) -> None:
+    """A genuine sender of bulk data gets each of them, and is asked nothing before the thirteenth."""
+    desk = asked.AskedRotations()
+    at = [tick * 0.5 for tick in range(1200) if desk.take("drone_01", members, 60.0, tick * 0.5) is not None]
+    assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
 def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> None:
