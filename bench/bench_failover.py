@@ -16,7 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import Child, Orders, OtherLoad, Result, emit, make_keystore, percentile, private_domain
+from harness import (
+    Child,
+    Orders,
+    OtherLoad,
+    Progress,
+    Result,
+    emit,
+    make_keystore,
+    percentile,
+    private_domain,
+)
 
 from chimera_ros.commands.processes import ProcessSpec, Supervisor
 
@@ -92,7 +102,9 @@ class Scene:
         taken_s: list[float] = []
         back_s: list[float] = []
         rested_at = 0.0
-        for _ in range(kills):
+        progress = Progress(f"kills among {len(self._nodes)}", kills)
+        for number in range(kills):
+            progress.at(number)
             self._until(lambda: self._all_in(self._nodes), "all crypto nodes are in")
             self._wait(max(QUIET_S, rested_at - time.monotonic()) + self._random.random())
             rested_at = time.monotonic() + PAUSE_S

@@ -17,7 +17,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from harness import Child, Orders, OtherLoad, Result, emit, make_keystore, percentile, private_domain
+from harness import (
+    Child,
+    Orders,
+    OtherLoad,
+    Progress,
+    Result,
+    emit,
+    make_keystore,
+    percentile,
+    private_domain,
+)
 from rekey_evict import captives, captured, put_out
 from rekey_sizes import measure_size
 
@@ -185,7 +195,9 @@ def crypto(keystore: str) -> None:
     def rotate(rotations: int, members: int) -> None:
         decided: list[tuple[int, int]] = []
         before = session.status()["key_server"]["rekeys"]
-        for _ in range(rotations):
+        progress = Progress("rotations", rotations)
+        for number in range(rotations):
+            progress.at(number)
             settled = time.monotonic() + 0.5
 
             def ready(settled: float = settled) -> bool:

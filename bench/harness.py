@@ -108,6 +108,24 @@ def emit(benchmark: str, results: Sequence[Result], *, as_json: bool) -> None:
     Console().print(table)
 
 
+class Progress:
+    """Says on standard error, every ten seconds at most, how far a long measurement is."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._began = self._said = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """`done` of all are done."""
+        now = time.monotonic()
+        if now - self._said < 10.0 or not done:
+            return
+        self._said = now
+        left_s = (now - self._began) / done * (self._total - done)
+        print(f"  {self._what}: {done} of {self._total}, {left_s:.0f} s left", file=sys.stderr, flush=True)
+
+
 def percentile(values: Sequence[float], percent: float) -> float | None:
     """Nearest-rank percentile; None without values."""
     if not values:

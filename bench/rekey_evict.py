@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from harness import Child, Orders, Result, percentile
+from harness import Child, Orders, Progress, Result, percentile
 
 
 def captives(evictions: int) -> list[str]:
@@ -21,7 +21,9 @@ def put_out(
     ordered: list[tuple[int, int]] = []
     heard: list[tuple[int, int, int]] = []
     tried = 0
+    progress = Progress("evictions", evictions)
     for number, name in enumerate(captives(evictions), start=1):
+        progress.at(number - 1)
         captor.tell(part="join", member=name)
         captor.wait_for("joined", 30.0, number)
         key_server.tell(part="evict", member=name)

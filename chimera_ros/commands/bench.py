@@ -15,14 +15,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
 ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation", "attacks")
 LONG = ("failover", "attacks")  # many minutes even when quick: with --quick they run only when named
 SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
-TIMEOUT_S = 1800.0
+TIMEOUT_S = 3600.0
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"shorter runs, for a first impression; all but {', '.join(LONG)}, unless named",
     )
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="machine-readable output")
+    form.add_argument("--markdown", action="store_true", help="tables for a document")
     parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
 
@@ -64,12 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"chimera bench: {error}", file=sys.stderr)
             continue
         reports.append(report)
-        if not arguments.json:
+        if arguments.markdown:
+            print("\n".join(markdown(report)))
+        elif not arguments.json:
             _print(report)
     if arguments.json:
         print(json.dumps(reports[0] if len(names) == 1 and reports else reports, indent=2))
     missed = [row for report in reports for row in report["results"] if row["met"] is False]
-    if missed and not arguments.json:
+    if missed and not (arguments.json or arguments.markdown):
         print(f"{len(missed)} target(s) missed")
     return 1 if failed or (arguments.strict and missed) else 0
 
@@ -170,6 +174,27 @@ def _print(report: dict[str, Any]) -> None:
             Text(row["name"]), Text(_figure(row["value"])), Text(row["unit"]), Text(wanted), verdict
         )
     Console().print(table)
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """The lines of a table in Markdown, with its heading."""
+    about = report["machine"] if isinstance(report["machine"], dict) else {}
+    lines = [
+        f"`chimera bench {report['benchmark']}` on {about.get('cpu', '?')}, {about.get('cores', '?')} cores:",
+        "",
+        "| what | value | target | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in report["results"]:
+        target, verdict = row["target"], {None: "", True: "met", False: "**missed**"}[row["met"]]
+        wanted = f"{_SIGNS[target['op']]} {_figure(target['value'])}" if target else ""
+        name = row["name"].replace("|", "\\|")
+        value = f"{_figure(row['value'])} {row['unit']}".rstrip()
+        lines.append(f"| {name} | {value} | {wanted} | {verdict} |")
+    return [*lines, ""]
+
+
+_SIGNS: Final = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "="}
 
 
 def _figure(value: float | None) -> str:

@@ -109,6 +109,15 @@ def test_bench_tables_and_json(benchmarks: Path, capsys: pytest.CaptureFixture[s
     assert [row["met"] for row in value["results"]] == [True, False, None]
 
 
+def test_bench_tables_for_a_document(benchmarks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "secure", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:4] == ["| what | value | target | |", "| --- | --- | --- | --- |"]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:] if line]
+    assert [row[3] for row in rows] == ["met", "**missed**", ""]
+    assert all(len(row) == 4 for row in rows)
+
+
 def test_a_seed_goes_to_the_benchmark_that_draws_scenes(
     benchmarks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
