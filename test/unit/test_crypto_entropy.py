@@ -4,12 +4,13 @@ import hashlib
 import os
 import random
 
+import numpy as np
 import pytest
 
 from chimera_ros.crypto import entropy, labels
-from chimera_ros.crypto.conditioning import BLOCK_BYTES
+from chimera_ros.crypto.conditioning import BLOCK_BYTES, unpack
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.encoding import fields
+from chimera_ros.crypto.encoding import fields, u64
 from chimera_ros.crypto.entropy import EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.errors import EntropyError
 from chimera_ros.crypto.key_server import KeyServerConfig
@@ -139,6 +140,22 @@ def test_an_absent_source_is_no_alarm_and_is_said_once() -> None:
     assert pool.absent("hardware", "no /dev/hwrng") == []
     assert not pool.wants("hardware", 1e9)
     assert pool.summary() == {"os": "in use", "hardware": "absent: no /dev/hwrng"}
+
+
+def test_what_is_drawn_is_debiased_and_conditioned() -> None:
+    """Worked again by hand, from raw bits to seed."""
+    pool = EntropyPool(lambda size: bytes(range(size)), ("qrng", "hardware"))
+    raw = {}
+    for name in pool.names:
+        pool.offer(name, good(1024, 6), 0.0)  # the start-up test
+        raw[name] = good(1024, 8)
+        pool.offer(name, raw[name], 0.0)
+    bits = unpack(raw["qrng"]).tolist()
+    kept = [a for a, b in zip(bits[::2], bits[1::2], strict=True) if a != b]
+    blocks = {}
+    for name, data in (("qrng", np.packbits(kept[:576]).tobytes()), ("hardware", raw["hardware"][:144])):
+        blocks[name] = hashlib.sha3_512(fields(labels.ENTROPY_BLOCK, name.encode(), u64(0), data)).digest()
+    assert pool.draw() == draw_seed(bytes(range(64)), **blocks)
 
 
 def test_simulated_sources_count_as_nothing() -> None:

@@ -56,6 +56,24 @@ def test_a_biased_source_is_found_in_one_window() -> None:
     assert fault is not None and "adaptive proportion" in fault
 
 
+def window(zeros: int) -> np.ndarray:
+    """1024 bits, the first a zero, with so many zeros and no long runs."""
+    ones = 1024 - zeros
+    bits = (np.diff(np.arange(1025) * ones // 1024) > 0).astype(np.uint8)
+    assert np.count_nonzero(bits) == ones and bits[0] == 0
+    return bits
+
+
+@pytest.mark.parametrize("pieces", [1, 4, 64])
+def test_the_proportion_that_is_too_high_is_found_across_calls_and_the_one_below_is_not(pieces: int) -> None:
+    for zeros, accused in ((588, False), (589, True)):
+        test = HealthTest(Claim(1, 1.0))
+        assert test.feed(window(512)) is None
+        found = [test.feed(piece) for piece in np.split(window(zeros), pieces)]
+        assert found[:-1] == [None] * (pieces - 1)
+        assert (found[-1] is not None and "adaptive proportion: a value 589 times" in found[-1]) == accused
+
+
 def test_good_bits_pass() -> None:
     test = HealthTest(Claim(1, 1.0))
     bits = np.random.default_rng(2).integers(0, 2, 300_000, dtype=np.uint8)

@@ -12,8 +12,19 @@ from hypothesis import strategies as st
 from chimera_ros.crypto.conditioning import unpack
 from chimera_ros.crypto.health import Claim, HealthTest
 from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.qkd.finite_key import Security, secret_bits
 from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
-from chimera_ros.crypto.qkd.messages import Bases, Hashes, Kind, Questions, Sifted, Why, kind_of
+from chimera_ros.crypto.qkd.messages import (
+    Bases,
+    Confirm,
+    Finish,
+    Hashes,
+    Kind,
+    Questions,
+    Sifted,
+    Why,
+    kind_of,
+)
 from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.testing import MemoryKeystore
@@ -54,7 +65,16 @@ def test_both_ends_get_one_key() -> None:
         assert secret is not None and secret == bob.outcome.secret
         assert alice.outcome.key_id == bob.outcome.key_id
         assert len(secret) * 8 == alice.outcome.report["secret_bits"] >= 256
-        assert alice.outcome.report["leak_bits"] == bob.outcome.report["leak_bits"]
+        report = alice.outcome.report
+        assert report["leak_bits"] == bob.outcome.report["leak_bits"] == 2 * report["parities"]
+        bound = secret_bits(
+            report["key_bits"],
+            report["sample_bits"],
+            report["sample_errors"],
+            2 * report["parities"],
+            SessionConfig().security,
+        )
+        assert len(secret) == bound // 8
         assert HealthTest(Claim(1, 1.0)).feed(unpack(secret)) is None
         assert str(secret) not in repr(alice.outcome)
 
@@ -130,6 +150,103 @@ def swap_tag(who: str, message: bytes) -> bytes:
 @pytest.mark.parametrize("meddler", [swap_bases, swap_sample, flip_parity, swap_tag])
 def test_a_changed_message_leaves_no_key(meddler: Meddler) -> None:
     no_key(*run_session(Line(0.01), meddler=meddler))
+
+
+def spoil_signature(who: str, message: bytes) -> bytes:
+    return (
+        message[:-1] + bytes([message[-1] ^ 1]) if who == "alice" and message[0] == Kind.HASHES else message
+    )
+
+
+def spoil_confirmation(who: str, message: bytes) -> bytes:
+    return message[:-1] + bytes([message[-1] ^ 1]) if who == "bob" and message[0] == Kind.CONFIRM else message
+
+
+def test_each_end_checks_the_others_signature() -> None:
+    alice, bob = run_session(Line(0.01), meddler=spoil_signature)
+    no_key(alice, bob, Why.SIGNATURE)
+    alice, bob = run_session(Line(0.01), meddler=spoil_confirmation)
+    no_key(alice, bob)
+    assert alice.outcome is not None and alice.outcome.why is Why.SIGNATURE
+
+
+def test_alices_own_signature_is_no_confirmation() -> None:
+    said: list[bytes] = []
+
+    def reflect(who: str, message: bytes) -> bytes:
+        if message[0] == Kind.HASHES:
+            said.append(Hashes.parse(message).signature)
+        if message[0] == Kind.CONFIRM:
+            return Confirm(Confirm.parse(message).session, said[0]).encode()
+        return message
+
+    alice, bob = run_session(Line(0.01), meddler=reflect)
+    no_key(alice, bob)
+    assert said and alice.outcome is not None and alice.outcome.why is Why.SIGNATURE
+
+
+def test_transcripts_hold_who_and_what() -> None:
+    def transcript(me: MemberIdentity, peer: MemberIdentity, config: SessionConfig, end: type) -> bytes:
+        digest: bytes = end(config, me, peer.member, os.urandom)._transcript.digest()
+        return digest
+
+    config = SessionConfig()
+    ours = transcript(CRYPTO, LEADER, config, Alice)
+    assert transcript(LEADER, CRYPTO, config, Bob) == ours
+    others = {
+        transcript(CRYPTO, STRANGER, config, Alice),
+        transcript(STRANGER, LEADER, config, Alice),
+        transcript(LEADER, CRYPTO, config, Alice),  # the other way round
+        transcript(CRYPTO, LEADER, SessionConfig(photons=8192), Alice),
+        transcript(CRYPTO, LEADER, SessionConfig(security=Security(secrecy=1e-6)), Alice),
+    }
+    assert len(others | {ours}) == 6
+
+
+def test_an_error_that_is_left_is_found_by_the_hash() -> None:
+    """Every signature is good: nobody meddled, reconciliation failed."""
+    source = random.Random(11).randbytes
+    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    photons = bob.photons(alice.handle(bob.hello()))
+    assert photons is not None
+    message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(0.01), born, source))
+    while message is not None:
+        if kind_of(message) is Kind.FINISH:
+            bob._raw[17] ^= 1
+        message = bob.handle(alice.handle(message))
+    no_key(alice, bob, Why.UNVERIFIED)
+
+
+def count_otherwise(who: str, message: bytes) -> bytes:
+    if message[0] == Kind.FINISH:
+        finish = Finish.parse(message)
+        return Finish(finish.session, finish.told - 1).encode()
+    return message
+
+
+def test_alice_counts_for_herself() -> None:
+    alice, bob = run_session(Line(0.01), meddler=count_otherwise)
+    no_key(alice, bob)
+    assert alice.outcome is not None and alice.outcome.why is Why.PROTOCOL
+
+
+def test_seeds_of_the_hashes_are_fresh_and_independent() -> None:
+    seen: list[Hashes] = []
+
+    def listen(who: str, message: bytes) -> bytes:
+        if message[0] == Kind.HASHES:
+            seen.append(Hashes.parse(message))
+        return message
+
+    for seed in (1, 2):
+        run_session(Line(0.01), seed, meddler=listen)
+    seeds = [bits for hashes in seen for bits in (hashes.tag_seed, hashes.key_seed)]
+    assert len(seeds) == 4
+    for bits in seeds:
+        assert HealthTest(Claim(1, 1.0)).feed(bits) is None
+        assert abs(bits.mean() - 0.5) < 0.05
+    assert len({bits[:1024].tobytes() for bits in seeds}) == 4
 
 
 def test_a_stranger_gets_no_key() -> None:
@@ -213,8 +330,9 @@ def test_answers_of_an_earlier_session_are_passed_over() -> None:
     assert bob.outcome.secret is not None and bob.outcome.secret == alice.outcome.secret
 
 
-def test_questions_without_a_question_end_the_session() -> None:
-    """Else there would be no end of rounds: only parities are counted."""
+@pytest.mark.parametrize(("number", "count"), [(1, 0), (2, 1), (0, 1)])
+def test_questions_out_of_order_or_without_a_question_end_the_session(number: int, count: int) -> None:
+    """Without a question there would be no end of rounds: only parities are counted."""
     source = random.Random(5).randbytes
     alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
     bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
@@ -222,8 +340,9 @@ def test_questions_without_a_question_end_the_session() -> None:
     assert photons is not None
     first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
     assert first is not None
-    empty = Questions(Questions.parse(first).session, 1, []).encode()
-    assert kind_of(alice.handle(empty)) is Kind.ABORT
+    questions = Questions.parse(first)
+    bad = Questions(questions.session, number, questions.queries[:count]).encode()
+    assert kind_of(alice.handle(bad)) is Kind.ABORT
     assert alice.outcome is not None and alice.outcome.why is Why.PROTOCOL
 
 
