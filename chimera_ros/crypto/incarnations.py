@@ -43,7 +43,7 @@ class Incarnations:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
-        self._retired: dict[str, deque[bytes]] = {}  # they never come back
+        self._retired: dict[str, deque[bytes]] = {}  # two processes with one key would take turns
 
     def judge(self, name: str, incarnation: bytes, asked_at: float, now: float, restart_s: float) -> bool:
         """Would this package be a restart? `asked_at`: when this node made the challenge that it answers,
@@ -76,12 +76,18 @@ class Incarnations:
         """A crypto node's signed roster. `newest`: it is above every epoch we have had, and tells who is in
         now; one that a member shows may be older than what we know by packages.
 
-        It retires nobody: who is in on one side of a split swarm is not yet on the other.
+        It retires nobody, for who is in on one side of a split swarm is not yet on the other; for the same
+        reason whoever is in may come back, though it was replaced here.
         """
         for entry in roster:
             known = self._known.get(entry.name)
             if known is None or (newest and known.incarnation != entry.incarnation):
                 self._known[entry.name] = _Known(entry.incarnation, now)
+                retired = self._retired.get(entry.name, ())
+                if newest and entry.incarnation in retired:
+                    self._retired[entry.name] = deque(
+                        (item for item in retired if item != entry.incarnation), _MAX_RETIRED
+                    )
 
     def retire(self, name: str, incarnation: bytes) -> None:
         """This incarnation has been replaced or has left."""
