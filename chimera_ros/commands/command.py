@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,31 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
     return json.dumps([step])
 
 
+def enrolled_drones(keystore: Path) -> frozenset[str]:
+    """The drones that a keystore knows; none where it cannot be listed: no stop waits for its repair."""
+    from chimera_ros.crypto.errors import CryptoError
+    from chimera_ros.crypto.keystore import Keystore
+    from chimera_ros.crypto.roles import Role
+
+    try:
+        return frozenset(member.name for member in Keystore(keystore).list() if member.role is Role.DRONE)
+    except CryptoError:
+        return frozenset()
+
+
+def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
+    """Raises CommandFailed for a name that is none, or that a keystore which knows drones does not know. An
+    operator's station may hold no certificate but its own.
+    """
+    from chimera_ros.crypto.encoding import is_name
+
+    for name in wanted:
+        if not is_name(name):
+            raise CommandFailed(f"{name!r} is no member name: use 1 to 48 of a-z 0-9 _", MISUSE)
+        if known and name not in known:
+            raise CommandFailed(f"the keystore has no drone {name!r}; names look like drone_07", MISUSE)
+
+
 class _Operator:
     """A short-lived node with an operator's identity."""
 
@@ -125,10 +150,17 @@ class _Operator:
 
         self._arguments = arguments
         keystore = arguments.keystore or simulation_keystore()
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(
-            f"chimera_command_{os.getpid()}", namespace=arguments.namespace, start_parameter_services=False
-        )
+        try:
+            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            self._node = rclpy.create_node(
+                f"chimera_command_{os.getpid()}",
+                namespace=arguments.namespace,
+                start_parameter_services=False,
+            )
+        except Exception as error:  # a namespace or ROS_DOMAIN_ID that is none: rclpy raises many types
+            rclpy.try_shutdown()
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CommandFailed(f"ROS cannot start with these settings: {why}", MISUSE) from None
         self._spinner = Spinner()
         self._spinner.add(self._node)
         try:
@@ -153,17 +185,10 @@ class _Operator:
     def stop(self) -> tuple[bool, str]:
         """Order a stop and wait until every named drone has acknowledged."""
         from chimera_ros.commands.swarm_setup import simulation_keystore
-        from chimera_ros.crypto.keystore import Keystore
 
         arguments = self._arguments
-        known = {
-            member.name
-            for member in Keystore(arguments.keystore or simulation_keystore()).list()
-            if member.role.value == "drone"
-        }
-        unknown = [name for name in arguments.drones if name not in known]
-        if unknown:
-            raise CommandFailed(f"the keystore has no drone {unknown[0]!r}; names look like drone_07", MISUSE)
+        known = enrolled_drones(arguments.keystore or simulation_keystore())
+        check_drones(arguments.drones, known)
         done: list[frozenset[str]] = []
         self._session.start()
         try:
@@ -180,7 +205,11 @@ class _Operator:
                 False,
                 f"stop ({arguments.level}): no drone has acknowledged; is a swarm running?",
             )
-        return True, f"stop ({arguments.level}): acknowledged by {', '.join(sorted(acknowledged))}"
+        text = f"stop ({arguments.level}): acknowledged by {', '.join(sorted(acknowledged))}"
+        rest = sorted(known - acknowledged) if not arguments.drones else []
+        return True, text + (
+            f"; no word from {', '.join(rest)} (enrolled, perhaps not flying)" if rest else ""
+        )
 
     def order(self) -> tuple[bool, str]:
         """Join the swarm and call the leader (or the crypto node)."""

@@ -22,6 +22,7 @@ class SecurityGlance:
     crypto_node: str = ""
     degraded: str = ""
     silent: bool = False
+    stale: bool = False  # nobody who has spoken of security does so any more
     put_out: tuple[tuple[str, str], ...] = ()
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
@@ -46,12 +47,15 @@ def read_glance(value: object) -> SecurityGlance:
         _text(value.get("crypto_node")),
         _text(value.get("degraded")),
         value.get("silent") is True,
+        False,
         tuple(put_out),
         found,
     )
 
 
-def together(glances: Iterable[SecurityGlance], checkpoints: Mapping[str, int]) -> SecurityGlance:
+def together(
+    glances: Iterable[SecurityGlance], checkpoints: Mapping[str, int], *, stale: bool = False
+) -> SecurityGlance:
     """The swarm's security: who is out for anybody is out, who is degraded makes all degraded."""
     providers: dict[str, None] = {}
     put_out: dict[str, str] = {}
@@ -67,7 +71,7 @@ def together(glances: Iterable[SecurityGlance], checkpoints: Mapping[str, int]) 
         degraded = degraded or glance.degraded
         silent |= glance.silent
     return SecurityGlance(
-        ", ".join(providers), crypto_node, degraded, silent, tuple(put_out.items()), dict(checkpoints)
+        ", ".join(providers), crypto_node, degraded, silent, stale, tuple(put_out.items()), dict(checkpoints)
     )
 
 

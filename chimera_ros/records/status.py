@@ -23,7 +23,8 @@ MAX_EVENTS = 1000
 MAX_ALARMS = 100
 MAX_REKEYS = 10_000
 MAX_REASONS = 64
-STALE_S = 2.0  # a drone or process not heard for so long is shown as such
+STALE_S = 2.0  # a drone not heard for so long is shown as such
+SILENT_S = 3 * STALE_S  # and a process
 
 Vec3 = tuple[float, float, float]
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class ProcessRow:
     @property
     def silent(self) -> bool:
         """Runs but has said nothing for too long."""
-        return self.running and self.age_s is not None and self.age_s > 3 * STALE_S
+        return self.running and self.age_s is not None and self.age_s > SILENT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,7 @@ class _Process:
     note: str = ""
     pid: int | None = None
     glance: SecurityGlance = field(default_factory=SecurityGlance)
+    spoke: bool = False  # of its security
     now: _Counts = field(default_factory=_Counts)
     before: _Counts = field(default_factory=_Counts)
 
@@ -291,7 +293,7 @@ class StatusAggregator:
             elapsed_s=now - self._began_s,
             drones=tuple(rows),
             processes=processes,
-            security=self._security(counts),
+            security=self._security(counts, now),
             commands_sent=counts.commands,
             collisions=counts.collisions,
             alarms=tuple(self._alarms),
@@ -460,6 +462,7 @@ class StatusAggregator:
                 process.now.rejected = found
         self._suite = self._get(security, "suite", _text, self._suite)
         process.glance = read_glance(security.get("state"))
+        process.spoke = True
         process.now.checkpoints = dict(process.glance.checkpoints) or process.now.checkpoints
 
     def _counts(self) -> _Counts:
@@ -469,7 +472,18 @@ class StatusAggregator:
             total.absorb(process.now)
         return total
 
-    def _security(self, counts: _Counts) -> SecurityTotals:
+    def _security(self, counts: _Counts, now: float | None = None) -> SecurityTotals:
+        """At `now` by those who are heard: what a dead or hanging process said last is no state.
+        None, or after the flight: by all.
+        """
+        known = [item for item in self._processes.values() if item.spoke]
+        fresh = [
+            item
+            for item in known
+            if now is None
+            or self._view.finished
+            or (item.running and item.heard_s is not None and now - item.heard_s <= SILENT_S)
+        ]
         return SecurityTotals(
             suite=self._suite,
             epoch=self._epoch,
@@ -478,7 +492,9 @@ class StatusAggregator:
             sealed=counts.sealed,
             opened=counts.opened,
             rejected=dict(sorted(counts.rejected.items())),
-            glance=together((item.glance for item in self._processes.values()), counts.checkpoints),
+            glance=together(
+                (item.glance for item in fresh), counts.checkpoints, stale=bool(known) and not fresh
+            ),
         )
 
     def _histogram(self, value: object, old: Histogram) -> Histogram:

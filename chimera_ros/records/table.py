@@ -178,7 +178,9 @@ def _trust_line(view: SwarmView) -> Text:
     counts = glance.checkpoints
     wrong, open_ = counts.get("mismatched", 0), counts.get("unconfirmed", 0)
     text = Text()
-    if glance.degraded:
+    if glance.stale:
+        text.append("SECURITY NOT HEARD  ", "bold red")
+    elif glance.degraded:
         text.append(f"DEGRADED: {glance.degraded}  ", "bold red")
     elif glance.silent:
         text.append("NO CRYPTO NODE  ", "bold red")
@@ -198,6 +200,8 @@ def _trust_line(view: SwarmView) -> Text:
 def _trust_words(view: SwarmView) -> list[str]:
     glance = view.security.glance
     words = []
+    if glance.stale:
+        words.append("no process speaks of its security")
     if glance.degraded:
         words.append(f"DEGRADED: {glance.degraded}")
     if glance.silent:

@@ -7,6 +7,7 @@ over.
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -97,6 +98,14 @@ class Spinner:
         self._executor.shutdown()
 
 
+def without_core_dumps() -> None:
+    """This process and its children leave no core dump, which would hold their keys. Linux takes a limit of
+    one byte to mean that a handler behind a pipe is not called either.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+
+
 def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
     """`main` of a node's executable: make it, start it, spin, end it cleanly. Returns the exit status.
 
@@ -104,6 +113,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     that it needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. A
     node parameter ``autostart`` of False leaves it unconfigured.
     """
+    without_core_dumps()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: SwarmNode[Any] | None = None
     status = 1

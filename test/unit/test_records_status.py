@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from chimera_ros.crypto.security_state import CheckpointCounts, PutOut, SecurityState
 from chimera_ros.records.histogram import Histogram
@@ -212,3 +214,28 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
     swarm.feed(line("leader", CheckpointCounts(), degraded="no\x1b[2J crypto node"), 5.0, pid=1)
     assert swarm.view(5.0).security.glance.degraded == "no [2J crypto node"
     assert swarm.totals().security.glance.degraded
+
+
+def test_what_a_dead_or_hanging_process_said_last_is_no_state() -> None:
+    def line(process: str, **values: Any) -> dict[str, Any]:
+        state = SecurityState(ready=True, **values).to_status()
+        return {"process": process, "security": {"suite": "CHIMERA-1", "state": state}}
+
+    status = StatusAggregator(DRONES, now=0.0)
+    assert not status.view(60.0).security.glance.stale, "nobody has spoken yet"
+    status.feed(line("crypto", crypto_node="crypto_0", degraded="no crypto node"), 1.0)
+    for now in (2.0, 5.0, 8.0):
+        status.feed(line("follower_0", crypto_node="crypto_1"), now)
+    glance = status.view(8.5).security.glance
+    assert (glance.crypto_node, glance.degraded, glance.stale) == ("crypto_1", "", False)
+    status.process_exited("follower_0", "was ended by SIGKILL", 9.0)
+    view = status.view(9.5)
+    assert view.security.glance.stale
+    assert view.security.glance.crypto_node == ""
+    assert "no process speaks of its security" in plain_line(view)
+    console = Console(width=80, file=io.StringIO())
+    console.print(render_view(view, "x"))
+    assert "SECURITY NOT HEARD" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert status.totals().security.glance.degraded, "the report tells of the whole flight"
+    status.feed({"process": "leader", "finished": True}, 10.0)
+    assert not status.view(30.0).security.glance.stale, "all end after a flight"

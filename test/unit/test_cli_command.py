@@ -1,0 +1,77 @@
+"""`chimera command` before any swarm is there: whom it may stop, and refusals in one sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chimera_ros.cli import main
+from chimera_ros.commands.command import check_drones, enrolled_drones
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("command") / "keys"
+    assert main(["keys", "create", str(path), "--no-passphrase"]) == 0
+    for name, role in (("operator_0", "operator"), ("drone_01", "drone")):
+        assert main(["keys", "enroll", name, role, "--keystore", str(path)]) == 0
+    return path
+
+
+def test_a_stop_needs_nobody_elses_certificate(store: Path, tmp_path: Path) -> None:
+    station = tmp_path / "station"
+    shutil.copytree(store, station)
+    assert enrolled_drones(station) == {"drone_01"}
+    (station / "members" / "drone_01" / "identity.pem").write_bytes(b"damaged")
+    assert enrolled_drones(station) == frozenset()
+    shutil.rmtree(station / "members" / "drone_01")
+    assert enrolled_drones(station) == frozenset()
+    check_drones(["drone_01"], frozenset())
+    check_drones(["drone_01"], frozenset({"drone_01"}))
+
+
+@pytest.mark.parametrize(("name", "known"), [("drone_1", {"drone_01"}), ("../x", set()), ("x" * 49, set())])
+def test_names_of_nobody_are_refused(name: str, known: set[str]) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        check_drones([name], frozenset(known))
+    assert caught.value.status == MISUSE
+
+
+@pytest.mark.parametrize(("domain", "namespace"), [("1", "bad name"), ("1", "/x//y"), ("none", "/chimera")])
+def test_settings_that_ros_refuses_are_told_in_one_sentence(
+    store: Path,
+    domain: str,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    assert main(["command", "hold", "--keystore", str(store), "--namespace", namespace]) == 2
+    error = capsys.readouterr().err
+    assert "ROS cannot start with these settings" in error
+    assert error.count("\n") == 1
+
+
+def test_processes_with_keys_leave_no_core_dump(tmp_path: Path) -> None:
+    code = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+from chimera_ros.ros.executor import without_core_dumps
+without_core_dumps()
+assert resource.getrlimit(resource.RLIMIT_CORE)[0] <= 1
+if not os.fork():
+    os.abort()
+assert not os.WCOREDUMP(os.wait()[1])
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=False, timeout=60)
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
