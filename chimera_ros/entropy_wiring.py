@@ -27,11 +27,15 @@ class Entropy:
         self._keys = DistilledKeys() if "qkd" in sources else None
         self._worker = AerWorker(MODULES) if "qrng" in sources else None
         self._feed = EntropyFeed(self.pool, boot_time_s, self._worker, self._keys)
+        self._started = False
         self._sessions = 0
         self._last: dict[str, Any] = {}
 
     def start(self, session: SecureSession) -> None:
-        """Begin to gather, once the session has started."""
+        """Begin to gather, once the session has started. Does nothing when started: nodes are activated again."""
+        if self._started:
+            return
+        self._started = True
         if self._keys is not None:
             try:
                 self._answerer = QkdAnswerer(session, self._wanted, self._on_outcome)

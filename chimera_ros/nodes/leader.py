@@ -110,7 +110,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
         self.session.start()
         signal.signal(signal.SIGUSR1, self._ask_to_land)
-        if self.parameters.qkd:
+        if self.parameters.qkd and self._qkd is None:
             try:
                 self._qkd = LeaderQkd(self.session, self.parameters.member, self.parameters.qkd_eavesdropper)
             except PermissionError as error:
