@@ -37,7 +37,7 @@ _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32
 _MARGIN_S: Final = 5.0  # a package this close to its end is not used any more
 _FRESH_S: Final = 50.0  # from this age on a new package is asked for
-_ALIVE_NS: Final = 500_000_000
+_ALIVE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,16 @@ class UnknownIssuer(Rejected):
         self.fingerprint = fingerprint
 
 
+@dataclass(slots=True)
+class _Former:
+    """Where an earlier process was heard; `heard_ns` marks its last packet, from when it must be silent."""
+
+    epoch: int
+    slot: int
+    since: float
+    heard_ns: int | None = None
+
+
 class Admission:
     """Candidates by name, one incarnation each."""
 
@@ -87,7 +97,7 @@ class Admission:
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._candidates: dict[str, Candidate] = {}
         self._incarnations = Incarnations()
-        self._old: dict[str, tuple[int, int, int]] = {}  # restarted: name -> epoch, old slot, wall clock
+        self._old: dict[str, _Former] = {}  # restarted, by name
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
         self._unproven = 0  # highest epoch that a package named and did not prove
@@ -183,7 +193,7 @@ class Admission:
         )
         roster = host.roster() or self._learned[2]
         flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
-        if not flying and wall_ns > self._trust.crl.expires_ns:
+        if not flying and max(wall_ns, self._trust.wall_floor_ns) > self._trust.crl.expires_ns:
             raise Rejected(Reason.CERTIFICATE, "the revocation list has expired: nobody may join")
         self._control.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
@@ -202,7 +212,7 @@ class Admission:
         effects: list[Effect] = []
         self._incarnations.take(member.name, package.incarnation, now)
         if restarted:
-            effects += self._note_restart(member.name, host, wall_ns)
+            effects += self._note_restart(member.name, host, now)
         self._candidates[member.name] = candidate
         return candidate, effects
 
@@ -337,21 +347,25 @@ class Admission:
 
     # Two processes under one name
 
-    def _note_restart(self, name: str, host: SecureHost, wall_ns: int) -> list[Effect]:
+    def _note_restart(self, name: str, host: SecureHost, now: float) -> list[Effect]:
         entry = next((item for item in host.roster() if item.name == name), None)
         epoch = host.epoch(self._own.name)
         if entry is not None and epoch is not None:
-            self._old[name] = (epoch, entry.slot, wall_ns)
+            self._old[name] = _Former(epoch, entry.slot, now)
         return [Alarm("info", f"{name} has restarted and joins again")]
 
-    def watch(self, host: SecureHost, wall_ns: int) -> list[Effect]:
+    def watch(self, host: SecureHost, now: float) -> list[Effect]:
         """An alarm when the old incarnation of a restarted member still sends."""
         effects: list[Effect] = []
-        for name, (epoch, slot, since_ns) in list(self._old.items()):
-            session = self._control.sessions.open.get(epoch)
+        for name, old in list(self._old.items()):
+            session = self._control.sessions.open.get(old.epoch)
+            heard_ns = session.heard_ns.get(old.slot, 0) if session is not None else 0
             if session is None:
                 del self._old[name]
-            elif session.heard_ns.get(slot, 0) > since_ns + _ALIVE_NS:
+            elif old.heard_ns is None:
+                if now >= old.since + _ALIVE_S:  # what was on its way has come in
+                    old.heard_ns = heard_ns
+            elif heard_ns != old.heard_ns:  # whatever the clock says: a packet more
                 del self._old[name]
                 effects.append(
                     Alarm(

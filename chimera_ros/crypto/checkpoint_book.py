@@ -56,6 +56,7 @@ class CheckpointBook:
         self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._mute: Counter[tuple[str, int]] = Counter()
         self._shut_out = False
+        self._set_back_s = 0.0
         self._sent = self._dropped = self._verified = self._refused = 0
         self._confirmed = self._unconfirmed = self._mismatched = 0
 
@@ -80,6 +81,14 @@ class CheckpointBook:
     def take_shut_out(self) -> bool:
         """Was a sender's replay window moved far beyond the packets it has given? Says so once."""
         found, self._shut_out = self._shut_out, False
+        return found
+
+    def take_set_back(self) -> float:
+        """By how many seconds did our clock go back since a range was closed, so that a hosted sender keeps
+        silent on its unsigned lanes? Says so once; 0: it did not.
+        """
+        with self._lock:
+            found, self._set_back_s = self._set_back_s, 0.0
         return found
 
     # What epochs call; the caller holds the lock
@@ -138,6 +147,8 @@ class CheckpointBook:
         found: list[Range] = []
         with self._lock:
             for key, ledger in list(self._senders.items()):
+                if not ledger.ended and wall_ns + self._ahead_ns < ledger.made_ns:
+                    self._set_back_s = max(self._set_back_s, (ledger.made_ns - wall_ns) * 1e-9)
                 ledger.notice(now, wall_ns)
                 self._dropped += ledger.dropped
                 ledger.dropped = 0

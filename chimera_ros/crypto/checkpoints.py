@@ -92,6 +92,7 @@ class SenderLedger:
         "entry",
         "epoch",
         "lane",
+        "made_ns",
         "transcript_hash",
     )
 
@@ -104,6 +105,7 @@ class SenderLedger:
         self.lane = lane
         self.closed: deque[Range] = deque()
         self.dropped = 0
+        self.made_ns = 0  # when the last range was closed: no later packet may claim to be older
         self.ended = False  # the member sends under another epoch: what comes now is the last
         self._blind_key: bytes | None = blind_key
         self._packets: list[tuple[bytes, bytes]] = []
@@ -142,6 +144,7 @@ class SenderLedger:
         self._blind_key = None
 
     def _close(self, made_ns: int) -> None:
+        self.made_ns = max(self.made_ns, made_ns)
         self.closed.append(
             Range(
                 self.transcript_hash,

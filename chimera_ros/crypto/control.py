@@ -21,7 +21,7 @@ from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, Head, parse_announcement
-from .errors import KeystoreError, Rejected
+from .errors import ClockTrouble, KeystoreError, Rejected
 from .evictions import obey
 from .fallback import Fallback
 from .identity import CertifiedMember, MemberIdentity, Trust
@@ -34,10 +34,11 @@ from .roles import Role
 from .security_state import RosterWatch
 from .sessions import Sessions
 from .standby import RankWatch, fits_rank
-from .stop import check_age, signed
+from .stop import signed
 from .stop_desk import StopDesk
 from .store import StateStore
 from .suite import digest, suite_named
+from .timekeeping import Timekeeper
 from .wire import ControlKind, ControlMessage, check_size
 
 _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
@@ -49,13 +50,17 @@ _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
 _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
 _CERTIFICATE_JOINING_S: Final = 10.0  # before joining: if each side lacks the other's, nothing else helps
-_BEAT_AGE_S: Final = 2.0
 _DOCUMENTS_S: Final = 5.0  # between two times that a process sends its revocation list and policy
 _RESEND_S: Final = 0.2
 _TELL_S: Final = (
     30.0  # between two alarms about what one crypto node says: it may make up as much as it likes
 )
+_CLOCK_TOLD_S: Final = 10.0  # between two alarms about clocks that differ
 
+_TIMED: Final = {
+    ControlKind.BEAT: "beats",
+    ControlKind.STOP: "stops",
+}  # who signed them is told a wrong clock
 _KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
 _QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
 
@@ -118,7 +123,10 @@ class ControlPlane:
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
         self._last_beat: float | None = None
-        self._heard_ns = 0  # newest time that a crypto node has signed
+        self.time = Timekeeper()
+        self._wall_ns = 0  # the own wall clock at the last call
+        self._clock_told = {kind: Budget(1.0 / _CLOCK_TOLD_S, 1.0) for kind in _TIMED}
+        self._apart_told = False
         self.catch_up = CatchUp(self, random)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
@@ -126,7 +134,7 @@ class ControlPlane:
         self._issuer_shown_at = float("-inf")
         self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
         self.fallback: Fallback | None = None  # set by the host, where there is a secret
-        self.stops = StopDesk(trust, self.members, self.directory, self.check_signature)
+        self.stops = StopDesk(trust, self.members, self.directory, self.check_signature, self.mistimed)
         self.colleague: Colleague | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
@@ -157,6 +165,7 @@ class ControlPlane:
     def start(self, now: float, wall_ns: int) -> list[Effect]:
         """Shows the certificates of all hosted members."""
         self._last_beat = now
+        self._wall_ns = wall_ns
         effects: list[Effect] = []
         for member in self.members.values():
             effects.append(self._certificate(member, now))
@@ -169,9 +178,13 @@ class ControlPlane:
             if self.on_other is None or message.kind not in _KEY_SERVERS:
                 return []
             return self.on_other(message, now, wall_ns)
+        self._wall_ns = wall_ns
         try:
             check_size(message)
-            return handler(message, now, self.floor(wall_ns))
+            return handler(message, now, self._time_ns(now))
+        except ClockTrouble as trouble:
+            self._counters.control[trouble.reason] += 1
+            return self._tell_clock(message, trouble, now)
         except Rejected as refusal:
             self._counters.control[refusal.reason] += 1
             return []
@@ -181,6 +194,7 @@ class ControlPlane:
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
+        self._wall_ns = wall_ns
         self.sessions.tick(now)
         for member in self.members.values():
             member.expire(now)
@@ -196,7 +210,7 @@ class ControlPlane:
                 effects.append(Send(member.answer(member.request, now)))
         if self._flush_at is not None and now >= self._flush_at:
             effects += self._flush()
-        return effects + self.catch_up.tick(now) + self._watch(now, self.floor(wall_ns))
+        return effects + self.catch_up.tick(now) + self._watch(now, self._time_ns(now))
 
     def _flush(self) -> list[Effect]:
         """Forces evictions to the disk, now that nobody waits for us."""
@@ -221,15 +235,53 @@ class ControlPlane:
         """The transcript hash of an epoch number as it was announced here, if it is remembered."""
         return self._known.get(epoch)
 
-    def floor(self, wall_ns: int) -> int:
-        """The wall clock, but never less than any member has stored."""
-        return max(wall_ns, *(member.state.time_floor_ns for member in self.members.values()))
+    def _time_ns(self, now: float) -> int:
+        """What ages of messages are measured by."""
+        return self.time.at(now, self._wall_ns, self.limits.silence_s)
 
-    def _proven_ns(self, member: Member, wall_ns: int) -> int:
-        """What a member may never go below. A clock that is an hour ahead by mistake must not deafen it, to
-        stops as well, for the hour after it was set right: only what a crypto node's beat confirms counts.
+    def _proven_ns(self) -> int:
+        """What a member may never go below where validity is judged. Not what its own clock says alone: one
+        that is years ahead by mistake would end every certificate for good. A crypto node's beat confirms
+        it, or a packet of another member that was found to be of now.
         """
-        return wall_ns if member.role is Role.CRYPTO else min(wall_ns, self._heard_ns)
+        own = self._own
+        heard_ns = [
+            heard_ns
+            for session in self.sessions.open.values()
+            for slot, heard_ns in list(session.heard_ns.items())
+            if session.by_slot[slot].fingerprint not in own
+        ]
+        return min(self._wall_ns, max(self.time.proven_ns, *heard_ns, 0))
+
+    def _tell_clock(self, message: ControlMessage, trouble: ClockTrouble, now: float) -> list[Effect]:
+        if not trouble.signer or not self._clock_told[message.kind].take(now):
+            return []
+        what, side = _TIMED[message.kind], "ahead of" if trouble.ahead_s > 0 else "behind"
+        return [
+            Alarm(
+                "warning",
+                f"{trouble.signer}'s {what} are {abs(trouble.ahead_s):.1f} s {side} the clock of "
+                f"{self._speaker.name} and refused: a clock is wrong, or somebody holds messages back",
+            )
+        ]
+
+    def _tell_own_clock(self, issuer: str) -> list[Effect]:
+        """Do our clock and the crypto node's begin, or cease, to differ?"""
+        off_s, told = self.time.apart_s, self._apart_told
+        self._apart_told = off_s != 0.0
+        if self._apart_told == told:
+            return []
+        name = self._speaker.name
+        if not off_s:
+            return [Alarm("info", f"the clock of {name} agrees with {issuer}'s again")]
+        side = "ahead of" if off_s > 0 else "behind"
+        return [
+            Alarm(
+                "warning",
+                f"the clock of {name} is {abs(off_s):.1f} s {side} {issuer}'s: what it sends may be refused "
+                "until the wrong one is set right",
+            )
+        ]
 
     # Checks that all of the crypto node's messages share
 
@@ -264,6 +316,18 @@ class ControlPlane:
         evicted = any(fingerprint in member.state.evictions for member in self.members.values())
         return not evicted and (known is None or self.directory.stands(known, wall_ns))
 
+    def mistimed(
+        self, trouble: ClockTrouble, signer: CertifiedMember, message: ControlMessage, now: float
+    ) -> ClockTrouble:
+        """The same, attested if `signer` signed the message and it is time to tell of clocks again.
+
+        Raises what `check_signature` raises.
+        """
+        if self._clock_told[message.kind].holds(now):
+            self.check_signature(signer, message, now)
+            trouble.signer = signer.name
+        return trouble
+
     def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
         if sequence <= self._sequences.get((issuer, kind), -1):
             raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
@@ -291,7 +355,7 @@ class ControlPlane:
             self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
         effects: list[Effect] = []
         for waiting in self.directory.take_waiting(fingerprint):
-            effects += self.handle(waiting, now, wall_ns)
+            effects += self.handle(waiting, now, self._wall_ns)
         return effects
 
     def _certificate(self, member: Member, now: float) -> Effect:
@@ -448,9 +512,11 @@ class ControlPlane:
         if not openings:
             return effects
 
+        proven_ns = self._proven_ns()
+
         def store(opening: Opening) -> KeystoreError | None:
             try:
-                opening.member.store_epoch(announcement, self._proven_ns(opening.member, wall_ns))
+                opening.member.store_epoch(announcement, proven_ns)
             except KeystoreError as error:
                 return error
             return None
@@ -492,7 +558,7 @@ class ControlPlane:
             effects += self.switch(session, now)  # at once: what was sent under before is wiped
         if self._early_switch is not None:
             early, self._early_switch = self._early_switch, None
-            effects += self.handle(early, now, wall_ns)
+            effects += self.handle(early, now, self._wall_ns)
         return effects
 
     def is_own(self, fingerprint: bytes) -> bool:
@@ -567,11 +633,15 @@ class ControlPlane:
         beat = Beat.parse(message.parts[0], self.trust.swarm)
         issuer = self._issuer(beat.issuer, message, wall_ns)
         self._sequence(beat.issuer, ControlKind.BEAT, beat.sequence)
-        check_age(beat.sent_ns, wall_ns, _BEAT_AGE_S, self.limits.clock_ahead_s)
+        try:
+            self.time.check_beat(beat.sent_ns, now, self._wall_ns, self.limits.clock_ahead_s)
+        except ClockTrouble as trouble:
+            raise self.mistimed(trouble, issuer, message, now) from None
         self.check_signature(issuer, message, now)
         self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
-        self._heard_ns = max(self._heard_ns, beat.sent_ns)
+        self.time.accept(beat.sent_ns, now, self._wall_ns)
         effects: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
+        effects += self._tell_own_clock(issuer.name)
         session = self.sessions.open.get(beat.epoch)
         known = self._known.get(beat.epoch)
         if known is not None and known != beat.transcript_hash:

@@ -290,14 +290,22 @@ class EpochSession:
                 route = self._seal_route(slot, channel, type_name)
             outlet = route.outlet
             assert outlet is not None
+            ledger = outlet.ledger
+            if ledger is not None and sent_ns + self._ahead_ns < ledger.made_ns:
+                # A checkpoint says that what comes now is later: receivers would take it for a forgery.
+                back_s = (ledger.made_ns - sent_ns) * 1e-9
+                raise NotReady(
+                    f"the clock of {route.entry.name} went back by {back_s:.1f} s: nothing unsigned goes out "
+                    f"under epoch {self.epoch} any more"
+                )
             counter = outlet.counter + 1
             if counter > _MAX_COUNTER:
                 raise NotReady("the sender key's counter is used up; rotate the epoch")
             outlet.counter = counter
             outlet.volume_bytes += size
-            if outlet.ledger is not None:
+            if ledger is not None:
                 aad_hash = digest(route.aad, binding) if binding else route.aad_hash
-                outlet.ledger.add(aad_hash, plaintext, sent_ns)
+                ledger.add(aad_hash, plaintext, sent_ns)
         nonce = outlet.salt + _U64.pack(counter)
         aad = route.aad + binding if binding else route.aad
         sealed = nonce + outlet.aead.encrypt(nonce, plaintext, aad)

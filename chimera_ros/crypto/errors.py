@@ -17,6 +17,17 @@ class Rejected(CryptoError):
         self.reason = reason
 
 
+class ClockTrouble(Rejected):
+    """A message that is not of now: `ahead_s` is its time less that of this process, s. `signer` is whose
+    signature was found under it; empty: nobody has looked.
+    """
+
+    def __init__(self, ahead_s: float) -> None:
+        super().__init__(Reason.AGE, f"{-ahead_s:.3f} s old")
+        self.ahead_s = ahead_s
+        self.signer = ""
+
+
 class NotReady(CryptoError):
     """The member has no epoch to send under (yet, or no longer)."""
 

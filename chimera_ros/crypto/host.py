@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from threading import Lock, RLock
 from typing import Any, Final
 
+from .budgets import Budget
 from .checkpoint import Checkpoint
 from .checkpoint_book import CheckpointBook
 from .control import ControlPlane
 from .counters import Counters
-from .effects import Effect
+from .effects import Alarm, Effect
 from .envelope import Opened, check_shape, response_binding
 from .epochs import Announcement, RosterEntry
 from .errors import NotReady, Rejected
@@ -34,6 +35,7 @@ from .wire import ControlMessage, Envelope
 __all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
 
 _MAX_PENDING: Final = 256
+_SET_BACK_TOLD_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class SecureHost:
         self._lock = Lock()
         self._control_lock = RLock()
         self._wall_ns = 0
+        self._set_back_told = Budget(1.0 / _SET_BACK_TOLD_S, 1.0)
         self.checkpoints = CheckpointBook(
             self.swarm,
             self._lock,
@@ -148,7 +151,7 @@ class SecureHost:
         Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
         """
         with self._control_lock:
-            return self.control.stops.sign(operator, level, targets, self.control.floor(wall_ns))
+            return self.control.stops.sign(operator, level, targets, wall_ns)
 
     def leave(self) -> list[Effect]:
         """Says that all hosted members leave; perform it before `close`."""
@@ -173,7 +176,7 @@ class SecureHost:
     def degraded(self, wall_ns: int) -> bool:
         """True while no crypto node is heard and messages go out under the fallback secret."""
         fallback = self.control.fallback
-        return self.control.silent and fallback is not None and fallback.usable(self.control.floor(wall_ns))
+        return self.control.silent and fallback is not None and fallback.usable(wall_ns)
 
     def epoch(self, member: str) -> int | None:
         """The epoch the member sends under."""
@@ -259,7 +262,7 @@ class SecureHost:
         fallback = self.control.fallback
         try:
             if envelope.epoch == 0 and fallback is not None and self.control.silent:
-                opened = fallback.open(channel, type_name, envelope, self.control.floor(wall_ns))
+                opened = fallback.open(channel, type_name, envelope, wall_ns)
                 found = opened, 0
             else:
                 check_shape(envelope)
@@ -280,7 +283,7 @@ class SecureHost:
 
     def _good(self, fingerprint: bytes) -> CertifiedMember | None:
         try:
-            return self.control.directory.good(fingerprint, self.control.floor(self._wall_ns))
+            return self.control.directory.good(fingerprint, self._wall_ns)
         except Rejected:
             return None
 
@@ -316,11 +319,23 @@ class SecureHost:
         return self.checkpoints.tick(now) + self._heal(now)
 
     def _heal(self, now: float) -> list[Effect]:
-        """Somebody has used a sender's numbers far ahead: only a new epoch lets its own packets in again."""
-        if not self.checkpoints.take_shut_out():
-            return []
+        """Somebody has used a sender's numbers far ahead, or our clock went back: only a new epoch lets
+        senders be heard again.
+        """
+        effects: list[Effect] = []
+        back_s = self.checkpoints.take_set_back()
+        if back_s and self._set_back_told.take(now):
+            effects.append(
+                Alarm(
+                    "warning",
+                    f"the clock of {', '.join(self.members)} went back by {back_s:.1f} s: telemetry waits "
+                    "for a new epoch",
+                )
+            )
+        if not self.checkpoints.take_shut_out() and not back_s:
+            return effects
         with self._control_lock:
-            return self.control.ask_rotation(now)
+            return effects + self.control.ask_rotation(now)
 
     # Services
 

@@ -179,6 +179,7 @@ class Trust:
     crl_der: bytes = field(default=b"", repr=False)
     policy_text: bytes = field(default=b"", repr=False)
     policy_signature: bytes = field(default=b"", repr=False)
+    stored_floor_ns: int = 0  # newest time that a member of this process has remembered
 
     @property
     def swarm(self) -> str:
@@ -186,8 +187,12 @@ class Trust:
 
     @property
     def wall_floor_ns(self) -> int:
-        """No clock that shows less than this is believed."""
-        return max(self.policy.issued_ns, self.crl.issued_ns)
+        """No clock that shows less than this is believed where validity is judged."""
+        return max(self.policy.issued_ns, self.crl.issued_ns, self.stored_floor_ns)
+
+    def raise_floor(self, floor_ns: int) -> None:
+        """A member of this process remembers that it was this late."""
+        self.stored_floor_ns = max(self.stored_floor_ns, floor_ns)
 
     def check_member(self, member: CertifiedMember, wall_ns: int) -> None:
         """Swarm, dates and revocation. Raises CertificateError."""

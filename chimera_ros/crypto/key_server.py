@@ -86,7 +86,7 @@ class KeyServer:
         self._suite = self._control.suite
         self._desk = EvictionDesk(self._member, self._control.directory)
         self._admission = Admission(trust, self._control, self._member, self._desk)
-        self._voice = Voice(identity, self._suite.name, self.limits, self._admission, random)
+        self._voice = Voice(self._member, self._suite.name, self.limits, self._admission, random)
         self._announcer = Announcer(
             self._member,
             self._control,
@@ -123,7 +123,6 @@ class KeyServer:
     def start(self, now: float, wall_ns: int) -> list[Effect]:
         """Shows the certificate and, with rank 0, asks for packages."""
         with self._lock:
-            wall_ns = self._control.floor(wall_ns)
             self._voice.start(wall_ns)
             self._duty.start(now)
             effects = self.host.start(now, wall_ns)
@@ -137,10 +136,10 @@ class KeyServer:
             try:
                 check_size(message)
                 if message.kind is ControlKind.KEY_PACKAGE:
-                    effects = self._on_package(message, now, self._control.floor(wall_ns))
+                    effects = self._on_package(message, now, wall_ns)
                     return self._handover.take_told() + effects
                 if message.kind is ControlKind.READY:
-                    return self._on_ready(message, now, self._control.floor(wall_ns))
+                    return self._on_ready(message, now, wall_ns)
             except Rejected as refusal:
                 self.host.counters.control[refusal.reason] += 1
                 asked_elsewhere = refusal.reason is Reason.CHALLENGE  # or asked too early
@@ -149,7 +148,7 @@ class KeyServer:
                 return []
             effects = []
             if message.kind is ControlKind.ANNOUNCEMENT and self.in_charge and self._admission.lacks_proof:
-                effects = self._on_shown(message, now, self._control.floor(wall_ns))
+                effects = self._on_shown(message, now, wall_ns)
             effects += self.host.handle(message, now, wall_ns)
             if (
                 self.in_charge
@@ -163,7 +162,6 @@ class KeyServer:
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
         with self._lock:
-            wall_ns = self._control.floor(wall_ns)
             effects: list[Effect] = []
             if self._rollout.own_install is not None:
                 effects += self._rollout.install_own(now, wall_ns)
@@ -178,15 +176,14 @@ class KeyServer:
                 effects += self._take_over(now, wall_ns)
             effects += self._advance(now, wall_ns)
             effects += [] if self._stopped else self._rollout.repeat(now)
-            effects += self._admission.watch(self.host, wall_ns)
+            effects += self._admission.watch(self.host, now)
             voice = self._voice
             if self._stopped:
                 return effects
             if voice.request_at is not None and voice.request_at <= now and not self._in_work:
                 effects += self._request(now, wall_ns)
             if voice.beat_at is not None and voice.beat_at <= now and self._current and not self._in_work:
-                self._control.note_life(now)
-                effects.append(voice.beat(self._current, now, wall_ns))
+                effects += self._beat(self._current, now, wall_ns)
             return effects
 
     def next_timer(self) -> float | None:
@@ -218,7 +215,6 @@ class KeyServer:
                 raise NotReady(f"{self.identity.name} stands by; {self._duty.chief} is in charge")
             if reason not in ("manual", "volume", "time"):
                 raise ValueError(f"{reason!r} is no reason to rotate; use manual, volume or time")
-            wall_ns = self._control.floor(wall_ns)
             return self._decide(_REASONS[reason], now, wall_ns)
 
     def evict(self, name: str, operator: str, evidence: bytes, now: float, wall_ns: int) -> Verdict:
@@ -228,7 +224,6 @@ class KeyServer:
         with self._lock:
             if not self.in_charge:
                 return Verdict(False, f"{self.identity.name} stands by; {self._duty.chief} is in charge")
-            wall_ns = self._control.floor(wall_ns)
             verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
             effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
             return replace(verdict, epoch=self._current.epoch if self._current else 0, effects=effects)
@@ -236,7 +231,7 @@ class KeyServer:
     def update_trust(self, files: TrustFiles, now: float, wall_ns: int) -> list[Effect]:
         """Takes over a newer revocation list or policy from the keystore on disk, and hands it on to all."""
         with self._lock:
-            effects, taken = self._control.trust_desk.take_files(files, now, self._control.floor(wall_ns))
+            effects, taken = self._control.trust_desk.take_files(files, now, wall_ns)
             if taken:
                 effects += [Send(item) for item in self._control.trust_desk.messages()]
             return effects
@@ -392,12 +387,16 @@ class KeyServer:
         if installed is not None and self._handover.holds_newest():
             self._rollout.current = current = Current.adopted(installed.announcement, now)
             self._announcer.slots_after(installed.roster)
-            self._control.note_life(now)
-            effects.append(self._voice.beat(current, now, wall_ns))
+            effects += self._beat(current, now, wall_ns)
         self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
         self._agenda.want_succession(now)
         effects += self._put_out_revoked(now, wall_ns)
         return effects + self._request(now, wall_ns)
+
+    def _beat(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
+        self._control.note_life(now)
+        self._control.time.accept_own(wall_ns, now)
+        return [self._voice.beat(current, now, wall_ns)]
 
     # Deciding
 

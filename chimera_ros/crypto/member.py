@@ -97,10 +97,11 @@ class Member:
             state,
             policy_version=policy.version,
             crl_number=crl.number,
-            time_floor_ns=max(state.time_floor_ns, self._trust.wall_floor_ns),
+            time_floor_ns=max(state.time_floor_ns, policy.issued_ns, crl.issued_ns),
         )
         if fresh != state:
             self._store.save(fresh)
+        self._trust.raise_floor(fresh.time_floor_ns)
         return fresh
 
     def remember(self, **changes: object) -> None:
@@ -258,13 +259,14 @@ class Member:
             raise Rejected(Reason.KEY_TAG)
         return Opening(self, entry.slot, keys)
 
-    def store_epoch(self, announcement: Announcement, wall_ns: int) -> None:
-        """Remembers the number before anything is done with the epoch."""
+    def store_epoch(self, announcement: Announcement, proven_ns: int) -> None:
+        """Remembers the number before anything is done with the epoch, and a time that was proven."""
         head = announcement.head
         self.remember(
             highest_epoch=head.epoch,
-            time_floor_ns=max(self.state.time_floor_ns, wall_ns),
+            time_floor_ns=max(self.state.time_floor_ns, proven_ns),
         )
+        self._trust.raise_floor(self.state.time_floor_ns)
 
     def install(self, session: EpochSession, slot: int) -> None:
         """Receives under the session from now on; its package key is used up and deleted."""

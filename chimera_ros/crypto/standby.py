@@ -21,6 +21,7 @@ STAGGER_S: Final = 0.2  # between two standbys: far longer than a beat takes to 
 UNREADY_PATIENCE: Final = 3  # times longer, while a node has not joined an epoch
 COLD_S: Final = 4.0  # where no crypto node was ever heard: processes start seconds apart
 COLD_STAGGER_S: Final = 1.0
+MAX_PATIENCE: Final = 8  # times longer, for a node that is deposed again and again by one it does not hear
 _FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its sender lives
 
 _RANKED: Final = re.compile(r".*_([0-3])")
@@ -77,6 +78,7 @@ class Duty:
         self.seen_epoch = 0  # highest epoch of another node that was proven to us
         self._takeover_s = takeover_s
         self._sign_at = float("-inf")
+        self._in_vain = 0  # takeovers since another one's beat was last heard
         self._cold = True  # no sign of another node in charge yet
 
     def start(self, now: float) -> None:
@@ -89,10 +91,12 @@ class Duty:
     def beat(self, issuer: str, epoch: int, own_epoch: int, own_issue: bool, now: float) -> bool:
         """A verified, fresh beat. `own_epoch` is our newest, `own_issue` says whether we announced it."""
         if not self.in_charge:
+            self._in_vain = 0
             self._sign(issuer, now)
             return False
         if epoch < own_epoch or (epoch == own_epoch and own_issue):
             return False  # it steps down when it hears of us
+        self._in_vain = 0
         return self._step_down(issuer, now)
 
     def head(self, issuer: str, epoch: int, own_epoch: int, now: float) -> bool:
@@ -134,7 +138,8 @@ class Duty:
         """When this node takes over if it hears nothing; None while it is in charge.
 
         `others` are the crypto members of the newest epoch. Those of lower rank go first, the lost one aside.
-        `warm` says that this node holds an epoch; one that has just started hears the first beats late.
+        `warm` says that this node holds an epoch; one that has just started hears the first beats late. Two
+        nodes whose clocks differ refuse each other's beats and depose each other: they do it ever less often.
         """
         if self.in_charge:
             return None
@@ -142,9 +147,10 @@ class Duty:
             return self._sign_at + COLD_S + COLD_STAGGER_S * self.rank
         ranks = {rank_of(name) for name in others if name not in (self.chief, self.name)}
         before = sum(1 for rank in ranks if rank < self.rank)
-        patience = 1 if warm else UNREADY_PATIENCE
+        patience = max(min(2**self._in_vain, MAX_PATIENCE), 1 if warm else UNREADY_PATIENCE)
         return self._sign_at + self._takeover_s * patience + STAGGER_S * before
 
     def take_over(self) -> None:
         """In charge from now on."""
+        self._in_vain += 1
         self.in_charge = True

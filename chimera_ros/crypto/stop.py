@@ -9,10 +9,9 @@ from typing import Final, cast
 
 from .effects import StopLevel
 from .encoding import Reader, malformed, text, u32, u64
-from .errors import Rejected
+from .errors import ClockTrouble
 from .identity import MemberIdentity
 from .joining import CONTEXT_OF, opening, read_opening
-from .reasons import Reason
 from .suite import HASH_BYTES
 from .wire import ControlKind, ControlMessage
 
@@ -134,7 +133,7 @@ def counter_of(message: ControlMessage) -> int:
 
 
 def check_age(sent_ns: int, wall_ns: int, life_s: float, ahead_s: float) -> None:
-    """Raises Rejected(AGE) for what is too old or from the future."""
+    """Raises ClockTrouble, which is Rejected(AGE), for what is too old or from the future."""
     age_s = (wall_ns - sent_ns) * 1e-9
     if age_s > life_s or -age_s > ahead_s:
-        raise Rejected(Reason.AGE, f"{age_s:.3f} s old")
+        raise ClockTrouble(-age_s)

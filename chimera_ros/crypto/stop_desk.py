@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .directory import Directory
 from .effects import Alarm, Effect, Send, StopAcked, StopOrder
-from .errors import Rejected
+from .errors import ClockTrouble, Rejected
 from .identity import CertifiedMember, Trust
 from .member import Member
 from .policy import Limits
@@ -18,7 +18,9 @@ from .wire import ControlKind, ControlMessage
 
 
 class StopDesk:
-    """`check_signature` pays from the process's budget and raises Rejected."""
+    """`check_signature` pays from the process's budget and raises Rejected; `mistimed` makes what is to be
+    raised of a stop that is not of now. Both are control.py's.
+    """
 
     def __init__(
         self,
@@ -26,11 +28,13 @@ class StopDesk:
         members: Mapping[str, Member],
         directory: Directory,
         check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
+        mistimed: Callable[[ClockTrouble, CertifiedMember, ControlMessage, float], ClockTrouble],
     ) -> None:
         self._trust = trust
         self._members = members
         self._directory = directory
         self._check_signature = check_signature
+        self._mistimed = mistimed
         self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
 
     @property
@@ -67,14 +71,19 @@ class StopDesk:
             raise Rejected(Reason.ROLE, f"{operator.name} is no operator")
         if any(stop.operator in member.state.evictions for member in drones):
             raise Rejected(Reason.EVICTED, operator.name)
-        check_age(stop.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
+        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
+        try:
+            check_age(stop.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
+        except ClockTrouble as refusal:
+            if not fresh:
+                raise
+            raise self._mistimed(refusal, operator, message, now) from None
         repeated = digest(*message.parts)
         receipts: list[Effect] = [
             Send(self._stops[member.name][1])
             for member in meant
             if member.name in self._stops and self._stops[member.name][0] == repeated
         ]
-        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
         if not fresh:
             if receipts:
                 return receipts  # obeyed already; the acknowledgement may have been lost

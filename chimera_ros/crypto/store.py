@@ -31,7 +31,8 @@ class StoredState:
     reserved_epoch: int = 0  # crypto nodes: highest number that may have been issued
     policy_version: int = 0
     crl_number: int = 0
-    time_floor_ns: int = 0  # wall clock, ns since the Unix epoch
+    time_floor_ns: int = 0  # a time that was proven, ns since the Unix epoch: nothing is valid before it
+    sequence: int = 0  # crypto nodes: highest sequence of a beat or request that may have been used
     stop_counter: int = 0  # operators: last counter given to a stop of our own
     evictions: frozenset[bytes] = frozenset()
     orders: tuple[EvictionOrder, ...] = ()  # crypto nodes: where each eviction came from
@@ -48,6 +49,7 @@ class StoredState:
                 "policy_version": self.policy_version,
                 "crl_number": self.crl_number,
                 "time_floor_ns": self.time_floor_ns,
+                "sequence": self.sequence,
                 "stop_counter": self.stop_counter,
                 "evictions": sorted(item.hex() for item in self.evictions),
                 "orders": [order.to_plain() for order in self.orders],
@@ -66,6 +68,7 @@ class StoredState:
                     f"{where}: state format {data['format']!r} is not {FORMAT}; upgrade chimera_ros."
                 )
             numbers = {name: _natural(data[name]) for name in _NUMBERS}
+            numbers["sequence"] = _natural(data.get("sequence", 0))
             evictions = frozenset(bytes.fromhex(item) for item in data["evictions"])
             orders = tuple(EvictionOrder.from_plain(item) for item in data.get("orders", ()))
             counters = {str(name): _natural(value) for name, value in data["operator_counters"].items()}
@@ -134,13 +137,13 @@ class MemoryStore:
 class FileStore:
     """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
-    A new epoch number (`<path>.number`, a few bytes written in place, because every member of a process does
-    it in every rotation) and evictions that somebody else ordered (`<path>.epoch`) go into files of their
-    own, which are not forced to the disk: they have to outlive the process, and what was written does. A
-    power cut may lose or spoil them, and then also ends the memory that holds every package key, without
-    which no earlier announcement can be installed; every later one carries all evictions. `flush` forces
-    evictions to the disk when there is time. Everything else (orders, stop counters, versions) is forced at
-    once.
+    A new epoch number or sequence (`<path>.number`, a few bytes written in place, because every member of a
+    process does it in every rotation) and evictions that somebody else ordered (`<path>.epoch`) go into files
+    of their own, which are not forced to the disk: they have to outlive the process, and what was written
+    does. A power cut may lose or spoil them, and then also ends the memory that holds every package key,
+    without which no earlier announcement can be installed; every later one carries all evictions. `flush`
+    forces evictions to the disk when there is time. Everything else (orders, stop counters, versions) is
+    forced at once.
     """
 
     __slots__ = ("_durable", "_last", "_unforced", "path")
@@ -167,6 +170,7 @@ class FileStore:
             state,
             highest_epoch=max(item.highest_epoch for item in newer),
             time_floor_ns=max(item.time_floor_ns for item in newer),
+            sequence=max(item.sequence for item in newer),
             evictions=frozenset().union(*(item.evictions for item in newer)),
         )
 
@@ -184,6 +188,7 @@ class FileStore:
             self._last,
             highest_epoch=state.highest_epoch,
             time_floor_ns=state.time_floor_ns,
+            sequence=state.sequence,
             evictions=state.evictions,
         )
         if routine and self._last is not None and state.evictions == self._last.evictions:
@@ -215,15 +220,15 @@ class FileStore:
         write_atomic(self.path.with_name(name), data, 0o600, self._durable)
 
 
-_NUMBER: Final = struct.Struct(">8sQQ")
+_NUMBER: Final = struct.Struct(">8sQQQ")
 _NUMBER_MAGIC: Final = b"CHIMERA1"
 
 
 def _write_number(path: Path, state: StoredState) -> None:
-    """Epoch and time floor in place: one write of a few bytes, which a killed process leaves whole. Raises
-    KeystoreError.
+    """Epoch, time floor and sequence in place: one write of a few bytes, which a killed process leaves whole.
+    Raises KeystoreError.
     """
-    record = _NUMBER.pack(_NUMBER_MAGIC, state.highest_epoch, state.time_floor_ns)
+    record = _NUMBER.pack(_NUMBER_MAGIC, state.highest_epoch, state.time_floor_ns, state.sequence)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -247,10 +252,10 @@ def _read_number(path: Path) -> StoredState:
     record, check = data[: _NUMBER.size], data[_NUMBER.size :]
     if len(record) != _NUMBER.size or check != digest(record):
         return StoredState()
-    magic, epoch, floor_ns = _NUMBER.unpack(record)
-    return (
-        StoredState(highest_epoch=epoch, time_floor_ns=floor_ns) if magic == _NUMBER_MAGIC else StoredState()
-    )
+    magic, epoch, floor_ns, sequence = _NUMBER.unpack(record)
+    if magic != _NUMBER_MAGIC:
+        return StoredState()
+    return StoredState(highest_epoch=epoch, time_floor_ns=floor_ns, sequence=sequence)
 
 
 def _refused(path: Path, error: OSError) -> KeystoreError:

@@ -120,6 +120,7 @@ class Wire:
         self.on_effect: Callable[[str, Effect], None] | None = None
         self.on_data: Callable[[str, Any], None] | None = None
         self.cut: set[str] = set()  # nodes that neither hear nor are heard
+        self.clock_s: dict[str, float] = {}  # by how much a node's wall clock is wrong
         self._wall_ns = wall_ns - int(self.now * 1e9)
         self._random = random_module.Random(seed)
         self._queue: list[_Delivery] = []
@@ -129,12 +130,16 @@ class Wire:
     def wall_ns(self) -> int:
         return self._wall_ns + int(self.now * 1e9)
 
+    def wall_of(self, name: str) -> int:
+        """What a node's own wall clock shows."""
+        return self.wall_ns + int(self.clock_s.get(name, 0.0) * 1e9)
+
     def add(self, name: str, node: Node) -> None:
         """Puts a node on the wire and starts it; a node of that name is replaced (its process has died)."""
         self.nodes[name] = node
         self._queue = [item for item in self._queue if item.target != name]
         heapq.heapify(self._queue)
-        self._perform(name, node.start(self.now, self.wall_ns))
+        self._perform(name, node.start(self.now, self.wall_of(name)))
 
     def perform(self, name: str, effects: Sequence[Effect]) -> None:
         """Performs effects that a test obtained by calling a node itself."""
@@ -186,14 +191,14 @@ class Wire:
             if node is None:
                 return
             if isinstance(item.message, ControlMessage):
-                self._perform(item.target, node.handle(item.message, self.now, self.wall_ns))
+                self._perform(item.target, node.handle(item.message, self.now, self.wall_of(item.target)))
             elif self.on_data is not None:
                 self.on_data(item.target, item.message)
             return
         before = self.now
         self.now = timer_at
         node = self.nodes[name]
-        self._perform(name, node.tick(self.now, self.wall_ns))
+        self._perform(name, node.tick(self.now, self.wall_of(name)))
         again = node.next_timer()
         if again is not None and again <= before and again == timer_at:
             raise AssertionError(f"{name} asks for the same timer {again} for ever")

@@ -1,10 +1,12 @@
 """What a crypto node says of its own accord: key requests with their challenges, and beats.
 
-Sequences begin at the wall clock's milliseconds, so that they rise across restarts.
+Sequences are the wall clock's milliseconds while it goes forward. So that they rise when it goes back, also
+across a restart, a number above those in use stands on the disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -12,8 +14,9 @@ from .admission import Admission
 from .current import Current
 from .effects import Effect, Send
 from .epochs import NO_HASH
-from .identity import MemberIdentity
+from .errors import KeystoreError
 from .joining import Beat, KeyRequest, bitmap
+from .member import Member
 from .policy import Limits
 from .stop import signed
 from .suite import HASH_BYTES
@@ -23,6 +26,7 @@ _REQUEST_MISSING_S: Final = 1.0
 _REQUEST_IDLE_S: Final = 5.0
 _HINT_GAP_S: Final = 0.5
 _CHALLENGE_FRESH_S: Final = 30.0
+_RESERVED: Final = 5000  # sequences (ms) that one write to the disk is good for
 
 
 class Voice:
@@ -32,7 +36,7 @@ class Voice:
 
     def __init__(
         self,
-        identity: MemberIdentity,
+        member: Member,
         suite: str,
         limits: Limits,
         admission: Admission,
@@ -41,7 +45,8 @@ class Voice:
         self.challenge = b""
         self.request_at: float | None = None
         self.beat_at: float | None = None
-        self._identity = identity
+        self._member = member
+        self._identity = member.identity
         self._suite = suite
         self.limits = limits
         self._admission = admission
@@ -54,7 +59,15 @@ class Voice:
 
     def start(self, wall_ns: int) -> None:
         """Sequences rise from here."""
-        self._sequence = self._beat_sequence = wall_ns // 1_000_000
+        self._sequence = self._beat_sequence = max(wall_ns // 1_000_000, self._member.state.sequence)
+
+    def _after(self, last: int, wall_ns: int) -> int:
+        """The next sequence; the disk knows of it before anybody else does."""
+        sequence = max(last + 1, wall_ns // 1_000_000)
+        if sequence > self._member.state.sequence:
+            with contextlib.suppress(KeystoreError):  # it matters only if the clock is set back as well
+                self._member.remember(sequence=sequence + _RESERVED)
+        return sequence
 
     def hint(self, now: float, after: float = float("-inf")) -> None:
         """Somebody may want to join: ask for packages soon, at most twice a second, with a challenge that was
@@ -71,7 +84,7 @@ class Voice:
             self.challenge = self._random(HASH_BYTES)
             self._challenge_at = now
             self._admission.add_challenge(self.challenge, now, own=True)
-        self._sequence = max(self._sequence + 1, wall_ns // 1_000_000)
+        self._sequence = self._after(self._sequence, wall_ns)
         epoch, transcript_hash, have = 0, NO_HASH, b""
         if current is not None:
             epoch, transcript_hash = current.epoch, current.announcement.transcript_hash
@@ -96,7 +109,7 @@ class Voice:
     def beat(self, current: Current, now: float, wall_ns: int) -> Effect:
         """The timed sign of life for the newest epoch."""
         self.beat_at = now + self.limits.beat_s
-        self._beat_sequence = max(self._beat_sequence + 1, wall_ns // 1_000_000)
+        self._beat_sequence = self._after(self._beat_sequence, wall_ns)
         body = Beat(
             self._identity.swarm,
             current.epoch,

@@ -586,7 +586,9 @@ def test_stop_counter_survives_a_restart_and_old_stops_are_refused() -> None:
     assert again.handle(second, wire.now, wire.wall_ns) == []
     assert again.counters.control[Reason.STALE] == 1
     late = make_stop(swarm.identities["operator"], 9, "hold", [], wire.wall_ns - 11_000_000_000)
-    assert again.handle(late, wire.now, wire.wall_ns) == []
+    (told,) = again.handle(late, wire.now, wire.wall_ns)
+    assert isinstance(told, Alarm)
+    assert told.text.startswith("operator's stops are 11.0 s behind the clock of drone_01 and refused")
     assert again.counters.control[Reason.AGE] == 1
 
 

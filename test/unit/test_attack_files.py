@@ -51,6 +51,6 @@ def test_a_number_and_evictions_that_were_not_forced_are_both_remembered(tmp_pat
     gone = frozenset({bytes(32)})
     store.save(StoredState(highest_epoch=4))
     store.save(StoredState(highest_epoch=8, evictions=gone))
-    store.save(StoredState(highest_epoch=12, time_floor_ns=5, evictions=gone))
-    remembered = StoredState(highest_epoch=12, time_floor_ns=5, evictions=gone)
+    store.save(StoredState(highest_epoch=12, time_floor_ns=5, sequence=7, evictions=gone))
+    remembered = StoredState(highest_epoch=12, time_floor_ns=5, sequence=7, evictions=gone)
     assert FileStore(tmp_path / "state.json").load() == remembered
