@@ -32,7 +32,7 @@ class Entropy:
         self._last: dict[str, Any] = {}
 
     def start(self, session: SecureSession) -> None:
-        """Begin to gather, once the session has started. Does nothing when started: nodes are activated again."""
+        """Begin to gather, once the session has started. Does nothing the second time."""
         if self._started:
             return
         self._started = True
