@@ -31,6 +31,7 @@ _PAUSE_S: Final = 0.5
 _HARDWARE_BYTES: Final = 512
 _JOB_LIMIT_S: Final = 5.0
 _KEPT_ALARMS: Final = 64
+_MOST_KEY_BYTES: Final = 1024
 _MOST_TEXT: Final = 200  # characters of what somebody else's client says
 
 
@@ -170,6 +171,8 @@ class EntropyFeed:
             return self._pool.absent("qkd", "no key delivery is configured")
         said: list[Alarm] = []
         for delivered in self._delivery.get_key():
+            if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
+                return [*said, *self._pool.failed("qkd", "a key of no usable length", self._now())]
             said += self._pool.offer("qkd", delivered.key, self._now())
         return said
 

@@ -93,6 +93,7 @@ class LeaderQkd:
     def __init__(self, session: SecureSession, member: str, eavesdropper: float = 0.0) -> None:
         self._worker = AerWorker(MODULES)
         self._session = session
+        self._restarts = 0
         self._said = ""
         self._sessions = 0
         self._keys = 0
@@ -106,6 +107,9 @@ class LeaderQkd:
             self._asker.tick()
         elif self._worker.absent:
             self._say(self._worker.absent)
+        if self._worker.restarts != self._restarts:
+            self._restarts = self._worker.restarts
+            self._say("the quantum worker died")
 
     def close(self) -> None:
         """End the worker."""

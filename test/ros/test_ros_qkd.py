@@ -5,6 +5,7 @@ import os
 import pytest
 from std_msgs.msg import UInt8MultiArray
 
+from chimera_ros import entropy_wiring
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line, born
 from chimera_ros.crypto.qkd.messages import Hello, Kind, Why, about, kind_of
@@ -90,3 +91,25 @@ def test_a_session_in_progress_knows_nothing_of_a_hello_that_comes_too_soon(part
     party.wait(lambda: any(about(answer) == about(second) for answer in answers), "for the second")
     assert {kind_of(answer) for answer in answers} == {Kind.PHOTONS}
     assert heard == []
+
+
+def test_a_quantum_worker_of_the_leader_that_dies_is_an_alarm(party, monkeypatch):
+    class Worker:
+        ready, absent, restarts = False, "", 0
+
+        def close(self):
+            pass
+
+    worker, said = Worker(), []
+    monkeypatch.setattr(entropy_wiring, "AerWorker", lambda modules: worker)
+    leader = party.join("leader_0")
+    monkeypatch.setattr(leader, "alarm", lambda severity, text: said.append((severity, text)))
+    ours = entropy_wiring.LeaderQkd(leader, "leader_0")
+    ours.tick()
+    assert said == []  # still starting
+    for restarts in (1, 2):
+        worker.restarts = restarts
+        ours.tick()
+        ours.tick()
+    assert said == [("warning", "quantum key distribution: the quantum worker died")]
+    ours.close()

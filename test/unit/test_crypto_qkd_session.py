@@ -79,6 +79,14 @@ def test_both_ends_get_one_key() -> None:
         assert str(secret) not in repr(alice.outcome)
 
 
+@pytest.mark.parametrize("intercepted", [0.0, 1.0])
+def test_what_made_the_key_is_overwritten_at_the_end(intercepted: float) -> None:
+    alice, bob = run_session(Line(0.01, intercepted))
+    assert alice.outcome is not None and bob.outcome is not None
+    assert not any(bits.any() for bits in (alice._bits, alice._raw, bob._found, bob._raw))
+    assert alice._reference is None and bob._corrector is None
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_an_eavesdropper_is_caught(seed: int) -> None:
     alice, bob = run_session(Line(0.01, intercepted=1.0), seed)

@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -107,6 +108,20 @@ def test_a_client_that_raises_is_switched_off_and_the_other_sources_go_on() -> N
     while feeding.step():
         pass
     assert (state(pool, "qkd"), state(pool, "qrng")) == ("switched off", "on")
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_a_key_of_no_usable_length_is_a_failure(size: int) -> None:
+    class Odd(DistilledKeys):
+        def get_key(self, number: int = 1) -> list[DeliveredKey]:
+            return [DeliveredKey(UUID(int=1), os.urandom(size))]
+
+    pool = EntropyPool(os.urandom, ("qkd",))
+    feeding = feed(pool, [0.0], delivery=Odd())
+    feeding.step()
+    (alarm,) = feeding.alarms()
+    assert alarm.severity == "warning" and "no usable length" in alarm.text
+    assert pool.status()["sources"]["qkd"]["raw_bits"] == 0
 
 
 def test_a_worker_that_dies_is_an_alarm_and_comes_back() -> None:

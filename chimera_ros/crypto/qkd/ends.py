@@ -131,6 +131,12 @@ class End:
         secret = np.packbits(toeplitz(raw, seed, length)).tobytes()
         self.outcome = Outcome(secret, self._transcript.digest()[:16], None, self._report)
 
+    @staticmethod
+    def wipe(*bits: Bits) -> None:
+        """Overwrites what made the key; best effort, copies inside numpy and the key's own bytes remain."""
+        for array in bits:
+            array.fill(0)
+
     def fail(self, why: Why) -> None:
         if self.outcome is None:
             self.outcome = Outcome(None, b"", why, self._report)

@@ -95,6 +95,9 @@ class Alice(End):
         except (Rejected, ValueError):
             answer = self.aborted(Why.PROTOCOL)
         self._last = (message, answer)
+        if self.outcome is not None:  # of a repeated message only the answer is needed
+            self.wipe(self._bits, self._raw)
+            self._reference = None
         return answer
 
     def _on_hello(self, message: bytes) -> bytes:
@@ -218,7 +221,7 @@ class Bob(End):
 
     def measured(self, found: Bits) -> bytes:
         """What the detector says, shape (photons,), in `bases`; returns the next message."""
-        self._found = found
+        self._found = found.copy()
         self._expected = (Kind.SIFTED,)
         self._sent = Bases(self._session, self.bases, found[self.bases == Z]).encode()
         return self._sent
@@ -230,6 +233,13 @@ class Bob(End):
         """
         if self.outcome is not None:
             return None
+        following = self._handle(message)
+        if self.outcome is not None:
+            self.wipe(self._found, self._raw)
+            self._corrector = None
+        return following
+
+    def _handle(self, message: bytes) -> bytes | None:
         try:
             kind = kind_of(message)
             if kind is Kind.ABORT:
