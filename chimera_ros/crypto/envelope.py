@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
@@ -55,7 +55,7 @@ class Opened:
 
     sender: str
     role: Role
-    payload: bytes
+    payload: bytes = field(repr=False)
     sent_ns: int
     signed: bool
     epoch: int
