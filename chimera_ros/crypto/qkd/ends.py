@@ -85,6 +85,11 @@ class End:
         self._round = 0
         self._report: dict[str, Any] = {"photons": config.photons}
 
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, with a key or without."""
+        return self.outcome is not None
+
     def note(self, *messages: bytes) -> None:
         """Classical messages, in order, into the transcript."""
         self._transcript.update(fields(*messages))

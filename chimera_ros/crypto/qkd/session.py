@@ -95,7 +95,7 @@ class Alice(End):
         except (Rejected, ValueError):
             answer = self.aborted(Why.PROTOCOL)
         self._last = (message, answer)
-        if self.outcome is not None:  # of a repeated message only the answer is needed
+        if self.over:  # of a repeated message only the answer is needed
             self.wipe(self._bits, self._raw)
             self._reference = None
         return answer
@@ -234,7 +234,7 @@ class Bob(End):
         if self.outcome is not None:
             return None
         following = self._handle(message)
-        if self.outcome is not None:
+        if self.over:
             self.wipe(self._found, self._raw)
             self._corrector = None
         return following
