@@ -122,7 +122,7 @@ class ControlPlane:
         self._banned: set[bytes] = set()
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
-        self._last_beat: float | None = None
+        self.last_beat: float | None = None
         self.time = Timekeeper()
         self._wall_ns = 0  # the own wall clock at the last call
         self._clock_told = {kind: Budget(1.0 / _CLOCK_TOLD_S, 1.0) for kind in _TIMED}
@@ -164,7 +164,7 @@ class ControlPlane:
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
         """Shows the certificates of all hosted members."""
-        self._last_beat = now
+        self.last_beat = now
         self._wall_ns = wall_ns
         effects: list[Effect] = []
         for member in self.members.values():
@@ -225,8 +225,8 @@ class ControlPlane:
         times = [self.sessions.next_timer(), self.catch_up.next_timer(), self._flush_at]
         for member in self.members.values():
             times += (member.answer_at, member.certificate_at)
-        if self._last_beat is not None and not self.silent:
-            times.append(self._last_beat + self.limits.silence_s)
+        if self.last_beat is not None and not self.silent:
+            times.append(self.last_beat + self.limits.silence_s)
         if self.silent and self.fallback is not None:
             times.append(self.fallback.next_timer())
         return min((time for time in times if time is not None), default=None)
@@ -334,7 +334,7 @@ class ControlPlane:
 
     def note_life(self, now: float) -> None:
         """The crypto node is there: our first epoch, or it is we who beat."""
-        self._last_beat = now
+        self.last_beat = now
         if self.silent:
             self._awake()
 
@@ -664,7 +664,7 @@ class ControlPlane:
         # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
         # drops announcements and lets beats through would read on after it was put out.
         if ours or self.newest_installed() is None:
-            self._last_beat = now
+            self.last_beat = now
             if self.silent:
                 self._awake()
                 effects.append(Alarm("info", f"{issuer.name} is heard again"))
@@ -686,7 +686,7 @@ class ControlPlane:
 
     def _watch(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
-        silent_at = None if self._last_beat is None else self._last_beat + self.limits.silence_s
+        silent_at = None if self.last_beat is None else self.last_beat + self.limits.silence_s
         if silent_at is not None and not self.silent and now >= silent_at:
             if any(member.sending is not None for member in self.members.values()):
                 effects.append(

@@ -25,7 +25,7 @@ from .epochs import Announcement, RosterEntry
 from .errors import NotReady, Rejected
 from .fallback import Fallback
 from .fallback_secret import FallbackSecret
-from .identity import CertifiedMember, MemberIdentity, Trust
+from .identity import CertificateError, CertifiedMember, MemberIdentity, Trust
 from .policy import Policy
 from .reasons import Reason
 from .store import StateStore
@@ -177,6 +177,24 @@ class SecureHost:
         """True while no crypto node is heard and messages go out under the fallback secret."""
         fallback = self.control.fallback
         return self.control.silent and fallback is not None and fallback.usable(wall_ns)
+
+    def barred(self, wall_ns: int) -> tuple[str, ...]:
+        """Hosted members whom the others refuse, and why: one phrase each."""
+        found = []
+        for name, member in self._members.items():
+            if member.identity.fingerprint in member.state.evictions:
+                found.append(f"{name} was put out of the swarm")
+                continue
+            try:
+                self.control.trust.check_member(member.identity.member, wall_ns)
+            except CertificateError as error:
+                found.append(f"the certificate of {name} {error.fault.value}")
+        return tuple(found)
+
+    def beat_age_s(self, now: float) -> float | None:
+        """Seconds since a crypto node's last beat of our epoch, or since the start; None before that."""
+        heard = self.control.last_beat
+        return None if heard is None else max(0.0, now - heard)
 
     def epoch(self, member: str) -> int | None:
         """The epoch the member sends under."""

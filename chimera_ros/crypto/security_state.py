@@ -19,6 +19,7 @@ MAX_EVENTS: Final = 32
 MAX_OUT: Final = 64
 MAX_NAMES: Final = 512
 MAX_TEXT: Final = 200
+BEAT_LATE_S: Final = 3.0  # beats come every 0.3 s; a standby takes over within 2 s
 _HASH_SHOWN: Final = 8  # bytes of a transcript hash: enough to see that two views differ
 
 
@@ -75,6 +76,9 @@ class SecurityState:
     crypto_rank: int | None = None  # crypto nodes only
     crypto_active: bool | None = None  # crypto nodes only: in charge, or standing by
     standbys: tuple[str, ...] = ()
+    barred: tuple[str, ...] = ()  # hosted members whom the others refuse, and why
+    cautions: tuple[str, ...] = ()  # what will be in the way before long
+    beat_age_s: float | None = None  # since a crypto node was heard
     silent: bool = False  # no crypto node heard for so long that nothing is sent
     degraded: str = ""  # why the swarm flies under its fallback secret; empty: it does not
     entropy: Mapping[str, str] = field(default_factory=dict)  # source -> in use, off, failed: why
@@ -95,6 +99,8 @@ class SecurityState:
             return Level.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
         if self.silent:
             return Level.ERROR, "no crypto node is heard: nothing is sent"
+        if self.barred:
+            return Level.ERROR, _names(self.barred, 4)[:MAX_TEXT]
         if self.checkpoints.mismatched:
             return Level.ERROR, f"{self.checkpoints.mismatched} packets contradict their sender's checkpoint"
         if not self.ready:
@@ -102,6 +108,10 @@ class SecurityState:
         failing = sorted(name for name, state in self.entropy.items() if state.startswith("failed"))
         if failing:
             return Level.WARN, f"security is on; entropy without {', '.join(failing)}"[:MAX_TEXT]
+        if self.beat_age_s is not None and self.beat_age_s > BEAT_LATE_S and not self.crypto_active:
+            return Level.WARN, f"security is on; no crypto node is heard for {self.beat_age_s:.0f} s"
+        if self.cautions:
+            return Level.WARN, f"security is on; {_names(self.cautions, 4)}"[:MAX_TEXT]
         return Level.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
 
     def key_values(self) -> list[tuple[str, str]]:
@@ -122,6 +132,8 @@ class SecurityState:
             ("crypto node", self.crypto_node),
             ("standbys", _names(self.standbys) or "none"),
             ("degraded", self.degraded or "no"),
+            ("refused by others", _names(self.barred) or "nobody here"),
+            ("crypto node heard, s ago", "never" if self.beat_age_s is None else f"{self.beat_age_s:.1f}"),
             ("entropy", "; ".join(f"{name}: {state}" for name, state in sorted(self.entropy.items()))),
             ("checkpoints verified here", "yes" if self.checkpoints_on else "no"),
             *((f"checkpoints, {name}", count) for name, count in counts.to_status().items()),

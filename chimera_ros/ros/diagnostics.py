@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from chimera_ros.crypto.identity import Trust
 from chimera_ros.crypto.providers import current
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.security_state import PutOut, SecurityState, shown_hash
 
 from . import names, qos
+from .lifecycle import boot_time_s
 
 if TYPE_CHECKING:
     from .session import SecureSession
@@ -22,7 +25,7 @@ DEGRADED: Final = "no crypto node is heard; telemetry, hold, land and return und
 def security_state(session: SecureSession) -> SecurityState:
     """The security of a session's process at this moment."""
     host, control = session.host, session.host.control
-    first = session.members[0]
+    first, wall_ns = session.members[0], time.time_ns()
     epoch = host.epoch(first)
     announcement = host.announcement(epoch) if epoch is not None else None
     issuer = host.certificate(announcement.head.issuer) if announcement is not None else None
@@ -51,6 +54,9 @@ def security_state(session: SecureSession) -> SecurityState:
             for entry in roster
             if entry.role is Role.CRYPTO and (issuer is None or entry.name != issuer.name)
         ),
+        barred=host.barred(wall_ns),
+        cautions=_cautions(control.trust, wall_ns),
+        beat_age_s=host.beat_age_s(boot_time_s()),
         silent=control.silent,
         degraded=DEGRADED if session.degraded else "",
         entropy=session.entropy,
@@ -80,6 +86,15 @@ def _put_out(session: SecureSession) -> tuple[PutOut, ...]:
                 epoch = found[order.name].epoch if order.name in found else 0
                 found[order.name] = PutOut(order.name, f"evicted, ordered by {order.by}", epoch)
     return tuple(found.values())
+
+
+def _cautions(trust: Trust, wall_ns: int) -> tuple[str, ...]:
+    found = []
+    if max(wall_ns, trust.wall_floor_ns) > trust.crl.expires_ns:
+        found.append("the revocation list has expired: nobody can join")
+    if max(wall_ns, trust.wall_floor_ns) > trust.policy.expires_ns:
+        found.append("the policy has expired: no process starts with it")
+    return tuple(found)
 
 
 def _counts(value: Any) -> dict[str, int]:

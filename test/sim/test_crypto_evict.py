@@ -319,3 +319,23 @@ def test_a_restarted_crypto_node_waits_for_everybody_it_was_shown() -> None:
     epoch = max(epoch or 0 for epoch in swarm.epochs().values())
     wire.run_until(lambda: swarm.server.status()["epoch"] > epoch, 10.0)
     assert len(swarm.server.status()["members"]) == len(swarm.identities)
+
+
+def test_a_process_says_of_its_own_members_that_they_are_out() -> None:
+    swarm = swarm_of()
+    wire = swarm.wire
+    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ()
+    assert evict(swarm, "drone_02")[0]
+    wire.run(1.0)
+    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ("drone_02 was put out of the swarm",)
+    assert swarm.host_of("drone_01").barred(wire.wall_ns) == ()
+    later_ns = wire.wall_ns + 301 * 86400 * 10**9
+    assert "drone_01 has expired" in swarm.host_of("drone_01").barred(later_ns)[0]
+    age_s = swarm.host_of("drone_01").beat_age_s(wire.now)
+    assert age_s is not None
+    assert age_s < 0.5
+    swarm.kill("crypto")
+    wire.run(5.0)
+    age_s = swarm.host_of("drone_01").beat_age_s(wire.now)
+    assert age_s is not None
+    assert age_s > 4.5

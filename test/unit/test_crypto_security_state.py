@@ -35,6 +35,10 @@ def print_of(name):
             "3 packets contradict",
         ),
         (SecurityState(silent=True, ready=True), Level.ERROR, "no crypto node"),
+        (SecurityState(ready=True, barred=("d was put out",)), Level.ERROR, "d was put out"),
+        (SecurityState(ready=True, beat_age_s=12.2), Level.WARN, "no crypto node is heard for 12 s"),
+        (SecurityState(ready=True, beat_age_s=12.2, crypto_active=True), Level.OK, "security is on"),
+        (SecurityState(ready=True, beat_age_s=0.4, cautions=("c",)), Level.WARN, "security is on; c"),
         (SecurityState(degraded="no crypto node for 30 s"), Level.ERROR, "DEGRADED"),
     ],
 )
@@ -49,6 +53,8 @@ def test_everything_shown_is_bounded():
     state = SecurityState(
         roster=many,
         members=many,
+        barred=tuple("v" * 5000 for _ in many),
+        cautions=tuple("v" * 5000 for _ in many),
         put_out=tuple(PutOut(name, "x" * 5000) for name in many),
         degraded="y" * 5000,
         events=tuple("z" * 5000 for _ in range(100)),
