@@ -26,7 +26,7 @@ from chimera_ros.crypto.identity import MemberIdentity
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
-from chimera_ros.crypto.totals import SignedTotals, read_totals, sign_totals
+from chimera_ros.crypto.totals import NUMBERS, SignedTotals, read_totals, sign_totals
 from chimera_ros.crypto.wire import SIGNATURE_BYTES, Lane
 from chimera_ros.records.flight_files import SenderEvidence
 from chimera_ros.ros import cdr
@@ -174,8 +174,16 @@ def _disclosure() -> Disclosure:
 
 @cache
 def _totals() -> SignedTotals:
-    statement = {"record": "flight", "drones": [{"name": "drone_01", "distance_m": 12}]}
-    return sign_totals(_drone(False), statement)
+    place = {"epoch": _EPOCH, "slot": _SLOT, "lane": 1, "transcript_hash": _TRANSCRIPT.hex()}
+    ranges = [[1, 16, 11, "11" * 32], [17, 24, 5, "22" * 32]]
+    statement = {
+        "record": "flight",
+        "member": "drone_01",
+        "drones": ["drone_01"],
+        "roots": [{**place, "ranges": ranges}],
+        **{name: 12 for name in NUMBERS},
+    }
+    return sign_totals(_keystore().enroll("logger", Role.LOGGER), statement)
 
 
 def _keys() -> SenderEvidence:
