@@ -2,7 +2,8 @@
 
 Switching from a moving reference to another adds the difference as a quintic that fades to nothing, so
 position, velocity and acceleration stay continuous. Braking slows time along the path, so a drone that stops
-stays on it. ENU metres, seconds of the caller's monotonic clock; plans run on swarm time (ns).
+stays on it. ENU metres, seconds of the caller's monotonic clock; plans run on swarm time (ns). Swarm time may
+be set: a plan under way then goes on by the monotonic clock, for the reference must not jump along it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .types import TrajectoryKnot
 from .vehicle import Vec3
 
 ZERO: Vec3 = (0.0, 0.0, 0.0)
+_SET_NS = 300_000_000  # swarm time that gains or loses more than this between two looks was set
 
 
 def plus(a: Vec3, b: Vec3) -> Vec3:
@@ -40,6 +42,7 @@ class Guidance:
         self._path: Path | None = None
         self._start_s = 0.0  # own legs
         self._start_ns: int | None = None  # plans
+        self._looked: tuple[float, int] = (0.0, 0)  # at a plan: now and swarm time
         self._brake: tuple[float, float, float] | None = None  # since (now), path time then, duration
         self._fade: Path | None = None
         self._fade_start_s = 0.0
@@ -105,6 +108,7 @@ class Guidance:
         """Follows a path whose t = 0 is at `start_ns`."""
         p, v, a, _ = self.at(now, swarm_ns)
         self._path, self._start_ns, self._brake = path, start_ns, None
+        self._looked = now, swarm_ns
         self._blend(p, v, a, now, swarm_ns)
 
     def brake(self, now: float, swarm_ns: int) -> None:
@@ -164,6 +168,11 @@ class Guidance:
                 -6.0 * x * (1.0 - x) / slow,
             )
         if self._start_ns is not None:
+            before_s, before_ns = self._looked
+            set_ns = swarm_ns - before_ns - int((now - before_s) * 1e9)
+            if abs(set_ns) > _SET_NS:
+                self._start_ns += set_ns
+            self._looked = now, swarm_ns
             return (swarm_ns - self._start_ns) * 1e-9, 1.0, 0.0
         return now - self._start_s, 1.0, 0.0
 

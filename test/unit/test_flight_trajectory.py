@@ -216,3 +216,20 @@ def test_reference_stays_smooth_through_changes_of_mind(goals: list, pauses: lis
     guidance.leg(goals[0], now, 0)
     assert np.allclose(guidance.at(now + 200.0, 0)[0], goals[0], atol=1e-6)
     assert not guidance.moving
+
+
+@pytest.mark.parametrize("set_s", [3600.0, -3600.0, 5.0, -5.0])
+def test_a_plan_goes_on_when_the_clock_is_set(set_s: float) -> None:
+    """The reference leaps neither to the end of the plan nor back, nor when the clock is right again."""
+    path = Path(straight_legs(np.array([[0.0, 0.0, 10.0]]), np.array([[60.0, 0.0, 10.0]]), LIMITS)[0])
+    guidance, undisturbed = Guidance(LIMITS), Guidance(LIMITS)
+    start_ns = 10**18
+    for reference in (guidance, undisturbed):
+        reference.engage((0.0, 0.0, 10.0), 0.0)
+        reference.plan(path, start_ns, 100.0, start_ns)
+    for tick in range(1, int(path.duration_s / 0.05)):
+        now, swarm_ns = 100.0 + tick * 0.05, start_ns + tick * 50_000_000
+        wrong_ns = int(set_s * 1e9) if 40 <= tick < 80 else 0
+        expected = undisturbed.at(now, swarm_ns)[0]
+        assert np.allclose(guidance.at(now, swarm_ns + wrong_ns)[0], expected, atol=1e-3)
+        assert guidance.following
