@@ -121,6 +121,20 @@ def test_a_proof_of_an_own_or_lost_nodes_epoch_is_no_reason_to_wait() -> None:
     assert restarted.seen_epoch == 45
 
 
+def test_who_is_deposed_by_somebody_it_does_not_hear_waits_ever_longer() -> None:
+    made, now = duty(0), 100.0
+    waits = []
+    for _ in range(6):
+        made.head("crypto_1", 4 * int(now) + 1, 0, now)
+        waits.append((made.due_at(NAMES) or 0.0) - now)
+        now += 10.0
+        made.take_over()
+    assert waits == [TAKEOVER_S * factor for factor in (1, 2, 4, 8, 8, 8)]
+    made.head("crypto_1", 4 * int(now) + 1, 0, now)
+    made.beat("crypto_1", 4 * int(now) + 1, 0, False, now)
+    assert made.due_at(NAMES) == now + TAKEOVER_S, "it hears it"
+
+
 signs = st.lists(
     st.tuples(
         st.sampled_from(("beat", "head", "proof", "request", "take over")),
