@@ -20,6 +20,7 @@ from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.joining import Beat, KeyRequest
 from chimera_ros.crypto.key_server import KeyServer
 from chimera_ros.crypto.reasons import Reason
+from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.testing import WALL_START_NS, Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
@@ -284,6 +285,11 @@ def test_the_secret_does_not_last_longer_and_no_certificate_either_when_a_clock_
     sky.wire.run(35.0)
     assert sky.host("shard_0").control.silent
     assert not sky.host("shard_0").degraded(back_ns), "the stored floor holds where validity is judged"
+    shortly = sky.swarm.keystore.enroll("drone_09", Role.DRONE, days=15.0 / 86400.0).member
+    assert shortly.not_after_ns > back_ns
+    for process in ("shard_0", "leader"):
+        with pytest.raises(Rejected, match="expired"):
+            sky.host(process).control.trust.standing(shortly, back_ns)
 
 
 def test_an_operators_wrong_clock_is_named_by_the_drone() -> None:
