@@ -14,6 +14,7 @@ from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOr
 from chimera_ros.crypto.errors import KeystoreError, Rejected
 from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.joining import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
+from chimera_ros.crypto.policy import Rule
 from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.stop import signed
@@ -261,6 +262,45 @@ def test_a_roster_line_that_the_certificate_contradicts_signs_nothing() -> None:
     assert refusal.value.reason is Reason.ROSTER
     directory.put(certified)
     assert host.open("leader/command", "T", envelope, wire.wall_ns).sender == "leader"
+
+
+# Commands
+
+
+def test_a_member_cannot_command_in_the_leaders_name_nor_in_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All members hold the lane's keys: the leader's signature and the channel's permission tell."""
+    channel = "leader/command"
+    swarm = Swarm(drones=2, shards=2)
+    swarm.join()
+    wire = swarm.wire
+    wire.run(1.0)
+    drone, lies, leader = swarm.hosts["shard_0"], swarm.hosts["shard_1"], swarm.hosts["leader"]
+    slot_of = {entry.name: entry.slot for entry in lies.roster()}
+    member = lies._members["drone_02"]
+    assert member.sending is not None
+    session = member.sending[0]
+
+    def sealed(name: str) -> Envelope:
+        with monkeypatch.context() as patch:  # the insider's own process asks nobody for permission
+            patch.setattr(Rule, "permits", lambda *_: True)
+            return session.seal(slot_of[name], member.identity, channel, "C", b"land", wire.wall_ns)
+
+    def refused(envelope: Envelope) -> Reason:
+        with pytest.raises(Rejected) as refusal:
+            drone.open(channel, "C", envelope, wire.wall_ns)
+        return refusal.value.reason
+
+    recorded = leader.seal(channel, "C", b"hold", wire.wall_ns, "leader")
+    forged = sealed("leader")
+    assert (forged.lane, forged.sender) == (Lane.COMMAND, slot_of["leader"])
+    assert refused(forged) is Reason.SIGNATURE
+    assert refused(forged._replace(signature=recorded.signature)) is Reason.SIGNATURE
+    assert refused(forged._replace(signature=b"")) is Reason.SIGNATURE
+    assert refused(forged._replace(lane=Lane.TELEMETRY, signature=b"")) is Reason.LANE
+    assert refused(sealed("drone_02")) is Reason.NOT_PERMITTED
+    assert refused(sealed("drone_01")) is Reason.NOT_PERMITTED
+    opened = drone.open(channel, "C", recorded, wire.wall_ns)  # its counter is the forged one's
+    assert (opened.sender, opened.payload, opened.signed) == ("leader", b"hold", True)
 
 
 # Clocks

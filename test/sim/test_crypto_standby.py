@@ -27,22 +27,10 @@ class World:
     def __init__(self, seed: int = 1, standbys: int = 1, weather: Weather | None = None, **options) -> None:
         self.swarm = Swarm(drones=4, shards=2, seed=seed, standbys=standbys, weather=weather, **options)
         self.wire = self.swarm.wire
-        self.side: dict[str, int] = {}
         self.unsent = 0
         self.opened = 0
         self.wire.on_data = self._deliver
         self._expected: dict[tuple[str, bytes], float] = {}
-        self._broadcast = self.wire.broadcast
-        self.wire.broadcast = self._split_broadcast  # type: ignore[method-assign]
-
-    def _split_broadcast(self, origin: str, message: object) -> None:
-        cut = self.wire.cut
-        here = self.side.get(origin, 0)
-        self.wire.cut = cut | {name for name in self.wire.nodes if self.side.get(name, 0) != here}
-        try:
-            self._broadcast(origin, message)
-        finally:
-            self.wire.cut = cut
 
     def _deliver(self, target: str, item: tuple) -> None:
         channel, envelope = item
@@ -178,14 +166,14 @@ def test_in_a_storm_a_standby_takes_over_and_everybody_follows(seed: int) -> Non
 def test_a_split_swarm_has_one_in_charge_on_each_side_and_heals() -> None:
     world = World(standbys=1, rotate_s=4.0)
     world.swarm.join()
-    world.side = {"crypto_1": 1, "shard_1": 1}
+    world.wire.side = {"crypto_1": 1, "shard_1": 1}
     world.wire.run(10.0)
     assert sorted(world.swarm.in_charge()) == ["crypto", "crypto_1"]
     epochs = world.members()
     assert epochs["drone_01"] != epochs["drone_02"]
     assert epochs["drone_01"] == epochs["crypto"] == epochs["leader"]
     assert epochs["drone_02"] == epochs["crypto_1"]
-    world.side = {}
+    world.wire.side = {}
     took = world.wire.run_until(world.settled, 10.0)
     assert took < 3.0
     world.check_numbers()
@@ -357,15 +345,15 @@ def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(see
         elif event == "start" and name not in world.wire.nodes:
             world.swarm.start_server(name)
         elif event == "split":
-            world.side = {who: chance.randrange(2) for who in world.wire.nodes}
+            world.wire.side = {who: chance.randrange(2) for who in world.wire.nodes}
         elif event == "heal":
-            world.side = {}
+            world.wire.side = {}
         elif event == "rotate" and name in world.swarm.in_charge():
             server = world.swarm.servers[name]
             world.wire.perform(name, server.rotate("manual", world.wire.now, world.wire.wall_ns))
         world.wire.run(chance.uniform(0.05, 3.0))
         world.check_numbers()
-    world.side = {}
+    world.wire.side = {}
     for name in nodes:
         if name not in world.wire.nodes:
             world.swarm.start_server(name)

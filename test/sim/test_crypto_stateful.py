@@ -1,8 +1,9 @@
 """Stateful properties: whatever happens to a swarm, in whatever order, these hold.
 
 Hypothesis chooses what happens: loss, duplication, delay (which reorders), replays of recordings, split
-networks, restarts and crashes of members and of the crypto node, rotations, evictions. Every step is
-watched; at the end the weather clears and everybody who was not put out must be together again.
+networks, restarts and crashes of members and of both crypto nodes, silences so long that fallback begins,
+rotations, evictions. Every step is watched; at the end the weather clears and everybody who was not put out
+must be together again, under one crypto node.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, Switched
 from chimera_ros.crypto.envelope import Opened
 from chimera_ros.crypto.epochs import EpochReason, parse_announcement
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.testing import Swarm, Weather
+from chimera_ros.crypto.fallback_secret import FallbackSecret
+from chimera_ros.crypto.host import SecureHost
+from chimera_ros.crypto.testing import WALL_START_NS, Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope
 
 TYPE = "T"
 DRONES = ("drone_01", "drone_02", "drone_03")
 GROUPS = ("leader", "shard_0", "shard_1", "shard_2")
+SERVERS = ("crypto", "crypto_1")
+SECRET = FallbackSecret(WALL_START_NS, bytes(64))
 VERIFY = os.environ.get("HYPOTHESIS_PROFILE") == "verify"
 _SWITCH_S = 0.2
 _LIVE_S = 3.0
+_SILENCE_S = 32.0
+_HEALED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,11 @@ class Watched:
         self.announced: dict[int, bytes] = {}  # epoch -> transcript hash
         self.announced_at: dict[bytes, float] = {}
         self.heads: dict[bytes, Any] = {}
-        self.nonces: set[tuple[bytes, int, bytes]] = set()
-        self.opened: Counter[tuple[str, bytes]] = Counter()
+        self.nonces: set[tuple[Any, ...]] = set()
+        self.opened: Counter[tuple[SecureHost, bytes]] = Counter()  # by process
         self.evicted_at = float("-inf")  # last order of an eviction
-        self.heard_at: dict[str, float] = {}  # by the crypto node, from fresh messages
+        self.heard_at: dict[tuple[str, str], float] = {}  # crypto node, member -> from a fresh message
+        self.degraded = 0  # messages opened in fallback
         self.said_at: dict[int, float] = {}  # id of a message -> when it was first sent
         self.kept: list[ControlMessage] = []
         self.packets: list[Packet] = []
@@ -106,7 +114,8 @@ class Watched:
         if evicts or late or self.evicted_at >= announced_at:
             return
         for entry in head.roster:
-            if now - self.heard_at.get(entry.name, float("-inf")) > _LIVE_S or entry.name == "crypto":
+            heard_at = self.heard_at.get((self._names[head.issuer], entry.name), float("-inf"))
+            if now - heard_at > _LIVE_S or entry.name in SERVERS:
                 continue
             host = self.swarm.host_of(entry.name)
             if host.control.members[entry.name].incarnation != entry.incarnation:
@@ -115,27 +124,39 @@ class Watched:
                 f"{effect.member} sends under epoch {effect.epoch}, which {entry.name} lacks"
             )
 
-    def hear(self, message: ControlMessage) -> None:
-        """The crypto node has accepted a message."""
+    def hear(self, server: str, message: ControlMessage) -> None:
+        """A crypto node has accepted a message."""
         now = self.swarm.wire.now
         if message.kind in (ControlKind.KEY_PACKAGE, ControlKind.READY):
             if now - self.said_at.get(id(message), float("-inf")) > 1.0:
                 return
             for fingerprint, name in self._names.items():
                 if fingerprint in message.parts[0]:
-                    self.heard_at[name] = now
+                    self.heard_at[(server, name)] = now
+
+    def host(self, process: str) -> SecureHost:
+        swarm = self.swarm
+        return swarm.servers[process].host if process in SERVERS else swarm.hosts[process]
 
     def on_data(self, target: str, packet: Packet) -> None:
         swarm = self.swarm
-        host = swarm.server.host if target == "crypto" else swarm.hosts[target]
+        host = self.host(target)
         try:
             opened: Opened = host.open(packet.channel, TYPE, packet.envelope, swarm.wire.wall_ns)
         except Rejected:
             return
         assert (opened.sender, opened.payload) == (packet.sender, packet.payload)
-        self.opened[(target, packet.payload)] += 1
-        assert self.opened[(target, packet.payload)] == 1, f"{target} accepted a packet twice"
-        for member in swarm.groups.get(target, ()):
+        self.opened[(host, packet.payload)] += 1
+        assert self.opened[(host, packet.payload)] == 1, f"{target} accepted a packet twice"
+        members = swarm.groups.get(target, ())
+        if opened.epoch == 0:
+            self.degraded += 1
+            sender = swarm.identities[packet.sender].fingerprint
+            for member in members:
+                out = host.control.members[member].state.evictions
+                assert sender not in out, f"{member} knows that {packet.sender} is out and hears it"
+            return
+        for member in members:
             fingerprint = swarm.identities[member].fingerprint
             assert fingerprint not in packet.evictions_known, f"{member} is out and reads on"
 
@@ -153,9 +174,9 @@ class Watched:
                 envelope = host.seal(channel, TYPE, payload, swarm.wire.wall_ns, name)
             except NotReady:
                 continue
-            key = (host.transcript_hash(name) or b"", envelope.lane, envelope.sealed[:12])
-            assert (envelope.sender, *key) not in self.nonces, "a nonce was used twice"
-            self.nonces.add((envelope.sender, *key))
+            for key in self._nonces(host.transcript_hash(name) or b"", envelope):
+                assert key not in self.nonces, "a nonce was used twice"
+                self.nonces.add(key)
             known = frozenset().union(
                 *(session.announcement.head.evictions for session in host.control.sessions.open.values())
             )
@@ -163,18 +184,26 @@ class Watched:
             self.packets.append(packet)
             swarm.wire.broadcast(group, packet)
 
-    def start_server(self) -> None:
-        """A new process of the crypto node, with the disk of the old one."""
-        self.swarm.start_server()
-        self.heard_at.clear()
-        server, original = self.swarm.server, self.swarm.server.handle
-        refused = server.host.counters.control
+    @staticmethod
+    def _nonces(transcript_hash: bytes, envelope: Envelope) -> tuple[tuple[Any, ...], ...]:
+        """What must never come again under one key; in fallback the key is the incarnation's."""
+        sealed = envelope.sealed
+        if envelope.epoch == 0:
+            return ("counter", sealed[:24]), ("nonce", sealed[:16], sealed[24:36])
+        return ((envelope.sender, transcript_hash, envelope.lane, sealed[:12]),)
+
+    def start_server(self, name: str) -> None:
+        """A new process of a crypto node, with the disk of the old one."""
+        self.swarm.start_server(name)
+        self.heard_at = {key: at for key, at in self.heard_at.items() if key[0] != name}
+        server = self.swarm.servers[name]
+        original, refused = server.handle, server.host.counters.control
 
         def handle(message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
             before = refused.total()
             effects = original(message, now, wall_ns)
             if refused.total() == before:
-                self.hear(message)
+                self.hear(name, message)
             return effects
 
         server.handle = handle  # type: ignore[method-assign]
@@ -185,12 +214,20 @@ class SwarmMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.swarm = Swarm(drones=3, shards=3, operator=True, seed=7)
+        self.swarm = Swarm(drones=3, shards=3, operator=True, seed=7, standbys=1)
+        self.swarm.fallback = SECRET
         self.watched = Watched(self.swarm)
         self.evicted: list[str] = []
-        self.watched.start_server()
+        self.silences = 0
+        for name in SERVERS:
+            self.watched.start_server(name)
         for group in self.swarm.groups:
             self.swarm.start_host(group)
+
+    @initialize(joined=st.booleans())
+    def begin(self, joined: bool) -> None:
+        if joined:
+            self.wire.run_until(self.swarm.together)
 
     @property
     def wire(self) -> Any:
@@ -218,32 +255,62 @@ class SwarmMachine(RuleBasedStateMachine):
     def weather_changes(self, loss: float, duplication: float, delay: float) -> None:
         self.wire.weather = Weather(loss, duplication, 0.0005, delay)
 
-    @precondition(lambda self: "crypto" in self.wire.nodes)
+    @precondition(lambda self: self.swarm.in_charge())
     @rule()
     def rotate(self) -> None:
-        server = self.swarm.server
-        self.wire.perform("crypto", server.rotate("manual", self.wire.now, self.wire.wall_ns))
+        for name in self.swarm.in_charge():
+            server = self.swarm.servers[name]
+            self.wire.perform(name, server.rotate("manual", self.wire.now, self.wire.wall_ns))
 
     @rule(group=st.sampled_from(GROUPS))
     def restart_member(self, group: str) -> None:
         self.swarm.start_host(group)
 
-    @precondition(lambda self: "crypto" in self.wire.nodes)
-    @rule()
-    def crypto_node_dies(self) -> None:
-        self.wire.remove("crypto")
+    @rule(name=st.sampled_from(SERVERS))
+    def crypto_node_dies(self, name: str) -> None:
+        if name in self.wire.nodes:
+            self.swarm.kill(name)
 
-    @rule()
-    def crypto_node_restarts(self) -> None:
-        self.watched.start_server()
+    @rule(name=st.sampled_from(SERVERS))
+    def crypto_node_restarts(self, name: str) -> None:
+        self.watched.start_server(name)
 
-    @rule(group=st.sampled_from((*GROUPS, "crypto")))
+    @precondition(lambda self: self.swarm.in_charge())
+    @rule(returns=st.booleans())
+    def the_one_in_charge_dies(self, returns: bool) -> None:
+        for name in self.swarm.in_charge():
+            self.swarm.kill(name)
+        self.drones_send(2.5)
+        for name in SERVERS:
+            if returns and name not in self.wire.nodes:
+                self.watched.start_server(name)
+
+    @precondition(lambda self: self.silences <= bool(self.evicted))
+    @rule(away=st.booleans())
+    def no_crypto_node_is_heard_for_long(self, away: bool) -> None:
+        """They are dead, or out of reach: fallback."""
+        self.silences += 1
+        for name in SERVERS:
+            if away:
+                self.wire.cut.add(name)
+            elif name in self.wire.nodes:
+                self.swarm.kill(name)
+        self.wire.run(_SILENCE_S)
+        self.drones_send(0.3)
+
+    @rule(group=st.sampled_from((*GROUPS, *SERVERS)))
     def cut_off(self, group: str) -> None:
         self.wire.cut.add(group)
+
+    @rule(away=st.sets(st.sampled_from((*GROUPS, *SERVERS)), min_size=1))
+    def network_splits(self, away: set[str]) -> None:
+        self.wire.side.update(dict.fromkeys((*GROUPS, *SERVERS), 0) | dict.fromkeys(away, 1))
+        self.drones_send(1.5)
 
     @rule()
     def network_heals(self) -> None:
         self.wire.cut.clear()
+        self.wire.side.clear()
 
     @rule(age=st.floats(0.0, 1.0), count=st.integers(1, 20))
     def old_control_messages_are_replayed(self, age: float, count: int) -> None:
@@ -261,15 +328,16 @@ class SwarmMachine(RuleBasedStateMachine):
             self.wire.broadcast("nobody", packet)
         self.wire.run(0.1)
 
-    @precondition(lambda self: "crypto" in self.wire.nodes and len(self.evicted) < 2)
+    @precondition(lambda self: self.swarm.in_charge() and len(self.evicted) < 2)
     @rule(name=st.sampled_from(DRONES))
     def evict(self, name: str) -> None:
         wire = self.wire
-        verdict = self.swarm.server.evict(name, "operator", bytes(32), wire.now, wire.wall_ns)
+        server = self.swarm.in_charge()[-1]
+        verdict = self.swarm.servers[server].evict(name, "operator", bytes(32), wire.now, wire.wall_ns)
         if verdict.acted:
             self.evicted.append(name)
             self.watched.evicted_at = wire.now
-        wire.perform("crypto", verdict.effects)
+        wire.perform(server, verdict.effects)
 
     # What always holds
 
@@ -293,19 +361,22 @@ class SwarmMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The weather clears: whoever is not out is together again, and is heard."""
         swarm, wire = self.swarm, self.wire
-        wire.cut.clear()
+        self.network_heals()
         wire.weather = Weather()
-        if "crypto" not in wire.nodes:
-            self.watched.start_server()
+        for name in SERVERS:
+            if name not in wire.nodes:
+                self.watched.start_server(name)
         wire.run(1.0)
         wanted = [name for name in swarm.identities if name not in self.evicted]
         floor = max(self.watched.announced, default=0)
 
         def together() -> bool:
-            return _epoch_of(swarm, wanted) >= max(floor, 1)
+            silent = any(swarm.host_of(name).control.silent for name in wanted)
+            return len(swarm.in_charge()) == 1 and not silent and _epoch_of(swarm, wanted) >= max(floor, 1)
 
-        wire.run_until(together, 60.0)
-        roster = {entry.name for entry in swarm.server.host.roster()}
+        wire.run_until(together, _HEALED_S)
+        (chief,) = swarm.in_charge()
+        roster = {entry.name for entry in swarm.servers[chief].host.roster()}
         assert roster == set(wanted)
         first = len(self.watched.packets)
         self.watched.send_data()
@@ -313,11 +384,11 @@ class SwarmMachine(RuleBasedStateMachine):
         for packet in self.watched.packets[first:]:
             if packet.sender in self.evicted:
                 continue
-            for group in (*swarm.groups, "crypto"):
+            for group in (*swarm.groups, *SERVERS):
                 if group == swarm.member_host.get(packet.sender):
                     continue
-                got = self.watched.opened[(group, packet.payload)]
-                put_out = group != "crypto" and self.out(group)
+                got = self.watched.opened[(self.watched.host(group), packet.payload)]
+                put_out = group not in SERVERS and self.out(group)
                 assert got == (0 if put_out else 1), f"{group}, from {packet.sender}"
 
 
@@ -329,7 +400,7 @@ def _epoch_of(swarm: Swarm, names: Sequence[str]) -> int:
 
 
 SwarmMachine.TestCase.settings = settings(
-    max_examples=300 if VERIFY else 12,
+    max_examples=300 if VERIFY else 18,
     stateful_step_count=40 if VERIFY else 25,
     deadline=None,
     derandomize=not VERIFY,
