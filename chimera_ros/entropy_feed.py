@@ -135,6 +135,8 @@ class EntropyFeed:
             return self._without_hardware(f"{self._hardware} gives nothing ({error.strerror})")
         finally:
             os.close(handle)
+        if not data:
+            return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
         return self._pool.offer("hardware", data, self._now())
 
     def _without_hardware(self, why: str) -> list[Alarm]:

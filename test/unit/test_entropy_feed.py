@@ -51,10 +51,11 @@ def test_a_device_is_read_until_the_pool_is_full(tmp_path: Path) -> None:
     assert feeding.alarms() == []
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "empty"])
 def test_no_device_is_absent_and_said_once(tmp_path: Path, kind: str) -> None:
     pool = EntropyPool(os.urandom, ("hardware",))
-    feeding = feed(pool, [0.0], hardware=tmp_path if kind == "directory" else tmp_path / "none")
+    (tmp_path / "empty").touch()
+    feeding = feed(pool, [0.0], hardware=tmp_path if kind == "directory" else tmp_path / kind)
     feeding.step()
     feeding.step()
     (alarm,) = feeding.alarms()
