@@ -133,7 +133,7 @@ def checkpoint(data: bytes) -> None:
             if said is not None and len(said) > 2:
                 raise Bug(f"one checkpoint caused {len(said)} alarms")
     identity, book = _drone(True), _book()
-    ledger = book.receiver(_TRANSCRIPT, _EPOCH, _entry(identity), Lane.TELEMETRY, _KEY)
+    ledger = book.receiver(_TRANSCRIPT, _EPOCH, bytes(32), _entry(identity), Lane.TELEMETRY, _KEY)
     assert ledger is not None
     heard = [counter for counter in range(1, _SENT + 1) if counter % 3]
     for counter in heard:

@@ -104,7 +104,13 @@ class CheckpointBook:
         return found
 
     def receiver(
-        self, transcript_hash: bytes, epoch: int, entry: RosterEntry, lane: int, blind_key: bytes
+        self,
+        transcript_hash: bytes,
+        epoch: int,
+        key_tag: bytes,
+        entry: RosterEntry,
+        lane: int,
+        blind_key: bytes,
     ) -> ReceiverLedger | None:
         """The ledger for packets of a sender; None where this process leaves checkpoints to others."""
         if not self.verify:
@@ -114,7 +120,7 @@ class CheckpointBook:
         if found is None:
             found = self._receivers[key] = ReceiverLedger(epoch, entry, lane, blind_key)
             if self.evidence is not None:
-                self.evidence.append(Evidence(transcript_hash, epoch, entry, lane, blind_key))
+                self.evidence.append(Evidence(transcript_hash, epoch, key_tag, entry, lane, blind_key))
         return found
 
     def close_epoch(self, transcript_hash: bytes) -> None:

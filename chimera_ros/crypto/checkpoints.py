@@ -44,6 +44,7 @@ class Evidence:
 
     transcript_hash: bytes
     epoch: int
+    key_tag: bytes
     entry: RosterEntry
     lane: int
     blind_key: bytes = field(repr=False)

@@ -149,6 +149,7 @@ class EpochSession:
         self._pid = os.getpid()
         self._telemetry_s = 1.0 / policy.limits.telemetry_hz
         self._ahead_ns = int(policy.limits.clock_ahead_s * 1e9)
+        self._key_tag = announcement.key_tag
         self._sign_prefix = fields(policy.swarm.encode(), self.transcript_hash, announcement.key_tag)
         self._sources: dict[tuple[int, int], _Source] = {}
         self._outlets: dict[tuple[int, int], _Outlet] = {}
@@ -230,7 +231,9 @@ class EpochSession:
                 ledger = None
                 if self._book is not None and not route.signed:
                     blind = blind_key(lane_key, slot, entry.incarnation)
-                    ledger = self._book.receiver(self.transcript_hash, self.epoch, entry, route.lane, blind)
+                    ledger = self._book.receiver(
+                        self.transcript_hash, self.epoch, self._key_tag, entry, route.lane, blind
+                    )
                 source = _Source(*sender_key(lane_key, slot, entry.incarnation), ledger)
                 self._sources[(slot, route.lane)] = source
             route.source = source

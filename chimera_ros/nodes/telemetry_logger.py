@@ -158,7 +158,6 @@ class LoggerNode(MemberNode[LoggerParameters]):
             if member is None:  # its certificate is still on its way
                 waiting.append(item)
                 continue
-            announcement = session.host.announcement(item.epoch)
             evidence = SenderEvidence(
                 session.host.swarm,
                 item.entry.name,
@@ -166,7 +165,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 item.entry.slot,
                 item.lane,
                 item.transcript_hash,
-                announcement.key_tag if announcement is not None else bytes(32),
+                item.key_tag,
                 item.blind_key,
                 member.certificate_der,
             )

@@ -41,7 +41,7 @@ class Pair:
         self.sender = CheckpointBook("testswarm", Lock(), True, S // 5)
         self.receiver = CheckpointBook("testswarm", Lock(), verify, S // 5)
         self.out = self.sender.sender(TRANSCRIPT, 8, ENTRY, Lane.TELEMETRY, KEY)
-        self.inbox = self.receiver.receiver(TRANSCRIPT, 8, ENTRY, Lane.TELEMETRY, KEY)
+        self.inbox = self.receiver.receiver(TRANSCRIPT, 8, bytes(32), ENTRY, Lane.TELEMETRY, KEY)
         self.now = 0.0
 
     def send(self, first: int, count: int) -> None:

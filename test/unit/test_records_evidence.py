@@ -88,7 +88,7 @@ class Flight:
                 item.entry.slot,
                 item.lane,
                 item.transcript_hash,
-                self.host.announcement(item.epoch).key_tag,
+                item.key_tag,
                 item.blind_key,
                 self.host.certificate(item.entry.fingerprint).certificate_der,
             )

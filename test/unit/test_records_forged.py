@@ -92,6 +92,17 @@ def test_lost_evidence_is_no_contradiction_and_is_said(flight, tmp_path, capsys)
     assert "the record holds, but for 40 that nothing proves" in text
 
 
+def test_evidence_may_be_written_after_its_epoch_was_wiped(tmp_path, capsys):
+    late = Flight(tmp_path / "record")
+    evidence, close = late.evidence, late.recorder.close
+    late.evidence = lambda: None
+    late.recorder.close = lambda: (evidence(), close())
+    late.run(9.0)
+    found, _ = verified(late, late.folder, capsys, 0)
+    assert late.swarm.epochs()["leader"] > min(place[0] for place in auditor(late).evidence)
+    assert (found["packets"]["signed"], found["packets"]["confirmed"]) == (5, 180)
+
+
 def test_a_packet_that_stands_in_the_record_twice_does_not_stand_for_a_missing_one(flight, tmp_path, capsys):
     dropped = []
 
