@@ -132,8 +132,10 @@ class Keystore:
         text = with_header(text, swarm, wall_ns, days)
         load_policy(text, "policy.yaml")
         try:
-            (self.path / "members").mkdir(parents=True, exist_ok=True)
-            self.path.chmod(0o700)
+            ours = not self.path.is_dir() or not any(self.path.iterdir())
+            (self.path / "members").mkdir(mode=0o700, parents=True, exist_ok=True)
+            if ours:  # somebody's folder stays open to those who use it; what is secret has a mode of its own
+                self.path.chmod(0o700)
         except OSError as error:
             raise KeystoreError(f"{self.path}: cannot make the directory ({error.strerror}).") from None
         key = mldsa.MLDSA87PrivateKey.generate()

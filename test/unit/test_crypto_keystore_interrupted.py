@@ -164,3 +164,17 @@ def test_a_lost_authority_is_not_replaced_by_a_new_one(store: AuthorityKeystore)
     with pytest.raises(KeystoreError, match="holds members but no authority"):
         AuthorityKeystore(store.path, durable=False).create("testswarm", wall_ns=WALL)
     assert (store.path / "authority.key").read_bytes() == key
+
+
+@pytest.mark.parametrize(("others", "mode"), [(True, 0o755), (False, 0o700)])
+def test_a_folder_that_others_use_is_not_closed_to_them(tmp_path: Path, others: bool, mode: int) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    if others:
+        (folder / "something").touch()
+    AuthorityKeystore(folder, durable=False).create("testswarm", wall_ns=WALL)
+    assert folder.stat().st_mode & 0o777 == mode
+    assert (folder / "members").stat().st_mode & 0o777 == 0o700
+    for name in ("authority.key", "fallback.key"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
