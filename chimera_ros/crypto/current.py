@@ -68,10 +68,14 @@ class Current:
     def spoken_for(self, ready: Ready, fingerprint: bytes) -> list[RosterEntry]:
         """The roster lines among `ready.slots` that the signer with this fingerprint may answer for."""
         slots = set(ready.slots)
+        return [entry for entry in self.answered_by(fingerprint) if entry.slot in slots]
+
+    def answered_by(self, fingerprint: bytes) -> list[RosterEntry]:
+        """The roster lines that the member with this fingerprint answers for."""
         return [
             entry
             for entry in self.roster
-            if entry.slot in slots and fingerprint in (entry.fingerprint, self.speakers.get(entry.slot))
+            if fingerprint in (entry.fingerprint, self.speakers.get(entry.slot))
         ]
 
     def note_ready(self, ready: Ready, fingerprint: bytes, now: float) -> None:

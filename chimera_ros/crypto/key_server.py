@@ -43,6 +43,7 @@ from .voice import Voice
 from .wire import ControlKind, ControlMessage, check_size
 
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
+_SHUT_OUT_S: Final = 1.0  # by then an announcement has been repeated three times
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 
@@ -467,11 +468,29 @@ class KeyServer:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._control.trust_desk.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
+        if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender.fingerprint, now):
+            granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
+            if granted is not None:
+                self._agenda.want(EpochReason.JOIN, now)
+                effects += granted
         if ready.flags & VOLUME_FLAG and same:
             granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
             if granted is not None:
                 effects += [*granted, *self._decide(EpochReason.VOLUME, now, wall_ns)]
         return effects + self._advance(now, wall_ns)
+
+    def _is_shut_out(self, current: Current, fingerprint: bytes, now: float) -> bool:
+        """Does this epoch name a member of that process that cannot open it, though it was repeated? The
+        package it was sealed to is lost; only another epoch takes the one in that it has offered since.
+        """
+        return (
+            not current.in_work
+            and now >= current.announced_at + _SHUT_OUT_S
+            and any(
+                entry.slot not in current.ready and self._admission.holds(entry.name)
+                for entry in current.answered_by(fingerprint)
+            )
+        )
 
     def _on_leave(self, entries: list[RosterEntry], now: float) -> list[Effect]:
         """These members have said farewell: an epoch without them follows."""

@@ -190,6 +190,7 @@ def test_a_standby_follows_the_roster_when_a_member_has_restarted() -> None:
     swarm.kill("crypto")
     epoch = swarm.host_of("leader").epoch("leader") or 0
     wire.run_until(lambda: (swarm.host_of("leader").epoch("leader") or 0) > epoch, 3.0)
+    wire.run(0.2)
     assert is_in(swarm), "no package of it is asked for again"
 
 

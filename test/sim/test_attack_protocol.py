@@ -230,6 +230,24 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
+def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation() -> None:
+    """An epoch may be sealed to a package that its maker has forgotten: late answers overtake each other."""
+    swarm = Swarm(drones=2, shards=2)
+    swarm.join()
+    wire, server = swarm.wire, swarm.server
+    wire.run_until(lambda: server.status()["packages_ready"])
+    swarm.hosts["shard_0"].control.members["drone_01"]._packages.clear()
+    wire.perform("crypto", server.rotate("manual", wire.now, wire.wall_ns))
+    epoch = server.status()["epoch"]
+    wire.run(0.5)
+    assert swarm.epochs()["drone_02"] == epoch
+    assert swarm.epochs()["drone_01"] != epoch
+    assert wire.run_until(swarm.together, 20.0) < 3.0
+    rotations = server.status()["rotations"]
+    wire.run(20.0)
+    assert server.status()["rotations"] == rotations
+
+
 def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> None:
     swarm = Swarm(drones=1, shards=1)
     swarm.join()
