@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -49,10 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `chimera` with these arguments (default: the process's own) and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path, or a terminal, of another encoding
     try:
-        if name in COMMANDS:
-            return _run(name, arguments[1:])
-        return _overview(arguments)
+        status = _run(name, arguments[1:]) if name in COMMANDS else _overview(arguments)
+        sys.stdout.flush()
+        return status
     except CommandFailed as error:
         print(f"chimera {name}: {_bounded(str(error))}", file=sys.stderr)
         return error.status
@@ -62,8 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"chimera {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         return BROKEN_PIPE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"chimera {name}: {_bounded(where + (error.strerror or str(error)))}", file=sys.stderr)
+        _leave_output()
+        return FAILURE
+
+
+def _leave_output() -> None:
+    """What still waits to be printed goes where it can, else nowhere: Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, argv: list[str]) -> int:

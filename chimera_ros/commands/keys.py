@@ -115,7 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
     except CryptoError as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
-        raise CommandFailed(f"{error.filename or keystore.path}: {error.strerror or error}") from error
+        if error.filename is None:  # of the output, not of the keystore
+            raise
+        raise CommandFailed(f"{error.filename}: {error.strerror or error}") from error
 
 
 def _path(arguments: argparse.Namespace) -> Path:

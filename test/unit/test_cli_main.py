@@ -113,3 +113,21 @@ def test_check_names_the_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["check", "no_such_mission"]) != 0
     assert "antipodal_swap" in capsys.readouterr().err
     assert cli.main(["check", "antipodal_swap", "--drones", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "output"), [("ascii", None), ("utf-8", "/dev/full"), ("latin-1", "/dev/full")]
+)
+def test_an_output_that_takes_no_text_is_told_in_one_sentence(
+    tmp_path: Path, encoding: str, output: str | None
+) -> None:
+    store = os.fsdecode(os.fsencode(tmp_path) + b"/k\xff")
+    assert cli.main(["keys", "create", store, "--no-passphrase"]) == 0
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "chimera_ros.cli", "keys", "list", "--keystore", store]
+    with open(output or os.devnull, "wb") as stdout:
+        done = subprocess.run(command, env=env, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    if output is None:
+        assert (done.returncode, done.stderr) == (0, b"")
+    else:
+        assert (done.returncode, done.stderr) == (1, b"chimera keys: No space left on device\n")
