@@ -9,7 +9,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
@@ -289,7 +291,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                     MISUSE,
                 )
             spec.keystore.parent.mkdir(parents=True, exist_ok=True)
-            keystore.create(SWARM_NAME, wall_ns=wall_ns)
+            _make(lambda: keystore.create(SWARM_NAME, wall_ns=wall_ns), keystore.exists)
         enrolled = {member.name for member in keystore.list()}
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]
         if missing and not simulated:
@@ -300,7 +302,8 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                 MISUSE,
             )
         for name, role in missing:
-            keystore.enroll(name, role, wall_ns=wall_ns)
+            pem = spec.keystore / "members" / name / "identity.pem"
+            _make(partial(keystore.enroll, name, role, wall_ns=wall_ns), pem.exists)
         secret = keystore.fallback()
         if simulated and (secret is None or not secret.good_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
@@ -317,6 +320,17 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         raise CommandFailed(str(error)) from None
     except OSError as error:
         raise CommandFailed(f"keystore {spec.keystore}: {error.strerror or error}") from None
+
+
+def _make(make: Callable[[], object], made: Callable[[], bool]) -> None:
+    """That another start of a swarm has made it at the same moment is as good."""
+    from chimera_ros.crypto.errors import KeystoreError
+
+    try:
+        make()
+    except KeystoreError:
+        if not made():
+            raise
 
 
 def check_ports(spec: SwarmSpec) -> None:

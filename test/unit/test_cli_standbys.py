@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chimera_ros.commands.processes import Exited
 from chimera_ros.commands.swarm import restart_policy
+from chimera_ros.commands.swarm_setup import ensure_keystore
 from chimera_ros.swarm import SwarmSpec, processes
 
 
@@ -35,3 +38,11 @@ def test_more_than_there_are_ranks_is_refused(standbys: int) -> None:
 def test_a_crypto_node_is_started_again_at_once(name: str) -> None:
     ended = Exited(name, 1, -9, False, False, 5.0, 1, (), Path("log"))
     assert restart_policy(ended) == 0.2
+
+
+def test_swarms_that_start_at_the_same_moment_share_one_simulation_keystore(tmp_path: Path) -> None:
+    both = replace(spec(1), keystore=tmp_path / "keys")
+    with ThreadPoolExecutor(4) as pool:
+        for started in [pool.submit(ensure_keystore, both, simulated=True) for _ in range(4)]:
+            started.result()
+    ensure_keystore(both, simulated=False)
