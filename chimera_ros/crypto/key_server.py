@@ -28,7 +28,7 @@ from .errors import NotReady, Rejected
 from .evictions import EvictionDesk, Verdict
 from .handover import Handover
 from .host import HostConfig, SecureHost
-from .identity import MemberIdentity, Trust
+from .identity import CertifiedMember, MemberIdentity, Trust
 from .incarnations import NEVER, OldChallenge
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
 from .policy import Limits
@@ -468,7 +468,7 @@ class KeyServer:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._control.trust_desk.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
-        if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender.fingerprint, now):
+        if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender, now):
             granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
             if granted is not None:
                 self._agenda.want(EpochReason.JOIN, now)
@@ -479,18 +479,16 @@ class KeyServer:
                 effects += [*granted, *self._decide(EpochReason.VOLUME, now, wall_ns)]
         return effects + self._advance(now, wall_ns)
 
-    def _is_shut_out(self, current: Current, fingerprint: bytes, now: float) -> bool:
+    def _is_shut_out(self, current: Current, sender: CertifiedMember, now: float) -> bool:
         """Does this epoch name a member of that process that cannot open it, though it was repeated? The
-        package it was sealed to is lost; only another epoch takes the one in that it has offered since.
+        package it was sealed to is lost; only another epoch takes the one in that it has offered since. The
+        same for a sender that is not named at all.
         """
-        return (
-            not current.in_work
-            and now >= current.announced_at + _SHUT_OUT_S
-            and any(
-                entry.slot not in current.ready and self._admission.holds(entry.name)
-                for entry in current.answered_by(fingerprint)
-            )
-        )
+        if current.in_work or now < current.announced_at + _SHUT_OUT_S:
+            return False
+        unready = [e.name for e in current.answered_by(sender.fingerprint) if e.slot not in current.ready]
+        unnamed = [] if self._entry_named(sender.name) else [sender.name]
+        return any(self._admission.holds(name) for name in unready + unnamed)
 
     def _on_leave(self, entries: list[RosterEntry], now: float) -> list[Effect]:
         """These members have said farewell: an epoch without them follows."""

@@ -60,15 +60,18 @@ class Rollout:
     def announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
         """Makes an epoch of all candidates, for what was decided at `decided_at`."""
         evicts = reason is EpochReason.EVICT
-        try:
-            number = self._announcer.secure_number()
-        except KeystoreError as error:
-            return self._postpone(evicts, error, now)
         candidates = self._announcer.take(now, wall_ns)
         if len(candidates) < (1 if evicts else 2):
             self._agenda.rotate_after(now if self.current is not None else None)
             self._admission.put_back(candidates)
+            if self.current is not None and self.current.inherited:  # the members' packages will come
+                self._agenda.want_succession(now)
             return []
+        try:
+            number = self._announcer.secure_number()
+        except KeystoreError as error:
+            self._admission.put_back(candidates)
+            return self._postpone(evicts, error, now)
         before, last = self.roster(), self.current
         named = {item.name for item in candidates}
         gone = [entry for entry in before if entry.name not in named]

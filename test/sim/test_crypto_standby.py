@@ -294,6 +294,27 @@ def test_a_node_may_not_announce_a_number_of_another_rank() -> None:
     )
 
 
+def test_a_standby_that_takes_over_with_nobodys_package_announces_once_they_come() -> None:
+    """It has only just started, say, and lacks the members' certificates."""
+    world = World(standbys=1)
+    world.swarm.join()
+    world.wire.run(2.0)
+    standby = world.swarm.servers["crypto_1"]
+    handle = standby.handle
+    deaf = {ControlKind.KEY_PACKAGE}
+    standby.handle = lambda message, now, wall_ns: (  # type: ignore[method-assign]
+        [] if message.kind in deaf else handle(message, now, wall_ns)
+    )
+    standby._admission._candidates.clear()
+    world.swarm.kill("crypto")
+    world.wire.run_until(lambda: standby.in_charge, 3.0)
+    world.wire.run(3.0)
+    assert world.members()["leader"] == 4, "the epoch in force goes on under its beats"
+    deaf.clear()
+    world.wire.run_until(lambda: world.settled() and world.members()["leader"] == 5, 3.0)
+    world.check_numbers()
+
+
 def test_two_crypto_nodes_of_one_rank_are_told_of_by_everybody_who_hears_them() -> None:
     swarm = Swarm(drones=1, shards=1)
     swarm.identities["spare"] = swarm.keystore.enroll("spare", Role.CRYPTO)
