@@ -134,7 +134,14 @@ class ControlPlane:
         self._issuer_shown_at = float("-inf")
         self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
         self.fallback: Fallback | None = None  # set by the host, where there is a secret
-        self.stops = StopDesk(trust, self.members, self.directory, self.check_signature, self.mistimed)
+        self.stops = StopDesk(
+            trust,
+            self.members,
+            self.directory,
+            self.check_signature,
+            self.mistimed,
+            lambda: self._wall_ns,
+        )
         self.colleague: Colleague | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {

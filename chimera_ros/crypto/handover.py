@@ -104,7 +104,8 @@ class Handover:
     def heard_proof(self, head: Head, issuer: CertifiedMember, now: float) -> None:
         """A member has proven an epoch that is new to us; what follows is told by `take_told`."""
         self.crl_number = max(self.crl_number, head.crl_number)
-        down = not self._correcting and self._duty.proof(issuer.name, head.epoch, self._own_epoch()[0], now)
+        epoch, own_issue = self._own_epoch()
+        down = not self._correcting and self._duty.proof(issuer.name, head.epoch, epoch, own_issue, now)
         self._told += self._follow(issuer.name, down)
 
     def take_told(self) -> list[Effect]:

@@ -79,6 +79,7 @@ class Member:
         self._store = store
         self._suite = suite
         self._packages: list[OwnPackage] = []
+        self._stored = StoredState()  # what the store has taken; less than `state` where the disk refused
         self.state = self._first_state(store.load())
 
     def _first_state(self, state: StoredState) -> StoredState:
@@ -101,6 +102,7 @@ class Member:
         )
         if fresh != state:
             self._store.save(fresh)
+        self._stored = fresh
         self._trust.raise_floor(fresh.time_floor_ns)
         return fresh
 
@@ -108,7 +110,22 @@ class Member:
         """Writes changed state to the store, then takes it over."""
         state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]  # names are StoredState's
         self._store.save(state)
-        self.state = state
+        self.state = self._stored = state
+
+    def remember_number(self, **changes: object) -> None:
+        """The same for numbers that rise in every rotation. Where the disk has no room for a stop or an
+        eviction that is obeyed in memory, they are written without it: one stop or eviction on a full disk
+        must not end a member's part in the swarm.
+        """
+        try:
+            self.remember(**changes)
+        except KeystoreError:
+            if self._stored == self.state:
+                raise
+            stored = dataclasses.replace(self._stored, **changes)  # type: ignore[arg-type]
+            self._store.save(stored)
+            self._stored = stored
+            self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
 
     def remember_stop(self, operator: str, counter: int) -> KeystoreError | None:
         """Remembers a stop; where the disk refuses, in memory only: an emergency does not wait for a disk."""
@@ -262,7 +279,7 @@ class Member:
     def store_epoch(self, announcement: Announcement, proven_ns: int) -> None:
         """Remembers the number before anything is done with the epoch, and a time that was proven."""
         head = announcement.head
-        self.remember(
+        self.remember_number(
             highest_epoch=head.epoch,
             time_floor_ns=max(self.state.time_floor_ns, proven_ns),
         )

@@ -75,8 +75,9 @@ class Sessions:
         """Wipes what is due."""
         self._looked_at = now
         for number, since in list(self._superseded_at.items()):
-            age_s = now - since
-            if age_s >= self.limits.grace_max_s or (age_s >= self.limits.grace_s and self._succeeded(number)):
+            # Added as in `next_timer`: a difference may be rounded to less, and then nothing would be due.
+            last = now >= since + self.limits.grace_max_s
+            if last or (now >= since + self.limits.grace_s and self._succeeded(number)):
                 self._wipe(number)
 
     def next_timer(self) -> float | None:

@@ -107,12 +107,15 @@ class Duty:
             return False
         return epoch > own_epoch and self._step_down(issuer, now)
 
-    def proof(self, issuer: str, epoch: int, own_epoch: int, now: float) -> bool:
-        """A head that a member has proven. It may be old: one of a node that we know to be lost, or of our
-        own earlier process, is no reason to wait.
+    def proof(self, issuer: str, epoch: int, own_epoch: int, own_issue: bool, now: float) -> bool:
+        """A head that a member has proven. It may be old: one of our own earlier process, or of the node that
+        we have replaced, is no reason to wait. But whoever goes above an epoch that we have announced lives,
+        though we do not hear it: two nodes that only members hear must not outbid each other for ever.
         """
         self.seen_epoch = max(self.seen_epoch, epoch)
-        if not self.in_charge or epoch <= own_epoch or issuer in (self.name, self.chief):
+        if not self.in_charge or epoch <= own_epoch or issuer == self.name:
+            return False
+        if issuer == self.chief and not own_issue:
             return False
         return self._step_down(issuer, now)
 

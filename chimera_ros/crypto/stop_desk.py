@@ -12,14 +12,18 @@ from .member import Member
 from .policy import Limits
 from .reasons import Reason
 from .roles import Role
-from .stop import Stop, StopReceipt, check_age, make_stop, signed
+from .stop import Level, Stop, StopReceipt, check_age, make_stop, signed
 from .suite import digest
 from .wire import ControlKind, ControlMessage
 
 
 class StopDesk:
     """`check_signature` pays from the process's budget and raises Rejected; `mistimed` makes what is to be
-    raised of a stop that is not of now. Both are control.py's.
+    raised of a stop that is not of now; `own_clock_ns` shows the own wall clock. All are control.py's.
+
+    Times that are handed in are the crypto node's where it is heard. What is of now by the own clock counts
+    too, unless it would end a flight in the air: a crypto node with a wrong clock must not make every stop
+    stale, and whoever sets a drone's clock back gains no more than a hold or a landing it never heard of.
     """
 
     def __init__(
@@ -29,12 +33,14 @@ class StopDesk:
         directory: Directory,
         check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
         mistimed: Callable[[ClockTrouble, CertifiedMember, ControlMessage, float], ClockTrouble],
+        own_clock_ns: Callable[[], int],
     ) -> None:
         self._trust = trust
         self._members = members
         self._directory = directory
         self._check_signature = check_signature
         self._mistimed = mistimed
+        self._own_clock_ns = own_clock_ns
         self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
 
     @property
@@ -73,7 +79,7 @@ class StopDesk:
             raise Rejected(Reason.EVICTED, operator.name)
         fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
         try:
-            check_age(stop.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
+            at_ns = self._of_now(stop.sent_ns, wall_ns, own=stop.level is not Level.KILL)
         except ClockTrouble as refusal:
             if not fresh:
                 raise
@@ -94,13 +100,32 @@ class StopDesk:
             if trouble is not None:
                 receipts.append(Alarm("error", str(trouble)))
             receipt = StopReceipt(
-                self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, wall_ns
+                self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, at_ns
             )
             ack = signed(ControlKind.STOP_ACK, receipt.encode(), member.identity)
             self._stops[member.name] = (repeated, ack)
             receipts.append(Send(ack))
         names = tuple(member.name for member in fresh)
         return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
+
+    def _of_now(self, sent_ns: int, wall_ns: int, own: bool) -> int:
+        """The time by which it is of now: `wall_ns`, or, where `own` allows it, the own clock's.
+
+        Raises ClockTrouble by the first.
+        """
+        limits = self._limits
+        try:
+            check_age(sent_ns, wall_ns, limits.stop_life_s, limits.clock_ahead_s)
+        except ClockTrouble as trouble:
+            if not own:
+                raise
+            own_ns = self._own_clock_ns()
+            try:
+                check_age(sent_ns, own_ns, limits.stop_life_s, limits.clock_ahead_s)
+            except ClockTrouble:
+                raise trouble from None
+            return own_ns
+        return wall_ns
 
     def on_receipt(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """An acknowledgement from the network, for hosted operators. Raises Rejected."""
@@ -116,7 +141,7 @@ class StopDesk:
         if operator is None:
             raise Rejected(Reason.NOT_ADDRESSED)
         # An old receipt must not pass for that of a stop which never arrived.
-        check_age(receipt.sent_ns, wall_ns, self._limits.stop_life_s, self._limits.clock_ahead_s)
+        self._of_now(receipt.sent_ns, wall_ns, own=True)
         try:
             drone = self._directory.good(receipt.drone, wall_ns)
         except Rejected as refusal:

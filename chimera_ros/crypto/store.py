@@ -198,9 +198,19 @@ class FileStore:
             write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
             self._unforced |= self._last is not None and state.evictions != self._last.evictions
         else:
+            if self._last is None and not self.path.exists():
+                self._forget_former()
             write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
             self._unforced = False
         self._last = state
+
+    def _forget_former(self) -> None:
+        """Whoever deleted the state file wants a new member: what stood beside it must not come back."""
+        try:
+            for path in (self._number_path, self._epoch_path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(self.path, error) from None
 
     def flush(self) -> None:
         """Forces evictions to the disk that are not there yet. Raises KeystoreError."""
@@ -233,6 +243,9 @@ def _write_number(path: Path, state: StoredState) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             written = os.pwrite(handle, record + digest(record), 0)
+            os.ftruncate(
+                handle, written
+            )  # what a damaged file system left behind it would spoil every later one
         finally:
             os.close(handle)
     except OSError as error:

@@ -66,7 +66,7 @@ class Voice:
         sequence = max(last + 1, wall_ns // 1_000_000)
         if sequence > self._member.state.sequence:
             with contextlib.suppress(KeystoreError):  # it matters only if the clock is set back as well
-                self._member.remember(sequence=sequence + _RESERVED)
+                self._member.remember_number(sequence=sequence + _RESERVED)
         return sequence
 
     def hint(self, now: float, after: float = float("-inf")) -> None:

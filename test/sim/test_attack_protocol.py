@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 
 from chimera_ros.crypto import asked
+from chimera_ros.crypto import store as store_room
 from chimera_ros.crypto.budgets import Purse
 from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
@@ -118,6 +120,51 @@ def test_a_full_disk_ends_no_process_and_heals(victim: str) -> None:
     assert disk.state.highest_epoch <= number, "nothing is installed that could not be remembered"
     disk.full = False
     wire.run_until(lambda: swarm.together(above=number), 60.0)
+
+
+@pytest.mark.parametrize("what", ["stop", "eviction"])
+def test_what_a_full_disk_did_not_take_does_not_end_a_members_part(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers fit into a file that exists; a stop or an eviction that was obeyed in memory waits for room."""
+    swarm = Swarm(drones=2, shards=2, operator=True)
+    path = tmp_path / "state.json"
+    swarm.stores["drone_01"] = store_room.FileStore(path, durable=False)  # type: ignore[assignment]
+    swarm.join()
+    wire = swarm.wire
+
+    def rotate() -> int:
+        epoch = swarm.epochs()["leader"] or 0
+        wire.run(1.0)
+        swarm.server.rotate("manual", wire.now, wire.wall_ns)
+        wire.run(3.0)
+        return epoch
+
+    rotate()
+    write = store_room.write_atomic
+
+    def refuse(path: Path, *rest: object, **options: object) -> None:
+        if path.parent == tmp_path:
+            raise KeystoreError(f"{path}: cannot write (No space left on device)")
+        write(path, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store_room, "write_atomic", refuse)
+    if what == "stop":
+        stop = swarm.hosts["operator"].sign_stop("operator", "hold", [], wire.wall_ns)
+        wire.perform("shard_0", swarm.hosts["shard_0"].handle(stop, wire.now, wire.wall_ns))
+    else:
+        swarm.kill("shard_1")
+        verdict = swarm.server.evict("drone_02", "operator", bytes(32), wire.now, wire.wall_ns)
+        assert verdict.acted
+        wire.perform("crypto", verdict.effects)
+    assert wire.run_until(lambda: bool([a for a in wire.of(Alarm) if "No space left" in a.text]), 2.0) < 2.0
+    before = rotate()
+    assert (swarm.epochs()["drone_01"] or 0) > before, "it goes on with the others"
+    monkeypatch.undo()
+    rotate()
+    remembered = store_room.FileStore(path).load()
+    assert remembered.highest_epoch == swarm.epochs()["drone_01"]
+    assert remembered.operator_counters if what == "stop" else remembered.evictions
 
 
 # Epochs and joining

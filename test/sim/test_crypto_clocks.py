@@ -13,7 +13,7 @@ import pytest
 
 from chimera_ros.crypto.checkpoint import Checkpoint
 from chimera_ros.crypto.checkpoints import NOTICE_S
-from chimera_ros.crypto.effects import Alarm, StopOrder
+from chimera_ros.crypto.effects import Alarm, StopAcked, StopOrder
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.fallback_secret import FallbackSecret
 from chimera_ros.crypto.host import SecureHost
@@ -364,3 +364,46 @@ def test_sequences_rise_across_a_restart_with_an_earlier_clock() -> None:
         sequences = [body.parse(data, sky.swarm.trust.swarm, *rest).sequence for data in sent]
         assert sequences == sorted(set(sequences))
         assert len(sequences) > 3
+
+
+def slewed(sky: Sky) -> None:
+    """Each beat continues the one before, so reckoned time follows."""
+    for step in range(90):
+        sky.wire.clock_s["crypto"] = 0.15 * step
+        sky.wire.run(0.3)
+
+
+def left_behind(sky: Sky) -> None:
+    """All clocks were wrong together; then all but the crypto node's are set right."""
+    for process in sky.swarm.groups:
+        sky.wire.clock_s[process] = 60.0
+    sky.wire.run(3.0)
+
+
+@pytest.mark.parametrize("go_wrong", [slewed, left_behind])
+def test_a_crypto_node_whose_clock_alone_is_wrong_makes_no_stop_stale(go_wrong) -> None:
+    """Its time is followed for beats. Operator and drones agree: the drone holds and lands."""
+    sky = Sky()
+    sky.join()
+    go_wrong(sky)
+    assert not sky.host("shard_0").control.silent
+    assert sky.obeyed("shard_0", sky.stop("hold")) == ["hold"]
+    stop = sky.stop("land")
+    sky.wire.broadcast("operator", stop)
+    sky.wire.run(0.2)
+    orders = [effect.targets for effect in sky.wire.of(StopOrder) if effect.level == "land"]
+    assert sorted(orders) == [("drone_01",), ("drone_02",)]
+    assert {effect.drone for effect in sky.wire.of(StopAcked)} == {"drone_01", "drone_02"}
+
+
+def test_a_drone_whose_clock_is_set_back_obeys_no_kill_of_before() -> None:
+    sky = Sky()
+    sky.join()
+    sky.wire.cut.add("shard_0")
+    held_back = {level: sky.stop(level) for level in ("land", "kill")}
+    sky.wire.run(5.0)
+    sky.wire.cut.clear()
+    sky.wire.run(10.0)
+    sky.wire.clock_s["shard_0"] = -15.0
+    assert sky.obeyed("shard_0", held_back["kill"]) == []
+    assert sky.obeyed("shard_0", held_back["land"]) == ["land"], "what it gains: a landing that was ordered"

@@ -381,3 +381,30 @@ def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(see
     world.wire.run(10.0)
     world.wire.run_until(world.settled, 60.0)
     world.check_numbers()
+
+
+def test_two_that_only_members_hear_do_not_outbid_each_other_for_ever() -> None:
+    """Two ground stations out of each other's reach, with the swarm between them."""
+    world = World(standbys=1)
+    world.swarm.join()
+    wire = world.wire
+    broadcast = wire.broadcast
+
+    def hidden(sender: str, message: object) -> None:
+        wire.side = {node: 1 for node in wire.nodes if node != sender and {node, sender} <= CRYPTO}
+        broadcast(sender, message)
+        wire.side = {}
+
+    CRYPTO = {"crypto", "crypto_1"}
+    wire.broadcast = hidden  # type: ignore[method-assign]
+    wire.run(30.0)
+    before = len(world.announced())
+    took = [takeover for takeover in wire.of(Alarm) if "takes over" in takeover.text]
+    world.fly(30.0)
+    assert len(world.announced()) - before <= 6
+    assert len([alarm for alarm in wire.of(Alarm) if "takes over" in alarm.text]) - len(took) <= 6
+    epochs = {world.members()[name] for name in ("leader", "drone_01", "drone_02")}
+    assert len(epochs) == 1
+    world.check_numbers()
+    wire.broadcast = broadcast  # type: ignore[method-assign]
+    assert wire.run_until(world.settled, 15.0) < 10.0

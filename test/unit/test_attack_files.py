@@ -54,3 +54,27 @@ def test_a_number_and_evictions_that_were_not_forced_are_both_remembered(tmp_pat
     store.save(StoredState(highest_epoch=12, time_floor_ns=5, sequence=7, evictions=gone))
     remembered = StoredState(highest_epoch=12, time_floor_ns=5, sequence=7, evictions=gone)
     assert FileStore(tmp_path / "state.json").load() == remembered
+
+
+def test_whoever_deletes_the_state_file_gets_a_new_member_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    store = FileStore(path)
+    store.save(StoredState(highest_epoch=4))
+    store.save(StoredState(highest_epoch=50_000, evictions=frozenset({bytes(32)})))
+    store.save(StoredState(highest_epoch=50_004, evictions=frozenset({bytes(32)})))
+    path.unlink()
+    store = FileStore(path)
+    assert store.load() == StoredState()
+    store.save(StoredState(policy_version=1))
+    assert FileStore(path).load() == StoredState(policy_version=1), "after its next start as well"
+
+
+def test_a_number_file_that_grew_is_good_again_with_the_next_number(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    store = FileStore(path)
+    store.save(StoredState(highest_epoch=4))
+    store.save(StoredState(highest_epoch=8))
+    with (tmp_path / "state.json.number").open("ab") as file:
+        file.write(bytes(4096))
+    store.save(StoredState(highest_epoch=12))
+    assert FileStore(path).load().highest_epoch == 12

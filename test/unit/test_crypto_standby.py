@@ -111,14 +111,16 @@ def test_a_beat_of_a_higher_epoch_or_of_the_one_that_it_only_looks_after(
 
 def test_a_proof_of_an_own_or_lost_nodes_epoch_is_no_reason_to_wait() -> None:
     restarted = duty(0)
-    assert not restarted.proof("crypto_0", 40, 0, 101.0)
-    assert restarted.proof("crypto_1", 41, 0, 101.0)
+    assert not restarted.proof("crypto_0", 40, 0, False, 101.0)
+    assert restarted.proof("crypto_1", 41, 0, False, 101.0)
     assert restarted.due_at(NAMES) == 101.0 + TAKEOVER_S
     assert restarted.due_at(NAMES, warm=False) == 101.0 + 3 * TAKEOVER_S
     restarted.take_over()
-    assert not restarted.proof("crypto_1", 45, 0, 103.0), "it was waited for in vain"
+    assert not restarted.proof("crypto_1", 45, 0, False, 103.0), "it was waited for in vain"
     assert restarted.in_charge
     assert restarted.seen_epoch == 45
+    assert restarted.proof("crypto_1", 49, 48, True, 104.0), "it went above what we announced: it lives"
+    assert restarted.due_at(NAMES) == 104.0 + 2 * TAKEOVER_S
 
 
 def test_who_is_deposed_by_somebody_it_does_not_hear_waits_ever_longer() -> None:
