@@ -164,7 +164,7 @@ def test_it_is_in_charge_exactly_when_it_has_no_time_to_take_over(events: list) 
         elif kind == "head":
             down = made.head(issuer, epoch, own, now)
         elif kind == "proof":
-            down = made.proof(issuer, epoch, own, now)
+            down = made.proof(issuer, epoch, own, own_issue, now)
         else:
             made.request(issuer, WALL_NS, WALL_NS, now)
             down = False
