@@ -27,6 +27,7 @@ _REQUEST_IDLE_S: Final = 5.0
 _HINT_GAP_S: Final = 0.5
 _CHALLENGE_FRESH_S: Final = 30.0
 _RESERVED: Final = 5000  # sequences (ms) that one write to the disk is good for
+_LOST: Final = 3_600_000  # a power cut loses what was reserved since the last rotation, which is forced
 
 
 class Voice:
@@ -59,7 +60,9 @@ class Voice:
 
     def start(self, wall_ns: int) -> None:
         """Sequences rise from here."""
-        self._sequence = self._beat_sequence = max(wall_ns // 1_000_000, self._member.state.sequence)
+        wall_ms, stored = wall_ns // 1_000_000, self._member.state.sequence
+        # A stored one that the clock has not reached: it was ahead, and more than that may have been used.
+        self._sequence = self._beat_sequence = wall_ms if wall_ms >= stored else stored + _LOST
 
     def _after(self, last: int, wall_ns: int) -> int:
         """The next sequence; the disk knows of it before anybody else does."""

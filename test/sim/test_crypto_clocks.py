@@ -7,6 +7,7 @@ again it is heard again at once, also after a restart.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -407,3 +408,21 @@ def test_a_drone_whose_clock_is_set_back_obeys_no_kill_of_before() -> None:
     sky.wire.clock_s["shard_0"] = -15.0
     assert sky.obeyed("shard_0", held_back["kill"]) == []
     assert sky.obeyed("shard_0", held_back["land"]) == ["land"], "what it gains: a landing that was ordered"
+
+
+def test_a_power_cut_after_all_clocks_were_ahead_does_not_make_the_crypto_node_stale() -> None:
+    """The disk has the sequence of the last rotation; the clocks were set right meanwhile."""
+    sky = Sky()
+    for node in ("crypto", *sky.swarm.groups):
+        sky.wire.clock_s[node] = HOUR_S
+    sky.swarm.join()
+    forced = sky.swarm.stores["crypto"].state.sequence
+    sky.wire.run(12.0)
+    state = sky.swarm.stores["crypto"].state
+    assert state.sequence > forced
+    sky.swarm.stores["crypto"].save(dataclasses.replace(state, sequence=forced))
+    sky.wire.clock_s.clear()
+    sky.swarm.start_server("crypto")
+    sky.wire.run_until(sky.well, 5.0)
+    sky.wire.run(2.0)
+    assert (sky.host("shard_0").beat_age_s(sky.wire.now) or 0.0) < 0.5
