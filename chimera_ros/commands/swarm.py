@@ -17,7 +17,8 @@ from rich.console import Console
 from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
-from chimera_ros.records.status import StatusAggregator, SwarmView
+from chimera_ros.records.status import StatusAggregator
+from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
 

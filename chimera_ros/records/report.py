@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chimera_ros.records.histogram import Histogram, percentile
-from chimera_ros.records.status import SwarmTotals
 from chimera_ros.records.status_line import finite
+from chimera_ros.records.status_view import SwarmTotals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

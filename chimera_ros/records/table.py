@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from chimera_ros.records.status import DroneRow, SwarmView
+from chimera_ros.records.status_view import DroneRow, SwarmView
 
 PLAIN_EVERY_S = 5.0
 REFRESH_EVERY_S = 0.5

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.report import Report, ReportFailed, build_report, render_report, write_report
-from chimera_ros.records.status import StatusAggregator, SwarmTotals
+from chimera_ros.records.status import StatusAggregator
+from chimera_ros.records.status_view import SwarmTotals
 
 
 def totals() -> SwarmTotals:

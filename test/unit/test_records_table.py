@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from chimera_ros.crypto.security_state import CheckpointCounts, PutOut, SecurityState
-from chimera_ros.records.status import StatusAggregator, SwarmView
+from chimera_ros.records.status import StatusAggregator
+from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable, plain_line, render_view
 
 
