@@ -16,6 +16,7 @@ from . import labels
 from .budgets import Budget, Purse
 from .catching_up import CatchUp
 from .checkpoint_book import CheckpointBook
+from .clock_alarms import ClockAlarms
 from .counters import Counters
 from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
@@ -25,8 +26,9 @@ from .errors import ClockTrouble, KeystoreError, Rejected
 from .evictions import obey
 from .fallback import Fallback
 from .identity import CertifiedMember, MemberIdentity, Trust
+from .installing import open_seeds, store_numbers
 from .joining import CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
-from .member import Member, Opening
+from .member import Member
 from .policy import Limits, Policy
 from .reasons import Reason
 from .revocation import TrustDesk, freshest
@@ -55,12 +57,7 @@ _RESEND_S: Final = 0.2
 _TELL_S: Final = (
     30.0  # between two alarms about what one crypto node says: it may make up as much as it likes
 )
-_CLOCK_TOLD_S: Final = 10.0  # between two alarms about clocks that differ
 
-_TIMED: Final = {
-    ControlKind.BEAT: "beats",
-    ControlKind.STOP: "stops",
-}  # who signed them is told a wrong clock
 _KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
 _QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
 
@@ -118,6 +115,7 @@ class ControlPlane:
             if member.role is Role.CRYPTO:
                 self._ranks.seen(member.name, member.identity.fingerprint, 0)
         self._speaker = self.members[speaker.name]
+        self._clock_alarms = ClockAlarms(speaker.name)
         self._known: OrderedDict[int, bytes] = OrderedDict()
         self._banned: set[bytes] = set()
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
@@ -125,8 +123,6 @@ class ControlPlane:
         self.last_beat: float | None = None
         self.time = Timekeeper()
         self._wall_ns = 0  # the own wall clock at the last call
-        self._clock_told = {kind: Budget(1.0 / _CLOCK_TOLD_S, 1.0) for kind in _TIMED}
-        self._apart_told = False
         self.catch_up = CatchUp(self, random)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
@@ -191,7 +187,7 @@ class ControlPlane:
             return handler(message, now, self._time_ns(now))
         except ClockTrouble as trouble:
             self._counters.control[trouble.reason] += 1
-            return self._tell_clock(message, trouble, now)
+            return self._clock_alarms.refused(message.kind, trouble, now)
         except Rejected as refusal:
             self._counters.control[refusal.reason] += 1
             return []
@@ -260,36 +256,6 @@ class ControlPlane:
         ]
         return min(self._wall_ns, max(self.time.proven_ns, *heard_ns, 0))
 
-    def _tell_clock(self, message: ControlMessage, trouble: ClockTrouble, now: float) -> list[Effect]:
-        if not trouble.signer or not self._clock_told[message.kind].take(now):
-            return []
-        what, side = _TIMED[message.kind], "ahead of" if trouble.ahead_s > 0 else "behind"
-        return [
-            Alarm(
-                "warning",
-                f"{trouble.signer}'s {what} are {abs(trouble.ahead_s):.1f} s {side} the clock of "
-                f"{self._speaker.name} and refused: a clock is wrong, or somebody holds messages back",
-            )
-        ]
-
-    def _tell_own_clock(self, issuer: str) -> list[Effect]:
-        """Do our clock and the crypto node's begin, or cease, to differ?"""
-        off_s, told = self.time.apart_s, self._apart_told
-        self._apart_told = off_s != 0.0
-        if self._apart_told == told:
-            return []
-        name = self._speaker.name
-        if not off_s:
-            return [Alarm("info", f"the clock of {name} agrees with {issuer}'s again")]
-        side = "ahead of" if off_s > 0 else "behind"
-        return [
-            Alarm(
-                "warning",
-                f"the clock of {name} is {abs(off_s):.1f} s {side} {issuer}'s: what it sends may be refused "
-                "until the wrong one is set right",
-            )
-        ]
-
     # Checks that all of the crypto node's messages share
 
     def _issuer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
@@ -330,7 +296,7 @@ class ControlPlane:
 
         Raises what `check_signature` raises.
         """
-        if self._clock_told[message.kind].holds(now):
+        if self._clock_alarms.wanted(message.kind, now):
             self.check_signature(signer, message, now)
             trouble.signer = signer.name
         return trouble
@@ -502,40 +468,16 @@ class ControlPlane:
         if head.evictions:
             self._flush_at = now + _FLUSH_S
         joining = self.newest_installed() is None
-
-        def attempt(member: Member) -> Opening | Rejected:
-            try:
-                return member.open_seed(announcement)
-            except Rejected as refusal:
-                return refusal
-
         waiting = [m for m in self.members.values() if m.installed is None or m.installed.epoch < head.epoch]
-        openings: list[Opening] = []
-        for outcome in self._map(attempt, waiting):
-            if isinstance(outcome, Rejected):
-                self._counters.control[outcome.reason] += 1
-            else:
-                openings.append(outcome)
+        openings = open_seeds(announcement, waiting, self._map, self._counters.control)
         if not openings:
             return effects
-
-        proven_ns = self._proven_ns()
-
-        def store(opening: Opening) -> KeystoreError | None:
-            try:
-                opening.member.store_epoch(announcement, proven_ns)
-            except KeystoreError as error:
-                return error
-            return None
-
-        # Together, because each write waits for the disk; who cannot remember the number does not use it.
-        troubles = list(self._map(store, openings))
-        if any(troubles):
+        openings, troubles = store_numbers(announcement, openings, self._proven_ns(), self._map)
+        if troubles:
             self._known.pop(head.epoch, None)  # the same announcement, repeated, may still be installed
             self._counters.control[Reason.STORE] += 1
             if self._store_told.take(now):
-                effects += [Alarm("error", str(error)) for error in troubles if error is not None][:1]
-        openings = [o for o, error in zip(openings, troubles, strict=True) if error is None]
+                effects.append(Alarm("error", str(troubles[0])))
         if not openings:
             return effects
         session = self.sessions.open.get(head.epoch)
@@ -648,7 +590,7 @@ class ControlPlane:
         self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
         self.time.accept(beat.sent_ns, now, self._wall_ns)
         effects: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
-        effects += self._tell_own_clock(issuer.name)
+        effects += self._clock_alarms.compared(self.time.apart_s, issuer.name)
         session = self.sessions.open.get(beat.epoch)
         known = self._known.get(beat.epoch)
         if known is not None and known != beat.transcript_hash:
