@@ -126,7 +126,8 @@ class Scene:
         self.earlier: list[bytes] = []  # telemetry packets of an earlier flight
         self.lie_rounds = 1
         self.notes: dict[str, tuple[float, str]] = {}  # figures that attacks print besides their verdict
-        self.telemetry: dict[str, deque[tuple[float, DroneTelemetry]]] = {}
+        self.telemetry: dict[str, deque[tuple[float, DroneTelemetry]]] = {}  # the newest of each drone
+        self.heard: Counter[str] = Counter()  # how many in all
         self._nodes: list[Node] = []
         self._told: set[tuple[str, int, str]] = set()
         self._supervisor = child.Supervisor(self.prepared.log_dir)
@@ -184,8 +185,12 @@ class Scene:
             self.observer.create_subscription(
                 DroneTelemetry,
                 names.telemetry(drone),
-                lambda message, sender, kept=kept: kept.append((time.monotonic(), message)),
+                lambda message, sender, kept=kept, drone=drone: self._hear(drone, message, kept),
             )
+
+    def _hear(self, drone: str, message: DroneTelemetry, kept: deque[tuple[float, DroneTelemetry]]) -> None:
+        self.heard[drone] += 1
+        kept.append((time.monotonic(), message))
 
     def captured(self) -> SecureSession:
         """The captured member's session: its keys are the attacker's."""

@@ -99,13 +99,13 @@ class Trial:
             scene.wait(lambda: _said(process, said, 1), 20.0, "for the flood to begin")
             self.start()
             attack_flood.write(path, make())
-            heard = {name: len(kept) for name, kept in scene.telemetry.items()}
+            heard = scene.heard.copy()
             busy_cpu, began = scene.cpu_s(), time.monotonic()
             scene.wait(lambda: _said(process, said, 2), 20.0, "for the flood to end")
         span = time.monotonic() - began
         self.sent = int(said[1])
         busy = (scene.cpu_s() - busy_cpu) / span
-        rates = [(len(scene.telemetry[name]) - heard[name]) / span for name in scene.flown[1:]]
+        rates = [(scene.heard[name] - heard[name]) / span for name in scene.flown[1:]]
         scene.notes[f"{label}: packets sent"] = (self.sent / 5.0, "1/s")
         scene.notes[f"{label}: processor time of the swarm, before"] = (100 * quiet, "% of a core")
         scene.notes[f"{label}: processor time of the swarm, meanwhile"] = (100 * busy, "% of a core")

@@ -116,7 +116,7 @@ def evicted_member(trial: Trial) -> str:
         scene.stranger.mouth(TELEMETRY).publish(packet)
     trial.connect(channel)
     trial.start()
-    heard = len(scene.telemetry[CAPTURED])
+    heard = scene.heard[CAPTURED]
     for number in range(20):
         report = convert.telemetry_to_msg(resting(session.swarm_ns()))
         trial.send(channel, insider.forge(CAPTURED, channel, report, 10**7 + number))
@@ -124,7 +124,7 @@ def evicted_member(trial: Trial) -> str:
     scene.spin(3.0)
     if session.host.counters.opened > opened:
         return "the evicted member opened something"
-    if len(scene.telemetry[CAPTURED]) > heard:
+    if scene.heard[CAPTURED] > heard:
         return "something of the evicted member was accepted"
     return "" if session.epoch() in (None, before) else "the evicted member is in a new epoch"
 
