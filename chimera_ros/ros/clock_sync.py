@@ -1,4 +1,7 @@
-"""Swarm time: the wall clock plus the measured offset to the crypto node's.
+"""Swarm time: the crypto node's wall clock, as measured against the own boot-time clock.
+
+A wall clock may be set while a drone flies; measured against the boot-time clock, swarm time goes on. Only
+before the first answer, and on the crypto node that the others ask, it is the wall clock's.
 
 Each hosted member asks in its turn, at least every two seconds, which also tells the crypto node that it is
 alive; all answers go into one filter, since the members of a process share a clock.
@@ -14,6 +17,7 @@ from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.srv import ClockSync
 
 from . import names
+from .lifecycle import boot_time_ns
 from .services import Reply, SecureClient, SecureService
 
 if TYPE_CHECKING:
@@ -57,7 +61,20 @@ class ClockClient:
         ]
         self._turn = 0
         self._due = 0.0
-        self.offset_ns = 0
+        self._began_ns = (
+            time.time_ns() - boot_time_ns()
+        )  # so that offsets are those of the clocks at the start
+        self._offset_ns = 0
+        self._measured = False
+
+    @property
+    def _own_ns(self) -> int:
+        """The wall clock, had nobody set it since the start."""
+        return self._began_ns + boot_time_ns()
+
+    def swarm_ns(self) -> int:
+        """Swarm time, ns since the Unix epoch."""
+        return self._own_ns + self._offset_ns if self._measured else time.time_ns()
 
     def next_timer(self) -> float:
         """When `tick` wants to be called."""
@@ -75,7 +92,7 @@ class ClockClient:
             return  # it is this one that the others ask
         if not self._session.host.ready(client.member) or not client.service_is_ready():
             return
-        request = ClockSync.Request(t1_ns=time.time_ns())
+        request = ClockSync.Request(t1_ns=self._own_ns)
         client.call_async(request, TIMEOUT_S, lambda reply: self._on_reply(request.t1_ns, reply))
 
     def _on_reply(self, t1_ns: int, reply: Reply) -> None:
@@ -83,8 +100,10 @@ class ClockClient:
         if response is None or response.t1_ns != t1_ns:
             self._session.counts["clock_unanswered"] += 1
             return
-        if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, reply.received_ns, self._session.now()):
-            self.offset_ns = round(self.filter.offset_s * 1e9)
+        t4_ns = self._began_ns + reply.received_ns
+        if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, t4_ns, self._session.now()):
+            self._offset_ns = round(self.filter.offset_s * 1e9)
+            self._measured = True
 
     def status(self) -> dict[str, float | bool | None]:
         """offset_s (crypto node minus own), error_s (None before the first answer), synchronised."""

@@ -234,3 +234,8 @@ def where(error: BaseException) -> str:
 def boot_time_s() -> float:
     """Seconds of the boot-time clock: monotonic, counts suspend, ignores /clock. The `now` of all cores."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_time_ns() -> int:
+    """The same in nanoseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

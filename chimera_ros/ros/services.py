@@ -6,7 +6,6 @@ off as the answer to another question; a caller accepts one response.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -22,6 +21,7 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
+from .lifecycle import boot_time_ns
 from .outlet import Outlet
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Reply:
     response: Any | None
     sender: str = ""
     failure: str | None = None
-    received_ns: int = 0  # own wall clock when the response arrived, ns since the Unix epoch
+    received_ns: int = 0  # boot-time clock when the response arrived
 
 
 class Deferred:
@@ -199,7 +199,7 @@ class ResponseChannel:
         return True
 
     def _on_packet(self, data: bytes) -> None:
-        received_ns = time.time_ns()
+        received_ns = boot_time_ns()
         if not self._calls:
             return  # somebody else's
         session = self._session

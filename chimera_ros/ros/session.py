@@ -283,13 +283,12 @@ class SecureSession:
         return boot_time_s()
 
     def swarm_ns(self) -> int:
-        """Swarm time: own wall clock plus the measured offset to the crypto node, ns since the Unix epoch."""
-        clock = self._clock
-        return time.time_ns() if clock is None else time.time_ns() + clock.offset_ns
+        """Swarm time: the crypto node's wall clock as far as it was measured, ns since the Unix epoch."""
+        return time.time_ns() if self._clock is None else self._clock.swarm_ns()
 
     @property
     def clock_offset_s(self) -> float:
-        """Measured offset, crypto node minus own clock, s; 0 before the first answer."""
+        """Measured offset, crypto node minus own clock as set at the start, s; 0 before the first answer."""
         return 0.0 if self._clock is None else self._clock.filter.offset_s
 
     @property
