@@ -66,7 +66,7 @@ _COMMAND_CHECKS_PER_S: Final = 100.0  # signatures, for each sender of commands;
 _TELEMETRY_CHECKS_PER_S: Final = 400.0  # shared out evenly among the members that have said hello,
 _LEAST_TELEMETRY_CHECKS_PER_S: Final = 5.0  # but never less than this for each
 _MAX_ADDRESSED: Final = 1024
-_MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation
+_MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation and may speak on the channel
 _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
 _PREFIX: Final = INCARNATION_BYTES + 8
@@ -311,7 +311,7 @@ class Fallback:
             raise Rejected(Reason.UNKNOWN_SENDER, "no hello has shown this incarnation")
         refusal: Rejected | None = None
         allowed: list[_Peer] = []
-        for peer in speakers[:_MAX_NAMESAKES]:
+        for peer in speakers:
             try:
                 self._control.directory.good(peer.member.fingerprint, wall_ns)
                 if self._evicted(peer.member.fingerprint):
@@ -325,6 +325,8 @@ class Fallback:
                 refusal = error
                 continue
             allowed.append(peer)
+            if len(allowed) == _MAX_NAMESAKES:
+                break
         if not allowed:
             raise refusal or Rejected(Reason.UNKNOWN_SENDER)
         aad = self._aad(lane, channel, type_name, prefix)

@@ -121,10 +121,10 @@ class Duty:
 
     def request(self, issuer: str, sent_ns: int, wall_ns: int, now: float) -> None:
         """A verified key request: before anybody is in charge, a node of lower rank that asks is waited
-        for.
+        for. `sent_ns`: no later than this was it sent; after a restart its sequences are ahead of the time.
         """
         rank = rank_of(issuer)
-        if not self.in_charge and self._cold and rank < self.rank and abs(wall_ns - sent_ns) <= _FRESH_NS:
+        if not self.in_charge and self._cold and rank < self.rank and wall_ns - sent_ns <= _FRESH_NS:
             self._sign_at = now
 
     def _sign(self, issuer: str, now: float) -> None:

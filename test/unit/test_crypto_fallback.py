@@ -331,6 +331,23 @@ def test_whoever_says_hello_under_the_leaders_incarnation_does_not_pay_with_its_
     assert opened.sender == "drone_01"
 
 
+def test_drones_that_claim_the_leaders_incarnation_first_do_not_silence_it() -> None:
+    air = Air()
+    thieves = [f"drone_{number:02d}" for number in range(3, 8)]
+    air.identities |= {name: air.keystore.enroll(name, Role.DRONE) for name in thieves}
+    incarnation = air.hosts["leader"].control.members["leader"].incarnation
+    leader = air.hosts.pop("leader")
+    air.hosts["drone_01"] = air.host("drone_01")  # it has heard nobody yet
+    for name in thieves:
+        air.hosts[name] = air.host(name)
+        air.hosts[name].control.members[name].incarnation = incarnation
+    air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
+    air.hosts["leader"] = leader
+    air.say_hello(WALL_NS + 2_000_000, NOW + 4.0)
+    opened = air.hosts["drone_01"].open(COMMAND, "T", air.send("leader", COMMAND), WALL_NS)
+    assert opened.sender == "leader"
+
+
 def test_nonces_are_random_counters_rise_and_the_key_is_the_incarnations(air: Air) -> None:
     envelopes = [air.send("drone_01", TELEMETRY) for _ in range(20)]
     assert len({e.sealed[24:36] for e in envelopes}) == 20

@@ -75,6 +75,8 @@ def test_a_request_of_a_senior_is_waited_for_only_while_nobody_is_in_charge() ->
     junior.request("crypto_0", WALL_NS - 3_000_000_000, WALL_NS, 104.0)  # a recording
     junior.request("crypto_2", WALL_NS, WALL_NS, 104.0)  # a junior
     assert junior.due_at(()) == 103.0 + COLD_S + COLD_STAGGER_S
+    junior.request("crypto_0", WALL_NS + 5_000_000_000, WALL_NS, 104.5)  # restarted: ahead of the clock
+    assert junior.due_at(()) == 104.5 + COLD_S + COLD_STAGGER_S
     junior.beat("crypto_0", 4, 4, False, 105.0)
     junior.request("crypto_0", WALL_NS, WALL_NS, 105.9)
     assert junior.due_at(NAMES) == 105.0 + TAKEOVER_S
