@@ -131,6 +131,11 @@ class Admission:
     def _held(self) -> int:
         return self._own.installed.epoch if self._own.installed is not None else 0
 
+    @property
+    def held(self) -> int:
+        """How many unused packages are here."""
+        return len(self._candidates)
+
     def holds(self, name: str) -> bool:
         """Do we hold an unused package of this member?"""
         return name in self._candidates

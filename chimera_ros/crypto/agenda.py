@@ -6,7 +6,7 @@
 | leave, taking over    | `TAKEOVER_WAIT_S` for packages that were not overheard                  |
 | leave                 | `batch_s` for others that leave too, `missing_wait_s` for packages      |
 | time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
-| join                  | `batch_s`; after a restart of the crypto node `missing_wait_s` for      |
+| join                  | `batch_s`; after a restart of the crypto node the recovery's wait for   |
 |                       | everybody in the epoch it was shown                                     |
 
 Whatever comes first takes the others with it: one epoch answers all of them.
@@ -22,6 +22,7 @@ from .policy import Limits
 
 _EVICT_GATHER_S: Final = 0.2
 TAKEOVER_WAIT_S: Final = 0.5
+RECOVERY_WAIT_S: Final = 3.5  # ROS finds some processes only after three; the old epoch works meanwhile
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 
@@ -79,12 +80,12 @@ class Agenda:
         self._rotate_at = None if now is None else now + self.rotate_s
 
     def due(
-        self, now: float, complete: Callable[[], bool], recovering: bool
+        self, now: float, complete: Callable[[], bool], recovery_s: float
     ) -> tuple[EpochReason, float] | None:
         """(reason, since when it was wanted) of the epoch to announce now.
 
-        complete: an unused package of every expected member is here. recovering: a restarted crypto node
-        has not announced yet and knows whom to expect.
+        complete: an unused package of every expected member is here. recovery_s: so long does a crypto
+        node that has not announced anything yet wait for those whom it knows to expect; otherwise 0.
         """
         if self._evict is not None:
             since, latest = self._evict
@@ -97,7 +98,7 @@ class Agenda:
                 return reason, since
         if self._leave_since is not None and now >= self._leave_since + self._leave_wait(complete):
             return EpochReason.LEAVE, self._leave_since
-        if self._join_since is not None and now >= self._join_since + self._join_wait(complete, recovering):
+        if self._join_since is not None and now >= self._join_since + self._join_wait(complete, recovery_s):
             return EpochReason.JOIN, self._join_since
         return None
 
@@ -112,7 +113,7 @@ class Agenda:
             and now >= self._rotate_at
         )
 
-    def next_timer(self, complete: Callable[[], bool], recovering: bool) -> float | None:
+    def next_timer(self, complete: Callable[[], bool], recovery_s: float) -> float | None:
         """When to look again."""
         if self._evict is not None:
             return self._evict[1]
@@ -124,13 +125,13 @@ class Agenda:
         if self._leave_since is not None:
             times.append(self._leave_since + self._leave_wait(complete))
         if self._join_since is not None:
-            times.append(self._join_since + self._join_wait(complete, recovering))
+            times.append(self._join_since + self._join_wait(complete, recovery_s))
         return min(times, default=self._rotate_at)
 
     def _leave_wait(self, complete: Callable[[], bool]) -> float:
         return self.limits.batch_s if complete() else self.limits.missing_wait_s
 
-    def _join_wait(self, complete: Callable[[], bool], recovering: bool) -> float:
+    def _join_wait(self, complete: Callable[[], bool], recovery_s: float) -> float:
         if complete():
             return _SETTLE_S
-        return self.limits.missing_wait_s if recovering else self.limits.batch_s
+        return max(recovery_s, self.limits.batch_s)

@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Any, Final
 
 from .admission import Admission
-from .agenda import Agenda
+from .agenda import RECOVERY_WAIT_S, Agenda
 from .announcing import Announcer
 from .asked import AskedRotations
 from .current import Current
@@ -201,7 +201,7 @@ class KeyServer:
                 times.append(current.switch_by)
             else:
                 times += (self._voice.request_at, self._voice.beat_at)
-                times.append(self._agenda.next_timer(self._all_answered, self._recovering))
+                times.append(self._agenda.next_timer(self._all_answered, self._recovery_s))
             if current is not None:
                 times.append(current.repeat_at)
             return min((time for time in times if time is not None), default=None)
@@ -346,10 +346,13 @@ class KeyServer:
         return next((entry for entry in self._rollout.roster() if entry.name == name), None)
 
     @property
-    def _recovering(self) -> bool:
-        """Restarted, nothing announced yet, and it was shown whom to expect, or will be."""
-        admission = self._admission
-        return self._current is None and (bool(admission.learned_roster()) or admission.lacks_proof)
+    def _recovery_s(self) -> float:
+        """Restarted, nothing announced yet: how long to wait for whom it was shown, or for being shown."""
+        if self._current is not None:
+            return 0.0
+        if self._admission.learned_roster():
+            return max(RECOVERY_WAIT_S, self.limits.missing_wait_s)
+        return self.limits.missing_wait_s if self._admission.lacks_proof else 0.0
 
     def _all_answered(self) -> bool:
         """Do we hold an unused package of everybody in the last epoch who is expected to go on? Nobody waits
@@ -419,7 +422,7 @@ class KeyServer:
                 return self._rollout.push(current, now, wall_ns)
             effects = self._rollout.install_own(now, wall_ns) + self._rollout.switch(current, now, True)
             return effects + self._request(now, wall_ns)
-        wanted = self._agenda.due(now, self._all_answered, self._recovering)
+        wanted = self._agenda.due(now, self._all_answered, self._recovery_s)
         if wanted is not None:
             return self._announce(*wanted, now, wall_ns)
         if self._agenda.time_is_up(now):

@@ -22,6 +22,8 @@ from .stop import signed
 from .suite import HASH_BYTES
 from .wire import ControlKind
 
+_REQUEST_STARTING_S: Final = 0.3
+_REQUEST_PER_ANSWER_S: Final = 0.005  # everybody answers again
 _REQUEST_MISSING_S: Final = 1.0
 _REQUEST_IDLE_S: Final = 5.0
 _HINT_GAP_S: Final = 0.5
@@ -62,6 +64,8 @@ class Voice:
         """Sequences rise from here."""
         wall_ms, stored = wall_ns // 1_000_000, self._member.state.sequence
         # A stored one that the clock has not reached: it was ahead, and more than that may have been used.
+        if wall_ms < stored <= wall_ms + _RESERVED:  # it ran a moment ago
+            wall_ms = stored
         self._sequence = self._beat_sequence = wall_ms if wall_ms >= stored else stored + _LOST
 
     def _after(self, last: int, wall_ns: int) -> int:
@@ -93,7 +97,7 @@ class Voice:
             epoch, transcript_hash = current.epoch, current.announcement.transcript_hash
             have = bitmap({entry.slot for entry in current.roster if self._admission.fresh(entry, now)})
         self._last_request = now
-        self.request_at = now + (_REQUEST_MISSING_S if missing else _REQUEST_IDLE_S)
+        self.request_at = now + self._pause_s(current, missing)
         return KeyRequest(
             self._identity.swarm,
             self._suite,
@@ -104,6 +108,14 @@ class Voice:
             transcript_hash,
             have,
         )
+
+    def _pause_s(self, current: Current | None, missing: bool) -> float:
+        if (
+            current is None
+        ):  # just started: whoever ROS has found meanwhile is asked soon, large swarms less often
+            each_s = _REQUEST_STARTING_S + _REQUEST_PER_ANSWER_S * self._admission.held
+            return min(_REQUEST_MISSING_S, each_s)
+        return _REQUEST_MISSING_S if missing else _REQUEST_IDLE_S
 
     def send_request(self, request: KeyRequest) -> Effect:
         """The request under our signature."""
