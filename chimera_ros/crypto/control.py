@@ -51,7 +51,7 @@ _FLUSH_S: Final = 0.5  # after an eviction
 _CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
 _SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
 _CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
-_CERTIFICATE_JOINING_S: Final = 10.0  # before joining: if each side lacks the other's, nothing else helps
+_CERTIFICATE_JOINING_S: Final = 10.0  # before joining, and in fallback: without it nobody is heard
 _DOCUMENTS_S: Final = 5.0  # between two times that a process sends its revocation list and policy
 _RESEND_S: Final = 0.2
 _TELL_S: Final = (
@@ -333,7 +333,8 @@ class ControlPlane:
 
     def _certificate(self, member: Member, now: float) -> Effect:
         member.certificate_sent_at = now
-        again_s = _CERTIFICATE_REFRESH_S if member.installed is not None else _CERTIFICATE_JOINING_S
+        flying = member.installed is not None and not self.silent
+        again_s = _CERTIFICATE_REFRESH_S if flying else _CERTIFICATE_JOINING_S
         member.certificate_at = now + again_s * (1 + self._random(1)[0] / 256)
         return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
 
@@ -645,6 +646,8 @@ class ControlPlane:
                     )
                 )
             self.silent = True
+            for member in self.members.values():  # in fallback nobody is heard without
+                self.show_certificate(member, now, self._random(1)[0] / 256)
         if self.silent and self.fallback is not None:
             effects += self.fallback.tick(now, wall_ns)
         full = any(

@@ -49,7 +49,7 @@ def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(weather: Weather 
     wire.run(6.0)
     alarms = [alarm.text for alarm in wire.of(Alarm) if "DEGRADED" in alarm.text]
     assert len(alarms) == len(swarm.hosts)
-    for _ in range(6):  # seconds: a storm takes hellos, too
+    for _ in range(30):  # seconds: a storm takes hellos and certificates, too
         telemetry = set(heard(swarm, "drone_01", "drone_01/telemetry").values())
         commands = heard(swarm, "leader", "leader/command")
         if telemetry == {0} == set(commands.values()):
