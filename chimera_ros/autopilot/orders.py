@@ -28,6 +28,7 @@ class Running:
     live: bool = True
     accepted: bool = False  # the autopilot said yes, the effect is still awaited
     in_call: bool = True  # a MAVSDK call for it has not returned yet
+    shaken: bool = False  # meanwhile an overtaken call did: the autopilot may have obeyed that one last
 
 
 class OrderDesk:
@@ -83,11 +84,16 @@ class OrderDesk:
         return self.running if self.running is not None and now > self.running.deadline else None
 
     def undone_by(self, late: Running) -> Running | None:
-        """The accepted urgent order that a late, overtaken call may have undone, to be repeated."""
+        """The accepted urgent order that a late, overtaken call may have undone, to be repeated. One whose own
+        call has not returned yet is to be repeated after that (`shaken`).
+        """
         newest = self.newest_urgent
-        if late.live or newest is None or newest is late or newest.live or not newest.accepted:
+        if late.live or newest is None or newest is late:
             return None
-        return newest
+        if newest.live:
+            newest.shaken = True
+            return None
+        return newest if newest.accepted else None
 
     def drop_all(self, reason: str) -> list[OrderResult]:
         """Fail whatever runs or waits (the bridge closes)."""

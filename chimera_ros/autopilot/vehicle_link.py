@@ -268,11 +268,13 @@ class VehicleLink:
         with self._lock:
             running.in_call = False
             if not running.live:
-                repeat = self._desk.undone_by(running) if ok else None
+                # Whatever it was answered: a call that timed out may have been obeyed as well.
+                repeat = self._desk.undone_by(running)
             elif ok and order.kind in _AWAITED:
                 running.accepted = True
             else:
                 results = self._desk.finish(running, ok, reason)
+                repeat = running if ok and running.shaken else None
         if ok and order.kind in (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL, OrderKind.STOP_OFFBOARD):
             self.setpoints.forget()
         self._emit(results)
