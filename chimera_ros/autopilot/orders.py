@@ -84,8 +84,8 @@ class OrderDesk:
         return self.running if self.running is not None and now > self.running.deadline else None
 
     def undone_by(self, late: Running) -> Running | None:
-        """The accepted urgent order that a late, overtaken call may have undone, to be repeated. One whose own
-        call has not returned yet is to be repeated after that (`shaken`).
+        """The accepted urgent order that a late, overtaken call may have undone, to be repeated. One whose
+        own call has not returned yet is to be repeated after that (`shaken`).
         """
         newest = self.newest_urgent
         if late.live or newest is None or newest is late:
