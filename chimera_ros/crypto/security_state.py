@@ -208,20 +208,23 @@ class RosterWatch:
             self._known.move_to_end(entry.fingerprint)
         for name in names:
             self._out.pop(name, None)
+        lost: list[PutOut] = []
         for name in gone:
             evicted = self._names[name] in head.evictions
             why = "evicted" if evicted else "left, or sent no fresh key package in time"
-            self._remember(PutOut(name, f"{why} (epoch {head.epoch})", head.epoch))
+            lost.append(PutOut(name, f"{why} (epoch {head.epoch})", head.epoch))
         for fingerprint in head.evictions:  # put out before we saw it in, or by a list from the disk
             known = self._known.get(fingerprint)
-            if known is not None and known not in names and known not in self._out:
+            if known is not None and known not in names and known not in self._out and known not in gone:
                 self._remember(PutOut(known, f"evicted (epoch {head.epoch} or before)", head.epoch))
+        for item in lost:  # last, for only the newest are kept
+            self._remember(item)
         self._names = names
         while len(self._known) > MAX_NAMES:
             self._known.popitem(last=False)
         if came or gone or head.reason is EpochReason.EVICT:
             changes = [f"{_names(tuple(came))} came"] if came else []
-            changes += [f"{self._out[name].name} is out: {self._out[name].why}" for name in gone[:8]]
+            changes += [f"{item.name} is out: {item.why}" for item in lost[:8]]
             self.note(f"epoch {head.epoch} ({head.reason.name.lower()}): {'; '.join(changes) or 'no change'}")
 
     def _remember(self, item: PutOut) -> None:

@@ -82,3 +82,20 @@ def test_who_came_left_and_was_put_out():
         watch.installed(head(20 + number, (f"n{number}",)))
     assert len(watch.put_out) <= 64
     assert len(watch.events) <= 32
+
+
+def test_more_put_out_than_are_kept_takes_nothing_from_those_who_go_now():
+    watch = RosterWatch()
+    everybody = tuple(f"n{number:03d}" for number in range(120))
+    watch.installed(head(4, everybody, EpochReason.JOIN))
+    evictions = ()
+    for number, name in enumerate(everybody[20:]):
+        evictions += (print_of(name),)
+        rest = everybody[:20] + everybody[21 + number :]
+        watch.installed(head(8 + 4 * number, rest, EpochReason.EVICT, evictions))
+        assert watch.put_out[-1].name == name
+        assert f"{name} is out: evicted" in watch.events[-1]
+    watch.installed(head(1000, everybody[:10], EpochReason.LEAVE, evictions))  # ten others leave
+    assert "n010 is out: left" in watch.events[-1]
+    assert [item.name for item in watch.put_out[-10:]] == list(everybody[10:20])
+    assert len(watch.put_out) <= 64
