@@ -14,9 +14,9 @@ from chimera_ros.msg import EpochAnnouncement, TrustUpdate
 from rclpy.node import Node
 
 from chimera_ros.crypto import labels
+from chimera_ros.crypto.announcing import number_above
 from chimera_ros.crypto.encoding import fields
 from chimera_ros.crypto.epochs import encode_head, parse_head
-from chimera_ros.crypto.issuing import number_above
 from chimera_ros.crypto.keystore import Keystore
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.wire import ControlKind, ControlMessage

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from harness import Result, percentile
 
 from chimera_ros.crypto import default_policy, providers
+from chimera_ros.crypto.body import CONTEXT_OF
 from chimera_ros.crypto.epochs import seed_info
 from chimera_ros.crypto.errors import ProviderError
-from chimera_ros.crypto.joining import CONTEXT_OF, KeyPackage, KeyRequest
+from chimera_ros.crypto.joining import KeyPackage, KeyRequest
 from chimera_ros.crypto.suite import SEED_BYTES, digest, suite_named
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import ControlKind, Envelope

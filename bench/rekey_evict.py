@@ -69,8 +69,7 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
     """An operator, and captured members one after the other: each keeps every key and opens what it can."""
     from chimera_ros.msg import SecureEnvelope
 
-    from chimera_ros.crypto.errors import Rejected
-    from chimera_ros.crypto.reasons import Reason
+    from chimera_ros.crypto.errors import Reason, Rejected
     from chimera_ros.crypto.wire import Envelope
     from chimera_ros.ros import SecureSession, names, qos
     from chimera_ros.ros.cdr import decode_envelope

@@ -15,11 +15,11 @@ from typing import Final
 from fuzz_world import Bug, gullible, world
 
 from chimera_ros.crypto import merkle
+from chimera_ros.crypto.associated_data import associated_data
 from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.checkpoint_book import CheckpointBook
 from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
-from chimera_ros.crypto.envelope import associated_data
 from chimera_ros.crypto.epochs import RosterEntry
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.identity import MemberIdentity

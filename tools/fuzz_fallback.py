@@ -11,7 +11,8 @@ from fuzz_world import Bug, gullible
 from chimera_ros.crypto.encoding import u32, u64
 from chimera_ros.crypto.envelope import Opened
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.fallback import COMMAND_CHANNEL, Fallback, FallbackHello
+from chimera_ros.crypto.fallback import COMMAND_CHANNEL, Fallback
+from chimera_ros.crypto.fallback_hello import FallbackHello
 from chimera_ros.crypto.fallback_secret import FallbackSecret
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.roles import Role

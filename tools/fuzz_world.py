@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any, Final
 
 from chimera_ros.crypto import default_policy, providers
-from chimera_ros.crypto.fallback import FallbackHello
+from chimera_ros.crypto.body import signed
+from chimera_ros.crypto.fallback_hello import FallbackHello
 from chimera_ros.crypto.primitives import PackageKey, PublicKey, SigningKey, VerifyKey
 from chimera_ros.crypto.provider_openssl import OpenSslProvider
-from chimera_ros.crypto.stop import signed
 from chimera_ros.crypto.suite import suite_named
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import SIGNATURE_BYTES, ControlKind, ControlMessage

@@ -21,8 +21,8 @@ from chimera_ros.crypto.errors import CryptoError, RankTaken
 from chimera_ros.crypto.fallback_secret import FILE_NAME, LIFE_NS
 from chimera_ros.crypto.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
 from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
-from chimera_ros.crypto.revocation import MAX_DOCUMENT
 from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.signed_documents import MAX_DOCUMENT
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Final
 from . import labels
 from .effects import Alarm, Effect
 from .epochs import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
-from .errors import KeystoreError, Rejected
-from .evictions import lines_of
+from .errors import KeystoreError, Reason, Rejected
+from .evictions_obeyed import lines_of
 from .identity import CertifiedMember, Trust
 from .incarnations import NEVER, Incarnations
 from .joining import KeyPackage
 from .policy import Limits
-from .reasons import Reason
+from .rank import fits_rank
 from .roles import Role
-from .standby import fits_rank
 from .suite import PublicKey, digest
 from .wire import ControlKind, ControlMessage
 

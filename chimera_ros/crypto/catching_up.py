@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Final
 from .budgets import Budget
 from .effects import Alarm, Effect, Send
 from .epochs import MAX_JUMP
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .identity import CertifiedMember
 from .joining import BEHIND_FLAG, Beat, Ready
-from .reasons import Reason
 from .wire import ControlMessage
 
 if TYPE_CHECKING:

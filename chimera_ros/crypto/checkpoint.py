@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from . import labels, merkle
+from .body import opening
 from .encoding import malformed, u16, u32, u64
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .identity import CertifiedMember, MemberIdentity
-from .joining import opening
-from .reasons import Reason
 from .suite import HASH_BYTES
 from .wire import LANE_SIGNED, SIGNATURE_BYTES
 

@@ -13,14 +13,12 @@ from typing import Final
 
 from .budgets import Budget
 from .checkpoint import Checkpoint, make_checkpoint
-from .checkpoints import Evidence, Judgement, Range, ReceiverLedger, SenderLedger
+from .checkpoints import CheckpointCounts, Evidence, Judgement, Range, ReceiverLedger, SenderLedger
 from .effects import Alarm, Effect
 from .epochs import RosterEntry
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .identity import CertifiedMember, MemberIdentity
-from .reasons import Reason
 from .replay import WINDOW
-from .security_state import CheckpointCounts
 
 MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
 CHECKS_PER_S: Final = 512.0  # and of all together: at most a fifth of a core

@@ -294,3 +294,20 @@ class ReceiverLedger:
             else:
                 wrong.append((channel, counter))
         return Judgement(confirmed, tuple(sorted(wrong)), tuple(sorted(never)))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCounts:
+    """Checkpoints of unsigned packets, and what became of the packets that this process has opened."""
+
+    sent: int = 0  # checkpoints signed here
+    dropped: int = 0  # ranges that had to be given up before they were signed
+    verified: int = 0  # checkpoints of others, signature good
+    refused: int = 0  # checkpoints of others that were not taken, for whatever reason
+    confirmed: int = 0  # packets that agree with their sender's checkpoint
+    unconfirmed: int = 0  # packets without a checkpoint in time
+    mismatched: int = 0  # packets that contradict their sender's checkpoint
+
+    def to_status(self) -> dict[str, int]:
+        """JSON-ready."""
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, Final, Protocol
 
 from . import labels
+from .body import CONTEXT_OF, signed
 from .budgets import Budget, Purse
 from .catching_up import CatchUp
 from .checkpoint_book import CheckpointBook
@@ -22,21 +23,19 @@ from .directory import Directory
 from .effects import Alarm, Effect, Installed, Send, Switched
 from .envelope import EpochSession
 from .epochs import NO_HASH, Announcement, EpochReason, Head, parse_announcement
-from .errors import ClockTrouble, KeystoreError, Rejected
-from .evictions import obey
+from .errors import ClockTrouble, KeystoreError, Reason, Rejected
+from .evictions_obeyed import obey
 from .fallback import Fallback
 from .identity import CertifiedMember, MemberIdentity, Trust
-from .installing import open_seeds, store_numbers
-from .joining import CONTEXT_OF, LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
-from .member import Member
+from .joining import LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
+from .member import Member, open_seeds, store_numbers
 from .policy import Limits, Policy
-from .reasons import Reason
+from .rank import fits_rank
+from .rank_watch import RankWatch
 from .revocation import TrustDesk, freshest
 from .roles import Role
 from .security_state import RosterWatch
 from .sessions import Sessions
-from .standby import RankWatch, fits_rank
-from .stop import signed
 from .stop_desk import StopDesk
 from .store import StateStore
 from .suite import digest, suite_named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .reasons import Reason
+from .errors import Reason
 
 
 class Counters:

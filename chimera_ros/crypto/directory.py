@@ -10,9 +10,8 @@ from collections import OrderedDict
 from typing import Final
 
 from .budgets import Purse
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .identity import CertificateError, CertificateFault, CertifiedMember, Trust, read_member_certificate
-from .reasons import Reason
 from .suite import digest
 from .wire import ControlKind, ControlMessage
 

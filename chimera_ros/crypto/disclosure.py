@@ -20,9 +20,9 @@ from typing import Any, Final
 from cryptography import x509
 
 from . import merkle
+from .associated_data import associated_data
 from .checkpoint import MAX_LEAVES, Checkpoint
 from .encoding import is_name
-from .envelope import associated_data
 from .errors import CryptoError
 from .identity import CertificateError, CertifiedMember, check_issuer, read_member_certificate
 from .suite import HASH_BYTES, digest

@@ -10,8 +10,7 @@ import re
 import struct
 from typing import Final
 
-from .errors import Rejected
-from .reasons import Reason
+from .errors import Reason, Rejected
 
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")

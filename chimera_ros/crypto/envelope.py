@@ -17,14 +17,14 @@ from threading import Lock
 from typing import Final
 
 from . import labels
+from .associated_data import associated_data
 from .checkpoint_book import CheckpointBook
 from .checkpoints import LARGE, Pending, ReceiverLedger, SenderLedger
-from .encoding import fields, u16, u32
+from .encoding import fields, u16
 from .epochs import Announcement, RosterEntry
-from .errors import ForkedProcess, NotReady, Rejected
+from .errors import ForkedProcess, NotReady, Reason, Rejected
 from .identity import CertifiedMember, MemberIdentity
 from .policy import Policy, Rule
-from .reasons import Reason
 from .replay import ReplayWindow
 from .roles import Role
 from .schedule import EpochKeys, blind_key, sender_key
@@ -413,23 +413,6 @@ class EpochSession:
             ),
             index,
         )
-
-
-def associated_data(
-    swarm: str, transcript_hash: bytes, lane: int, slot: int, epoch: int, channel: str, type_name: str
-) -> bytes:
-    """What an envelope is bound to. A response has more (`response_binding`)."""
-    return fields(
-        labels.ENVELOPE_AAD,
-        bytes((ENVELOPE_VERSION,)),
-        swarm.encode(),
-        transcript_hash,
-        bytes((lane,)),
-        u16(slot),
-        u32(epoch),
-        channel.encode(),
-        type_name.encode(),
-    )
 
 
 def _hashed(ledger: ReceiverLedger, counter: int, aad_hash: bytes, waits: Pending) -> Pending:

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from . import labels
 from .encoding import Reader, fields, malformed, text, u16, u32, u64, var
-from .errors import Rejected
-from .evictions import MAX_EVICTIONS
-from .reasons import Reason
+from .errors import Reason, Rejected
+from .eviction import MAX_EVICTIONS
 from .roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
 from .suite import HASH_BYTES, PublicKey, Suite, digest
 from .wire import SIGNATURE_BYTES, ControlKind, ControlMessage

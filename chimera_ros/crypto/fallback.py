@@ -26,21 +26,21 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from . import labels
+from .body import signed
 from .budgets import Budget
 from .effects import Alarm, Effect, Send
 from .encoding import fields, u16, u32, u64
 from .envelope import Opened
 from .epochs import INCARNATION_BYTES, MAX_ROSTER
-from .errors import ForkedProcess, NotReady, Rejected
+from .errors import ForkedProcess, NotReady, Reason, Rejected
+from .fallback_hello import FallbackHello
 from .fallback_secret import FallbackSecret
 from .identity import CertifiedMember
-from .joining import opening, read_opening
 from .policy import Rule
-from .reasons import Reason
 from .replay import ReplayWindow
 from .roles import Role
-from .stop import check_age, signed
-from .suite import AESGCMSIV, HASH_BYTES, InvalidTag, digest, expand, extract
+from .stop import check_age
+from .suite import AESGCMSIV, InvalidTag, digest, expand, extract
 from .wire import (
     ENVELOPE_VERSION,
     MAX_SEALED,
@@ -71,29 +71,6 @@ _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
 _PREFIX: Final = INCARNATION_BYTES + 8
 _MIN_SEALED: Final = _PREFIX + NONCE_BYTES + STAMP_BYTES + 4 + TAG_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class FallbackHello:
-    """`incarnation` is the owner of certificate `fingerprint`; `issued_ns` names the secret it holds."""
-
-    swarm: str
-    fingerprint: bytes
-    incarnation: bytes
-    issued_ns: int
-    sent_ns: int
-
-    def encode(self) -> bytes:
-        return b"".join(
-            (opening(self.swarm), self.fingerprint, self.incarnation, u64(self.issued_ns), u64(self.sent_ns))
-        )
-
-    @classmethod
-    def parse(cls, data: bytes, swarm: str) -> FallbackHello:
-        reader = read_opening(data, swarm)
-        found = cls(swarm, reader.raw(HASH_BYTES), reader.raw(INCARNATION_BYTES), reader.u64(), reader.u64())
-        reader.end()
-        return found
 
 
 def _purses() -> dict[int, Budget]:

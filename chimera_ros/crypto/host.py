@@ -22,12 +22,11 @@ from .counters import Counters
 from .effects import Alarm, Effect
 from .envelope import Opened, check_shape, response_binding
 from .epochs import Announcement, RosterEntry
-from .errors import NotReady, Rejected
+from .errors import NotReady, Reason, Rejected
 from .fallback import Fallback
 from .fallback_secret import FallbackSecret
 from .identity import CertificateError, CertifiedMember, MemberIdentity, Trust
 from .policy import Policy
-from .reasons import Reason
 from .store import StateStore
 from .suite import digest
 from .wire import ControlMessage, Envelope

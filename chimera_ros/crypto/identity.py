@@ -18,10 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from .encoding import NAME_PATTERN
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .policy import Policy
 from .providers import provider
-from .reasons import Reason
 from .roles import Role
 from .suite import SigningKey, VerifyKey, digest
 

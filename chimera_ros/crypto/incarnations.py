@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .epochs import RosterEntry
-from .errors import Rejected
-from .reasons import Reason
+from .errors import Reason, Rejected
 
 _MAX_RETIRED: Final = 64  # more than can retire while a challenge of theirs is good
 NEVER: Final = float("-inf")

@@ -9,49 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from . import labels
-from .encoding import Reader, malformed, text, u16, u32, u64, var
+from .body import opening, read_opening, read_suite
+from .encoding import malformed, text, u16, u32, u64, var
 from .epochs import INCARNATION_BYTES
-from .errors import Rejected
-from .reasons import Reason
 from .suite import HASH_BYTES
-from .wire import ControlKind
 
 MAX_PROOF: Final = 12_288  # about 80 members; a larger epoch is shown by its announcement (catching_up.py)
 MAX_HAVE: Final = 512  # bytes of bitmap: slots 0..4095
 MAX_READY_SLOTS: Final = 256
-
-CONTEXT_OF: Final = {
-    ControlKind.KEY_REQUEST: labels.SIGN_KEY_REQUEST,
-    ControlKind.KEY_PACKAGE: labels.SIGN_KEY_PACKAGE,
-    ControlKind.READY: labels.SIGN_READY,
-    ControlKind.SWITCH: labels.SIGN_SWITCH,
-    ControlKind.BEAT: labels.SIGN_BEAT,
-    ControlKind.STOP: labels.SIGN_STOP,
-    ControlKind.STOP_ACK: labels.SIGN_STOP_ACK,
-    ControlKind.FALLBACK_HELLO: labels.SIGN_FALLBACK_HELLO,
-}
-
-
-def opening(swarm: str) -> bytes:
-    """The first two fields of every body."""
-    return bytes((labels.PROTOCOL_VERSION,)) + text(swarm)
-
-
-def read_opening(data: bytes, swarm: str) -> Reader:
-    """Checks the first two fields. Raises Rejected(VERSION, SWARM or MALFORMED)."""
-    reader = Reader(data)
-    if reader.u8() != labels.PROTOCOL_VERSION:
-        raise Rejected(Reason.VERSION)
-    if reader.name() != swarm:
-        raise Rejected(Reason.SWARM)
-    return reader
-
-
-def read_suite(reader: Reader, suite: str) -> None:
-    """Raises Rejected(SUITE) unless the next field names our suite."""
-    if reader.var(48) != suite.encode():
-        raise Rejected(Reason.SUITE)
 
 
 @dataclass(frozen=True, slots=True)

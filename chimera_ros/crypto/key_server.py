@@ -24,19 +24,18 @@ from .current import Current
 from .effects import Alarm, Effect, Send
 from .entropy import OS_BYTES, draw_seed
 from .epochs import EpochReason, RosterEntry, parse_announcement
-from .errors import NotReady, Rejected
+from .errors import NotReady, Reason, Rejected
 from .evictions import EvictionDesk, Verdict
-from .handover import Handover
+from .handover import Duty, Handover
 from .host import HostConfig, SecureHost
 from .identity import CertifiedMember, MemberIdentity, Trust
 from .incarnations import NEVER, OldChallenge
 from .joining import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
 from .policy import Limits
-from .reasons import Reason
-from .revocation import Document, TrustFiles
+from .rank import rank_of
 from .roles import Role
 from .rollout import Rollout
-from .standby import Duty, rank_of
+from .signed_documents import Document, TrustFiles
 from .store import StateStore
 from .suite import digest
 from .voice import Voice

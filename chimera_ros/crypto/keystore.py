@@ -48,8 +48,8 @@ from .identity import (
 )
 from .policy import load_policy
 from .providers import provider
+from .rank import RANKS, rank_of
 from .roles import RESERVED_NAMES, Role
-from .standby import RANKS, rank_of
 from .store import FileStore, replace_durably, write_atomic
 
 _OPEN_MODE: Final = 0o644

@@ -26,7 +26,7 @@ from .identity import CertificateError, CertifiedMember, MemberIdentity, pem_to_
 from .keystore import Keystore, check_passphrase, key_pem, with_header
 from .policy import load_policy
 from .providers import provider
-from .revocation import MAX_DOCUMENT
+from .signed_documents import MAX_DOCUMENT
 from .store import replace_durably
 
 _OPEN_MODE: Final = 0o644

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from .errors import KeystoreError
 from .identity import Trust
-from .revocation import MAX_DOCUMENT, TrustFiles
+from .signed_documents import MAX_DOCUMENT, TrustFiles
 
 _NAMES: Final = ("authority.pem", "crl.pem", "policy.yaml", "policy.sig")
 _Stamp = tuple[int, int, int] | None

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from .body import CONTEXT_OF
 from .envelope import EpochSession
 from .epochs import INCARNATION_BYTES, MAX_JUMP, NO_HASH, Announcement, SignedHead, seed_info
-from .errors import KeystoreError, Rejected
-from .evictions import MAX_EVICTIONS, EvictionOrder
+from .errors import KeystoreError, Reason, Rejected
+from .eviction import MAX_EVICTIONS, EvictionOrder
 from .identity import MemberIdentity, Trust
-from .joining import CONTEXT_OF, MAX_PROOF, KeyPackage, KeyRequest
-from .reasons import Reason
+from .joining import MAX_PROOF, KeyPackage, KeyRequest
 from .roles import Role
 from .schedule import EpochKeys, derive_keys
 from .store import StateStore, StoredState
@@ -304,3 +305,46 @@ class Member:
             return False
         self.sending = (session, self.installed_slot)
         return True
+
+
+Mapper = Callable[..., Iterable[Any]]
+
+
+def open_seeds(
+    announcement: Announcement, members: Iterable[Member], mapper: Mapper, refused: Counter[Reason]
+) -> list[Opening]:
+    """Of every member that passes its own checks; the others are counted by reason."""
+
+    def attempt(member: Member) -> Opening | Rejected:
+        try:
+            return member.open_seed(announcement)
+        except Rejected as refusal:
+            return refusal
+
+    openings: list[Opening] = []
+    for outcome in mapper(attempt, members):
+        if isinstance(outcome, Rejected):
+            refused[outcome.reason] += 1
+        else:
+            openings.append(outcome)
+    return openings
+
+
+def store_numbers(
+    announcement: Announcement, openings: Sequence[Opening], proven_ns: int, mapper: Mapper
+) -> tuple[list[Opening], list[KeystoreError]]:
+    """Those whose disk has the number now, and the others' troubles: who cannot remember it does not use it.
+
+    Together, because a write may wait for the disk.
+    """
+
+    def store(opening: Opening) -> KeystoreError | None:
+        try:
+            opening.member.store_epoch(announcement, proven_ns)
+        except KeystoreError as error:
+            return error
+        return None
+
+    outcomes = list(zip(openings, mapper(store, openings), strict=True))
+    kept = [opening for opening, error in outcomes if error is None]
+    return kept, [error for _, error in outcomes if error is not None]

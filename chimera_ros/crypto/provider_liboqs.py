@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from .errors import ProviderError, Rejected
+from .errors import ProviderError, Reason, Rejected
 from .primitives import (
     AESGCM,
     MLKEM_CIPHERTEXT_BYTES,
@@ -44,7 +44,6 @@ from .primitives import (
     VerifyKey,
 )
 from .provider_openssl import OpenSslProvider
-from .reasons import Reason
 
 SIGNATURE: Final = "ML-DSA-87"
 KEM: Final = "ML-KEM-1024"

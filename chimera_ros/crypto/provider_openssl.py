@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .primitives import (
     MLKEM_PUBLIC_BYTES,
     P384_PUBLIC_BYTES,
@@ -18,7 +18,6 @@ from .primitives import (
     SigningKey,
     VerifyKey,
 )
-from .reasons import Reason
 
 
 class _SigningKey:

@@ -10,87 +10,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import mldsa
-
-from . import labels
+from .body import opening, read_opening
 from .budgets import Purse
-from .certificates import read_crl
 from .directory import Directory
 from .effects import Alarm, Effect
 from .encoding import Reader, malformed, var
-from .errors import KeystoreError, PolicyError, Rejected
-from .identity import CrlView, Trust
-from .joining import opening, read_opening
+from .errors import KeystoreError, Reason, Rejected
+from .identity import Trust
 from .member import Member
-from .policy import Policy, load_policy
-from .providers import provider
-from .reasons import Reason
 from .sessions import Sessions
+from .signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
 from .store import StateStore
 from .wire import SIGNATURE_BYTES, ControlKind, ControlMessage
 
-MAX_DOCUMENT: Final = 262_144
 CRL_FILE: Final = "crl.der"
 POLICY_FILE: Final = "policy.signed"
-
-
-class Document(IntEnum):
-    """What a TrustUpdate carries."""
-
-    CRL = 1
-    POLICY = 2
-
-
-@dataclass(frozen=True, slots=True)
-class TrustFiles:
-    """The documents as bytes: revocation list (DER), policy (YAML), the authority's signature over that."""
-
-    crl_der: bytes
-    policy_text: bytes
-    policy_signature: bytes
-
-
-def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
-    """A revocation list of this authority. Raises Rejected(SIZE, MALFORMED or SIGNATURE)."""
-    if len(der) > MAX_DOCUMENT:
-        raise Rejected(Reason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
-    try:
-        crl = x509.load_der_x509_crl(der)
-        key: Any = authority.public_key()  # the type stubs do not know ML-DSA here yet
-        good = crl.issuer == authority.subject and crl.is_signature_valid(key)
-        view = read_crl(crl) if good else None
-    except Exception:  # the parser raises many types on hostile input; every one means the same
-        raise malformed("not a revocation list") from None
-    if view is None:
-        raise Rejected(Reason.SIGNATURE, "the revocation list is not of this swarm's authority")
-    return view
-
-
-def read_signed_policy(text: bytes, signature: bytes, trust: Trust) -> Policy:
-    """A policy of this authority for the same swarm and suite.
-
-    Raises Rejected(SIZE, SIGNATURE, MALFORMED, SWARM or SUITE).
-    """
-    if len(text) > MAX_DOCUMENT:
-        raise Rejected(Reason.SIZE, f"policy of {len(text)} bytes, at most {MAX_DOCUMENT}")
-    public = trust.authority.public_key()
-    assert isinstance(public, mldsa.MLDSA87PublicKey)
-    if not provider().verify_key(public.public_bytes_raw()).verify(signature, text, labels.SIGN_POLICY):
-        raise Rejected(Reason.SIGNATURE, "the policy is not signed by this swarm's authority")
-    try:
-        policy = load_policy(text.decode("utf-8", "replace"))
-    except PolicyError as error:
-        raise malformed(str(error)) from None
-    if policy.swarm != trust.swarm:
-        raise Rejected(Reason.SWARM, policy.swarm)
-    if policy.suite != trust.policy.suite:
-        raise Rejected(Reason.SUITE, f"{policy.suite}: another suite needs a restart of the whole swarm")
-    return policy
 
 
 def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:

@@ -11,6 +11,7 @@ from typing import Final
 from .admission import Admission
 from .agenda import Agenda
 from .announcing import Announcer
+from .body import signed
 from .current import Current
 from .effects import Alarm, Effect, Send
 from .epochs import Announcement, EpochReason, RosterEntry
@@ -18,7 +19,6 @@ from .errors import CryptoError, EntropyError, KeystoreError
 from .host import SecureHost
 from .joining import Switch
 from .member import Member
-from .stop import signed
 from .voice import Voice
 from .wire import ControlKind
 

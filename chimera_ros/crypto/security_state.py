@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
+from .checkpoints import CheckpointCounts
 from .epochs import EpochReason, Head
 
 MAX_EVENTS: Final = 32
@@ -41,23 +42,6 @@ class PutOut:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointCounts:
-    """Checkpoints of unsigned packets, and what became of the packets that this process has opened."""
-
-    sent: int = 0  # checkpoints signed here
-    dropped: int = 0  # ranges that had to be given up before they were signed
-    verified: int = 0  # checkpoints of others, signature good
-    refused: int = 0  # checkpoints of others that were not taken, for whatever reason
-    confirmed: int = 0  # packets that agree with their sender's checkpoint
-    unconfirmed: int = 0  # packets without a checkpoint in time
-    mismatched: int = 0  # packets that contradict their sender's checkpoint
-
-    def to_status(self) -> dict[str, int]:
-        """JSON-ready."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
 class SecurityState:
     """Security of one process at one moment. Defaults mean: not there, or not known here."""
 
@@ -82,7 +66,7 @@ class SecurityState:
     silent: bool = False  # no crypto node heard for so long that nothing is sent
     degraded: str = ""  # why the swarm flies under its fallback secret; empty: it does not
     entropy: Mapping[str, str] = field(default_factory=dict)  # source -> in use, off, failed: why
-    checkpoints: CheckpointCounts = CheckpointCounts()
+    checkpoints: CheckpointCounts = field(default_factory=CheckpointCounts)
     checkpoints_on: bool = False  # are others' checkpoints verified here?
     sealed: int = 0
     opened: int = 0

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, cast
 
+from .body import opening, read_opening, signed
 from .effects import StopLevel
 from .encoding import Reader, malformed, text, u32, u64
 from .errors import ClockTrouble
 from .identity import MemberIdentity
-from .joining import CONTEXT_OF, opening, read_opening
 from .suite import HASH_BYTES
 from .wire import ControlKind, ControlMessage
 
@@ -99,11 +99,6 @@ class StopReceipt:
         found = cls(swarm, reader.raw(HASH_BYTES), reader.u64(), reader.raw(HASH_BYTES), reader.u64())
         reader.end()
         return found
-
-
-def signed(kind: ControlKind, body: bytes, identity: MemberIdentity) -> ControlMessage:
-    """A control message with the identity's signature under the kind's context string."""
-    return ControlMessage(kind, (body, identity.sign(body, CONTEXT_OF[kind])))
 
 
 def make_stop(

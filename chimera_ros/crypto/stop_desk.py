@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from .body import signed
 from .directory import Directory
 from .effects import Alarm, Effect, Send, StopAcked, StopOrder
-from .errors import ClockTrouble, Rejected
+from .errors import ClockTrouble, Reason, Rejected
 from .identity import CertifiedMember, Trust
 from .member import Member
 from .policy import Limits
-from .reasons import Reason
 from .roles import Role
-from .stop import Level, Stop, StopReceipt, check_age, make_stop, signed
+from .stop import Level, Stop, StopReceipt, check_age, make_stop
 from .suite import digest
 from .wire import ControlKind, ControlMessage
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from .errors import KeystoreError
-from .evictions import EvictionOrder
+from .eviction import EvictionOrder
 from .primitives import HASH_BYTES, digest
 
 FORMAT: Final = 1

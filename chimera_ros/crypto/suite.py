@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import Rejected
+from .errors import Reason, Rejected
 from .primitives import (
     AEAD_TAG_BYTES,
     AESGCM,
@@ -28,7 +28,6 @@ from .primitives import (
     extract,
 )
 from .providers import provider
-from .reasons import Reason
 
 __all__ = [
     "AESGCM",

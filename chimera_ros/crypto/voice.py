@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .admission import Admission
+from .body import signed
 from .current import Current
 from .effects import Effect, Send
 from .epochs import NO_HASH
@@ -18,7 +19,6 @@ from .errors import KeystoreError
 from .joining import Beat, KeyRequest, bitmap
 from .member import Member
 from .policy import Limits
-from .stop import signed
 from .suite import HASH_BYTES
 from .wire import ControlKind
 

@@ -7,8 +7,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from .encoding import u16, u32, var
-from .errors import Rejected
-from .reasons import Reason
+from .errors import Reason, Rejected
 
 ENVELOPE_VERSION: Final = 1
 MAX_SEALED: Final = 1_114_112

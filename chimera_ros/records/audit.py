@@ -15,10 +15,10 @@ from typing import Any, Final
 from cryptography import x509
 
 from chimera_ros.crypto import labels, merkle
+from chimera_ros.crypto.associated_data import associated_data
 from chimera_ros.crypto.checkpoint import Checkpoint
 from chimera_ros.crypto.disclosure import Disclosure, disclose
 from chimera_ros.crypto.encoding import fields
-from chimera_ros.crypto.envelope import associated_data
 from chimera_ros.crypto.identity import (
     CertificateError,
     CertifiedMember,

@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from rclpy.serialization import deserialize_message, serialize_message
 
-from chimera_ros.crypto.envelope import associated_data
+from chimera_ros.crypto.associated_data import associated_data
 from chimera_ros.crypto.host import HostConfig
 from chimera_ros.crypto.schedule import sender_key
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Lane

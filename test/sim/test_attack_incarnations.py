@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.errors import Reason
 from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.store import MemoryStore
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage

@@ -10,16 +10,15 @@ import pytest
 
 from chimera_ros.crypto import asked
 from chimera_ros.crypto import store as store_room
+from chimera_ros.crypto.body import signed
 from chimera_ros.crypto.budgets import Purse
 from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
-from chimera_ros.crypto.errors import KeystoreError, Rejected
+from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
 from chimera_ros.crypto.host import SecureHost
 from chimera_ros.crypto.joining import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.policy import Rule
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.stop import signed
 from chimera_ros.crypto.store import MemoryStore, StoredState
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import Swarm

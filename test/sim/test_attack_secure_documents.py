@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chimera_ros.crypto.revocation import TrustFiles
+from chimera_ros.crypto.signed_documents import TrustFiles
 from chimera_ros.crypto.testing import Swarm
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from chimera_ros.crypto import labels
+from chimera_ros.crypto.body import signed
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.epochs import SignedHead, encode_head
-from chimera_ros.crypto.errors import KeystoreError, NotReady
+from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason
 from chimera_ros.crypto.joining import KeyPackage
-from chimera_ros.crypto.reasons import Reason
-from chimera_ros.crypto.revocation import read_signed_crl
-from chimera_ros.crypto.stop import signed
+from chimera_ros.crypto.signed_documents import read_signed_crl
 from chimera_ros.crypto.store import MemoryStore, StoredState
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import Swarm

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from chimera_ros.crypto.body import signed
 from chimera_ros.crypto.budgets import Budget
 from chimera_ros.crypto.checkpoint import make_checkpoint
 from chimera_ros.crypto.effects import Alarm, StopOrder
 from chimera_ros.crypto.joining import Ready
-from chimera_ros.crypto.stop import signed
 from chimera_ros.crypto.testing import Swarm
 from chimera_ros.crypto.wire import ControlKind, Lane
 

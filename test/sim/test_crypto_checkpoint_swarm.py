@@ -12,8 +12,7 @@ from chimera_ros.crypto.checkpoint import Checkpoint, make_checkpoint
 from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.encoding import fields, u16, u32
-from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.reasons import Reason
+from chimera_ros.crypto.errors import NotReady, Reason, Rejected
 from chimera_ros.crypto.schedule import blind_key, sender_key
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import Swarm, Weather

@@ -8,9 +8,8 @@ import pytest
 
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.envelope import EpochSession
-from chimera_ros.crypto.errors import KeystoreError, Rejected
+from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
 from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.store import MemoryStore, StoredState
 from chimera_ros.crypto.testing import Swarm, Weather

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.reasons import Reason
-from chimera_ros.crypto.revocation import CRL_FILE, TrustFiles
+from chimera_ros.crypto.errors import Reason, Rejected
+from chimera_ros.crypto.revocation import CRL_FILE
+from chimera_ros.crypto.signed_documents import TrustFiles
 from chimera_ros.crypto.testing import MemoryKeystore, Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import NotReady, Rejected
+from chimera_ros.crypto.errors import NotReady, Reason, Rejected
 from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.testing import WALL_START_NS, Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind
 

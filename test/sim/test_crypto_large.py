@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from chimera_ros.crypto import member
+from chimera_ros.crypto.body import signed
 from chimera_ros.crypto.epochs import EpochReason, Head, RosterEntry, SignedHead, encode_head, parse_head
-from chimera_ros.crypto.evictions import MAX_EVICTIONS
+from chimera_ros.crypto.eviction import MAX_EVICTIONS
 from chimera_ros.crypto.joining import MAX_PROOF, KeyPackage
 from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.stop import signed
 from chimera_ros.crypto.store import StoredState
 from chimera_ros.crypto.suite import suite_named
 from chimera_ros.crypto.testing import Swarm, Weather

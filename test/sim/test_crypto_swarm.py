@@ -11,10 +11,9 @@ import pytest
 
 from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder, Switched
-from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected
+from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.stop import make_stop
 from chimera_ros.crypto.store import MemoryStore, StoredState

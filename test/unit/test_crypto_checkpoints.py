@@ -13,8 +13,7 @@ from chimera_ros.crypto import merkle
 from chimera_ros.crypto.checkpoint import MAX_LEAVES, Checkpoint, make_checkpoint, parse_checkpoint
 from chimera_ros.crypto.checkpoint_book import CheckpointBook
 from chimera_ros.crypto.epochs import RosterEntry
-from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.reasons import Reason
+from chimera_ros.crypto.errors import Reason, Rejected
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.suite import digest
 from chimera_ros.crypto.testing import MemoryKeystore

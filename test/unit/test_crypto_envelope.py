@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.errors import ForkedProcess, NotReady, Rejected
+from chimera_ros.crypto.errors import ForkedProcess, NotReady, Reason, Rejected
 from chimera_ros.crypto.host import PendingRequest, SecureHost
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.store import MemoryStore
 from chimera_ros.crypto.testing import Swarm

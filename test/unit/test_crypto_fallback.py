@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from chimera_ros.crypto.effects import Send
 from chimera_ros.crypto.encoding import u32, u64
-from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected
-from chimera_ros.crypto.fallback import Fallback, FallbackHello
+from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
+from chimera_ros.crypto.fallback import Fallback
+from chimera_ros.crypto.fallback_hello import FallbackHello
 from chimera_ros.crypto.fallback_secret import LIFE_NS, FallbackSecret, read_secret, write_secret
 from chimera_ros.crypto.host import HostConfig, SecureHost
 from chimera_ros.crypto.identity import CertifiedMember
 from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 from chimera_ros.crypto.store import MemoryStore, StoredState
 from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore

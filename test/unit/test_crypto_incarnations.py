@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.epochs import RosterEntry
-from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.errors import Reason, Rejected
 from chimera_ros.crypto.incarnations import NEVER, Incarnations, OldChallenge
-from chimera_ros.crypto.reasons import Reason
 from chimera_ros.crypto.roles import Role
 
 NAME = "drone_01"

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from chimera_ros.crypto.checkpoints import CheckpointCounts
 from chimera_ros.crypto.epochs import EpochReason, Head, RosterEntry
 from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.security_state import CheckpointCounts, Level, PutOut, RosterWatch, SecurityState
+from chimera_ros.crypto.security_state import Level, PutOut, RosterWatch, SecurityState
 
 
 def head(epoch, names, reason=EpochReason.TIME, evictions=()):

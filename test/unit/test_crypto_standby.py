@@ -6,17 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chimera_ros.crypto.handover import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty
 from chimera_ros.crypto.key_server import KeyServer
+from chimera_ros.crypto.rank import fits_rank, rank_of
+from chimera_ros.crypto.rank_watch import RankWatch
 from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.standby import (
-    COLD_S,
-    COLD_STAGGER_S,
-    STAGGER_S,
-    Duty,
-    RankWatch,
-    fits_rank,
-    rank_of,
-)
 from chimera_ros.crypto.store import MemoryStore
 from chimera_ros.crypto.testing import MemoryKeystore
 
