@@ -14,14 +14,14 @@ from attack_trial import Attack, Trial
 from chimera_ros.msg import DroneTelemetry, EpochAnnouncement, OperatorStop, SwarmCommand, SwarmCommands
 from rclpy.serialization import serialize_message
 
-from chimera_ros.crypto import labels
 from chimera_ros.crypto.encoding import fields, u16, u32
-from chimera_ros.crypto.envelope import EpochSession
-from chimera_ros.crypto.epochs import encode_head, parse_head
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.schedule import sender_key
-from chimera_ros.crypto.stop import make_stop
-from chimera_ros.crypto.suite import digest
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.messages.announcement import encode_head, parse_head
+from chimera_ros.crypto.messages.stop import make_stop
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.primitives.key_schedule import sender_key
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.session.epoch_session import EpochSession
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.flight import types as flight
 from chimera_ros.ros import convert, names

@@ -20,12 +20,12 @@ from chimera_ros.msg import (
 from diagnostic_msgs.msg import KeyValue
 from rosgraph_msgs.msg import Clock
 
-from chimera_ros.crypto.body import signed
-from chimera_ros.crypto.epochs import encode_head, parse_head
-from chimera_ros.crypto.joining import KeyPackage as Package
-from chimera_ros.crypto.joining import KeyRequest as Request
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.stop import make_stop
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.messages.announcement import encode_head, parse_head
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.control import KeyPackage as Package
+from chimera_ros.crypto.messages.control import KeyRequest as Request
+from chimera_ros.crypto.messages.stop import make_stop
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import names
 from chimera_ros.ros.cdr import decode_envelope, encode_envelope

@@ -29,7 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import add_arguments, prepare
-from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import SecureSession, Spinner, names
 from chimera_ros.ros.control import encode_control

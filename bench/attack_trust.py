@@ -13,12 +13,12 @@ from attack_trial import Attack, Trial
 from chimera_ros.msg import EpochAnnouncement, TrustUpdate
 from rclpy.node import Node
 
-from chimera_ros.crypto import labels
-from chimera_ros.crypto.announcing import number_above
 from chimera_ros.crypto.encoding import fields
-from chimera_ros.crypto.epochs import encode_head, parse_head
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.suite import digest
+from chimera_ros.crypto.key_server.epoch_builder import number_above
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.messages.announcement import encode_head, parse_head
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.primitives.suite import digest
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import SecureSession, convert, names
 from chimera_ros.ros.control import decode_control, encode_control

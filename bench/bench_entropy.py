@@ -17,15 +17,15 @@ from harness import OtherLoad, Result, emit, percentile
 
 from chimera_ros import aer_entropy
 from chimera_ros.aer_worker import AerWorker, WorkerUnavailable
-from chimera_ros.crypto.conditioning import unpack
-from chimera_ros.crypto.entropy import SOURCES, EntropyPool, PoolConfig, draw_seed
-from chimera_ros.crypto.health import HealthTest
+from chimera_ros.crypto.entropy.conditioning import unpack
+from chimera_ros.crypto.entropy.health_tests import HealthTest
+from chimera_ros.crypto.entropy.pool import SOURCES, EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.qkd.finite_key import Security
 from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.messages import Kind, Why, kind_of
 from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.entropy_feed import MODULES, SHOTS, aer_simulator
 
 KEYS = MemoryKeystore()

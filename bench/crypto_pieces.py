@@ -14,13 +14,14 @@ from contextlib import contextmanager
 
 from harness import Result, percentile
 
-from chimera_ros.crypto import default_policy, providers
-from chimera_ros.crypto.body import CONTEXT_OF
-from chimera_ros.crypto.epochs import seed_info
 from chimera_ros.crypto.errors import ProviderError
-from chimera_ros.crypto.joining import KeyPackage, KeyRequest
-from chimera_ros.crypto.suite import SEED_BYTES, digest, suite_named
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.messages.announcement import seed_info
+from chimera_ros.crypto.messages.body import CONTEXT_OF
+from chimera_ros.crypto.messages.control import KeyPackage, KeyRequest
+from chimera_ros.crypto.primitives import providers
+from chimera_ros.crypto.primitives.suite import SEED_BYTES, digest, suite_named
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.wire import ControlKind, Envelope
 from chimera_ros.ros import cdr
 

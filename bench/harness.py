@@ -201,8 +201,8 @@ class OtherLoad:
 
 def make_keystore(path: Path, members: Mapping[str, str], telemetry_hz: float | None = None) -> Path:
     """A keystore with the named members (name to role); `telemetry_hz` is the policy's limit, if another."""
-    from chimera_ros.crypto import default_policy
-    from chimera_ros.crypto.keystore import Keystore
+    from chimera_ros.crypto.keystore.keystore import Keystore
+    from chimera_ros.crypto.trust import default_policy
 
     keystore = Keystore(path, durable=False)
     rate = "" if telemetry_hz is None else f"\n  telemetry_hz: {telemetry_hz}"

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from harness import Result
 
-from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.effects import Effect, Installed, Send
-from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import MemoryKeystore, Wire
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.testing.swarm import MemoryKeystore, Wire
+from chimera_ros.crypto.trust import default_policy
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 MEASURED = 3  # members in hosts of their own

@@ -18,9 +18,9 @@ from typing import Final
 
 from chimera_ros import aer_entropy
 from chimera_ros.aer_worker import AerWorker, JobRefused, WorkerUnavailable
-from chimera_ros.crypto.conditioning import Bits, unpack
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.entropy import EntropyPool
+from chimera_ros.crypto.entropy.conditioning import Bits, unpack
+from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import KeyDelivery
 from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
 

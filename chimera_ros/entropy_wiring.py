@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from chimera_ros.aer_worker import AerWorker
-from chimera_ros.crypto.entropy import EntropyPool
+from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line
 from chimera_ros.crypto.qkd.messages import WHY, Why

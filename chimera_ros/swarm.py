@@ -60,7 +60,7 @@ class SwarmSpec:
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
     rotation_s: float = 60.0
-    entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy.py
+    entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy/pool.py
     qkd_eavesdropper: float = 0.0  # fraction of the simulated photons that somebody intercepts
     standbys: int = 1  # crypto nodes beside the first
     ready_timeout_s: float = 60.0  # how long the leader waits for every drone

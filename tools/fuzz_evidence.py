@@ -14,19 +14,19 @@ from typing import Final
 
 from fuzz_world import Bug, gullible, world
 
-from chimera_ros.crypto import merkle
-from chimera_ros.crypto.associated_data import associated_data
-from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
-from chimera_ros.crypto.checkpoint_book import CheckpointBook
-from chimera_ros.crypto.checkpoints import NOTICE_S
-from chimera_ros.crypto.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
-from chimera_ros.crypto.epochs import RosterEntry
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.identity import MemberIdentity
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.suite import digest
-from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
-from chimera_ros.crypto.totals import NUMBERS, SignedTotals, read_totals, sign_totals
+from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointBook
+from chimera_ros.crypto.evidence.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
+from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.signed_totals import NUMBERS, SignedTotals, read_totals, sign_totals
+from chimera_ros.crypto.messages.announcement import RosterEntry
+from chimera_ros.crypto.messages.associated_data import associated_data
+from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
+from chimera_ros.crypto.primitives import merkle
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.trust.identity import MemberIdentity
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import SIGNATURE_BYTES, Lane
 from chimera_ros.records.flight_files import SenderEvidence
 from chimera_ros.ros import cdr

@@ -9,15 +9,15 @@ from typing import Final
 from fuzz_world import Bug, gullible
 
 from chimera_ros.crypto.encoding import u32, u64
-from chimera_ros.crypto.envelope import Opened
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.fallback import COMMAND_CHANNEL, Fallback
-from chimera_ros.crypto.fallback_hello import FallbackHello
-from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.fallback import COMMAND_CHANNEL, Fallback
+from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.messages.fallback_hello import FallbackHello
+from chimera_ros.crypto.session.epoch_session import Opened
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope, Lane
 from chimera_ros.ros import cdr
 

@@ -15,8 +15,8 @@ from chimera_ros.crypto.qkd import messages
 from chimera_ros.crypto.qkd.line import Line, born, transmit
 from chimera_ros.crypto.qkd.messages import Kind, about, kind_of
 from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.roles import Role
 
 _CLASSES: Final[dict[Kind, Any]] = {
     Kind.HELLO: messages.Hello,

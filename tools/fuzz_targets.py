@@ -22,17 +22,17 @@ import fuzz_qkd
 from fuzz_world import SUITE, Bug, gullible, world
 
 from chimera_ros.crypto.effects import Effect
-from chimera_ros.crypto.envelope import Opened
-from chimera_ros.crypto.epochs import SignedHead, encode_head, parse_announcement
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.fallback_hello import FallbackHello
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.identity import CertificateError, read_member_certificate
-from chimera_ros.crypto.joining import Beat, KeyPackage, KeyRequest, Ready, Switch
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.signed_documents import read_signed_crl, read_signed_policy
-from chimera_ros.crypto.stop import Stop, StopReceipt
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.messages.announcement import SignedHead, encode_head, parse_announcement
+from chimera_ros.crypto.messages.control import Beat, KeyPackage, KeyRequest, Ready, Switch
+from chimera_ros.crypto.messages.fallback_hello import FallbackHello
+from chimera_ros.crypto.messages.stop import Stop, StopReceipt
+from chimera_ros.crypto.session.epoch_session import Opened
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust.identity import CertificateError, read_member_certificate
+from chimera_ros.crypto.trust.signed_documents import read_signed_crl, read_signed_policy
 from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind, ControlMessage, Envelope
 from chimera_ros.ros import cdr
 

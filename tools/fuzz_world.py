@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
-from chimera_ros.crypto import default_policy, providers
-from chimera_ros.crypto.body import signed
-from chimera_ros.crypto.fallback_hello import FallbackHello
-from chimera_ros.crypto.primitives import PackageKey, PublicKey, SigningKey, VerifyKey
-from chimera_ros.crypto.provider_openssl import OpenSslProvider
-from chimera_ros.crypto.suite import suite_named
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.fallback_hello import FallbackHello
+from chimera_ros.crypto.primitives import providers
+from chimera_ros.crypto.primitives.interfaces import PackageKey, PublicKey, SigningKey, VerifyKey
+from chimera_ros.crypto.primitives.openssl import OpenSslProvider
+from chimera_ros.crypto.primitives.suite import suite_named
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.wire import SIGNATURE_BYTES, ControlKind, ControlMessage
 
 SUITE: Final = suite_named("CHIMERA-1-CNSA")

@@ -13,7 +13,7 @@ from chimera_ros.msg import KeyRequest
 from rclpy.experimental import EventsExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.keystore.keystore import Keystore
 
 MEMBER = "crypto_0"
 TIMEOUT_S = 30.0

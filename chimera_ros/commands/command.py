@@ -113,8 +113,8 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
 def enrolled_drones(keystore: Path) -> frozenset[str]:
     """The drones that a keystore knows; none where it cannot be listed: no stop waits for its repair."""
     from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore import Keystore
-    from chimera_ros.crypto.roles import Role
+    from chimera_ros.crypto.keystore.keystore import Keystore
+    from chimera_ros.crypto.trust.roles import Role
 
     try:
         return frozenset(member.name for member in Keystore(keystore).list() if member.role is Role.DRONE)

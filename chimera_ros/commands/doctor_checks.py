@@ -154,7 +154,7 @@ def _cryptography() -> Iterator[Check]:
 def _provider() -> Check:
     """Which library computes ML-DSA and ML-KEM, and why."""
     try:
-        from chimera_ros.crypto import providers
+        from chimera_ros.crypto.primitives import providers
 
         wanted = os.environ.get(providers.VARIABLE, "").strip() or "auto"
         choice = providers.find(wanted)

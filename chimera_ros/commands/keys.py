@@ -18,11 +18,11 @@ from typing import Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError, RankTaken
-from chimera_ros.crypto.fallback_secret import FILE_NAME, LIFE_NS
-from chimera_ros.crypto.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
-from chimera_ros.crypto.keystore_authority import REASONS, AuthorityKeystore
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.signed_documents import MAX_DOCUMENT
+from chimera_ros.crypto.keystore.authority import REASONS, AuthorityKeystore
+from chimera_ros.crypto.keystore.fallback_secret import FILE_NAME, LIFE_NS
+from chimera_ros.crypto.keystore.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
+from chimera_ros.crypto.trust.roles import Role
+from chimera_ros.crypto.trust.signed_documents import MAX_DOCUMENT
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0

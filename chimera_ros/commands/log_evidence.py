@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.evidence_files import Revocations, authority_of, read_json, write_json
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
-from chimera_ros.crypto.disclosure import Disclosure, read_disclosure
 from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.evidence.disclosure import Disclosure, read_disclosure
 from chimera_ros.records.status_line import finite
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ def _plain(value: Any) -> Any:
 
 
 def _totals(arguments: argparse.Namespace) -> int:
-    from chimera_ros.crypto.keystore import Keystore
-    from chimera_ros.crypto.totals import sign_totals
+    from chimera_ros.crypto.evidence.signed_totals import sign_totals
+    from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.records.flight_totals import statements_of
 
     if arguments.sign and not arguments.keystore:
@@ -275,7 +275,7 @@ def _totals(arguments: argparse.Namespace) -> int:
 
 
 def _verify_totals(arguments: argparse.Namespace) -> int:
-    from chimera_ros.crypto.totals import coverage, read_totals
+    from chimera_ros.crypto.evidence.signed_totals import coverage, read_totals
     from chimera_ros.records.flight_totals import statements_of
 
     whole = read_json(arguments.path)

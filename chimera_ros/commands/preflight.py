@@ -57,7 +57,7 @@ def _mission(text: str, drones: int) -> list[str]:
 
 def _keys(path: Path, drones: int) -> list[str]:
     from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore import Keystore
+    from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.swarm import CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER, drone_name
 
     keystore = Keystore(path)

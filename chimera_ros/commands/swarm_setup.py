@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.processes import ProcessSpec
-from chimera_ros.crypto import default_policy
+from chimera_ros.crypto.trust import default_policy
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
@@ -278,7 +278,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         CommandFailed: a key is missing, expired, world-readable or of another swarm; says how to mend it.
     """
     from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore import Keystore
+    from chimera_ros.crypto.keystore.keystore import Keystore
 
     keystore = Keystore(spec.keystore)
     wall_ns = time.time_ns()

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.crypto.entropy import SOURCE_NAMES
-from chimera_ros.crypto.key_server import KeyServerConfig
+from chimera_ros.crypto.entropy.pool import SOURCE_NAMES
+from chimera_ros.crypto.key_server.server import KeyServerConfig
 from chimera_ros.entropy_wiring import Entropy
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.ros import names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import CryptoError
-from chimera_ros.crypto.host import SecureHost
+from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
 from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory

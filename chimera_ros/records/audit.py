@@ -14,18 +14,18 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from chimera_ros.crypto import labels, merkle
-from chimera_ros.crypto.associated_data import associated_data
-from chimera_ros.crypto.checkpoint import Checkpoint
-from chimera_ros.crypto.disclosure import Disclosure, disclose
 from chimera_ros.crypto.encoding import fields
-from chimera_ros.crypto.identity import (
+from chimera_ros.crypto.evidence.disclosure import Disclosure, disclose
+from chimera_ros.crypto.messages.associated_data import associated_data
+from chimera_ros.crypto.messages.checkpoint import Checkpoint
+from chimera_ros.crypto.primitives import labels, merkle
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.trust.identity import (
     CertificateError,
     CertifiedMember,
     check_issuer,
     read_member_certificate,
 )
-from chimera_ros.crypto.suite import digest
 from chimera_ros.records.flight_files import FlightFiles, Packet, Place, SenderEvidence
 
 SHOWN: Final = 20

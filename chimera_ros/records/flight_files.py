@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.encoding import is_name
 from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.wire import LANE_SIGNED, NONCE_BYTES, Envelope
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE
 from chimera_ros.records.mcap_read import read_messages

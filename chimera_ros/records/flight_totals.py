@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from chimera_ros.crypto.checkpoint import Checkpoint
-from chimera_ros.crypto.identity import MemberIdentity
-from chimera_ros.crypto.store import write_atomic
-from chimera_ros.crypto.totals import sign_totals
+from chimera_ros.crypto.evidence.signed_totals import sign_totals
+from chimera_ros.crypto.keystore.member_state import write_atomic
+from chimera_ros.crypto.messages.checkpoint import Checkpoint
+from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.records.audit import WRONG, Auditor, Verdict
 
 TELEMETRY: Final = "chimera_ros/msg/DroneTelemetry"

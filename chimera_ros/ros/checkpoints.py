@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rclpy.duration import Duration
 
 from chimera_ros import msg
-from chimera_ros.crypto.checkpoint import Checkpoint, parse_checkpoint
-from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 
 from . import names, qos
 from .cdr import CdrError, decode_checkpoint, encode_checkpoint

@@ -12,8 +12,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from chimera_ros.crypto.budgets import Budget
-from chimera_ros.crypto.clock import ClockFilter
+from chimera_ros.crypto.member.clock_filter import ClockFilter
+from chimera_ros.crypto.rate_limit import Budget
 from chimera_ros.srv import ClockSync
 
 from . import names

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from chimera_ros.crypto.identity import Trust
-from chimera_ros.crypto.providers import current
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.security_state import PutOut, SecurityState, shown_hash
+from chimera_ros.crypto.member.security_state import PutOut, SecurityState, shown_hash
+from chimera_ros.crypto.primitives.providers import current
+from chimera_ros.crypto.trust.identity import Trust
+from chimera_ros.crypto.trust.roles import Role
 
 from . import names, qos
 from .lifecycle import boot_time_s

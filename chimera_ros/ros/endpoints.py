@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rclpy.serialization import deserialize_message, serialize_message
 
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.host import Opened
+from chimera_ros.crypto.member.host import Opened
 from chimera_ros.crypto.wire import Envelope
 from chimera_ros.msg import SecureEnvelope
 

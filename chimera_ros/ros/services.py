@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rclpy.serialization import deserialize_message, serialize_message
 
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.host import PendingRequest
-from chimera_ros.crypto.suite import digest
+from chimera_ros.crypto.member.host import PendingRequest
+from chimera_ros.crypto.primitives.suite import digest
 from chimera_ros.crypto.wire import Envelope
 from chimera_ros.msg import SecureEnvelope
 

@@ -24,7 +24,6 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from chimera_ros.crypto import providers
 from chimera_ros.crypto.effects import (
     Alarm,
     Effect,
@@ -36,14 +35,15 @@ from chimera_ros.crypto.effects import (
     Switched,
 )
 from chimera_ros.crypto.errors import KeystoreError
-from chimera_ros.crypto.evictions import Verdict
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.identity import MemberIdentity
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.keystore_watch import KeystoreWatch
-from chimera_ros.crypto.policy import Policy
-from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.key_server.evictions import Verdict
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.keystore.watch import KeystoreWatch
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.primitives import providers
+from chimera_ros.crypto.trust.identity import MemberIdentity
+from chimera_ros.crypto.trust.policy import Policy
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
 from .checkpoints import CheckpointCallback, CheckpointTopics

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from chimera_ros.crypto.host import HostConfig
-from chimera_ros.crypto.key_server import KeyServerConfig
+from chimera_ros.crypto.key_server.server import KeyServerConfig
+from chimera_ros.crypto.member.host import HostConfig
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from chimera_ros.crypto.stop import counter_of
+from chimera_ros.crypto.messages.stop import counter_of
 from chimera_ros.crypto.wire import ControlMessage
 
 REPEAT_S: Final = 0.25

@@ -12,7 +12,7 @@ import pytest
 import rclpy
 from rclpy.node import Node
 
-from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.ros import SecureSession, Spinner
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

@@ -8,8 +8,8 @@ from chimera_ros.srv import ClockSync
 from diagnostic_msgs.msg import KeyValue
 from rclpy.serialization import serialize_message
 
-from chimera_ros.crypto.stop import make_stop
-from chimera_ros.crypto.testing import MemoryKeystore, Role
+from chimera_ros.crypto.messages.stop import make_stop
+from chimera_ros.crypto.testing.swarm import MemoryKeystore, Role
 from chimera_ros.ros import SessionConfig
 from chimera_ros.ros.cdr import CdrError, checked_payload
 from chimera_ros.ros.stop import StopCall

@@ -6,9 +6,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from rclpy.serialization import deserialize_message, serialize_message
 
-from chimera_ros.crypto.associated_data import associated_data
-from chimera_ros.crypto.host import HostConfig
-from chimera_ros.crypto.schedule import sender_key
+from chimera_ros.crypto.member.host import HostConfig
+from chimera_ros.crypto.messages.associated_data import associated_data
+from chimera_ros.crypto.primitives.key_schedule import sender_key
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Lane
 from chimera_ros.ros import SecureSession, SessionConfig, qos
 from chimera_ros.ros.cdr import encode_envelope

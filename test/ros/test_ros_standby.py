@@ -8,7 +8,7 @@ import time
 import pytest
 from chimera_ros.msg import DroneTelemetry, SwarmCommand, SwarmCommands
 
-from chimera_ros.crypto.keystore import Keystore
+from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.ros.endpoints import RawMessage
 
 

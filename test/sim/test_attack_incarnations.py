@@ -6,9 +6,9 @@ import pytest
 
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.errors import Reason
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.testing.swarm import Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 VICTIM = "drone_01"

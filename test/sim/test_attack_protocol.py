@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.crypto import asked
-from chimera_ros.crypto import store as store_room
-from chimera_ros.crypto.body import signed
-from chimera_ros.crypto.budgets import Purse
-from chimera_ros.crypto.clock import ClockFilter
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
 from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.joining import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
-from chimera_ros.crypto.policy import Rule
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore, StoredState
-from chimera_ros.crypto.suite import digest
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.key_server import rekey_requests
+from chimera_ros.crypto.keystore import member_state as store_room
+from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
+from chimera_ros.crypto.member.clock_filter import ClockFilter
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.control import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.rate_limit import Purse
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust.policy import Rule
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope, Lane
 
 
@@ -259,7 +259,7 @@ def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() 
         wire.perform("shard_0", [Send(host.control.say_ready(session, VOLUME_FLAG))])
         wire.run(0.5)
     rotations = swarm.server.status()["rotations"] - before
-    assert 15 <= rotations <= 90 / asked.GAP_S + 1
+    assert 15 <= rotations <= 90 / rekey_requests.GAP_S + 1
     told = [alarm.text for alarm in wire.of(Alarm) if "has asked for 12 new epochs" in alarm.text]
     assert told
     assert all(text.startswith("drone_01 ") for text in told)
@@ -271,7 +271,7 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     members: int, gap_s: float
 ) -> None:
     """A genuine sender of bulk data gets each of them, and is asked nothing before the thirteenth."""
-    desk = asked.AskedRotations()
+    desk = rekey_requests.AskedRotations()
     at = [tick * 0.5 for tick in range(1200) if desk.take("drone_01", members, 60.0, tick * 0.5) is not None]
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 

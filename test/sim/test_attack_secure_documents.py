@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chimera_ros.crypto.signed_documents import TrustFiles
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust.signed_documents import TrustFiles
 
 
 @pytest.mark.parametrize("document", ["policy", "crl"])

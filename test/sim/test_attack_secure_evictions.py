@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.crypto import labels
-from chimera_ros.crypto.body import signed
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.epochs import SignedHead, encode_head
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason
-from chimera_ros.crypto.joining import KeyPackage
-from chimera_ros.crypto.signed_documents import read_signed_crl
-from chimera_ros.crypto.store import MemoryStore, StoredState
-from chimera_ros.crypto.suite import digest
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
+from chimera_ros.crypto.messages.announcement import SignedHead, encode_head
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.control import KeyPackage
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust.signed_documents import read_signed_crl
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from chimera_ros.crypto.body import signed
-from chimera_ros.crypto.budgets import Budget
-from chimera_ros.crypto.checkpoint import make_checkpoint
 from chimera_ros.crypto.effects import Alarm, StopOrder
-from chimera_ros.crypto.joining import Ready
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.checkpoint import make_checkpoint
+from chimera_ros.crypto.messages.control import Ready
+from chimera_ros.crypto.rate_limit import Budget
+from chimera_ros.crypto.testing.swarm import Swarm
 from chimera_ros.crypto.wire import ControlKind, Lane
 
 HOUR_NS = 3600 * 1_000_000_000

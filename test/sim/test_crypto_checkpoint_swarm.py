@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from chimera_ros.crypto import labels, merkle
-from chimera_ros.crypto.checkpoint import Checkpoint, make_checkpoint
-from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.encoding import fields, u16, u32
 from chimera_ros.crypto.errors import NotReady, Reason, Rejected
-from chimera_ros.crypto.schedule import blind_key, sender_key
-from chimera_ros.crypto.suite import digest
-from chimera_ros.crypto.testing import Swarm, Weather
+from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.messages.checkpoint import Checkpoint, make_checkpoint
+from chimera_ros.crypto.primitives import labels, merkle
+from chimera_ros.crypto.primitives.key_schedule import blind_key, sender_key
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.testing.swarm import Swarm, Weather
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Envelope, Lane
 
 TYPE = "T"

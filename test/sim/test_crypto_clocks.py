@@ -12,16 +12,16 @@ from collections import Counter
 
 import pytest
 
-from chimera_ros.crypto.checkpoint import Checkpoint
-from chimera_ros.crypto.checkpoints import NOTICE_S
 from chimera_ros.crypto.effects import Alarm, StopAcked, StopOrder
 from chimera_ros.crypto.errors import NotReady, Reason, Rejected
-from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.joining import Beat, KeyRequest
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import WALL_START_NS, Swarm
+from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.messages.checkpoint import Checkpoint
+from chimera_ros.crypto.messages.control import Beat, KeyRequest
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.envelope import EpochSession
 from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore, StoredState
-from chimera_ros.crypto.testing import Swarm, Weather
+from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.session.epoch_session import EpochSession
+from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
 TYPE = "T"

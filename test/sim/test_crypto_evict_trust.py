@@ -8,9 +8,9 @@ import pytest
 
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.errors import Reason, Rejected
-from chimera_ros.crypto.revocation import CRL_FILE
-from chimera_ros.crypto.signed_documents import TrustFiles
-from chimera_ros.crypto.testing import MemoryKeystore, Swarm
+from chimera_ros.crypto.member.trust_updates import CRL_FILE
+from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
+from chimera_ros.crypto.trust.signed_documents import TrustFiles
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"

@@ -6,8 +6,8 @@ import pytest
 
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.errors import NotReady, Reason, Rejected
-from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.testing import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind
 
 TYPE = "T"

@@ -6,15 +6,22 @@ import dataclasses
 
 import pytest
 
-from chimera_ros.crypto import member
-from chimera_ros.crypto.body import signed
-from chimera_ros.crypto.epochs import EpochReason, Head, RosterEntry, SignedHead, encode_head, parse_head
-from chimera_ros.crypto.eviction import MAX_EVICTIONS
-from chimera_ros.crypto.joining import MAX_PROOF, KeyPackage
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import StoredState
-from chimera_ros.crypto.suite import suite_named
-from chimera_ros.crypto.testing import Swarm, Weather
+from chimera_ros.crypto.keystore.member_state import StoredState
+from chimera_ros.crypto.member import member
+from chimera_ros.crypto.messages.announcement import (
+    EpochReason,
+    Head,
+    RosterEntry,
+    SignedHead,
+    encode_head,
+    parse_head,
+)
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.control import MAX_PROOF, KeyPackage
+from chimera_ros.crypto.messages.eviction import MAX_EVICTIONS
+from chimera_ros.crypto.primitives.suite import suite_named
+from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind
 
 MEMBERS = 1000

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from chimera_ros.cli import main
-from chimera_ros.crypto import fallback, labels, provider_openssl, providers, schedule
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.errors import CryptoError, NotReady, Rejected
-from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.identity import MemberIdentity
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.security_state import SecurityState
-from chimera_ros.crypto.testing import WALL_START_NS, Swarm
+from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.member import fallback
+from chimera_ros.crypto.member.security_state import SecurityState
+from chimera_ros.crypto.primitives import key_schedule, labels, openssl, providers
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm
+from chimera_ros.crypto.trust.identity import MemberIdentity
 
 LEAST = 16  # bytes: the public salts of senders are shorter
 PAYLOAD = b"top-secret-position-0123456789"
@@ -87,19 +88,19 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
 
         monkeypatch.setattr(module, "expand", expand)
 
-    for module in (schedule, fallback):
+    for module in (key_schedule, fallback):
         extracting(module)
         expanding(module)
-    private = provider_openssl.mlkem.MLKEM1024PrivateKey
+    private = openssl.mlkem.MLKEM1024PrivateKey
 
     def generate() -> Any:
         key = private.generate()
         made.add("a package's private key", key.private_bytes_raw())
         return key
 
-    public = provider_openssl.mlkem.MLKEM1024PublicKey
+    public = openssl.mlkem.MLKEM1024PublicKey
     keys = SimpleNamespace(MLKEM1024PrivateKey=SimpleNamespace(generate=generate), MLKEM1024PublicKey=public)
-    monkeypatch.setattr(provider_openssl, "mlkem", keys)
+    monkeypatch.setattr(openssl, "mlkem", keys)
     return made
 
 

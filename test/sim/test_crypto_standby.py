@@ -9,12 +9,12 @@ from collections import defaultdict
 import pytest
 
 from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.epochs import EpochReason, parse_head
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import Swarm, Weather
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.messages.announcement import EpochReason, parse_head
+from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"

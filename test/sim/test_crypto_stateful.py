@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, Switched
-from chimera_ros.crypto.envelope import Opened
-from chimera_ros.crypto.epochs import EpochReason, parse_announcement
 from chimera_ros.crypto.errors import NotReady, Rejected
-from chimera_ros.crypto.fallback_secret import FallbackSecret
-from chimera_ros.crypto.host import SecureHost
-from chimera_ros.crypto.testing import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
+from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.messages.announcement import EpochReason, parse_announcement
+from chimera_ros.crypto.session.epoch_session import Opened
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope
 
 TYPE = "T"

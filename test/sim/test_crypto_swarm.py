@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder, Switched
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
-from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.stop import make_stop
-from chimera_ros.crypto.store import MemoryStore, StoredState
-from chimera_ros.crypto.testing import MemoryKeystore, Swarm, Weather
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
+from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.messages.stop import make_stop
+from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm, Weather
+from chimera_ros.crypto.trust import default_policy
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"

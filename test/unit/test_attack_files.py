@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 
 from chimera_ros.commands.swarm_setup import simulation_keystore
-from chimera_ros.crypto import default_policy
-from chimera_ros.crypto.store import FileStore, StoredState
+from chimera_ros.crypto.keystore.member_state import FileStore, StoredState
+from chimera_ros.crypto.trust import default_policy
 from chimera_ros.records.mcap_log import FlightRecorder
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from chimera_ros.cli import main
 from chimera_ros.crypto.errors import KeystoreError
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.keystore_watch import KeystoreWatch
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.keystore.watch import KeystoreWatch
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_interrupted_renewal_is_finished_by_the_next_load(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("chimera_ros.crypto.keystore_authority.replace_durably", crash)
+    monkeypatch.setattr("chimera_ros.crypto.keystore.authority.replace_durably", crash)
     assert main(["keys", "renew", "drone_01", "--keystore", str(store)]) != 0
     folder = store / "members" / "drone_01"
     assert (folder / "identity.key.new").exists()

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto import checkpoints as ledgers
-from chimera_ros.crypto import merkle
-from chimera_ros.crypto.checkpoint import MAX_LEAVES, Checkpoint, make_checkpoint, parse_checkpoint
-from chimera_ros.crypto.checkpoint_book import CheckpointBook
-from chimera_ros.crypto.epochs import RosterEntry
 from chimera_ros.crypto.errors import Reason, Rejected
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.suite import digest
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.evidence import ledgers as ledgers
+from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointBook
+from chimera_ros.crypto.messages.announcement import RosterEntry
+from chimera_ros.crypto.messages.checkpoint import MAX_LEAVES, Checkpoint, make_checkpoint, parse_checkpoint
+from chimera_ros.crypto.primitives import merkle
+from chimera_ros.crypto.primitives.suite import digest
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import Lane
 
 KEY, TRANSCRIPT, AAD = bytes(range(32)), digest(b"epoch"), digest(b"aad")

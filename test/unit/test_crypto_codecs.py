@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto import labels
 from chimera_ros.crypto.encoding import Reader, fields
-from chimera_ros.crypto.epochs import (
+from chimera_ros.crypto.errors import Rejected
+from chimera_ros.crypto.messages.announcement import (
     EpochReason,
     Head,
     RosterEntry,
@@ -18,11 +18,11 @@ from chimera_ros.crypto.epochs import (
     parse_head,
     split_seeds,
 )
-from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.joining import Beat, KeyPackage, KeyRequest, Ready, Switch, bitmap
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.stop import Level, Stop, StopReceipt
-from chimera_ros.crypto.suite import suite_named
+from chimera_ros.crypto.messages.control import Beat, KeyPackage, KeyRequest, Ready, Switch, bitmap
+from chimera_ros.crypto.messages.stop import Level, Stop, StopReceipt
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.primitives.suite import suite_named
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 SWARM = "testswarm"

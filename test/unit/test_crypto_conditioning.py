@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.conditioning import FULL_ENTROPY_INPUT, Conditioner, debias, output_entropy, unpack
+from chimera_ros.crypto.entropy.conditioning import (
+    FULL_ENTROPY_INPUT,
+    Conditioner,
+    debias,
+    output_entropy,
+    unpack,
+)
 
 
 @given(st.lists(st.integers(0, 1), max_size=300))

@@ -7,15 +7,16 @@ import random
 import numpy as np
 import pytest
 
-from chimera_ros.crypto import entropy, labels
-from chimera_ros.crypto.conditioning import BLOCK_BYTES, unpack
 from chimera_ros.crypto.effects import Alarm
 from chimera_ros.crypto.encoding import fields, u64
-from chimera_ros.crypto.entropy import EntropyPool, PoolConfig, draw_seed
+from chimera_ros.crypto.entropy import pool
+from chimera_ros.crypto.entropy.conditioning import BLOCK_BYTES, unpack
+from chimera_ros.crypto.entropy.pool import EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.errors import EntropyError
-from chimera_ros.crypto.key_server import KeyServerConfig
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.key_server.server import KeyServerConfig
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.roles import Role
 
 
 def good(size: int, seed: int = 1) -> bytes:
@@ -178,7 +179,7 @@ def test_hardware_is_credited_what_it_claims() -> None:
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(ValueError, match="'radio' is not known; allowed are os, hardware, qrng, qkd"):
         EntropyPool(os.urandom, ("os", "radio"))
-    assert entropy.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
+    assert pool.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
 
 
 def test_a_broken_operating_system_stops_seeds() -> None:
@@ -242,14 +243,14 @@ def test_a_good_source_is_not_barred_by_the_false_alarms_of_a_long_flight() -> N
 
 def test_samples_are_bits_or_bytes() -> None:
     with pytest.raises(ValueError, match="samples of 4 bits"):
-        entropy.SourceConfig(entropy.Claim(bits=4, min_entropy=2.0))
+        pool.SourceConfig(pool.Claim(bits=4, min_entropy=2.0))
 
 
 def test_a_key_server_draws_from_the_pool() -> None:
-    from chimera_ros.crypto.host import SecureHost
-    from chimera_ros.crypto.key_server import KeyServer
-    from chimera_ros.crypto.store import MemoryStore
-    from chimera_ros.crypto.testing import Wire
+    from chimera_ros.crypto.key_server.server import KeyServer
+    from chimera_ros.crypto.keystore.member_state import MemoryStore
+    from chimera_ros.crypto.member.host import SecureHost
+    from chimera_ros.crypto.testing.swarm import Wire
 
     keys = MemoryKeystore()
     crypto, drone = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("drone_01", Role.DRONE)

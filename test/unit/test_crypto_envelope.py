@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.errors import ForkedProcess, NotReady, Reason, Rejected
-from chimera_ros.crypto.host import PendingRequest, SecureHost
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.host import PendingRequest, SecureHost
+from chimera_ros.crypto.testing.swarm import Swarm
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import MAX_SEALED, Envelope, Lane
 
 TYPE = "chimera_ros/msg/DroneTelemetry"

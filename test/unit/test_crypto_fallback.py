@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from chimera_ros.crypto.effects import Send
 from chimera_ros.crypto.encoding import u32, u64
 from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
-from chimera_ros.crypto.fallback import Fallback
-from chimera_ros.crypto.fallback_hello import FallbackHello
-from chimera_ros.crypto.fallback_secret import LIFE_NS, FallbackSecret, read_secret, write_secret
-from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.identity import CertifiedMember
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore, StoredState
-from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.keystore.fallback_secret import LIFE_NS, FallbackSecret, read_secret, write_secret
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
+from chimera_ros.crypto.member.fallback import Fallback
+from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.messages.fallback_hello import FallbackHello
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.trust.identity import CertifiedMember
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope, Lane
 from chimera_ros.flight.degraded import narrowed
 from chimera_ros.flight.types import CommandKind, SwarmCommand

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.health import START_UP_SAMPLES, Claim, HealthTest
+from chimera_ros.crypto.entropy.health_tests import START_UP_SAMPLES, Claim, HealthTest
 
 
 @pytest.mark.parametrize(

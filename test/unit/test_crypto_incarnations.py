@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.epochs import RosterEntry
 from chimera_ros.crypto.errors import Reason, Rejected
-from chimera_ros.crypto.incarnations import NEVER, Incarnations, OldChallenge
-from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.key_server.incarnations import NEVER, Incarnations, OldChallenge
+from chimera_ros.crypto.messages.announcement import RosterEntry
+from chimera_ros.crypto.trust.roles import Role
 
 NAME = "drone_01"
 RESTART_S = 10.0

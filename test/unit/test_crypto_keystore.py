@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from chimera_ros.crypto.errors import KeystoreError
-from chimera_ros.crypto.identity import CertificateError, CertificateFault, Role
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.store import FileStore, StoredState
-from chimera_ros.crypto.testing import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.keystore.member_state import FileStore, StoredState
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
+from chimera_ros.crypto.trust.identity import CertificateError, CertificateFault, Role
 
 WALL = WALL_START_NS
 DAY_NS = 86_400_000_000_000

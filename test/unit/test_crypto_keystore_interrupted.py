@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.crypto import default_policy, keystore_authority
 from chimera_ros.crypto.errors import KeystoreError
-from chimera_ros.crypto.keystore_authority import AuthorityKeystore
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import WALL_START_NS
+from chimera_ros.crypto.keystore import authority
+from chimera_ros.crypto.keystore.authority import AuthorityKeystore
+from chimera_ros.crypto.testing.swarm import WALL_START_NS
+from chimera_ros.crypto.trust import default_policy
+from chimera_ros.crypto.trust.roles import Role
 
 WALL = WALL_START_NS
 
@@ -33,9 +34,9 @@ def interrupted(store: AuthorityKeystore, monkeypatch: pytest.MonkeyPatch, after
             raise KeyboardInterrupt
         left[0] -= 1
 
-    write, replace = store._write, keystore_authority.replace_durably
+    write, replace = store._write, authority.replace_durably
     monkeypatch.setattr(store, "_write", lambda *args: (step(), write(*args)))
-    monkeypatch.setattr(keystore_authority, "replace_durably", lambda *args: (step(), replace(*args)))
+    monkeypatch.setattr(authority, "replace_durably", lambda *args: (step(), replace(*args)))
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto import merkle
+from chimera_ros.crypto.primitives import merkle
 
 # The eight inputs and the roots of RFC 6962's reference implementation (merkle_tree_test of
 # certificate-transparency); leaves and nodes are SHA-256 there.

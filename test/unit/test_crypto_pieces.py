@@ -12,15 +12,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto import labels
-from chimera_ros.crypto.budgets import Budget
-from chimera_ros.crypto.clock import ClockFilter
-from chimera_ros.crypto.entropy import draw_seed
+from chimera_ros.crypto.entropy.pool import draw_seed
 from chimera_ros.crypto.errors import KeystoreError, Rejected
-from chimera_ros.crypto.replay import WINDOW, ReplayWindow
-from chimera_ros.crypto.schedule import blind_key, derive_keys, sender_key
-from chimera_ros.crypto.store import FileStore, StoredState
-from chimera_ros.crypto.suite import SEED_BYTES, digest, suite_named
+from chimera_ros.crypto.keystore.member_state import FileStore, StoredState
+from chimera_ros.crypto.member.clock_filter import ClockFilter
+from chimera_ros.crypto.primitives import labels
+from chimera_ros.crypto.primitives.key_schedule import blind_key, derive_keys, sender_key
+from chimera_ros.crypto.primitives.replay_window import WINDOW, ReplayWindow
+from chimera_ros.crypto.primitives.suite import SEED_BYTES, digest, suite_named
+from chimera_ros.crypto.rate_limit import Budget
 
 
 @given(st.lists(st.one_of(st.integers(-3, 3000), st.integers(0, 2**64 - 1)), max_size=200))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.crypto import default_policy
 from chimera_ros.crypto.errors import PolicyError
-from chimera_ros.crypto.keystore import with_header
-from chimera_ros.crypto.policy import Policy, load_policy
-from chimera_ros.crypto.roles import Role
+from chimera_ros.crypto.keystore.keystore import with_header
+from chimera_ros.crypto.trust import default_policy
+from chimera_ros.crypto.trust.policy import Policy, load_policy
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import Lane
 
 NAMES = frozenset({"crypto", "leader", "drone_01", "drone_02", "survey_box"})

@@ -19,11 +19,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 
 from chimera_ros.commands import doctor_checks
-from chimera_ros.crypto import provider_liboqs, providers
 from chimera_ros.crypto.errors import ProviderError, Rejected
-from chimera_ros.crypto.primitives import Provider
-from chimera_ros.crypto.suite import suite_named
-from chimera_ros.crypto.testing import Swarm
+from chimera_ros.crypto.primitives import liboqs, providers
+from chimera_ros.crypto.primitives.interfaces import Provider
+from chimera_ros.crypto.primitives.suite import suite_named
+from chimera_ros.crypto.testing.swarm import Swarm
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SIGNATURES = json.loads((VECTORS / "ml_dsa_87.json").read_text())
@@ -74,7 +74,7 @@ def test_signature_keys_come_from_their_seeds(provider: Provider, vector: dict[s
 
 
 def test_liboqs_expands_seeds_to_nists_private_keys(oqs: Any) -> None:
-    feed = provider_liboqs._SeedFeed(oqs.native())
+    feed = liboqs._SeedFeed(oqs.native())
     for vector in SIGNATURES["key_generation"]:
         with oqs.Signature("ML-DSA-87") as signer:
             assert feed.generate(signer, unhex(vector["seed"])) == unhex(vector["pk"])
@@ -102,7 +102,7 @@ def test_nists_signatures_are_accepted(provider: Provider) -> None:
 
 
 def test_liboqs_signs_as_nist_with_the_same_randomness(oqs: Any) -> None:
-    feed = provider_liboqs._SeedFeed(oqs.native())
+    feed = liboqs._SeedFeed(oqs.native())
     for vector in SIGNATURES["signing"]:
         with oqs.Signature("ML-DSA-87", unhex(vector["skey"])) as signer:
             # The feed is made for key generation; signing draws 32 bytes in just the same way.
@@ -219,7 +219,7 @@ def test_a_key_has_one_spelling(provider: Provider, hybrid: bool) -> None:
 @pytest.mark.parametrize("policy", ["CHIMERA-1", "CHIMERA-1-CNSA"])
 def test_a_swarm_of_both_providers_joins(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members load their keys with one provider, the crypto node works with the other."""
-    from chimera_ros.crypto import default_policy
+    from chimera_ros.crypto.trust import default_policy
 
     fast = providers.Choice(_liboqs(), "liboqs", "")
     text = default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {policy} ")
@@ -270,14 +270,14 @@ def test_a_library_that_is_none_is_passed_over(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "lib" / "liboqs.so").write_text("not a library")
     monkeypatch.setenv("OQS_INSTALL_PATH", str(tmp_path))
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    assert provider_liboqs.find_library() is None
+    assert liboqs.find_library() is None
 
 
 def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> Any:
         raise ProviderError("gone fishing")
 
-    monkeypatch.setattr(provider_liboqs, "load", absent)
+    monkeypatch.setattr(liboqs, "load", absent)
     choice = providers.find("auto")
     assert (choice.name, choice.why) == ("openssl", "gone fishing")
     with pytest.raises(ProviderError, match="gone fishing"):
@@ -322,10 +322,10 @@ def test_auto_falls_back_where_the_package_is_another_or_its_library_breaks_half
         Signature=broken,
         KeyEncapsulation=broken,
     )
-    monkeypatch.setattr(provider_liboqs, "find_library", lambda: "liboqs.so")
-    monkeypatch.setattr(provider_liboqs.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(liboqs, "find_library", lambda: "liboqs.so")
+    monkeypatch.setattr(liboqs.importlib.util, "find_spec", lambda name: name)
     for module, why in ((stranger, "is not the liboqs-python"), (halfway, "failed its self test")):
-        monkeypatch.setattr(provider_liboqs, "_import", lambda module=module: module)
+        monkeypatch.setattr(liboqs, "_import", lambda module=module: module)
         choice = providers.find("auto")
         assert choice.name == "openssl" and why in choice.why
         with pytest.raises(ProviderError, match=why):
@@ -352,16 +352,16 @@ def test_auto_takes_liboqs_where_it_is() -> None:
 
 def test_a_provider_that_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _liboqs()
-    monkeypatch.setattr(provider_liboqs, "_KEY_LABEL", b"another label")
+    monkeypatch.setattr(liboqs, "_KEY_LABEL", b"another label")
     with pytest.raises(ProviderError, match="failed its self test"):
-        provider_liboqs.load()
+        liboqs.load()
 
 
 # The seed feed -------------------------------------------------------------------------------------------
 
 
 def test_only_the_thread_that_makes_a_key_is_fed_its_seed(oqs: Any) -> None:
-    feed = provider_liboqs._SeedFeed(oqs.native())
+    feed = liboqs._SeedFeed(oqs.native())
     seed = bytes(range(32))
     drawn: dict[str, bytes] = {}
 
@@ -393,7 +393,7 @@ def test_a_key_generation_that_draws_otherwise_is_refused(oqs: Any) -> None:
             return b"public"
 
     with pytest.raises(ProviderError, match="drew 0 seeds"):
-        provider_liboqs._SeedFeed(oqs.native()).generate(Silent(), bytes(32))
+        liboqs._SeedFeed(oqs.native()).generate(Silent(), bytes(32))
 
 
 def test_private_keys_are_overwritten_when_their_object_goes(oqs: Any) -> None:

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.conditioning import unpack
-from chimera_ros.crypto.health import Claim, HealthTest
-from chimera_ros.crypto.identity import MemberIdentity
+from chimera_ros.crypto.entropy.conditioning import unpack
+from chimera_ros.crypto.entropy.health_tests import Claim, HealthTest
 from chimera_ros.crypto.qkd.finite_key import Security, secret_bits
 from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
 from chimera_ros.crypto.qkd.messages import (
@@ -26,8 +25,9 @@ from chimera_ros.crypto.qkd.messages import (
     kind_of,
 )
 from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.identity import MemberIdentity
+from chimera_ros.crypto.trust.roles import Role
 
 KEYS = MemoryKeystore()
 CRYPTO = KEYS.enroll("crypto_0", Role.CRYPTO)

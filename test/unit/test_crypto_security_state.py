@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from chimera_ros.crypto.checkpoints import CheckpointCounts
-from chimera_ros.crypto.epochs import EpochReason, Head, RosterEntry
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.security_state import Level, PutOut, RosterWatch, SecurityState
+from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
+from chimera_ros.crypto.member.security_state import Level, PutOut, RosterWatch, SecurityState
+from chimera_ros.crypto.messages.announcement import EpochReason, Head, RosterEntry
+from chimera_ros.crypto.trust.roles import Role
 
 
 def head(epoch, names, reason=EpochReason.TIME, evictions=()):

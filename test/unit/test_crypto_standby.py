@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.handover import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty
-from chimera_ros.crypto.key_server import KeyServer
-from chimera_ros.crypto.rank import fits_rank, rank_of
-from chimera_ros.crypto.rank_watch import RankWatch
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import MemoryKeystore
+from chimera_ros.crypto.key_server.failover import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty
+from chimera_ros.crypto.key_server.server import KeyServer
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.rank_watch import RankWatch
+from chimera_ros.crypto.testing.swarm import MemoryKeystore
+from chimera_ros.crypto.trust.rank import fits_rank, rank_of
+from chimera_ros.crypto.trust.roles import Role
 
 TAKEOVER_S = 1.0
 NAMES = ("crypto_0", "crypto_1", "crypto_2", "crypto_3")

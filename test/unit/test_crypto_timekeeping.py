@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chimera_ros.crypto.errors import ClockTrouble
-from chimera_ros.crypto.timekeeping import APART_S, BEAT_AGE_S, Timekeeper
+from chimera_ros.crypto.member.message_clock import APART_S, BEAT_AGE_S, Timekeeper
 
 NS = 1_000_000_000
 START_NS = 1_900_000_000 * NS

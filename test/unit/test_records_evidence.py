@@ -14,11 +14,11 @@ from geometry_msgs.msg import Point
 from rclpy.serialization import serialize_message
 
 from chimera_ros import cli
-from chimera_ros.crypto.host import HostConfig, SecureHost
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.store import MemoryStore
-from chimera_ros.crypto.testing import MemoryKeystore, Swarm
-from chimera_ros.crypto.totals import sign_totals
+from chimera_ros.crypto.evidence.signed_totals import sign_totals
+from chimera_ros.crypto.keystore.member_state import MemoryStore
+from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.records.audit import Auditor
 from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, SenderEvidence
 from chimera_ros.records.flight_totals import DroneTotals, Fix, read_fix, totals_of, write_totals

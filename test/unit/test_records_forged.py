@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from chimera_ros import cli
 from chimera_ros.commands import log_evidence
 from chimera_ros.commands.errors import CommandFailed
-from chimera_ros.crypto.disclosure import DisclosureError, read_disclosure
-from chimera_ros.crypto.keystore import Keystore
-from chimera_ros.crypto.roles import Role
-from chimera_ros.crypto.totals import NUMBERS, Coverage, coverage, read_totals, sign_totals
+from chimera_ros.crypto.evidence.disclosure import DisclosureError, read_disclosure
+from chimera_ros.crypto.evidence.signed_totals import NUMBERS, Coverage, coverage, read_totals, sign_totals
+from chimera_ros.crypto.keystore.keystore import Keystore
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.records.flight_files import EVIDENCE
 from chimera_ros.records.flight_totals import statements_of, totals_of
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE, FlightRecorder

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from chimera_ros.crypto.checkpoints import CheckpointCounts
-from chimera_ros.crypto.security_state import PutOut, SecurityState
+from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
+from chimera_ros.crypto.member.security_state import PutOut, SecurityState
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.report import build_report
 from chimera_ros.records.status import StatusAggregator

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from chimera_ros.crypto.checkpoints import CheckpointCounts
-from chimera_ros.crypto.security_state import PutOut, SecurityState
+from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
+from chimera_ros.crypto.member.security_state import PutOut, SecurityState
 from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable, plain_line, render_view

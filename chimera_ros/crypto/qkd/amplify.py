@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from ..conditioning import Bits
+from ..entropy.conditioning import Bits
 
 MAX_BITS: Final = 1 << 20
 

@@ -25,9 +25,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import labels
-from ..conditioning import Bits
 from ..encoding import fields, u32
+from ..entropy.conditioning import Bits
+from ..primitives import labels
 
 PASSES: Final = 4
 HALVES: Final = 10

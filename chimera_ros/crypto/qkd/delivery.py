@@ -15,8 +15,8 @@ from threading import Lock
 from typing import Final, Protocol
 from uuid import UUID
 
-from .. import labels
 from ..encoding import fields, u32
+from ..primitives import labels
 
 KEY_BYTES: Final = 32
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import labels
-from ..conditioning import Bits
 from ..encoding import fields
-from ..identity import CertifiedMember, MemberIdentity
+from ..entropy.conditioning import Bits
+from ..primitives import labels
+from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import toeplitz
 from .finite_key import ABORT_RATE, Security, secret_bits
 from .line import MAX_PHOTONS

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from ..conditioning import Bits
+from ..entropy.conditioning import Bits
 
 MAX_PHOTONS: Final = 1 << 17
 _HEAD: Final = struct.Struct(">QI")

@@ -12,8 +12,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from ..conditioning import Bits
 from ..encoding import Reader, malformed, u32, var
+from ..entropy.conditioning import Bits
 from .cascade import MAX_KEY_BITS, MAX_QUERIES, Query
 from .line import MAX_PHOTONS
 

@@ -29,9 +29,9 @@ from typing import Final
 
 import numpy as np
 
-from ..conditioning import Bits
+from ..entropy.conditioning import Bits
 from ..errors import Rejected
-from ..identity import CertifiedMember, MemberIdentity
+from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import seed_bits, toeplitz
 from .cascade import Corrector, Plan, Reference
 from .ends import End, Ended, Outcome, Random, SessionConfig, random_bits

@@ -1,0 +1,343 @@
+"""Where an epoch's seed comes from: the operating system, always, and what other sources brought ahead.
+
+`EntropyPool` holds what hardware, QRNG and QKD have delivered, each behind its health test, each bounded.
+Drawing never waits: a source that has nothing gives nothing. An input is used once. No input can weaken the
+others, because the seed is SHA3-512 over all of them, length-prefixed.
+
+A simulated source (QRNG and QKD on Aer) is a seeded computation: it passes every health test and adds no
+entropy. It is counted as zero and shown as simulated.
+
+Not handled here: reading devices and running circuits (`chimera_ros/entropy_feed.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+
+from ..effects import Alarm
+from ..encoding import fields
+from ..errors import EntropyError
+from ..primitives import labels
+from .conditioning import BLOCK_BYTES, Bits, Conditioner, debias, unpack
+from .health_tests import Claim, HealthTest
+
+OS_BYTES: Final = 64
+_OS_TRIES: Final = 3
+_OS_CLAIM: Final = Claim(bits=8, min_entropy=4.0, alpha_log2=-40)
+_RETRY_AT_MOST_S: Final = 3600.0
+_FORGIVEN_AFTER_S: Final = 3600.0  # of good service: a good source is accused at rate alpha, for ever
+
+
+def draw_seed(system: bytes, hardware: bytes = b"", qrng: bytes = b"", qkd: bytes = b"") -> bytes:
+    """64 bytes of seed. `system` is 64 bytes of fresh operating-system entropy, fewer raise ValueError."""
+    if len(system) < OS_BYTES:
+        raise ValueError(f"a seed needs {OS_BYTES} bytes of system entropy, got {len(system)}")
+    return hashlib.sha3_512(fields(labels.SEED_DRAW, system, hardware, qrng, qkd)).digest()
+
+
+class State(Enum):
+    """What became of a source; the value is the word for people."""
+
+    STARTING = "starting"  # nothing usable yet
+    ON = "on"
+    OFF = "switched off"  # a health test or the source itself failed; `retry_at` says when it is tried again
+    BARRED = "barred"  # failed too often in a row: off until this process is started again
+    ABSENT = "absent"  # not on this machine
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """How a source besides the operating system is treated.
+
+    claim: of its raw samples. debiased: von Neumann before conditioning. conditioned: hash into blocks; False
+    takes what comes as it is (keys that privacy amplification has made already). simulated: counts as zero.
+
+    Raises ValueError for samples that are neither bits nor bytes: raw data is split into no others.
+    """
+
+    claim: Claim
+    debiased: bool = False
+    conditioned: bool = True
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.claim.bits not in (1, 8):
+            raise ValueError(f"a source with samples of {self.claim.bits} bits; allowed are 1 and 8")
+
+
+SOURCES: Final[Mapping[str, SourceConfig]] = {
+    "hardware": SourceConfig(Claim(bits=8, min_entropy=4.0)),
+    "qrng": SourceConfig(Claim(bits=1, min_entropy=1.0), debiased=True, simulated=True),
+    "qkd": SourceConfig(Claim(bits=1, min_entropy=1.0), conditioned=False, simulated=True),
+}
+SYSTEM: Final = "os"
+SOURCE_NAMES: Final = (SYSTEM, *SOURCES)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """capacity_bytes: kept per source. retry_s: a failed source stays off this long, doubled each time.
+    failures: after so many, with no hour of good service between them, it stays off.
+    """
+
+    capacity_bytes: int = 1024
+    retry_s: float = 60.0
+    failures: int = 5
+
+
+@dataclass(slots=True)
+class _Source:
+    name: str
+    config: SourceConfig
+    test: HealthTest
+    conditioner: Conditioner
+    state: State = State.STARTING
+    detail: str = ""
+    retry_at: float = 0.0
+    on_since: float = 0.0
+    failures: int = 0
+    blocks: deque[bytes] = field(default_factory=deque, repr=False)
+    held: int = 0
+    delivered: int = 0
+    used: int = 0
+    raw_bits: int = 0
+
+    def clear(self) -> None:
+        self.blocks.clear()
+        self.held = 0
+        self.conditioner.clear()
+
+
+class EntropyPool:
+    """Sources by name, and the seeds drawn from them. May be used from several threads.
+
+    Args:
+        random: operating-system entropy, `os.urandom`.
+        enabled: names of SOURCES that are wanted; "os" may be named, it is always on.
+
+    Raises:
+        ValueError: an unknown source.
+    """
+
+    def __init__(
+        self,
+        random: Callable[[int], bytes],
+        enabled: tuple[str, ...] = (SYSTEM,),
+        config: PoolConfig | None = None,
+        sources: Mapping[str, SourceConfig] = SOURCES,
+    ) -> None:
+        unknown = [name for name in enabled if name != SYSTEM and name not in sources]
+        if unknown:
+            allowed = ", ".join((SYSTEM, *sources))
+            raise ValueError(f"entropy source {unknown[0]!r} is not known; allowed are {allowed}")
+        self._random = random
+        self._config = config or PoolConfig()
+        self._lock = Lock()
+        self._sources = {
+            name: _Source(
+                name,
+                sources[name],
+                HealthTest(sources[name].claim),
+                Conditioner(name, sources[name].claim.min_entropy / sources[name].claim.bits),
+            )
+            for name in dict.fromkeys(enabled)
+            if name != SYSTEM
+        }
+        self._drawn = 0
+        self._system_failures = 0
+        self._system_last = b""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources besides the operating system."""
+        return tuple(self._sources)
+
+    def wants(self, name: str, now: float) -> bool:
+        """Whether to gather from a source now: it has room, is here, and is not switched off."""
+        with self._lock:
+            source = self._sources.get(name)
+            if source is None or source.state in (State.ABSENT, State.BARRED):
+                return False
+            if source.state is State.OFF:
+                return now >= source.retry_at
+            return source.held < self._config.capacity_bytes
+
+    def offer(self, name: str, raw: bytes, now: float) -> list[Alarm]:
+        """Samples from a source, eight bits to the byte. What fails its health test is thrown away with all
+        else that the source has left here, and the source is switched off.
+        """
+        with self._lock:
+            source = self._sources[name]
+            if source.state in (State.ABSENT, State.BARRED):
+                return []
+            if source.state is State.OFF and now < source.retry_at:
+                return []
+            samples = unpack(raw) if source.config.claim.bits == 1 else np.frombuffer(raw, dtype=np.uint8)
+            source.raw_bits += 8 * len(raw)
+            was_started = source.test.started
+            fault = source.test.feed(samples)
+            if fault is not None:
+                return self._switch_off(source, fault, now)
+            if not was_started:  # samples of the start-up test are thrown away (section 4.3)
+                return self._switch_on(source, now) if source.test.started else []
+            self._keep(source, unpack(raw), raw)
+            return []
+
+    def failed(self, name: str, why: str, now: float) -> list[Alarm]:
+        """A source could not deliver (its worker died, its device gave an error)."""
+        with self._lock:
+            source = self._sources[name]
+            if source.state in (State.ABSENT, State.BARRED):
+                return []
+            return self._switch_off(source, why, now)
+
+    def absent(self, name: str, why: str) -> list[Alarm]:
+        """A source is not on this machine: no alarm, said once."""
+        with self._lock:
+            source = self._sources[name]
+            if source.state is State.ABSENT:
+                return []
+            source.clear()
+            source.state, source.detail = State.ABSENT, why
+            return [Alarm("info", f"entropy source {name} is absent: {why}")]
+
+    def draw(self) -> bytes:
+        """64 bytes of seed, at once.
+
+        Raises:
+            EntropyError: the operating system gives no random numbers, or they fail their health test, three
+                times in a row.
+        """
+        with self._lock:
+            system = self._system()
+            parts = {name: self._take(source) for name, source in self._sources.items()}
+            self._drawn += 1
+        return draw_seed(system, **parts)
+
+    def status(self) -> dict[str, Any]:
+        """What reports show; nothing secret, JSON-ready."""
+        with self._lock:
+            return {
+                "seeds_drawn": self._drawn,
+                "sources": {
+                    SYSTEM: {
+                        "state": State.ON.value,
+                        "simulated": False,
+                        "failures": self._system_failures,
+                    },
+                    **{name: self._report(source) for name, source in self._sources.items()},
+                },
+            }
+
+    def summary(self) -> dict[str, str]:
+        """One line per source, as `SecurityState.entropy` shows it."""
+        with self._lock:
+            lines = {SYSTEM: "in use"}
+            for name, source in self._sources.items():
+                text = {
+                    State.STARTING: "starting",
+                    State.ON: "in use",
+                    State.OFF: f"failed: {source.detail}",
+                    State.BARRED: f"failed for good: {source.detail}",
+                    State.ABSENT: f"absent: {source.detail}",
+                }[source.state]
+                lines[name] = f"{text} (simulated)" if source.config.simulated else text
+            return lines
+
+    # Inside, under the lock
+
+    def _system(self) -> bytes:
+        fault: str | None = None
+        for _ in range(_OS_TRIES):
+            try:
+                system = self._random(OS_BYTES)
+            except (OSError, NotImplementedError) as error:  # what os.urandom raises
+                fault = f"none came: {error}"
+            else:
+                fault = self._fault_of(system)
+            if fault is None:
+                return system
+            self._system_failures += 1
+        raise EntropyError(f"the operating system's random numbers are not random ({fault})")
+
+    def _fault_of(self, system: bytes) -> str | None:
+        if len(system) != OS_BYTES:
+            return f"{len(system)} bytes came instead of {OS_BYTES}"
+        before, self._system_last = self._system_last, hashlib.sha3_256(system).digest()
+        if hmac.compare_digest(before, self._system_last):
+            return "the same bytes came twice"
+        return HealthTest(_OS_CLAIM).feed(np.frombuffer(system, dtype=np.uint8))
+
+    def _switch_off(self, source: _Source, why: str, now: float) -> list[Alarm]:
+        source.clear()
+        source.test.reset()
+        if source.state is State.ON and now - source.on_since >= _FORGIVEN_AFTER_S:
+            source.failures = 0
+        source.failures += 1
+        source.detail = why
+        if source.failures >= self._config.failures:
+            source.state = State.BARRED
+            then = "off until this process is started again"
+        else:
+            source.state = State.OFF
+            pause_s = min(self._config.retry_s * 2.0 ** (source.failures - 1), _RETRY_AT_MOST_S)
+            source.retry_at = now + pause_s
+            then = f"tried again in {pause_s:.0f} s"
+        return [Alarm("warning", f"entropy source {source.name} is switched off, {then}: {why}")]
+
+    def _switch_on(self, source: _Source, now: float) -> list[Alarm]:
+        again = source.failures > 0
+        source.state, source.detail, source.on_since = State.ON, "", now
+        return (
+            [Alarm("info", f"entropy source {source.name} passed its start-up test again")] if again else []
+        )
+
+    def _keep(self, source: _Source, bits: Bits, raw: bytes) -> None:
+        # In pieces that a seed can take: keys of other equipment may be longer than what it takes at once.
+        blocks = [raw[at : at + BLOCK_BYTES] for at in range(0, len(raw), BLOCK_BYTES)]
+        if source.config.conditioned:
+            blocks = source.conditioner.feed(debias(bits) if source.config.debiased else bits)
+        for block in blocks:
+            if source.held + len(block) > self._config.capacity_bytes:
+                return
+            source.blocks.append(block)
+            source.held += len(block)
+            source.delivered += len(block)
+
+    @staticmethod
+    def _take(source: _Source) -> bytes:
+        """At most a block's worth, oldest first."""
+        taken: list[bytes] = []
+        size = 0
+        while source.blocks and size + len(source.blocks[0]) <= BLOCK_BYTES:
+            taken.append(source.blocks.popleft())
+            size += len(taken[-1])
+        source.held -= size
+        source.used += size
+        return b"".join(taken)
+
+    def _report(self, source: _Source) -> dict[str, Any]:
+        simulated = source.config.simulated
+        per_byte = 8.0
+        if source.config.conditioned:
+            per_byte = source.conditioner.entropy_per_block / BLOCK_BYTES
+        return {
+            "state": source.state.value,
+            "simulated": simulated,
+            "detail": source.detail,
+            "failures": source.failures,
+            "held_bytes": source.held,
+            "used_bytes": source.used,
+            "entropy_used_bits": 0.0 if simulated else round(source.used * per_byte, 1),
+            "raw_bits": source.raw_bits,
+            **source.test.status(),
+        }

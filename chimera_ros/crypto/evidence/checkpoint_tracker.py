@@ -1,0 +1,348 @@
+"""All checkpoints of one process: which are to be signed, what others' say of the packets opened here.
+
+Meant to be worked by one thread beside the one that carries data: `drafts` and `sign` for its own members,
+`take` for what comes from others, `tick` once a second. Only short moments are spent under the host's lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
+from threading import Lock
+from typing import Final
+
+from ..effects import Alarm, Effect
+from ..errors import Reason, Rejected
+from ..messages.announcement import RosterEntry
+from ..messages.checkpoint import Checkpoint, make_checkpoint
+from ..primitives.replay_window import WINDOW
+from ..rate_limit import Budget
+from ..trust.identity import CertifiedMember, MemberIdentity
+from .ledgers import CheckpointCounts, Evidence, Judgement, Range, ReceiverLedger, SenderLedger
+
+MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
+CHECKS_PER_S: Final = 512.0  # and of all together: at most a fifth of a core
+ALARM_EVERY_S: Final = 5.0
+SHOWN: Final = 8  # counters in an alarm
+PLAUSIBLE_NS: Final = 10_000_000_000
+MUTE_TICKS: Final = 10
+MAX_TOLD: Final = 1024
+MAX_EVIDENCE: Final = 4096
+
+Certificates = Callable[[bytes], CertifiedMember | None]
+
+
+class CheckpointBook:
+    """Ledgers by epoch, member and lane. `lock` is the host's, under which counters and windows move."""
+
+    def __init__(
+        self, swarm: str, lock: Lock, verify: bool, ahead_ns: int, keep_evidence: bool = False
+    ) -> None:
+        self.verify = verify
+        self.evidence: deque[Evidence] | None = deque(maxlen=MAX_EVIDENCE) if keep_evidence else None
+        self.unconfirmed_of: Counter[str] = Counter()  # by member
+        self._swarm = swarm
+        self._lock = lock
+        self._ahead_ns = ahead_ns
+        self._senders: dict[tuple[bytes, int, int], SenderLedger] = {}
+        self._receivers: dict[tuple[bytes, str, int], ReceiverLedger] = {}
+        self._closed: set[bytes] = set()
+        self._rotated_at = float("-inf")
+        self._checks = Budget(CHECKS_PER_S)
+        self._member_checks: dict[str, Budget] = {}
+        self._alarms: dict[str, Budget] = {}
+        self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._mute: Counter[tuple[str, int]] = Counter()
+        self._shut_out = False
+        self._set_back_s = 0.0
+        self._sent = self._dropped = self._verified = self._refused = 0
+        self._confirmed = self._unconfirmed = self._mismatched = 0
+
+    @property
+    def counts(self) -> CheckpointCounts:
+        """What was sent, verified, confirmed and contradicted so far."""
+        return CheckpointCounts(
+            self._sent,
+            self._dropped,
+            self._verified,
+            self._refused,
+            self._confirmed,
+            self._unconfirmed,
+            self._mismatched,
+        )
+
+    def heard(self) -> frozenset[str]:
+        """Members whose unsigned packets are opened here: their checkpoints are wanted."""
+        with self._lock:
+            return frozenset(name for _, name, _ in self._receivers)
+
+    def take_shut_out(self) -> bool:
+        """Was a sender's replay window moved far beyond the packets it has given? Says so once."""
+        found, self._shut_out = self._shut_out, False
+        return found
+
+    def take_set_back(self) -> float:
+        """By how many seconds did our clock go back since a range was closed, so that a hosted sender keeps
+        silent on its unsigned lanes? Says so once; 0: it did not.
+        """
+        with self._lock:
+            found, self._set_back_s = self._set_back_s, 0.0
+        return found
+
+    # What epochs call; the caller holds the lock
+
+    def sender(
+        self, transcript_hash: bytes, epoch: int, entry: RosterEntry, lane: int, blind_key: bytes
+    ) -> SenderLedger:
+        """The ledger of a hosted sender."""
+        key = (transcript_hash, entry.slot, lane)
+        found = self._senders.get(key)
+        if found is None:
+            found = self._senders[key] = SenderLedger(transcript_hash, epoch, entry, lane, blind_key)
+        return found
+
+    def receiver(
+        self,
+        transcript_hash: bytes,
+        epoch: int,
+        key_tag: bytes,
+        entry: RosterEntry,
+        lane: int,
+        blind_key: bytes,
+    ) -> ReceiverLedger | None:
+        """The ledger for packets of a sender; None where this process leaves checkpoints to others."""
+        if not self.verify:
+            return None
+        key = (transcript_hash, entry.name, lane)
+        found = self._receivers.get(key)
+        if found is None:
+            found = self._receivers[key] = ReceiverLedger(epoch, entry, lane, blind_key)
+            if self.evidence is not None:
+                self.evidence.append(Evidence(transcript_hash, epoch, key_tag, entry, lane, blind_key))
+        return found
+
+    def close_epoch(self, transcript_hash: bytes) -> None:
+        """The epoch's keys are about to be wiped: what still waits for a checkpoint is hashed now."""
+        self._closed.add(transcript_hash)
+        for sender in self._senders.values():
+            if sender.transcript_hash == transcript_hash:
+                sender.end()
+        for key, receiver in self._receivers.items():
+            if key[0] == transcript_hash:
+                receiver.forget_key()
+
+    def retire(self, transcript_hash: bytes) -> None:
+        """Senders have left this epoch: its last ranges are closed at the next `drafts`. Takes the lock."""
+        with self._lock:
+            for sender in self._senders.values():
+                if sender.transcript_hash == transcript_hash:
+                    sender.ended = True
+
+    def end(self) -> None:
+        """The process leaves: every range is closed at the next `drafts`. Takes the lock."""
+        with self._lock:
+            for sender in self._senders.values():
+                sender.ended = True
+
+    # Sending
+
+    def drafts(self, now: float, wall_ns: int) -> list[Range]:
+        """The ranges that are to be signed now, oldest first."""
+        found: list[Range] = []
+        with self._lock:
+            for key, ledger in list(self._senders.items()):
+                if not ledger.ended and wall_ns + self._ahead_ns < ledger.made_ns:
+                    self._set_back_s = max(self._set_back_s, (ledger.made_ns - wall_ns) * 1e-9)
+                ledger.notice(now, wall_ns)
+                self._dropped += ledger.dropped
+                ledger.dropped = 0
+                found += ledger.closed
+                ledger.closed.clear()
+                if key[0] in self._closed:
+                    del self._senders[key]
+        return found
+
+    def sign(self, draft: Range, identity: MemberIdentity) -> Checkpoint:
+        """Hashes and signs one range; about a millisecond."""
+        leaves = draft.hashed()
+        checkpoint = make_checkpoint(
+            identity,
+            draft.transcript_hash,
+            draft.epoch,
+            draft.entry.slot,
+            draft.lane,
+            draft.first,
+            draft.made_ns,
+            leaves,
+        )
+        self._sent += 1
+        return checkpoint
+
+    # Receiving
+
+    def take(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        fingerprint: bytes | None,
+        known: bytes | None,
+        certificates: Certificates,
+        now: float,
+        wall_ns: int,
+    ) -> list[Effect]:
+        """A checkpoint that came on `name`'s topic: alarms, if it contradicts what was opened here.
+
+        Args:
+            fingerprint: of the member's certificate in the newest epoch that names it, None: nobody's name.
+            known: transcript hash of the checkpoint's epoch number as this process knows it.
+
+        Raises Rejected; then nothing has changed but the budget.
+        """
+        try:
+            return self._take(name, checkpoint, fingerprint, known, certificates, now, wall_ns)
+        except Rejected:
+            self._refused += 1
+            raise
+
+    def _take(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        fingerprint: bytes | None,
+        known: bytes | None,
+        certificates: Certificates,
+        now: float,
+        wall_ns: int,
+    ) -> list[Effect]:
+        if not self.verify:
+            raise Rejected(Reason.NOT_ADDRESSED, "this process leaves checkpoints to others")
+        ledger = self._receivers.get((checkpoint.transcript_hash, name, checkpoint.lane))
+        split = known is not None and known != checkpoint.transcript_hash
+        if ledger is None and not split:
+            raise Rejected(Reason.UNKNOWN_EPOCH, f"nothing was opened of {name} in epoch {checkpoint.epoch}")
+        before = ledger.conflict(checkpoint) if ledger is not None else None
+        if ledger is not None:
+            fingerprint = ledger.entry.fingerprint
+            if (checkpoint.epoch, checkpoint.slot) != (ledger.epoch, ledger.entry.slot):
+                raise Rejected(Reason.ROSTER, f"checkpoint of {name} for another place in the roster")
+            if before is not None and before.signed_bytes(self._swarm) == checkpoint.signed_bytes(
+                self._swarm
+            ):
+                raise Rejected(Reason.DUPLICATE)
+        elif (name, checkpoint.transcript_hash) in self._told:
+            raise Rejected(Reason.DUPLICATE)
+        if fingerprint is None:
+            raise Rejected(Reason.UNKNOWN_SENDER, name)
+        owner = certificates(fingerprint)
+        if owner is None or owner.name != name:
+            raise Rejected(Reason.NO_CERTIFICATE, name)
+        budget = self._member_checks.setdefault(name, Budget(MEMBER_CHECKS_PER_S))
+        if not (budget.take(now) and self._checks.take(now)):
+            raise Rejected(Reason.BUDGET, f"checkpoints of {name}")
+        if not checkpoint.root_fits():
+            raise Rejected(Reason.MALFORMED, "the leaves do not lead to the root")
+        if not checkpoint.signed_by(owner, self._swarm):
+            raise Rejected(Reason.SIGNATURE, f"checkpoint of {name}")
+        if ledger is None:
+            return self._split(name, checkpoint, now)
+        self._verified += 1
+        self._mute.pop((name, checkpoint.lane), None)
+        effects: list[Effect] = []
+        if before is not None and self._may_tell(name, now):
+            effects.append(
+                Alarm(
+                    "error",
+                    f"{name} has signed two different checkpoints for packets "
+                    f"{max(before.first, checkpoint.first)} to {min(before.last, checkpoint.last)} of epoch "
+                    f"{checkpoint.epoch}: it lies, or its key is used elsewhere too",
+                )
+            )
+        plausible = abs(checkpoint.made_ns - wall_ns) <= PLAUSIBLE_NS
+        with self._lock:
+            key = ledger.blind_key
+            taken = ledger.take(checkpoint, checkpoint.made_ns - self._ahead_ns if plausible else None)
+            ledger.hold(checkpoint, now)
+        return effects + self._judged(name, ledger, ledger.judge(checkpoint, taken, key), now)
+
+    def _may_tell(self, name: str, now: float) -> bool:
+        """Alarms about one member are limited: it may contradict itself as often as it likes."""
+        return self._alarms.setdefault(name, Budget(1.0 / ALARM_EVERY_S, 2.0)).take(now)
+
+    def _split(self, name: str, checkpoint: Checkpoint, now: float) -> list[Effect]:
+        self._told[(name, checkpoint.transcript_hash)] = None
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+        if not self._may_tell(name, now):
+            return []
+        return [
+            Alarm(
+                "error",
+                f"split view: {name} works in another epoch {checkpoint.epoch} than this process: a crypto "
+                f"node shows two faces, or {name} lies",
+            )
+        ]
+
+    def _judged(self, name: str, ledger: ReceiverLedger, result: Judgement, now: float) -> list[Effect]:
+        self._confirmed += result.confirmed
+        wrong = (*result.mismatched, *result.never_given)
+        if not wrong:
+            return []
+        self._mismatched += len(wrong)
+        last = ledger.newest.last if ledger.newest is not None else 0
+        self._shut_out |= any(counter - last >= WINDOW // 2 for _, counter in result.never_given)
+        if not self._may_tell(name, now):
+            return []
+        by_channel: dict[str, list[int]] = {}
+        for channel, counter in wrong:
+            by_channel.setdefault(channel, []).append(counter)
+        where = "; ".join(f"{channel} {_shown(counters)}" for channel, counters in by_channel.items())
+        text = (
+            f"{where} of epoch {ledger.epoch} contradict {name}'s signed checkpoint: another member has "
+            f"forged them, or {name} lies"
+        )
+        return [Alarm("error", text)]
+
+    def tick(self, now: float) -> list[Effect]:
+        """Once a second: late packets are compared, those without a checkpoint are let go."""
+        if now - self._rotated_at < 0.95:
+            return []
+        self._rotated_at = now
+        effects: list[Effect] = []
+        for key, ledger in list(self._receivers.items()):
+            name = ledger.entry.name
+            with self._lock:
+                blind_key = ledger.blind_key
+                late = ledger.late()
+                lost = ledger.rotate(now)
+                if key[0] in self._closed and ledger.idle:
+                    del self._receivers[key]
+            for checkpoint, taken in late:
+                effects += self._judged(name, ledger, ledger.judge(checkpoint, taken, blind_key), now)
+            if lost:
+                self._unconfirmed += lost
+                self.unconfirmed_of[name] += lost
+                effects += self._muted(name, ledger.lane)
+        self._tidy()
+        return effects
+
+    def _muted(self, name: str, lane: int) -> list[Effect]:
+        self._mute[(name, lane)] += 1
+        if self._mute[(name, lane)] != MUTE_TICKS:
+            return []
+        text = f"{name} has sent no checkpoint for {MUTE_TICKS} s: packets in its name are unconfirmed"
+        return [Alarm("warning", text)]
+
+    def _tidy(self) -> None:
+        with self._lock:
+            alive = {key[0] for key in (*self._senders, *self._receivers)}
+            self._closed &= alive
+            names = {name for _, name, _ in self._receivers}
+        for table in (self._member_checks, self._alarms):
+            for name in table.keys() - names:
+                del table[name]
+
+
+def _shown(counters: Iterable[int]) -> str:
+    found = sorted(counters)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"packet{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:SHOWN]))}{more}"

@@ -1,0 +1,179 @@
+"""From candidates to a signed announcement: a number that is on the disk before it is used, slots, head."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import KeystoreError
+from ..member.control_plane import ControlPlane
+from ..member.member import Member
+from ..messages.announcement import (
+    MAX_ROSTER,
+    Announcement,
+    EpochReason,
+    Head,
+    RosterEntry,
+    SealJob,
+    announcement_message,
+    encode_head,
+    parse_announcement,
+    seal_seeds,
+    seed_info,
+    signed_bytes,
+)
+from ..primitives import labels
+from ..primitives.key_schedule import derive_keys
+from ..primitives.suite import PublicKey, Suite, digest
+from ..trust.identity import MemberIdentity
+from .admission import Admission, Candidate
+from .current_epoch import Current
+
+
+def number_above(floor: int, rank: int) -> int:
+    """The smallest epoch number above `floor` that is congruent to `rank` modulo 4."""
+    return floor + 1 + (rank - floor - 1) % 4
+
+
+def place(
+    candidates: Sequence[Candidate], before: Sequence[RosterEntry], next_slot: int
+) -> tuple[dict[int, Candidate], int]:
+    """(candidate by slot, next unused slot): who goes on keeps its slot, a new incarnation gets a new one."""
+    kept = {(entry.name, entry.incarnation): entry.slot for entry in before}
+    taken = set(kept.values())
+    places: dict[int, Candidate] = {}
+    newcomers: list[Candidate] = []
+    for item in candidates:
+        slot = kept.get((item.name, item.incarnation))
+        if slot is None:
+            newcomers.append(item)
+        else:
+            places[slot] = item
+    for item in sorted(newcomers, key=lambda found: found.name):
+        while next_slot % MAX_ROSTER in taken:
+            next_slot += 1
+        slot = next_slot % MAX_ROSTER
+        taken.add(slot)
+        places[slot] = item
+        next_slot += 1
+    return places, next_slot
+
+
+def roster_of(places: Mapping[int, Candidate]) -> tuple[RosterEntry, ...]:
+    """The roster of a head, sorted by slot."""
+    return tuple(
+        RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
+        for slot, item in sorted(places.items())
+    )
+
+
+def issue(
+    head: Head,
+    keys: Mapping[int, PublicKey],
+    seed: bytes,
+    issuer: MemberIdentity,
+    suite: Suite,
+    mapper: Callable[..., Iterable[Any]] = map,
+) -> Announcement:
+    """The announcement of `head`: the seed sealed to the key of each slot, all of it signed."""
+    head_bytes = encode_head(head)
+    transcript_hash = digest(head_bytes)
+    key_tag = derive_keys(transcript_hash, seed).key_tag
+    seeds = seal_seeds(
+        [
+            SealJob(keys[entry.slot], seed, seed_info(transcript_hash, entry.slot, entry.package_hash))
+            for entry in head.roster
+        ],
+        mapper,
+    )
+    signature = issuer.sign(signed_bytes(transcript_hash, key_tag, digest(seeds)), labels.SIGN_ANNOUNCEMENT)
+    return parse_announcement(announcement_message(head_bytes, key_tag, seeds, signature), suite)
+
+
+class Announcer:
+    """Issues epochs with numbers congruent to `rank` modulo 4. `draw` yields 64 fresh bytes each time."""
+
+    def __init__(
+        self,
+        member: Member,
+        control: ControlPlane,
+        admission: Admission,
+        rank: int,
+        draw: Callable[[], bytes],
+        mapper: Callable[..., Iterable[Any]],
+    ) -> None:
+        self._member = member
+        self._control = control
+        self._admission = admission
+        self._rank = rank
+        self._draw = draw
+        self._map = mapper
+        self.issued = 0  # highest number announced by this process
+        self.seen = 0  # highest of another crypto node
+        self.crl_number = 0  # highest that one of its heads has named
+        self._next_slot = 0
+
+    def _next_number(self) -> int:
+        """The next number of our rank above everything issued, stored or shown to us."""
+        floor = max(
+            self.issued,
+            self._member.state.highest_epoch,
+            self._admission.learned_epoch(),
+            self.seen,
+            0 if self.issued else self._member.state.reserved_epoch,
+        )
+        return number_above(floor, self._rank)
+
+    def reserve(self) -> None:
+        """The next number goes to the disk ahead of time; if that fails it is tried again when needed."""
+        with contextlib.suppress(KeystoreError):
+            self._member.remember(reserved_epoch=self._next_number())
+
+    def secure_number(self) -> int:
+        """The next number, on the disk. Raises KeystoreError."""
+        number = self._next_number()
+        if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
+            self._member.remember(reserved_epoch=number)
+        return number
+
+    def slots_after(self, roster: Sequence[RosterEntry]) -> None:
+        """Newcomers get slots above those of an epoch that another crypto node has made."""
+        self._next_slot = max((entry.slot for entry in roster), default=-1) + 1
+
+    def take(self, now: float, wall_ns: int) -> list[Candidate]:
+        """The candidates for an epoch; their packages are used up unless they are put back."""
+        return self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
+
+    def make(
+        self,
+        number: int,
+        reason: EpochReason,
+        challenge: bytes,
+        candidates: Sequence[Candidate],
+        before: Sequence[RosterEntry],
+        previous: bytes,
+    ) -> Current:
+        """The epoch; when it was decided and who is live is for the caller. Raises EntropyError."""
+        seed = self._draw()
+        trust, suite = self._control.trust, self._control.suite
+        places, self._next_slot = place(candidates, before, self._next_slot)
+        head = Head(
+            swarm=trust.swarm,
+            suite=suite.name,
+            policy_hash=trust.policy.hash,
+            epoch=number,
+            issuer=self._member.identity.fingerprint,
+            reason=reason,
+            challenge=challenge,
+            previous=previous,
+            evictions=tuple(sorted(self._member.state.evictions)),
+            crl_number=max(trust.crl.number, self.crl_number),
+            roster=roster_of(places),
+        )
+        keys = {slot: item.public for slot, item in places.items()}
+        announcement = issue(head, keys, seed, self._member.identity, suite, self._map)
+        self.issued = number
+        heard_at = {item.name: item.received_at for item in candidates}
+        speakers = {slot: item.speaker for slot, item in places.items()}
+        return Current(announcement, speakers, heard_at)

@@ -1,0 +1,216 @@
+"""From the decision for an epoch to the switch: announced, repeated, installed here, switched to.
+
+An evicting epoch has no second phase: whoever installs it has switched.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from ..effects import Alarm, Effect, Send
+from ..errors import CryptoError, EntropyError, KeystoreError
+from ..member.host import SecureHost
+from ..member.member import Member
+from ..messages.announcement import Announcement, EpochReason, RosterEntry
+from ..messages.body import signed
+from ..messages.control import Switch
+from ..wire import ControlKind
+from .admission import Admission
+from .beacon import Voice
+from .current_epoch import Current
+from .epoch_builder import Announcer
+from .rekey_scheduler import Agenda
+
+_REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
+_FIRST_SWITCH_S: Final = 1.0
+_AFTER_SWITCH_S: Final = 0.02
+_RETRY_S: Final = 1.0
+_KEPT_DURATIONS: Final = 256
+_MAX_REPEATS: Final = 4
+
+
+class Rollout:
+    """`current` is the newest epoch announced here, or adopted from another crypto node."""
+
+    def __init__(
+        self,
+        host: SecureHost,
+        member: Member,
+        admission: Admission,
+        announcer: Announcer,
+        agenda: Agenda,
+        voice: Voice,
+    ) -> None:
+        self.current: Current | None = None
+        self.own_install: Announcement | None = None
+        self.reserve_due = False  # once the switch is on its way
+        self.rotations: dict[str, int] = {}  # by reason
+        self.rekeys = 0
+        self.durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)  # newest: decision to switch sent
+        self.left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
+        self._host = host
+        self._control = host.control
+        self._member = member
+        self._admission = admission
+        self._announcer = announcer
+        self._agenda = agenda
+        self._voice = voice
+
+    def announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
+        """Makes an epoch of all candidates, for what was decided at `decided_at`."""
+        evicts = reason is EpochReason.EVICT
+        candidates = self._announcer.take(now, wall_ns)
+        if len(candidates) < (1 if evicts else 2):
+            self._agenda.rotate_after(now if self.current is not None else None)
+            self._admission.put_back(candidates)
+            if self.current is not None and self.current.inherited:  # the members' packages will come
+                self._agenda.want_succession(now)
+            return []
+        try:
+            number = self._announcer.secure_number()
+        except KeystoreError as error:
+            self._admission.put_back(candidates)
+            return self._postpone(evicts, error, now)
+        before, last = self.roster(), self.current
+        named = {item.name for item in candidates}
+        gone = [entry for entry in before if entry.name not in named]
+        missing = [entry.name for entry in gone if self.is_expected(entry)]
+        if gone and reason is EpochReason.TIME:
+            reason = EpochReason.LEAVE
+        previous = last.announcement.transcript_hash if last else self._admission.learned_hash()
+        try:
+            current = self._announcer.make(
+                number, reason, self._voice.challenge, candidates, before, previous
+            )
+        except EntropyError as error:
+            self._admission.put_back(candidates)
+            return self._postpone(evicts, error, now)
+        if last is not None:
+            current.heard_before(last.heard_at)
+        current.decided_at, current.announced_at = decided_at, now
+        # The first after a restart or takeover: the old epoch still works, and members are busy.
+        first = last is None or last.inherited
+        current.switch_by = now + max(self._control.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
+        current.repeat_at = now + _REPEAT_S
+        current.live = frozenset(
+            entry.slot
+            for entry in current.roster
+            if evicts or self._is_live(entry, current.heard_at, now, wall_ns)
+        )
+        self.current = current
+        self.own_install = current.announcement
+        self.left.clear()
+        self.rotations[reason.name.lower()] = self.rotations.get(reason.name.lower(), 0) + 1
+        self._agenda.rotate_after(now)
+        effects: list[Effect] = [Send(current.announcement.message)]
+        if missing:
+            names = ", ".join(missing)
+            effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
+        if evicts:
+            self._settle(current, now)
+        return effects
+
+    def _postpone(self, evicts: bool, error: CryptoError, now: float) -> list[Effect]:
+        """No epoch now; an evicting one is tried again soon."""
+        self._agenda.rotate_after(now if self.current is not None else None)
+        if evicts:
+            self._agenda.retry_eviction(now + _RETRY_S)
+        return [Alarm("error", f"no new epoch: {error}")]
+
+    def roster(self) -> tuple[RosterEntry, ...]:
+        """Of the newest epoch; empty before the first."""
+        return self.current.roster if self.current else ()
+
+    def is_expected(self, entry: RosterEntry) -> bool:
+        """It has neither left nor been put out."""
+        return (
+            entry.fingerprint not in self._member.state.evictions
+            and (entry.name, entry.incarnation) not in self.left
+        )
+
+    def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
+        """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
+        if (
+            entry.name == self._member.name
+            or now - heard_at.get(entry.name, now) <= self._control.limits.live_s
+        ):
+            return True
+        heard_ns = self._host.heard(entry.name)
+        return heard_ns is None or wall_ns - heard_ns <= self._control.limits.live_s * 1e9
+
+    def install_own(self, now: float, wall_ns: int) -> list[Effect]:
+        """The crypto node's own turn, once the announcement is on its way."""
+        announcement, self.own_install = self.own_install, None
+        current = self.current
+        if announcement is None or current is None or current.announcement is not announcement:
+            return []
+        try:
+            effects = self._control.install(announcement, now, wall_ns)
+        except KeystoreError as error:  # the others go on without us
+            effects = [Alarm("error", str(error))]
+        current.ready.add(self._member.installed_slot)
+        if not current.in_work:  # an evicting epoch: nobody has to be told to switch
+            self.reserve_due = True
+            return effects
+        body = Switch(
+            self._control.trust.swarm,
+            announcement.head.epoch,
+            announcement.transcript_hash,
+            self._member.identity.fingerprint,
+        ).encode()
+        current.switch = signed(
+            ControlKind.SWITCH, body, self._member.identity
+        )  # signed now, sent when it is time
+        return effects
+
+    # Switching
+
+    def push(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
+        """Switches when every live member is ready, or when it is time."""
+        late = now >= current.switch_by
+        if current.all_ready or late:
+            effects = self.install_own(now, wall_ns) if self.own_install is not None else []
+            return effects + self.switch(current, now, late and not current.all_ready)
+        return []
+
+    def repeat(self, now: float) -> list[Effect]:
+        """The announcement once more, while a live member has not said that it is ready."""
+        current = self.current
+        if current is None or current.repeat_at is None or now < current.repeat_at:
+            return []
+        current.repeats += 1
+        current.repeat_at = now + self._control.limits.beat_s if current.repeats < _MAX_REPEATS else None
+        if current.all_ready:
+            current.repeat_at = None
+            return []
+        return [Send(current.announcement.message)]
+
+    def _settle(self, current: Current, now: float) -> None:
+        """Senders use the epoch: packages for the next one are wanted, beats go on."""
+        current.switched_at = now
+        self.rekeys += 1
+        self.durations_ms.append((now - current.decided_at) * 1e3)
+        self._voice.request_at = now + _AFTER_SWITCH_S
+        self._voice.beat_at = now + self._control.limits.beat_s
+
+    def switch(self, current: Current, now: float, late: bool) -> list[Effect]:
+        """Tells senders to use the epoch; `late`: not every live member is ready."""
+        assert current.switch is not None
+        self._settle(current, now)
+        session = self._control.sessions.open.get(current.epoch)
+        effects: list[Effect] = [Send(current.switch)]
+        if session is not None:
+            effects += self._control.switch(session, now)
+        if late:
+            names = current.names(current.live - current.ready)
+            effects.append(
+                Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
+            )
+        self.reserve_due = True
+        return effects
+
+    def reserve(self) -> None:
+        """The next number goes to the disk, which takes milliseconds that nobody waits for now."""
+        self.reserve_due = False
+        self._announcer.reserve()

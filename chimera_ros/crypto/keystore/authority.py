@@ -1,0 +1,204 @@
+"""What the authority's key does to a keystore that exists: revoke, renew, sign a newer policy.
+
+Beside the layout of keystore.py::
+
+    <keystore>/members/<name>/retired/<serial>.pem  renewed certificates, so that they can be revoked
+    <keystore>/members/<name>/identity.key.new      a renewal at work: the certificate is replaced first
+    <keystore>/policy.sig.new                       a policy at work: policy.yaml is replaced first
+
+Revocation list and policy are replaced by ones with a higher number; processes that run take them over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from ..errors import KeystoreError
+from ..primitives import labels
+from ..primitives.providers import provider
+from ..trust.certificates import crl_der, extend_crl, make_member
+from ..trust.identity import (
+    CertificateError,
+    CertifiedMember,
+    MemberIdentity,
+    pem_to_der,
+    read_member_certificate,
+)
+from ..trust.policy import load_policy
+from ..trust.signed_documents import MAX_DOCUMENT
+from .keystore import Keystore, check_passphrase, key_pem, with_header
+from .member_state import replace_durably
+
+_OPEN_MODE: Final = 0o644
+_SECRET_MODE: Final = 0o600
+_PEM: Final = serialization.Encoding.PEM
+REASONS: Final = ("key-compromise", "superseded", "cessation-of-operation", "unspecified")
+
+
+class AuthorityKeystore(Keystore):
+    """A keystore together with its authority's key (`unlock` first, or give `passphrase`)."""
+
+    def revoke(
+        self,
+        name: str | None,
+        *,
+        wall_ns: int,
+        reason: str = "key-compromise",
+        passphrase: bytes | None = None,
+        days: float = 90.0,
+        old_only: bool = False,
+    ) -> tuple[int, int]:
+        """(number of the new list, certificates added): revokes all certificates of a member that still run.
+
+        name: None only renews the list's dates. old_only: leaves the present certificate good, and revokes
+        those that were renewed. days: how long the list stays current; an expired one bars joining only.
+        """
+        if reason not in REASONS:
+            raise KeystoreError(f"{reason!r} is no reason; use one of {', '.join(REASONS)}.")
+        with self._alone():
+            return self._revoke(name, wall_ns, reason, passphrase, days, old_only)
+
+    def _revoke(
+        self,
+        name: str | None,
+        wall_ns: int,
+        reason: str,
+        passphrase: bytes | None,
+        days: float,
+        old_only: bool,
+    ) -> tuple[int, int]:
+        authority = self._authority()
+        before = self._crl(authority)
+        known = {entry.serial_number for entry in before}
+        members = [] if name is None else self._certificates_of(name, old_only)
+        serials = {item.serial for item in members if item.not_after_ns >= wall_ns} - known
+        if name is not None and not serials:
+            state = "is revoked already" if members else "was never renewed"
+            raise KeystoreError(f"{name} {state}: there is no good certificate of it to revoke.")
+        crl = extend_crl(
+            authority, self._authority_private(passphrase), before, frozenset(serials), reason, wall_ns, days
+        )
+        if len(crl_der(crl)) > MAX_DOCUMENT:
+            raise KeystoreError(
+                f"the revocation list would be larger than {MAX_DOCUMENT} bytes; make a new keystore instead."
+            )
+        self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
+        return int(crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number), len(serials)
+
+    def renew(
+        self,
+        name: str,
+        *,
+        wall_ns: int,
+        passphrase: bytes | None = None,
+        key_passphrase: bytes | None = None,
+        days: float = 365.0,
+    ) -> MemberIdentity:
+        """A new key and certificate for a member, under its name and role. The old certificate stays good
+        until it expires or is revoked (`revoke(old_only=True)`).
+
+        A crash leaves either the old pair or the new one: `load_identity` finishes what was begun.
+        """
+        check_passphrase(key_passphrase)
+        with self._alone():
+            return self._renew(name, wall_ns, passphrase, key_passphrase, days)
+
+    def _renew(
+        self, name: str, wall_ns: int, passphrase: bytes | None, key_passphrase: bytes | None, days: float
+    ) -> MemberIdentity:
+        old = self._certificate(name)
+        path = self._member_path(name)
+        if self.show(name).key_encrypted and not key_passphrase:
+            raise KeystoreError(f"the key of {name} is encrypted; give a passphrase for the new one.")
+        self._finish_renewal(old, path, key_passphrase)
+        key = mldsa.MLDSA87PrivateKey.generate()
+        certificate = make_member(
+            old.swarm,
+            name,
+            old.role,
+            key.public_key(),
+            self._authority(),
+            self._authority_private(passphrase),
+            wall_ns,
+            days,
+        )
+        try:
+            (path / "retired").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise KeystoreError(f"{path}: cannot make a directory ({error.strerror}).") from None
+        old_pem = self._read(f"members/{name}/identity.pem")
+        self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, _OPEN_MODE)
+        new_pem = certificate.public_bytes(_PEM)
+        self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), _SECRET_MODE)
+        self._write(f"members/{name}/identity.pem", new_pem, _OPEN_MODE)  # from here on the new pair counts
+        replace_durably(path / "identity.key.new", path / "identity.key", self._durable)
+        return MemberIdentity(read_member_certificate(pem_to_der(new_pem)), provider().signing_key(key))
+
+    def _finish_renewal(self, member: CertifiedMember, path: Path, key_passphrase: bytes | None) -> None:
+        """An earlier renewal, interrupted between certificate and key: its key must not be overwritten.
+        Where it cannot be opened the member has no key anyway, and this renewal is the remedy.
+        """
+        if (path / "identity.key.new").is_file():
+            with contextlib.suppress(KeystoreError):
+                self._private_key(member, path / "identity.pem", key_passphrase)
+
+    def install_policy(
+        self, text: str, *, wall_ns: int, passphrase: bytes | None = None, days: float = 825.0
+    ) -> int:
+        """Signs a policy with a higher version than the present one and puts it there; returns the version.
+
+        `swarm`, `issued` and `expires` are added where the text has none of them.
+        """
+        with self._alone():
+            return self._install_policy(text, wall_ns, passphrase, days)
+
+    def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
+        present = load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml")
+        if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
+            text = with_header(text, present.swarm, wall_ns, days)
+        policy = load_policy(text, "the new policy")
+        if policy.swarm != present.swarm:
+            raise KeystoreError(f"the new policy is for swarm {policy.swarm}, not {present.swarm}.")
+        if policy.version <= present.version:
+            raise KeystoreError(
+                f"the new policy has version {policy.version}; it must be higher than {present.version}."
+            )
+        raw = text.encode()
+        if len(raw) > MAX_DOCUMENT:
+            raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
+        signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
+        self._finish_policy()
+        self._write("policy.sig.new", signature, _OPEN_MODE)
+        self._write("policy.yaml", raw, _OPEN_MODE)  # from here on the new pair counts
+        replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
+        return policy.version
+
+    def _finish_policy(self) -> None:
+        """An earlier policy, interrupted after policy.yaml was replaced: its signature must not be lost."""
+        public = self._authority().public_key()
+        assert isinstance(public, mldsa.MLDSA87PublicKey)  # or its private key would not have fitted
+        fits = provider().verify_key(public.public_bytes_raw()).verify
+        text = self._read("policy.yaml")
+        if fits(self._interrupted_signature(), text, labels.SIGN_POLICY):
+            replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
+
+    def _authority_private(self, passphrase: bytes | None) -> Any:
+        if self._authority_key is None:
+            self.unlock(passphrase)
+        assert self._authority_key is not None
+        return self._authority_key
+
+    def _certificates_of(self, name: str, old_only: bool) -> list[CertifiedMember]:
+        found = [] if old_only else [self._certificate(name)]
+        for path in sorted((self._member_path(name) / "retired").glob("*.pem")):
+            try:
+                found.append(read_member_certificate(pem_to_der(path.read_bytes())))
+            except (CertificateError, OSError):
+                raise KeystoreError(f"{path} is no certificate; restore or remove it.") from None
+        return found

@@ -1,0 +1,353 @@
+"""Epoch 0: what a swarm without a crypto node may still say, under its pre-shared secret.
+
+    sealed = incarnation 16, counter u64, nonce 12 (random), AES-256-GCM-SIV(sent_ns u64, addressed, CDR)
+    key    = Expand(Extract(issue time u64, secret), fields(label, swarm, incarnation), 32)
+
+It carries telemetry and the leader's commands, of which followers obey hold, land and return only. Every
+message is signed: the secret alone, which an evicted drone has too, lets nobody speak. A signed FallbackHello
+binds an incarnation to a certificate; a command names the incarnations of the drones that it is meant for, so
+that a recorded one does nothing to a drone that has restarted. Evicted and revoked members are not heard.
+
+Whoever has the secret can make messages in anybody's name that only the signature check refuses. So each
+check is paid by the member that a message claims to be of, commands apart from telemetry: a flood in one
+name starves that name and no other.
+
+Not handled here: when fallback is in force (host.py asks only without a live epoch), what a command orders
+(flight/degraded.py).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from ..effects import Alarm, Effect, Send
+from ..encoding import fields, u16, u32, u64
+from ..errors import ForkedProcess, NotReady, Reason, Rejected
+from ..keystore.fallback_secret import FallbackSecret
+from ..messages.announcement import INCARNATION_BYTES, MAX_ROSTER
+from ..messages.body import signed
+from ..messages.fallback_hello import FallbackHello
+from ..messages.stop import check_age
+from ..primitives import labels
+from ..primitives.replay_window import ReplayWindow
+from ..primitives.suite import AESGCMSIV, InvalidTag, digest, expand, extract
+from ..rate_limit import Budget
+from ..session.epoch_session import Opened
+from ..trust.identity import CertifiedMember
+from ..trust.policy import Rule
+from ..trust.roles import Role
+from ..wire import (
+    ENVELOPE_VERSION,
+    MAX_SEALED,
+    NONCE_BYTES,
+    SIGNATURE_BYTES,
+    STAMP_BYTES,
+    TAG_BYTES,
+    ControlKind,
+    ControlMessage,
+    Envelope,
+    Lane,
+)
+
+if TYPE_CHECKING:
+    from .control_plane import ControlPlane
+
+COMMAND_CHANNEL: Final = "leader/command"
+TELEMETRY_END: Final = "/telemetry"
+HELLO_S: Final = 1.0
+_HELLO_GAP_S: Final = 0.1
+_HELLO_AGE_S: Final = 5.0
+_COMMAND_CHECKS_PER_S: Final = 100.0  # signatures, for each sender of commands; the leader repeats every 2 s
+_TELEMETRY_CHECKS_PER_S: Final = 400.0  # shared out evenly among the members that have said hello,
+_LEAST_TELEMETRY_CHECKS_PER_S: Final = 5.0  # but never less than this for each
+_MAX_ADDRESSED: Final = 1024
+_MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation and may speak on the channel
+_U64: Final = struct.Struct(">Q")
+_U32: Final = struct.Struct(">I")
+_PREFIX: Final = INCARNATION_BYTES + 8
+_MIN_SEALED: Final = _PREFIX + NONCE_BYTES + STAMP_BYTES + 4 + TAG_BYTES
+
+
+def _purses() -> dict[int, Budget]:
+    return {
+        Lane.COMMAND: Budget(_COMMAND_CHECKS_PER_S),
+        Lane.TELEMETRY: Budget(_TELEMETRY_CHECKS_PER_S),
+    }
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A member that has shown which incarnation it is."""
+
+    member: CertifiedMember
+    incarnation: bytes
+    hello_ns: int  # of the first hello of this incarnation
+    checks: dict[int, Budget]  # by lane, of messages in this member's name; a new incarnation inherits them
+    windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
+
+
+def is_carried(channel: str) -> bool:
+    """Does fallback carry this channel?"""
+    return channel == COMMAND_CHANNEL or channel.endswith(TELEMETRY_END)
+
+
+class Fallback:
+    """Sealing and opening under the secret, for all members of a process. `lock` is the host's."""
+
+    def __init__(
+        self,
+        secret: FallbackSecret,
+        control: ControlPlane,
+        random: Callable[[int], bytes],
+        lock: Lock,
+    ) -> None:
+        self._secret = secret
+        self._control = control
+        self._swarm = control.trust.swarm
+        self._members = members = control.members
+        self._random = random
+        self._lock = lock
+        self._ahead_ns = int(control.limits.clock_ahead_s * 1e9)
+        self._extracted = extract(u64(secret.issued_ns), secret.secret)
+        self._own = {member.incarnation: name for name, member in members.items()}
+        self._counters = dict.fromkeys(members, 0)
+        self._keys: dict[bytes, AESGCMSIV] = {}
+        self._peers: dict[str, _Peer] = {}
+        self._pid = os.getpid()
+        self._hello_at: float | None = None
+        self._said_at = float("-inf")
+        self._told = False
+
+    def __repr__(self) -> str:
+        return "Fallback()"
+
+    # Hellos
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        """Called while no epoch is alive: shows every hosted member's incarnation once a second."""
+        if self._hello_at is not None and now < self._hello_at:
+            return []
+        self._hello_at = now + HELLO_S
+        self._said_at = now
+        if not self.usable(wall_ns):
+            told, self._told = self._told, True
+            expired = "the fallback secret is older than 24 hours or from the future: nothing is sent"
+            return [] if told else [Alarm("error", expired)]
+        effects: list[Effect] = []
+        for member in self._members.values():
+            hello = FallbackHello(
+                self._swarm,
+                member.identity.fingerprint,
+                member.incarnation,
+                self._secret.issued_ns,
+                wall_ns,
+            )
+            effects.append(Send(signed(ControlKind.FALLBACK_HELLO, hello.encode(), member.identity)))
+        return effects
+
+    def rest(self) -> None:
+        """An epoch is alive again."""
+        self._hello_at = None
+        self._told = False
+
+    def next_timer(self) -> float:
+        """When `tick` wants to be called, monotonic seconds."""
+        return float("-inf") if self._hello_at is None else self._hello_at
+
+    def on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """Raises Rejected; then nothing has changed."""
+        hello = FallbackHello.parse(message.parts[0], self._swarm)
+        if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
+            raise Rejected(Reason.FALLBACK, "another secret, or an expired one")
+        if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
+            raise Rejected(Reason.OWN)
+        try:
+            member = self._control.directory.good(hello.fingerprint, wall_ns)
+        except Rejected as refusal:
+            if refusal.reason is Reason.NO_CERTIFICATE:
+                self._control.directory.wait_for(hello.fingerprint, message)
+            raise
+        if self._evicted(hello.fingerprint):
+            raise Rejected(Reason.EVICTED, member.name)
+        check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
+        known = self._peers.get(member.name)
+        if known is not None and known.incarnation == hello.incarnation and known.member == member:
+            raise Rejected(Reason.DUPLICATE)  # it says nothing new, so it costs no signature check
+        if known is not None and hello.sent_ns <= known.hello_ns:
+            raise Rejected(Reason.STALE, f"an earlier hello of {member.name}")
+        if known is None and len(self._peers) >= MAX_ROSTER:
+            raise Rejected(Reason.SIZE, "more members than a swarm may have")
+        self._control.check_signature(member, message, now)
+        checks = _purses() if known is None else known.checks
+        self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns, checks)
+        if self._hello_at is not None:  # it may not know us yet
+            self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
+        return []
+
+    def _evicted(self, fingerprint: bytes) -> bool:
+        return any(fingerprint in member.state.evictions for member in self._members.values())
+
+    # Use
+
+    def usable(self, wall_ns: int) -> bool:
+        """Is the secret still good? A clock that was set back does not make it last longer."""
+        return self._secret.good_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
+
+    def _rule(self, channel: str, name: str, role: Role) -> Rule:
+        """The policy's rule, for one of the channels that fallback carries."""
+        rule = self._control.policy.rule_for(channel)
+        lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
+        if rule is None or rule.lane != lane or not is_carried(channel):
+            raise Rejected(Reason.FALLBACK, f"{channel} is not carried without an epoch")
+        names = frozenset((*self._peers, *self._members))
+        if not rule.permits(channel, name, role, names):
+            raise Rejected(Reason.NOT_PERMITTED, f"{name} ({role}) may not publish on {channel}")
+        return rule
+
+    def _key(self, incarnation: bytes) -> AESGCMSIV:
+        key = self._keys.get(incarnation)
+        if key is None:
+            if len(self._keys) >= MAX_ROSTER:
+                self._keys.clear()
+            info = fields(labels.FALLBACK_KEY, self._swarm.encode(), incarnation)
+            key = self._keys[incarnation] = AESGCMSIV(expand(self._extracted, info, 32))
+        return key
+
+    def _aad(self, lane: int, channel: str, type_name: str, prefix: bytes) -> bytes:
+        return fields(
+            labels.FALLBACK_AAD,
+            bytes((ENVELOPE_VERSION,)),
+            self._swarm.encode(),
+            bytes((lane,)),
+            u16(0),
+            u32(0),
+            channel.encode(),
+            type_name.encode(),
+            prefix,
+        )
+
+    def _signed(self, aad: bytes, sealed: bytes) -> bytes:
+        return fields(self._swarm.encode(), u64(self._secret.issued_ns), digest(aad), digest(sealed))
+
+    def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, name: str) -> Envelope:
+        """`payload` (CDR) for everybody who has the secret, in the name of a hosted member.
+
+        Raises NotReady when the secret has expired or fallback does not carry the channel,
+        Rejected(FALLBACK, NOT_PERMITTED or SIZE), ForkedProcess.
+        """
+        member = self._members[name]
+        if not self.usable(sent_ns):
+            raise NotReady(f"{name} cannot send: the fallback secret has expired")
+        if os.getpid() != self._pid:
+            raise ForkedProcess(
+                "this host was made in another process; spawn workers instead of forking them"
+            )
+        if not is_carried(channel):
+            raise NotReady(f"{name} cannot send on {channel}: the crypto node is silent")
+        rule = self._rule(channel, name, member.role)
+        addressed: list[bytes] = []
+        if rule.lane == Lane.COMMAND:
+            drones = [peer.incarnation for peer in self._peers.values() if peer.member.role is Role.DRONE]
+            addressed = drones[:_MAX_ADDRESSED]
+        plaintext = b"".join((_U64.pack(sent_ns), u32(len(addressed)), *addressed, payload))
+        if _PREFIX + NONCE_BYTES + len(plaintext) + TAG_BYTES > MAX_SEALED:
+            raise Rejected(Reason.SIZE, f"message of {len(payload)} bytes")
+        with self._lock:
+            self._counters[name] += 1
+            counter = self._counters[name]
+        prefix = member.incarnation + _U64.pack(counter)
+        nonce = self._random(NONCE_BYTES)
+        aad = self._aad(rule.lane, channel, type_name, prefix)
+        sealed = prefix + nonce + self._key(member.incarnation).encrypt(nonce, plaintext, aad)
+        signature = member.identity.sign(self._signed(aad, sealed), labels.SIGN_FALLBACK)
+        return Envelope(ENVELOPE_VERSION, rule.lane, 0, 0, sealed, signature)
+
+    def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
+        """The message in an envelope of epoch 0. Raises Rejected; then nothing has changed."""
+        sealed, lane = bytes(envelope.sealed), envelope.lane
+        if len(sealed) < _MIN_SEALED or len(sealed) > MAX_SEALED:
+            raise Rejected(Reason.SIZE, f"{len(sealed)} sealed bytes")
+        if envelope.version != ENVELOPE_VERSION:
+            raise Rejected(Reason.VERSION, f"version {envelope.version}")
+        if len(envelope.signature) != SIGNATURE_BYTES:
+            raise Rejected(Reason.SIGNATURE, "no signature")
+        if envelope.sender != 0:
+            raise Rejected(Reason.UNKNOWN_SENDER, "fallback has sender 0")
+        if not self.usable(wall_ns):
+            raise Rejected(Reason.FALLBACK, "the secret has expired")
+        prefix, nonce = sealed[:_PREFIX], sealed[_PREFIX : _PREFIX + NONCE_BYTES]
+        incarnation = prefix[:INCARNATION_BYTES]
+        counter: int = _U64.unpack_from(prefix, INCARNATION_BYTES)[0]
+        speakers = [peer for peer in list(self._peers.values()) if peer.incarnation == incarnation]
+        if not speakers:
+            raise Rejected(Reason.UNKNOWN_SENDER, "no hello has shown this incarnation")
+        refusal: Rejected | None = None
+        allowed: list[_Peer] = []
+        for peer in speakers:
+            try:
+                self._control.directory.good(peer.member.fingerprint, wall_ns)
+                if self._evicted(peer.member.fingerprint):
+                    raise Rejected(Reason.EVICTED, peer.member.name)
+                rule = self._rule(channel, peer.member.name, peer.member.role)
+                if rule.lane != lane:
+                    raise Rejected(Reason.LANE, f"{channel} belongs to another lane")
+                if not self._window(peer, lane).fresh(counter):
+                    raise Rejected(Reason.REPLAY)
+            except Rejected as error:
+                refusal = error
+                continue
+            allowed.append(peer)
+            if len(allowed) == _MAX_NAMESAKES:
+                break
+        if not allowed:
+            raise refusal or Rejected(Reason.UNKNOWN_SENDER)
+        aad = self._aad(lane, channel, type_name, prefix)
+        try:
+            plaintext = self._key(incarnation).decrypt(nonce, sealed[_PREFIX + NONCE_BYTES :], aad)
+        except InvalidTag:
+            raise Rejected(Reason.AUTHENTICATION, channel) from None
+        # Before the signature: recordings that are too old or not for us must cost nobody a check.
+        sent_ns: int = _U64.unpack_from(plaintext)[0]
+        check_age(sent_ns, wall_ns, rule.lifespan_ns * 1e-9, self._ahead_ns * 1e-9)
+        names, payload = self._addressed(plaintext[STAMP_BYTES:])
+        hosts_drones = any(member.role is Role.DRONE for member in self._members.values())
+        if lane == Lane.COMMAND and hosts_drones and not names:
+            raise Rejected(Reason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now")
+        peer = self._signer(allowed, lane, envelope.signature, self._signed(aad, sealed), wall_ns)
+        with self._lock:
+            if not self._window(peer, lane).accept(counter):
+                raise Rejected(Reason.REPLAY)
+        member = peer.member
+        return Opened(member.name, member.role, payload, sent_ns, True, 0, lane, counter, 0, names)
+
+    def _signer(
+        self, allowed: list[_Peer], lane: int, signature: bytes, signed_bytes: bytes, wall_ns: int
+    ) -> _Peer:
+        """Which of them signed. Each check is paid from the purse of the one whose key is tried."""
+        most = _TELEMETRY_CHECKS_PER_S / _LEAST_TELEMETRY_CHECKS_PER_S
+        cost = 1.0 if lane == Lane.COMMAND else min(float(len(self._peers)), most)
+        reason = Reason.SIGNATURE
+        for peer in allowed:
+            if not peer.checks[lane].take(wall_ns * 1e-9, cost):
+                reason = Reason.BUDGET
+            elif peer.member.verify(signature, signed_bytes, labels.SIGN_FALLBACK):
+                return peer
+        raise Rejected(reason, "fallback")
+
+    @staticmethod
+    def _window(peer: _Peer, lane: int) -> ReplayWindow:
+        return peer.windows.setdefault(lane, ReplayWindow())
+
+    def _addressed(self, data: bytes) -> tuple[tuple[str, ...], bytes]:
+        """(hosted members that are named, what follows)."""
+        count = _U32.unpack_from(data)[0]
+        end = 4 + count * INCARNATION_BYTES
+        if count > _MAX_ADDRESSED or end > len(data):
+            raise Rejected(Reason.MALFORMED, "addressees")
+        named = {data[at : at + INCARNATION_BYTES] for at in range(4, end, INCARNATION_BYTES)}
+        return tuple(sorted(self._own[item] for item in named if item in self._own)), data[end:]

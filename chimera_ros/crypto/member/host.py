@@ -1,0 +1,399 @@
+"""The secure layer of one process: one or several members, one shared receive side that opens each packet
+once.
+
+A plain object: control messages and time in, effects out; seal and open are called directly. All methods are
+thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for
+the moment in which a counter or window moves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock, RLock
+from typing import Any, Final
+
+from ..counters import Counters
+from ..effects import Alarm, Effect
+from ..errors import NotReady, Reason, Rejected
+from ..evidence.checkpoint_tracker import CheckpointBook
+from ..keystore.fallback_secret import FallbackSecret
+from ..keystore.member_state import StateStore
+from ..messages.announcement import Announcement, RosterEntry
+from ..messages.checkpoint import Checkpoint
+from ..primitives.suite import digest
+from ..rate_limit import Budget
+from ..session.epoch_session import Opened, check_shape, response_binding
+from ..trust.identity import CertificateError, CertifiedMember, MemberIdentity, Trust
+from ..trust.policy import Policy
+from ..wire import ControlMessage, Envelope
+from .control_plane import ControlPlane
+from .fallback import Fallback
+
+__all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
+
+_MAX_PENDING: Final = 256
+_SET_BACK_TOLD_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """Choices of a process; what the whole swarm must agree on stands in the policy.
+
+    mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
+        `map` does it in parallel (HPKE and waiting for the disk release the GIL).
+    verify_checkpoints: compare opened packets with their senders' checkpoints.
+    keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
+    fallback: the swarm's pre-shared secret; None: without a crypto node nothing is sent.
+    """
+
+    mapper: Callable[..., Iterable[Any]] = map
+    verify_checkpoints: bool = True
+    keep_evidence: bool = False
+    fallback: FallbackSecret | None = None
+
+
+@dataclass(slots=True)
+class PendingRequest:
+    """A service request that waits for its one response."""
+
+    envelope: Envelope
+    binding: bytes = field(repr=False)
+    answered: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE3 of the request envelope: a key for tables of pending requests."""
+        return digest(self.envelope.canonical())
+
+    @classmethod
+    def observed(cls, envelope: Envelope) -> PendingRequest:
+        """Somebody else's request, for a logger that opens the responses as well."""
+        return cls(envelope, response_binding(envelope))
+
+
+class SecureHost:
+    """See the module's docstring. `stores` holds one StateStore per member name."""
+
+    def __init__(
+        self,
+        identities: Sequence[MemberIdentity],
+        trust: Trust,
+        stores: Mapping[str, StateStore],
+        random: Callable[[int], bytes] = os.urandom,
+        config: HostConfig | None = None,
+    ) -> None:
+        """Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before."""
+        if not identities:
+            raise ValueError("a secure host needs at least one member identity")
+        config = config or HostConfig()
+        self.counters = Counters()
+        self.swarm = trust.swarm
+        self._lock = Lock()
+        self._control_lock = RLock()
+        self._wall_ns = 0
+        self._set_back_told = Budget(1.0 / _SET_BACK_TOLD_S, 1.0)
+        self.checkpoints = CheckpointBook(
+            self.swarm,
+            self._lock,
+            config.verify_checkpoints,
+            int(trust.policy.limits.clock_ahead_s * 1e9),
+            config.keep_evidence,
+        )
+        self.control = ControlPlane(
+            identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
+        )
+        if config.fallback is not None:
+            self.control.fallback = Fallback(config.fallback, self.control, random, self._lock)
+        self._members = self.control.members
+        self._sessions = self.control.sessions.open
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the hosted members."""
+        return tuple(self._members)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force; a newer one may come in flight."""
+        return self.control.trust.policy
+
+    # Control
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]:
+        """Call once, when control messages can be sent and heard."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.start(now, wall_ns)
+
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        """A control message from the network. Never raises on what it contains."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.handle(message, now, wall_ns)
+
+    def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        """Call when `next_timer` has come (earlier or later does no harm)."""
+        with self._control_lock:
+            self._wall_ns = wall_ns
+            return self.control.tick(now, wall_ns)
+
+    def next_timer(self) -> float | None:
+        """Monotonic seconds at which `tick` wants to be called; may lie in the past."""
+        with self._control_lock:
+            return self.control.next_timer()
+
+    def sign_stop(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
+        """A signed stop of a hosted operator for `targets` (none: every drone). Repeat it until acknowledged.
+
+        Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
+        """
+        with self._control_lock:
+            return self.control.stops.sign(operator, level, targets, wall_ns)
+
+    def leave(self) -> list[Effect]:
+        """Says that all hosted members leave; perform it before `close`."""
+        with self._control_lock:
+            return self.control.leave()
+
+    def close(self) -> None:
+        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as
+        always).
+        """
+        with self._control_lock:
+            self.control.sessions.wipe_all()
+            for member in self._members.values():
+                member.wipe()
+
+    # State
+
+    def ready(self, member: str) -> bool:
+        """True when the member can seal now."""
+        return self._members[member].sending is not None and not self.control.silent
+
+    def degraded(self, wall_ns: int) -> bool:
+        """True while no crypto node is heard and messages go out under the fallback secret."""
+        fallback = self.control.fallback
+        return self.control.silent and fallback is not None and fallback.usable(wall_ns)
+
+    def barred(self, wall_ns: int) -> tuple[str, ...]:
+        """Hosted members whom the others refuse, and why: one phrase each."""
+        found = []
+        for name, member in self._members.items():
+            if member.identity.fingerprint in member.state.evictions:
+                found.append(f"{name} was put out of the swarm")
+                continue
+            try:
+                self.control.trust.check_member(member.identity.member, wall_ns)
+            except CertificateError as error:
+                found.append(f"the certificate of {name} {error.fault.value}")
+        return tuple(found)
+
+    def beat_age_s(self, now: float) -> float | None:
+        """Seconds since a crypto node's last beat of our epoch, or since the start; None before that."""
+        heard = self.control.last_beat
+        return None if heard is None else max(0.0, now - heard)
+
+    def epoch(self, member: str) -> int | None:
+        """The epoch the member sends under."""
+        sending = self._members[member].sending
+        return sending[0].epoch if sending else None
+
+    def transcript_hash(self, member: str) -> bytes | None:
+        """Of the epoch the member sends under."""
+        sending = self._members[member].sending
+        return sending[0].transcript_hash if sending else None
+
+    def roster(self, member: str | None = None) -> tuple[RosterEntry, ...]:
+        """The roster the member (default: the first) sends under; empty before the first epoch."""
+        sending = self._members[member or next(iter(self._members))].sending
+        return sending[0].roster if sending else ()
+
+    def heard(self, name: str) -> int | None:
+        """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
+        times = [
+            session.heard_ns[entry.slot]
+            for session in list(self._sessions.values())
+            for entry in session.roster
+            if entry.name == name and entry.slot in session.heard_ns
+        ]
+        return max(times, default=None)
+
+    def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
+        """A member's certificate, if it has been seen (receipts and records need it)."""
+        return self.control.directory.get(fingerprint)
+
+    def announcement(self, epoch: int) -> Announcement | None:
+        """The announcement of an open epoch (public bytes only)."""
+        session = self._sessions.get(epoch)
+        return session.announcement if session else None
+
+    # Data
+
+    def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, member: str) -> Envelope:
+        """`payload` (CDR) sealed for the swarm, signed where the channel's lane says so.
+
+        `sent_ns` is the wall clock. Raises NotReady, Rejected(NOT_PERMITTED or SIZE), ForkedProcess.
+        """
+        return self._seal(channel, type_name, payload, sent_ns, member, b"")
+
+    def _seal(
+        self, channel: str, type_name: str, payload: bytes, sent_ns: int, member: str, binding: bytes
+    ) -> Envelope:
+        state = self._members[member]
+        sending = state.sending
+        if self.control.silent and self.control.fallback is not None and not binding:
+            envelope = self.control.fallback.seal(channel, type_name, payload, sent_ns, member)
+            self._count_sealed(envelope)
+            return envelope
+        if sending is None or self.control.silent:
+            why = "the crypto node is silent" if sending else "it has not joined an epoch yet"
+            raise NotReady(f"{member} cannot send: {why}")
+        session, slot = sending
+        envelope = session.seal(slot, state.identity, channel, type_name, payload, sent_ns, binding)
+        self._count_sealed(envelope)
+        return envelope
+
+    def _count_sealed(self, envelope: Envelope) -> None:
+        counters = self.counters
+        counters.sealed += 1
+        counters.bytes_sealed += len(envelope.sealed)
+        if envelope.signature:
+            counters.signed += 1
+
+    def open(self, channel: str, type_name: str, envelope: Envelope, wall_ns: int) -> Opened:
+        """The message in an envelope that came in on `channel`. Raises Rejected; then nothing has changed."""
+        return self._open(channel, type_name, envelope, wall_ns)[0]
+
+    def _open(
+        self,
+        channel: str,
+        type_name: str,
+        envelope: Envelope,
+        wall_ns: int,
+        bindings: tuple[bytes, ...] = (b"",),
+        veto: Callable[[int], None] | None = None,
+    ) -> tuple[Opened, int]:
+        counters = self.counters
+        fallback = self.control.fallback
+        try:
+            if envelope.epoch == 0 and fallback is not None and self.control.silent:
+                opened = fallback.open(channel, type_name, envelope, wall_ns)
+                found = opened, 0
+            else:
+                check_shape(envelope)
+                session = self._sessions.get(envelope.epoch)
+                if session is None:
+                    self.control.catch_up.note_higher(envelope.epoch)
+                    raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
+                self._wall_ns = wall_ns
+                found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
+        except Rejected as refusal:
+            counters.rejected[refusal.reason] += 1
+            raise
+        counters.opened += 1
+        counters.bytes_opened += len(envelope.sealed)
+        if found[0].signed:
+            counters.verified += 1
+        return found
+
+    def _good(self, fingerprint: bytes) -> CertifiedMember | None:
+        try:
+            return self.control.directory.good(fingerprint, self._wall_ns)
+        except Rejected:
+            return None
+
+    # Checkpoints: for a thread beside the one that carries data
+
+    def make_checkpoints(self, now: float, wall_ns: int) -> Iterator[tuple[str, Checkpoint]]:
+        """The checkpoints that are due, each with its sender's name; each is signed when it is asked for.
+
+        Call it every `checkpoints.NOTICE_S`. `wall_ns` is the clock that `seal` is given.
+        """
+        for draft in self.checkpoints.drafts(now, wall_ns):
+            name = draft.entry.name
+            yield name, self.checkpoints.sign(draft, self._members[name].identity)
+
+    def take_checkpoint(
+        self, name: str, checkpoint: Checkpoint, now: float, wall_ns: int
+    ) -> list[Effect] | None:
+        """A checkpoint from `name`'s topic: alarms where it contradicts what was opened here; None: refused.
+
+        Never raises on what it contains; refusals are counted by reason.
+        """
+        known = self.control.known(checkpoint.epoch)
+        fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
+        try:
+            effects = self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
+            return effects + self._heal(now)
+        except Rejected as refusal:
+            self.counters.checkpoints[refusal.reason] += 1
+            return None
+
+    def tick_checkpoints(self, now: float) -> list[Effect]:
+        """Call about once a second: packets that nobody confirmed are counted."""
+        return self.checkpoints.tick(now) + self._heal(now)
+
+    def _heal(self, now: float) -> list[Effect]:
+        """Somebody has used a sender's numbers far ahead, or our clock went back: only a new epoch lets
+        senders be heard again.
+        """
+        effects: list[Effect] = []
+        back_s = self.checkpoints.take_set_back()
+        if back_s and self._set_back_told.take(now):
+            effects.append(
+                Alarm(
+                    "warning",
+                    f"the clock of {', '.join(self.members)} went back by {back_s:.1f} s: telemetry waits "
+                    "for a new epoch",
+                )
+            )
+        if not self.checkpoints.take_shut_out() and not back_s:
+            return effects
+        with self._control_lock:
+            return effects + self.control.ask_rotation(now)
+
+    # Services
+
+    def seal_request(
+        self, service: str, type_name: str, payload: bytes, sent_ns: int, member: str
+    ) -> PendingRequest:
+        """A request for `<service>/request`; keep the result to open the response with."""
+        envelope = self.seal(f"{service}/request", type_name, payload, sent_ns, member)
+        return PendingRequest(envelope, response_binding(envelope))
+
+    def seal_response(
+        self, service: str, type_name: str, payload: bytes, sent_ns: int, member: str, request: Envelope
+    ) -> Envelope:
+        """A response for `<service>/response`, bound to the request envelope and the requester's slot."""
+        return self._seal(
+            f"{service}/response", type_name, payload, sent_ns, member, response_binding(request)
+        )
+
+    def open_response(
+        self,
+        service: str,
+        type_name: str,
+        envelope: Envelope,
+        wall_ns: int,
+        pending: Iterable[PendingRequest],
+    ) -> tuple[PendingRequest, Opened]:
+        """The request that a response answers, and the response.
+
+        Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED
+        when that one has its response.
+        """
+        requests = tuple(pending)[:_MAX_PENDING]
+        if not requests:
+            self.counters.rejected[Reason.UNMATCHED_RESPONSE] += 1
+            raise Rejected(Reason.UNMATCHED_RESPONSE, service)
+
+        def answer(index: int) -> None:
+            if requests[index].answered:
+                raise Rejected(Reason.ALREADY_ANSWERED, service)
+            requests[index].answered = True
+
+        bindings = tuple(item.binding for item in requests)
+        opened, index = self._open(f"{service}/response", type_name, envelope, wall_ns, bindings, answer)
+        return requests[index], opened

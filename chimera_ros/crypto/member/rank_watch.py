@@ -1,0 +1,37 @@
+"""Detection of two crypto nodes that hold one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..effects import Alarm
+from ..trust.rank import rank_of
+
+
+class RankWatch:
+    """Tells when two crypto nodes have one rank: both could announce the same number. `stands` says whether
+    a certificate, by fingerprint, is good and not evicted. Tables are bounded by who was enrolled.
+    """
+
+    def __init__(self, stands: Callable[[bytes, int], bool]) -> None:
+        self._stands = stands
+        self._holders: dict[int, tuple[str, bytes]] = {}  # by rank: name, fingerprint
+        self._told: set[tuple[str, str]] = set()
+
+    def seen(self, name: str, fingerprint: bytes, wall_ns: int) -> list[Alarm]:
+        """A crypto node whose signature, or whose place in a signed roster, was verified."""
+        rank = rank_of(name)
+        former, known = self._holders.get(rank, (name, fingerprint))
+        if former == name or not self._stands(known, wall_ns):
+            self._holders[rank] = (name, fingerprint)
+            return []
+        if (former, name) in self._told:
+            return []
+        self._told.add((former, name))
+        return [
+            Alarm(
+                "error",
+                f"the crypto nodes {former} and {name} both have rank {rank} and could announce the same "
+                "epoch numbers: revoke one, and enrol another under a name that ends in a free rank",
+            )
+        ]

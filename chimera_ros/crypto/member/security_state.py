@@ -1,0 +1,227 @@
+"""What an operator must see at a glance: security is on, which epoch, who is in, who was put out and why.
+
+`SecurityState` is plain data for `/diagnostics`, `chimera swarm` and status lines. It holds no key, no
+position and no command; every text and list in it is bounded. Who fills it passes plain values: it knows no
+host and no key server. `RosterWatch` turns the heads of installed epochs into events.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from ..evidence.ledgers import CheckpointCounts
+from ..messages.announcement import EpochReason, Head
+
+MAX_EVENTS: Final = 32
+MAX_OUT: Final = 64
+MAX_NAMES: Final = 512
+MAX_TEXT: Final = 200
+BEAT_LATE_S: Final = 3.0  # beats come every 0.3 s; a standby takes over within 2 s
+_HASH_SHOWN: Final = 8  # bytes of a transcript hash: enough to see that two views differ
+
+
+class Level(IntEnum):
+    """As in diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PutOut:
+    """A member that is no longer in: `why` is one sentence, `epoch` the first one without it."""
+
+    name: str
+    why: str
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityState:
+    """Security of one process at one moment. Defaults mean: not there, or not known here."""
+
+    members: tuple[str, ...] = ()  # hosted here
+    suite: str = ""
+    provider: str = "openssl"  # where ML-DSA and ML-KEM come from
+    ready: bool = False  # every hosted member has an epoch to send under
+    epoch: int | None = None  # of the first hosted member
+    transcript: str = ""  # first bytes of the epoch's transcript hash, hexadecimal
+    roster: tuple[str, ...] = ()  # who is in
+    put_out: tuple[PutOut, ...] = ()  # newest last
+    evictions: int = 0  # entries of the eviction list that is in force here
+    policy_version: int = 0
+    crl_number: int = 0
+    crypto_node: str = ""  # who issued the epoch
+    crypto_rank: int | None = None  # crypto nodes only
+    crypto_active: bool | None = None  # crypto nodes only: in charge, or standing by
+    standbys: tuple[str, ...] = ()
+    barred: tuple[str, ...] = ()  # hosted members whom the others refuse, and why
+    cautions: tuple[str, ...] = ()  # what will be in the way before long
+    beat_age_s: float | None = None  # since a crypto node was heard
+    silent: bool = False  # no crypto node heard for so long that nothing is sent
+    degraded: str = ""  # why the swarm flies under its fallback secret; empty: it does not
+    entropy: Mapping[str, str] = field(default_factory=dict)  # source -> in use, off, failed: why
+    checkpoints: CheckpointCounts = field(default_factory=CheckpointCounts)
+    checkpoints_on: bool = False  # are others' checkpoints verified here?
+    sealed: int = 0
+    opened: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)  # envelopes, by reason
+    control_rejected: Mapping[str, int] = field(default_factory=dict)  # control messages, by reason
+    clock_offset_s: float = 0.0
+    clock_error_s: float | None = None
+    events: tuple[str, ...] = ()  # authentication events, newest last
+    alarms: tuple[str, ...] = ()  # newest last
+
+    def verdict(self) -> tuple[Level, str]:
+        """How it stands, in one line: the worst first."""
+        if self.degraded:
+            return Level.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
+        if self.silent:
+            return Level.ERROR, "no crypto node is heard: nothing is sent"
+        if self.barred:
+            return Level.ERROR, _names(self.barred, 4)[:MAX_TEXT]
+        if self.checkpoints.mismatched:
+            return Level.ERROR, f"{self.checkpoints.mismatched} packets contradict their sender's checkpoint"
+        if not self.ready:
+            return Level.WARN, "security is on; waits for the keys of an epoch"
+        failing = sorted(name for name, state in self.entropy.items() if state.startswith("failed"))
+        if failing:
+            return Level.WARN, f"security is on; entropy without {', '.join(failing)}"[:MAX_TEXT]
+        if self.beat_age_s is not None and self.beat_age_s > BEAT_LATE_S and not self.crypto_active:
+            return Level.WARN, f"security is on; no crypto node is heard for {self.beat_age_s:.0f} s"
+        if self.cautions:
+            return Level.WARN, f"security is on; {_names(self.cautions, 4)}"[:MAX_TEXT]
+        return Level.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
+
+    def key_values(self) -> list[tuple[str, str]]:
+        """For diagnostics: bounded texts."""
+        counts = self.checkpoints
+        pairs: list[tuple[str, object]] = [
+            ("suite", self.suite),
+            ("provider", self.provider),
+            ("members here", _names(self.members)),
+            ("epoch", "none" if self.epoch is None else self.epoch),
+            ("transcript", self.transcript),
+            ("members in", len(self.roster)),
+            ("roster", _names(self.roster)),
+            ("put out", "; ".join(f"{item.name}: {item.why}" for item in self.put_out[-8:]) or "nobody"),
+            ("evictions", self.evictions),
+            ("policy version", self.policy_version),
+            ("revocation list", self.crl_number),
+            ("crypto node", self.crypto_node),
+            ("standbys", _names(self.standbys) or "none"),
+            ("degraded", self.degraded or "no"),
+            ("refused by others", _names(self.barred) or "nobody here"),
+            ("crypto node heard, s ago", "never" if self.beat_age_s is None else f"{self.beat_age_s:.1f}"),
+            ("entropy", "; ".join(f"{name}: {state}" for name, state in sorted(self.entropy.items()))),
+            ("checkpoints verified here", "yes" if self.checkpoints_on else "no"),
+            *((f"checkpoints, {name}", count) for name, count in counts.to_status().items()),
+            ("sealed", self.sealed),
+            ("opened", self.opened),
+            ("rejected", _counts(self.rejected)),
+            ("control rejected", _counts(self.control_rejected)),
+            ("clock offset, s", f"{self.clock_offset_s:.6f}"),
+            ("clock error, s", "unknown" if self.clock_error_s is None else f"{self.clock_error_s:.6f}"),
+        ]
+        if self.crypto_active is not None:
+            pairs.append(("in charge", "yes" if self.crypto_active else "no, standing by"))
+        pairs += [(f"event {index}", text) for index, text in enumerate(self.events[-8:], 1)]
+        pairs += [(f"alarm {index}", text) for index, text in enumerate(self.alarms[-8:], 1)]
+        return [(name, str(value)[: 4 * MAX_TEXT]) for name, value in pairs]
+
+    def to_status(self) -> dict[str, Any]:
+        """What a status line says of it, JSON-ready and short."""
+        level, text = self.verdict()
+        return {
+            "level": int(level),
+            "text": text,
+            "provider": self.provider,
+            "put_out": [
+                {"name": item.name, "why": item.why[:MAX_TEXT], "epoch": item.epoch}
+                for item in self.put_out[-16:]
+            ],
+            "degraded": self.degraded[:MAX_TEXT],
+            "silent": self.silent,
+            "crypto_node": self.crypto_node,
+            "standbys": list(self.standbys[:8]),
+            "entropy": {name[:32]: state[:MAX_TEXT] for name, state in sorted(self.entropy.items())[:16]},
+            "checkpoints": self.checkpoints.to_status(),
+            "events": [text[:MAX_TEXT] for text in self.events[-8:]],
+        }
+
+
+def shown_hash(transcript_hash: bytes | None) -> str:
+    """The first bytes of a transcript hash, for people."""
+    return transcript_hash[:_HASH_SHOWN].hex() if transcript_hash else ""
+
+
+class RosterWatch:
+    """Who came, left and was put out, from the heads of the epochs that this process installs."""
+
+    def __init__(self) -> None:
+        self.events: deque[str] = deque(maxlen=MAX_EVENTS)
+        self._names: dict[str, bytes] = {}  # of the newest epoch: name -> fingerprint
+        self._epoch = 0
+        self._known: OrderedDict[bytes, str] = OrderedDict()  # fingerprint -> name, also of those who left
+        self._out: OrderedDict[str, PutOut] = OrderedDict()
+
+    @property
+    def put_out(self) -> tuple[PutOut, ...]:
+        """Who is not in any more, oldest first."""
+        return tuple(self._out.values())
+
+    def note(self, text: str) -> None:
+        """An authentication event that no head tells of."""
+        self.events.append(text[:MAX_TEXT])
+
+    def installed(self, head: Head) -> None:
+        """An epoch was installed; one that is not the newest is no news."""
+        if head.epoch <= self._epoch:
+            return
+        names = {entry.name: entry.fingerprint for entry in head.roster}
+        came = sorted(names.keys() - self._names.keys())
+        gone = sorted(self._names.keys() - names.keys())
+        self._epoch = head.epoch
+        for entry in head.roster:
+            self._known[entry.fingerprint] = entry.name
+            self._known.move_to_end(entry.fingerprint)
+        for name in names:
+            self._out.pop(name, None)
+        lost: list[PutOut] = []
+        for name in gone:
+            evicted = self._names[name] in head.evictions
+            why = "evicted" if evicted else "left, or sent no fresh key package in time"
+            lost.append(PutOut(name, f"{why} (epoch {head.epoch})", head.epoch))
+        for fingerprint in head.evictions:  # put out before we saw it in, or by a list from the disk
+            known = self._known.get(fingerprint)
+            if known is not None and known not in names and known not in self._out and known not in gone:
+                self._remember(PutOut(known, f"evicted (epoch {head.epoch} or before)", head.epoch))
+        for item in lost:  # last, for only the newest are kept
+            self._remember(item)
+        self._names = names
+        while len(self._known) > MAX_NAMES:
+            self._known.popitem(last=False)
+        if came or gone or head.reason is EpochReason.EVICT:
+            changes = [f"{_names(tuple(came))} came"] if came else []
+            changes += [f"{item.name} is out: {item.why}" for item in lost[:8]]
+            self.note(f"epoch {head.epoch} ({head.reason.name.lower()}): {'; '.join(changes) or 'no change'}")
+
+    def _remember(self, item: PutOut) -> None:
+        self._out[item.name] = item
+        self._out.move_to_end(item.name)
+        while len(self._out) > MAX_OUT:
+            self._out.popitem(last=False)
+
+
+def _names(names: tuple[str, ...], most: int = 24) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:24] if count) or "none"

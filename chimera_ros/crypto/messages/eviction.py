@@ -1,0 +1,110 @@
+"""Who has been put out, by whom, and whom that keeps from coming back.
+
+An entry is a certificate fingerprint; every announcement carries all of them and every member keeps the
+union on its disk. A crypto node keeps beside each entry the order it came from. It is the audit trail, and it
+bars more than the one certificate: whoever was put out comes back only with another key and a certificate
+that is not older.
+
+Dates are compared among certificates of one authority only, so no clock matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from ..primitives.suite import HASH_BYTES, digest
+from ..trust.identity import CertifiedMember
+from ..trust.roles import Role
+
+MAX_EVICTIONS: Final = 1024
+BY_CRL: Final = "crl"  # `by` of an order that the authority's revocation list gave
+BY_HEAD: Final = "announcement"  # and of one that another crypto node announced
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionOrder:
+    """One line of the audit trail.
+
+    `by` is the operator's name, or BY_CRL or BY_HEAD; `evidence` is BLAKE3 of the signed request envelope
+    (which stands in sealed.mcap), of the revocation list, or of the announcement's head. `key` is BLAKE3 of
+    the public key.
+    """
+
+    fingerprint: bytes
+    name: str
+    role: str
+    key: bytes
+    not_before_ns: int
+    by: str
+    signer: bytes  # fingerprint of the operator or crypto node; zeros for the authority
+    evidence: bytes
+    at_ns: int  # wall clock, ns since the Unix epoch
+
+    def to_plain(self) -> dict[str, Any]:
+        """For the state file."""
+        return {
+            "fingerprint": self.fingerprint.hex(),
+            "name": self.name,
+            "role": self.role,
+            "key": self.key.hex(),
+            "not_before_ns": self.not_before_ns,
+            "by": self.by,
+            "signer": self.signer.hex(),
+            "evidence": self.evidence.hex(),
+            "at_ns": self.at_ns,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> EvictionOrder:
+        """Raises KeyError, TypeError or ValueError."""
+        hashes = {name: bytes.fromhex(plain[name]) for name in ("fingerprint", "key", "signer", "evidence")}
+        if any(len(value) != HASH_BYTES for value in hashes.values()):
+            raise ValueError("a hash of an eviction has another length")
+        return cls(
+            name=str(plain["name"]),
+            role=str(Role(plain["role"])),
+            not_before_ns=int(plain["not_before_ns"]),
+            by=str(plain["by"]),
+            at_ns=int(plain["at_ns"]),
+            **hashes,
+        )
+
+
+def key_hash(member: CertifiedMember) -> bytes:
+    """BLAKE3 of the member's public key (DER SubjectPublicKeyInfo)."""
+    public = x509.load_der_x509_certificate(member.certificate_der).public_key()
+    return digest(
+        public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def order_against(
+    member: CertifiedMember, by: str, signer: bytes, evidence: bytes, wall_ns: int
+) -> EvictionOrder:
+    """The line that puts this certificate out."""
+    return EvictionOrder(
+        member.fingerprint,
+        member.name,
+        member.role.value,
+        key_hash(member),
+        member.not_before_ns,
+        by,
+        signer,
+        evidence,
+        wall_ns,
+    )
+
+
+def barred(member: CertifiedMember, evictions: frozenset[bytes], orders: Iterable[EvictionOrder]) -> bool:
+    """Must this certificate stay out? By its fingerprint, its key, or as an older one of a name put out."""
+    if member.fingerprint in evictions:
+        return True
+    against = [order for order in orders if order.name == member.name]
+    if any(member.not_before_ns < order.not_before_ns for order in against):
+        return True
+    return bool(against) and key_hash(member) in {order.key for order in against}

@@ -1,0 +1,134 @@
+"""`operator/stop`: signed by an operator, without epoch or leader, counted on the drone's disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, cast
+
+from ..effects import StopLevel
+from ..encoding import Reader, malformed, text, u32, u64
+from ..errors import ClockTrouble
+from ..primitives.suite import HASH_BYTES
+from ..trust.identity import MemberIdentity
+from ..wire import ControlKind, ControlMessage
+from .body import opening, read_opening, signed
+
+MAX_TARGETS: Final = 1024
+
+
+class Level(IntEnum):
+    """How a stop is flown; the names are those of StopOrder.level."""
+
+    HOLD = 1
+    LAND = 2
+    KILL = 3
+
+    @property
+    def word(self) -> StopLevel:
+        return cast(StopLevel, self.name.lower())
+
+    @classmethod
+    def from_word(cls, word: str) -> Level:
+        """Raises ValueError naming what is allowed."""
+        try:
+            return cls[word.upper()]
+        except KeyError:
+            raise ValueError(f"{word!r} is no stop level; use hold, land or kill") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An operator's stop. No targets means every drone."""
+
+    swarm: str
+    operator: bytes  # fingerprint
+    counter: int
+    sent_ns: int
+    level: Level
+    targets: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                opening(self.swarm),
+                self.operator,
+                u64(self.counter),
+                u64(self.sent_ns),
+                bytes((self.level,)),
+                u32(len(self.targets)),
+                *(text(name) for name in self.targets),
+            )
+        )
+
+    @classmethod
+    def parse(cls, data: bytes, swarm: str) -> Stop:
+        reader = read_opening(data, swarm)
+        operator = reader.raw(HASH_BYTES)
+        counter, sent_ns = reader.u64(), reader.u64()
+        level = _level(reader)
+        targets = tuple(reader.name() for _ in range(reader.count(MAX_TARGETS)))
+        reader.end()
+        return cls(swarm, operator, counter, sent_ns, level, targets)
+
+
+def _level(reader: Reader) -> Level:
+    try:
+        return Level(reader.u8())
+    except ValueError:
+        raise malformed("unknown stop level") from None
+
+
+@dataclass(frozen=True, slots=True)
+class StopReceipt:
+    """A drone's acknowledgement of one stop."""
+
+    swarm: str
+    operator: bytes
+    counter: int
+    drone: bytes  # fingerprint
+    sent_ns: int
+
+    def encode(self) -> bytes:
+        return opening(self.swarm) + self.operator + u64(self.counter) + self.drone + u64(self.sent_ns)
+
+    @classmethod
+    def parse(cls, data: bytes, swarm: str) -> StopReceipt:
+        reader = read_opening(data, swarm)
+        found = cls(swarm, reader.raw(HASH_BYTES), reader.u64(), reader.raw(HASH_BYTES), reader.u64())
+        reader.end()
+        return found
+
+
+def make_stop(
+    identity: MemberIdentity, counter: int, level: str, targets: Sequence[str], wall_ns: int
+) -> ControlMessage:
+    """A signed stop. Raises ValueError for an unknown level or too many targets."""
+    if len(targets) > MAX_TARGETS:
+        raise ValueError(f"{len(targets)} targets, at most {MAX_TARGETS}; leave them out to stop every drone")
+    stop = Stop(
+        identity.swarm,
+        identity.fingerprint,
+        counter,
+        wall_ns,
+        Level.from_word(level),
+        tuple(sorted(set(targets))),
+    )
+    return signed(ControlKind.STOP, stop.encode(), identity)
+
+
+def counter_of(message: ControlMessage) -> int:
+    """The counter of a stop that was made here: a receipt names it."""
+    reader = Reader(message.parts[0])
+    reader.u8()
+    reader.name()
+    reader.raw(HASH_BYTES)
+    return reader.u64()
+
+
+def check_age(sent_ns: int, wall_ns: int, life_s: float, ahead_s: float) -> None:
+    """Raises ClockTrouble, which is Rejected(AGE), for what is too old or from the future."""
+    age_s = (wall_ns - sent_ns) * 1e-9
+    if age_s > life_s or -age_s > ahead_s:
+        raise ClockTrouble(-age_s)

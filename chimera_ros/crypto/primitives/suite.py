@@ -1,0 +1,85 @@
+"""The named sets of algorithms; which library computes them is another question (providers.py).
+
+Not handled here: wiping key material. Python cannot promise it; the objects are dropped as early as possible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import Reason, Rejected
+from .interfaces import (
+    AEAD_TAG_BYTES,
+    AESGCM,
+    AESGCMSIV,
+    HASH_BYTES,
+    MLKEM_CIPHERTEXT_BYTES,
+    MLKEM_PUBLIC_BYTES,
+    P384_PUBLIC_BYTES,
+    SEED_BYTES,
+    InvalidTag,
+    PackageKey,
+    PublicKey,
+    SigningKey,
+    VerifyKey,
+    digest,
+    expand,
+    extract,
+)
+from .providers import provider
+
+__all__ = [
+    "AESGCM",
+    "AESGCMSIV",
+    "HASH_BYTES",
+    "MLKEM_PUBLIC_BYTES",
+    "P384_PUBLIC_BYTES",
+    "SEED_BYTES",
+    "SUITES",
+    "InvalidTag",
+    "PackageKey",
+    "PublicKey",
+    "SigningKey",
+    "Suite",
+    "VerifyKey",
+    "digest",
+    "expand",
+    "extract",
+    "suite_named",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A named set of algorithms; the policy fixes it and nothing is negotiated."""
+
+    name: str
+    hybrid: bool
+    package_public_bytes: int
+    sealed_seed_bytes: int
+
+    def package_key(self) -> PackageKey:
+        """A fresh ephemeral key for one epoch."""
+        return provider().package_key(self.hybrid)
+
+    def public_key(self, public: bytes) -> PublicKey:
+        """A member's key, parsed. Raises Rejected(MALFORMED) when it is none."""
+        if len(public) != self.package_public_bytes:
+            raise Rejected(Reason.MALFORMED, f"HPKE public key of {len(public)} bytes")
+        return provider().public_key(self.hybrid, public)
+
+
+_SEALED_BYTES: Final = MLKEM_CIPHERTEXT_BYTES + SEED_BYTES + AEAD_TAG_BYTES
+SUITES: Final = {
+    suite.name: suite
+    for suite in (
+        Suite("CHIMERA-1", True, MLKEM_PUBLIC_BYTES + P384_PUBLIC_BYTES, P384_PUBLIC_BYTES + _SEALED_BYTES),
+        Suite("CHIMERA-1-CNSA", False, MLKEM_PUBLIC_BYTES, _SEALED_BYTES),
+    )
+}
+
+
+def suite_named(name: str) -> Suite:
+    """The suite of that name. Raises KeyError."""
+    return SUITES[name]

@@ -1,0 +1,339 @@
+"""Help for tests: a swarm on an in-memory wire with stepped time, loss, delay, duplication and reordering.
+
+Nothing here reads a clock or draws randomness of its own: the same seed gives the same run (keys and
+signatures differ, but no decision depends on them).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random as random_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from ..effects import Effect, Send
+from ..key_server.server import KeyServer, KeyServerConfig
+from ..keystore.fallback_secret import FallbackSecret
+from ..keystore.keystore import with_header
+from ..keystore.member_state import MemoryStore
+from ..member.host import HostConfig, SecureHost
+from ..primitives import labels
+from ..primitives.providers import provider
+from ..trust import default_policy
+from ..trust.certificates import crl_der, make_authority, make_crl, make_member, read_crl
+from ..trust.identity import MemberIdentity, Trust, read_member_certificate
+from ..trust.policy import load_policy
+from ..trust.roles import Role
+from ..wire import ControlMessage
+
+_MOST_TICKS = 256
+WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
+
+
+class Node(Protocol):
+    """What a wire carries messages to: a SecureHost or a KeyServer."""
+
+    def start(self, now: float, wall_ns: int) -> list[Effect]: ...
+    def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]: ...
+    def tick(self, now: float, wall_ns: int) -> list[Effect]: ...
+    def next_timer(self) -> float | None: ...
+
+
+class MemoryKeystore:
+    """Authority, policy and identities without a disk."""
+
+    def __init__(
+        self,
+        swarm: str = "testswarm",
+        policy_text: str | None = None,
+        wall_ns: int = WALL_START_NS,
+        revoked: frozenset[int] = frozenset(),
+    ) -> None:
+        self.wall_ns = wall_ns
+        self.key = mldsa.MLDSA87PrivateKey.generate()
+        self.authority = make_authority(swarm, self.key, wall_ns, 800)
+        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
+        crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
+        signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
+        self.trust = Trust(
+            self.authority, load_policy(text), read_crl(crl), crl_der(crl), text.encode(), signature
+        )
+
+    def crl(self, number: int, *revoked: MemberIdentity, days: float = 800.0) -> bytes:
+        """A revocation list (DER) naming these members' certificates."""
+        serials = frozenset(identity.member.serial for identity in revoked)
+        return crl_der(make_crl(self.authority, self.key, number, serials, self.wall_ns, days))
+
+    def policy(self, version: int, change: tuple[str, str] = ("", "")) -> tuple[bytes, bytes]:
+        """(text, signature) of the policy with another version and one text replaced."""
+        text = self.trust.policy_text.decode().replace("version: 1\n", f"version: {version}\n")
+        raw = text.replace(*change).encode()
+        return raw, self.key.sign(raw, labels.SIGN_POLICY)
+
+    def enroll(self, name: str, role: Role, days: float = 300.0, swarm: str | None = None) -> MemberIdentity:
+        """A new identity."""
+        key = mldsa.MLDSA87PrivateKey.generate()
+        certificate = make_member(
+            swarm or self.trust.swarm,
+            name,
+            role,
+            key.public_key(),
+            self.authority,
+            self.key,
+            self.wall_ns,
+            days,
+        )
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        return MemberIdentity(read_member_certificate(der), provider().signing_key(key))
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How bad the wire is. Delays in seconds; a random delay also reorders."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    min_delay_s: float = 0.0005
+    max_delay_s: float = 0.002
+
+
+@dataclass(order=True, slots=True)
+class _Delivery:
+    at: float
+    number: int
+    target: str = field(compare=False)
+    message: Any = field(compare=False)
+
+
+class Wire:
+    """Broadcasts control messages (and anything else given to `broadcast`) between nodes, in stepped time."""
+
+    def __init__(self, seed: int = 0, weather: Weather | None = None, wall_ns: int = WALL_START_NS) -> None:
+        self.now = 100.0
+        self.weather = weather or Weather()
+        self.nodes: dict[str, Node] = {}
+        self.effects: list[tuple[float, str, Effect]] = []
+        self.sent: list[tuple[float, str, ControlMessage]] = []
+        self.on_effect: Callable[[str, Effect], None] | None = None
+        self.on_data: Callable[[str, Any], None] | None = None
+        self.cut: set[str] = set()  # nodes that neither hear nor are heard
+        self.clock_s: dict[str, float] = {}  # by how much a node's wall clock is wrong
+        self.side: dict[str, int] = {}  # parts of a split network, 0 where none is named: each hears its own
+        self._wall_ns = wall_ns - int(self.now * 1e9)
+        self._random = random_module.Random(seed)
+        self._queue: list[_Delivery] = []
+        self._numbers = itertools.count()
+        self._ticked: tuple[float, str] = (0.0, "")
+        self._ticks = 0  # of this node, one after the other, at this time
+
+    @property
+    def wall_ns(self) -> int:
+        return self._wall_ns + int(self.now * 1e9)
+
+    def wall_of(self, name: str) -> int:
+        """What a node's own wall clock shows."""
+        return self.wall_ns + int(self.clock_s.get(name, 0.0) * 1e9)
+
+    def add(self, name: str, node: Node) -> None:
+        """Puts a node on the wire and starts it; a node of that name is replaced (its process has died)."""
+        self.nodes[name] = node
+        self._queue = [item for item in self._queue if item.target != name]
+        heapq.heapify(self._queue)
+        self._perform(name, node.start(self.now, self.wall_of(name)))
+
+    def perform(self, name: str, effects: Sequence[Effect]) -> None:
+        """Performs effects that a test obtained by calling a node itself."""
+        self._perform(name, effects)
+
+    def remove(self, name: str) -> None:
+        """The process dies."""
+        del self.nodes[name]
+
+    def broadcast(self, sender: str, message: Any) -> None:
+        """To every other node, through the weather."""
+        weather = self.weather
+        for target in self.nodes:
+            if target == sender or sender in self.cut or target in self.cut:
+                continue
+            if self.side.get(sender, 0) != self.side.get(target, 0):
+                continue
+            copies = 1 + (self._random.random() < weather.duplication)
+            for _ in range(copies):
+                if self._random.random() < weather.loss:
+                    continue
+                delay_s = self._random.uniform(weather.min_delay_s, weather.max_delay_s)
+                heapq.heappush(
+                    self._queue, _Delivery(self.now + delay_s, next(self._numbers), target, message)
+                )
+
+    def _perform(self, name: str, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self.effects.append((self.now, name, effect))
+            if self.on_effect is not None:
+                self.on_effect(name, effect)
+            if isinstance(effect, Send):
+                self.sent.append((self.now, name, effect.message))
+                self.broadcast(name, effect.message)
+
+    def step(self, until: float) -> None:
+        """Delivers the next message or timer that is due before `until`; otherwise time is `until`."""
+        delivery_at = self._queue[0].at if self._queue else float("inf")
+        timers = [
+            (timer, name) for name, node in self.nodes.items() if (timer := node.next_timer()) is not None
+        ]
+        timer_at, name = min(timers, default=(float("inf"), ""))
+        timer_at = max(timer_at, self.now)
+        if min(delivery_at, timer_at) > until:
+            self.now = until
+            return
+        if delivery_at <= timer_at:
+            item = heapq.heappop(self._queue)
+            self.now = max(self.now, item.at)
+            node = self.nodes.get(item.target)
+            if node is None:
+                return
+            if isinstance(item.message, ControlMessage):
+                self._perform(item.target, node.handle(item.message, self.now, self.wall_of(item.target)))
+            elif self.on_data is not None:
+                self.on_data(item.target, item.message)
+            return
+        self.now = timer_at
+        self._ticks = self._ticks + 1 if (self.now, name) == self._ticked else 1
+        self._ticked = (self.now, name)
+        if self._ticks > _MOST_TICKS:
+            raise AssertionError(f"{name} asks for the same timer for ever")
+        self._perform(name, self.nodes[name].tick(self.now, self.wall_of(name)))
+
+    def run(self, seconds: float) -> None:
+        """Lets time pass."""
+        end = self.now + seconds
+        while self.now < end:
+            self.step(end)
+
+    def run_until(self, condition: Callable[[], bool], limit_s: float = 30.0) -> float:
+        """Lets time pass until the condition holds; returns how long it took. Raises AssertionError at the
+        limit.
+        """
+        start = self.now
+        while not condition():
+            if self.now >= start + limit_s:
+                raise AssertionError(f"not reached within {limit_s} s of simulated time")
+            self.step(start + limit_s)
+        return self.now - start
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """All effects of one type, in order."""
+        return [effect for _, _, effect in self.effects if isinstance(effect, kind)]
+
+
+class Swarm:
+    """A key server, a leader, drones in shards and an operator on one wire."""
+
+    def __init__(
+        self,
+        drones: int = 4,
+        shards: int = 2,
+        seed: int = 1,
+        weather: Weather | None = None,
+        rotate_s: float | None = None,
+        policy_text: str | None = None,
+        operator: bool = False,
+        standbys: int = 0,
+    ) -> None:
+        self.keystore = MemoryKeystore(policy_text=policy_text)
+        self.trust = self.keystore.trust
+        self.wire = Wire(seed, weather)
+        self.rotate_s = rotate_s
+        self.fallback: FallbackSecret | None = None  # for hosts that are started from now on
+        names = [f"drone_{index + 1:02d}" for index in range(drones)]
+        self.identities: dict[str, MemberIdentity] = {
+            "crypto": self.keystore.enroll("crypto", Role.CRYPTO),
+            "leader": self.keystore.enroll("leader", Role.LEADER),
+        }
+        self.standbys = tuple(f"crypto_{rank}" for rank in range(1, standbys + 1))
+        for name in self.standbys:
+            self.identities[name] = self.keystore.enroll(name, Role.CRYPTO)
+        self.groups: dict[str, tuple[str, ...]] = {"leader": ("leader",)}
+        if operator:
+            self.identities["operator"] = self.keystore.enroll("operator", Role.OPERATOR)
+            self.groups["operator"] = ("operator",)
+        for name in names:
+            self.identities[name] = self.keystore.enroll(name, Role.DRONE)
+        for shard in range(shards):
+            self.groups[f"shard_{shard}"] = tuple(names[shard::shards])
+        self.stores: dict[str, MemoryStore] = {name: MemoryStore() for name in self.identities}
+        self.hosts: dict[str, SecureHost] = {}
+        self.server: KeyServer
+        self.servers: dict[str, KeyServer] = {}  # all crypto nodes, `server` among them
+        self.member_host: dict[str, str] = {m: group for group, ms in self.groups.items() for m in ms}
+
+    def start_server(self, name: str = "crypto") -> None:
+        """Starts, or restarts, a crypto node."""
+        server = KeyServer(
+            self.identities[name],
+            self.trust,
+            self.stores[name],
+            config=KeyServerConfig(rotate_s=self.rotate_s),
+        )
+        if name == "crypto":
+            self.server = server
+        self.servers[name] = server
+        self.wire.add(name, server)
+
+    def kill(self, name: str) -> None:
+        """Ends a process at once."""
+        del self.wire.nodes[name]
+
+    def in_charge(self) -> list[str]:
+        """The running crypto nodes that are in charge."""
+        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
+
+    def start_host(self, group: str) -> None:
+        """Starts, or restarts, a process with its members."""
+        host = SecureHost(
+            [self.identities[m] for m in self.groups[group]],
+            self.trust,
+            self.store_map(group),
+            config=HostConfig(fallback=self.fallback),
+        )
+        self.hosts[group] = host
+        self.wire.add(group, host)
+
+    def store_map(self, group: str) -> Mapping[str, MemoryStore]:
+        return {member: self.stores[member] for member in self.groups[group]}
+
+    def start(self) -> None:
+        """Starts everything."""
+        self.start_server()
+        for name in self.standbys:
+            self.start_server(name)
+        for group in self.groups:
+            self.start_host(group)
+
+    def host_of(self, member: str) -> SecureHost:
+        """The SecureHost that hosts the member."""
+        if member == "crypto":
+            return self.server.host
+        if member in self.servers:
+            return self.servers[member].host
+        return self.hosts[self.member_host[member]]
+
+    def epochs(self) -> dict[str, int | None]:
+        """The epoch each member sends under."""
+        return {member: self.host_of(member).epoch(member) for member in self.identities}
+
+    def together(self, above: int = 0) -> bool:
+        """Do all members send under one epoch, higher than `above`?"""
+        epochs = set(self.epochs().values())
+        epoch = next(iter(epochs))
+        return len(epochs) == 1 and epoch is not None and epoch > above
+
+    def join(self, limit_s: float = 30.0) -> float:
+        """Starts everything and waits until all are in one epoch; returns the simulated seconds."""
+        self.start()
+        return self.wire.run_until(self.together, limit_s)

@@ -1,0 +1,118 @@
+"""Certificates seen so far, and the few messages that wait for one.
+
+Only certificates signed by the authority get in, so strangers cannot fill the directory; what waits is
+bounded in number and bytes, and the oldest gives way.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from ..errors import Reason, Rejected
+from ..primitives.suite import digest
+from ..rate_limit import Purse
+from ..wire import ControlKind, ControlMessage
+from .identity import CertificateError, CertificateFault, CertifiedMember, Trust, read_member_certificate
+
+_MAX_CERTIFICATES: Final = 8192
+_MAX_WAITING: Final = 256
+_MAX_WAITING_BYTES: Final = 8_388_608
+
+
+class Directory:
+    """Certificates by fingerprint."""
+
+    def __init__(self, trust: Trust, purse: Purse) -> None:
+        self._trust = trust
+        self._purse = purse
+        self._members: dict[bytes, CertifiedMember] = {}
+        self._waiting: OrderedDict[tuple[bytes, bytes], ControlMessage] = OrderedDict()
+        self._waiting_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, der: bytes, now: float, wall_ns: int) -> CertifiedMember:
+        """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED).
+
+        One of the authority that has expired or was revoked is kept all the same: `good` refuses it, but it
+        shows whom a revoked serial number belongs to and which numbers a crypto node has used.
+        """
+        if digest(der) in self._members:
+            raise Rejected(Reason.DUPLICATE)
+        if not self._purse.take(ControlKind.CERTIFICATE, now):
+            raise Rejected(Reason.BUDGET, "certificate")
+        try:
+            member = self._trust.certify(der, wall_ns)
+        except CertificateError as error:
+            reason = {
+                CertificateFault.REVOKED: Reason.REVOKED,
+                CertificateFault.SWARM: Reason.SWARM,
+            }.get(error.fault, Reason.CERTIFICATE)
+            if error.fault in (CertificateFault.EXPIRED, CertificateFault.REVOKED):
+                self.put(read_member_certificate(der))
+            raise Rejected(reason, error.fault.value) from None
+        self.put(member)
+        return member
+
+    def put(self, member: CertifiedMember) -> None:
+        """Keeps a certificate that is known to be good (our own)."""
+        if len(self._members) >= _MAX_CERTIFICATES:
+            del self._members[next(iter(self._members))]
+        self._members[member.fingerprint] = member
+
+    def get(self, fingerprint: bytes) -> CertifiedMember | None:
+        """The member, whether or not the certificate is still good today."""
+        return self._members.get(fingerprint)
+
+    def good(self, fingerprint: bytes, wall_ns: int) -> CertifiedMember:
+        """The member, checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
+        member = self._members.get(fingerprint)
+        if member is None:
+            raise Rejected(Reason.NO_CERTIFICATE)
+        self._trust.standing(member, wall_ns)
+        return member
+
+    def named(self, name: str) -> list[CertifiedMember]:
+        """All certificates of that name that have been seen, whether or not they are still good."""
+        return [member for member in list(self._members.values()) if member.name == name]
+
+    def with_serials(self, serials: frozenset[int]) -> frozenset[bytes]:
+        """Fingerprints of the certificates with these serial numbers."""
+        members = list(self._members.values()) if serials else []
+        return frozenset(member.fingerprint for member in members if member.serial in serials)
+
+    def standing(self, wall_ns: int) -> list[CertifiedMember]:
+        """All certificates that are good now."""
+        return [member for member in list(self._members.values()) if self.stands(member, wall_ns)]
+
+    def stands(self, member: CertifiedMember, wall_ns: int) -> bool:
+        """Is this certificate good now?"""
+        try:
+            self._trust.standing(member, wall_ns)
+        except Rejected:
+            return False
+        return True
+
+    def wait_for(self, fingerprint: bytes, message: ControlMessage) -> None:
+        """Keeps `message` until that certificate comes: topics overtake each other."""
+        key = (fingerprint, digest(*message.parts))
+        if key in self._waiting:
+            return
+        self._waiting[key] = message
+        self._waiting_bytes += _size(message)
+        while len(self._waiting) > _MAX_WAITING or self._waiting_bytes > _MAX_WAITING_BYTES:
+            _, oldest = self._waiting.popitem(last=False)
+            self._waiting_bytes -= _size(oldest)
+
+    def take_waiting(self, fingerprint: bytes) -> list[ControlMessage]:
+        """What waited for this certificate, in order of arrival."""
+        keys = [key for key in self._waiting if key[0] == fingerprint]
+        found = [self._waiting.pop(key) for key in keys]
+        self._waiting_bytes -= sum(_size(message) for message in found)
+        return found
+
+
+def _size(message: ControlMessage) -> int:
+    return sum(len(part) for part in message.parts)

@@ -1,0 +1,139 @@
+"""YAML with line numbers: every complaint names file, line, field and what is allowed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import yaml
+
+from ..encoding import is_name
+from ..errors import PolicyError
+
+_MAX_BYTES = 1_048_576
+
+
+class Node:
+    """A YAML node with its place in the file."""
+
+    __slots__ = ("_field", "_file", "_node")
+
+    def __init__(self, node: yaml.Node, file: str, field: str) -> None:
+        self._node = node
+        self._file = file
+        self._field = field
+
+    def fail(self, complaint: str) -> NoReturn:
+        """Raises PolicyError with file, line and field."""
+        line = self._node.start_mark.line + 1
+        where = f", field {self._field}" if self._field else ""
+        raise PolicyError(f"{self._file}, line {line}{where}: {complaint}.")
+
+    def _pairs(self) -> dict[str, yaml.Node]:
+        if not isinstance(self._node, yaml.MappingNode):
+            self.fail("must be a mapping (name: value)")
+        pairs: dict[str, yaml.Node] = {}
+        for key, value in self._node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.fail("has a key that is no word")
+            if key.value in pairs:
+                Node(key, self._file, self._field).fail(f"`{key.value}` is given twice")
+            pairs[key.value] = value
+        return pairs
+
+    def _child(self, name: str | int, node: yaml.Node) -> Node:
+        inside = f"[{name}]" if isinstance(name, int) else (f".{name}" if self._field else name)
+        return Node(node, self._file, f"{self._field}{inside}")
+
+    def only(self, *names: str) -> None:
+        """Refuses unknown fields."""
+        for name, value in self._pairs().items():
+            if name not in names:
+                self._child(name, value).fail(f"is unknown; allowed are {', '.join(names)}")
+
+    def get(self, name: str) -> Node | None:
+        value = self._pairs().get(name)
+        return None if value is None else self._child(name, value)
+
+    def need(self, name: str) -> Node:
+        value = self.get(name)
+        if value is None:
+            self.fail(f"`{name}` is missing")
+        return value
+
+    def items(self) -> list[Node]:
+        if not isinstance(self._node, yaml.SequenceNode) or not self._node.value:
+            self.fail("must be a list with at least one entry")
+        return [self._child(index, node) for index, node in enumerate(self._node.value)]
+
+    def _scalar(self) -> Any:
+        if not isinstance(self._node, yaml.ScalarNode):
+            self.fail("must be a single value")
+        try:
+            return yaml.SafeLoader("").construct_object(self._node)
+        except (yaml.YAMLError, ValueError):
+            self.fail(f"{self._node.value!r} is not readable")
+
+    def string(self) -> str:
+        self._scalar()
+        return str(self._node.value)
+
+    def one_of(self, allowed: tuple[str, ...]) -> str:
+        value = self.string()
+        if value not in allowed:
+            self.fail(f"{value!r} is not one of {', '.join(allowed)}")
+        return value
+
+    def name(self) -> str:
+        value = self.string()
+        if not is_name(value):
+            self.fail(f"{value!r} is no name: 1 to 48 of a-z 0-9 _")
+        return value
+
+    def number(self, low: float, high: float) -> float:
+        value = self._scalar()
+        if isinstance(value, str):  # YAML 1.1 reads 100e6 as text
+            try:
+                value = float(value)
+            except ValueError:
+                self.fail(f"{value!r} is no number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            self.fail(f"{self._node.value!r} is not a number from {low:g} to {high:g}")
+        return float(value)
+
+    def integer(self, low: int, high: int) -> int:
+        value = self._scalar()
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            span = f"{low}" if low == high else f"a whole number from {low} to {high}"
+            self.fail(f"{self._node.value!r} is not {span}")
+        return value
+
+    def moment_ns(self) -> int:
+        """Nanoseconds since the Unix epoch of an ISO 8601 date and time in UTC."""
+        raw = self.string()
+        try:
+            moment = datetime.fromisoformat(raw)
+        except ValueError:
+            self.fail(f"{raw!r} is no date like 2030-01-31T12:00:00Z")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp()) * 1_000_000_000
+
+
+def read_yaml(text: str, filename: str) -> Node:
+    """The root mapping of a YAML file. Raises PolicyError."""
+    if len(text) > _MAX_BYTES:
+        raise PolicyError(f"{filename}: is larger than {_MAX_BYTES} bytes.")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise PolicyError(
+            f"{filename}{line}: not YAML ({getattr(error, 'problem', None) or error})."
+        ) from None
+    except RecursionError:
+        raise PolicyError(f"{filename}: nested too deeply.") from None
+    if node is None:
+        raise PolicyError(f"{filename}: is empty.")
+    return Node(node, filename, "")

@@ -1,0 +1,74 @@
+"""Revocation list and policy as signed documents of the authority: parsed and verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from ..encoding import malformed
+from ..errors import PolicyError, Reason, Rejected
+from ..primitives import labels
+from ..primitives.providers import provider
+from .certificates import read_crl
+from .identity import CrlView, Trust
+from .policy import Policy, load_policy
+
+MAX_DOCUMENT: Final = 262_144
+
+
+class Document(IntEnum):
+    """What a TrustUpdate carries."""
+
+    CRL = 1
+    POLICY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFiles:
+    """The documents as bytes: revocation list (DER), policy (YAML), the authority's signature over that."""
+
+    crl_der: bytes
+    policy_text: bytes
+    policy_signature: bytes
+
+
+def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
+    """A revocation list of this authority. Raises Rejected(SIZE, MALFORMED or SIGNATURE)."""
+    if len(der) > MAX_DOCUMENT:
+        raise Rejected(Reason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
+    try:
+        crl = x509.load_der_x509_crl(der)
+        key: Any = authority.public_key()  # the type stubs do not know ML-DSA here yet
+        good = crl.issuer == authority.subject and crl.is_signature_valid(key)
+        view = read_crl(crl) if good else None
+    except Exception:  # the parser raises many types on hostile input; every one means the same
+        raise malformed("not a revocation list") from None
+    if view is None:
+        raise Rejected(Reason.SIGNATURE, "the revocation list is not of this swarm's authority")
+    return view
+
+
+def read_signed_policy(text: bytes, signature: bytes, trust: Trust) -> Policy:
+    """A policy of this authority for the same swarm and suite.
+
+    Raises Rejected(SIZE, SIGNATURE, MALFORMED, SWARM or SUITE).
+    """
+    if len(text) > MAX_DOCUMENT:
+        raise Rejected(Reason.SIZE, f"policy of {len(text)} bytes, at most {MAX_DOCUMENT}")
+    public = trust.authority.public_key()
+    assert isinstance(public, mldsa.MLDSA87PublicKey)
+    if not provider().verify_key(public.public_bytes_raw()).verify(signature, text, labels.SIGN_POLICY):
+        raise Rejected(Reason.SIGNATURE, "the policy is not signed by this swarm's authority")
+    try:
+        policy = load_policy(text.decode("utf-8", "replace"))
+    except PolicyError as error:
+        raise malformed(str(error)) from None
+    if policy.swarm != trust.swarm:
+        raise Rejected(Reason.SWARM, policy.swarm)
+    if policy.suite != trust.policy.suite:
+        raise Rejected(Reason.SUITE, f"{policy.suite}: another suite needs a restart of the whole swarm")
+    return policy
