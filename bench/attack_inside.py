@@ -26,7 +26,7 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.flight import types as flight
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import encode_envelope
-from chimera_ros.ros.control import decode_control, encode_control
+from chimera_ros.ros.control_topics import decode_control, encode_control
 
 RANDOM = random.Random(4711)
 LIES_HZ = 10.0

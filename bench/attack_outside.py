@@ -29,7 +29,7 @@ from chimera_ros.crypto.messages.stop import make_stop
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import names
 from chimera_ros.ros.cdr import decode_envelope, encode_envelope
-from chimera_ros.ros.control import decode_control, encode_control
+from chimera_ros.ros.control_topics import decode_control, encode_control
 
 DRONE = "drone_01"
 TELEMETRY = names.telemetry(DRONE)

@@ -27,12 +27,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import add_arguments, prepare
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
+from chimera_ros.launcher import supervisor as child
 from chimera_ros.ros import SecureSession, Spinner, names
-from chimera_ros.ros.control import encode_control
+from chimera_ros.ros.control_topics import encode_control
 from chimera_ros.swarm import SwarmSpec, drone_name
 
 DRONES = 4

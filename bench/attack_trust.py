@@ -21,7 +21,7 @@ from chimera_ros.crypto.primitives import labels
 from chimera_ros.crypto.primitives.suite import digest
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros import SecureSession, convert, names
-from chimera_ros.ros.control import decode_control, encode_control
+from chimera_ros.ros.control_topics import decode_control, encode_control
 
 
 def _order(scene: Scene, *command: str) -> None:

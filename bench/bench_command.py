@@ -14,8 +14,8 @@ from pathlib import Path
 
 from harness import Result, emit
 
-from chimera_ros.commands.processes import ProcessSpec, StatusReceived, Supervisor
 from chimera_ros.commands.swarm_setup import add_arguments, prepare
+from chimera_ros.launcher.supervisor import ProcessSpec, StatusReceived, Supervisor
 from chimera_ros.records.histogram import Histogram
 
 MISSION = """

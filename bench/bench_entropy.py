@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 import psutil
 from harness import OtherLoad, Result, emit, percentile
 
-from chimera_ros import aer_entropy
-from chimera_ros.aer_worker import AerWorker, WorkerUnavailable
 from chimera_ros.crypto.entropy.conditioning import unpack
 from chimera_ros.crypto.entropy.health_tests import HealthTest
 from chimera_ros.crypto.entropy.pool import SOURCES, EntropyPool, PoolConfig, draw_seed
@@ -26,7 +24,9 @@ from chimera_ros.crypto.qkd.messages import Kind, Why, kind_of
 from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.entropy_feed import MODULES, SHOTS, aer_simulator
+from chimera_ros.quantum import entropy_jobs
+from chimera_ros.quantum.entropy_feed import MODULES, SHOTS, aer_simulator
+from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 
 KEYS = MemoryKeystore()
 CRYPTO = KEYS.enroll("crypto_0", Role.CRYPTO)
@@ -114,8 +114,8 @@ def per_second(step: Callable[[], int], seconds: float) -> float:
 def random_bits(worker: AerWorker, seconds: float) -> Iterator[Result]:
     def raw() -> bytes:
         seed = int.from_bytes(os.urandom(8)) >> 2
-        request = aer_entropy.QRNG_REQUEST.pack(seed, SHOTS, aer_entropy.QUBITS)
-        return worker.call(aer_entropy.QRNG, request, 5.0)
+        request = entropy_jobs.QRNG_REQUEST.pack(seed, SHOTS, entropy_jobs.QUBITS)
+        return worker.call(entropy_jobs.QRNG, request, 5.0)
 
     pool = EntropyPool(os.urandom, ("qrng",), PoolConfig(capacity_bytes=1 << 30))
     now = 0.0

@@ -28,7 +28,7 @@ from harness import (
     private_domain,
 )
 
-from chimera_ros.commands.processes import ProcessSpec, Supervisor
+from chimera_ros.launcher.supervisor import ProcessSpec, Supervisor
 
 DRONES = ("drone_01", "drone_02", "drone_03", "drone_04")
 PROCESSES = 2

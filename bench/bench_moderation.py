@@ -18,8 +18,6 @@ import numpy as np
 from harness import OtherLoad, Result, emit, percentile
 from moderation_service import service_rows
 
-from chimera_ros.aer_sampler import AerSampler
-from chimera_ros.aer_worker import AerWorker, WorkerUnavailable
 from chimera_ros.moderation.annealing import Annealing
 from chimera_ros.moderation.blocks import Blockwise, choose_blocks
 from chimera_ros.moderation.circuits import Ansatz, CircuitSpec, Sampler, SamplerUnavailable, cvar
@@ -35,6 +33,8 @@ from chimera_ros.moderation.scenes import SCENES, Scene, wide
 from chimera_ros.moderation.solver import Solver, SolverUnavailable, finish
 from chimera_ros.moderation.tracks import Track, TrackTable
 from chimera_ros.moderation.vqe import Encoding, Vqe, VqeConfig
+from chimera_ros.quantum.sampler import AerSampler
+from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 
 SHOTS = 1024
 TIE = 1e-9

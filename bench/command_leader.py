@@ -14,7 +14,7 @@ from math import nan
 
 from chimera_ros.msg import CommandAcks, DroneTelemetry
 
-from chimera_ros.flight.types import AckStatus, CommandKind, DroneState, SwarmCommand
+from chimera_ros.flight.messages import AckStatus, CommandKind, DroneState, SwarmCommand
 from chimera_ros.nodes.leader import MOST_COMMANDS, LeaderNode
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import boot_time_s

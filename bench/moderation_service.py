@@ -14,8 +14,6 @@ from typing import Any
 
 from harness import Result, percentile
 
-from chimera_ros.aer_sampler import AerSampler
-from chimera_ros.aer_worker import AerWorker
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.cp_sat import CpSat
 from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
@@ -27,6 +25,8 @@ from chimera_ros.moderation.scenes import SCENES, Scene
 from chimera_ros.moderation.solver import SolverUnavailable, finish
 from chimera_ros.moderation.tracks import Track
 from chimera_ros.moderation.warm_up import warm_up
+from chimera_ros.quantum.sampler import AerSampler
+from chimera_ros.quantum.worker import AerWorker
 
 DEADLINES_S = {5: 0.25, 10: 0.25, 20: 1.0, 50: 3.0}
 RESERVE_S = 0.02  # kept for the answer's own conversion

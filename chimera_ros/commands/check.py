@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
 if TYPE_CHECKING:
-    from chimera_ros.flight.mission import Mission
-    from chimera_ros.flight.planner import Plan
+    from chimera_ros.flight.planning.mission import Mission
+    from chimera_ros.flight.planning.planner import Plan
 
 MAX_DRONES = 250
 
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
     """Reads and plans a mission for so many drones. Raises CommandFailed."""
     from chimera_ros.commands.swarm_setup import find_mission
-    from chimera_ros.flight.mission_file import MissionError, load_mission
-    from chimera_ros.flight.planner import plan_mission
+    from chimera_ros.flight.planning.mission_file import MissionError, load_mission
+    from chimera_ros.flight.planning.planner import plan_mission
     from chimera_ros.moderation.for_flight import local_moderate
     from chimera_ros.swarm import drone_name
 

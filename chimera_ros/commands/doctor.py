@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import json
 
-from chimera_ros.commands import shm
 from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, Check, run_checks
+from chimera_ros.launcher import shared_memory
 
 _STYLES = {OK: "green", MISSING: "bold red", ADVICE: "yellow", "optional": "dim"}
 
@@ -24,7 +24,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examines the machine; 0 if a swarm can fly here."""
-    removed = shm.remove(shm.dead_segments()) if arguments.clean else []
+    removed = shared_memory.remove(shared_memory.dead_segments()) if arguments.clean else []
     checks = run_checks()
     fit = all(check.status != MISSING for check in checks)
     if arguments.json:

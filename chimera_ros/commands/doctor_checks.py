@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from chimera_ros.commands import shm
+from chimera_ros.launcher import shared_memory
 from chimera_ros.swarm import FIRST_PORT, GCS_PORT
 
 OK, MISSING, ADVICE, OPTIONAL = "ok", "missing", "advice", "optional"
@@ -251,7 +251,7 @@ def _multicast_problem() -> str:
 
 
 def _shared_memory() -> Iterator[Check]:
-    dead = shm.dead_segments()
+    dead = shared_memory.dead_segments()
     yield Check(
         "shared memory",
         "left by dead processes",
@@ -260,13 +260,17 @@ def _shared_memory() -> Iterator[Check]:
         "chimera doctor --clean removes them" if dead else "",
     )
     with contextlib.suppress(OSError):
-        free_mib = shutil.disk_usage(shm.SHM_DIR).free / 2**20
+        free_mib = shutil.disk_usage(shared_memory.SHM_DIR).free / 2**20
         enough = free_mib >= 64.0
         advice = (
             "" if enough else "Fast DDS takes about 1 MiB per process; enlarge it (docker: --shm-size=256m)"
         )
         yield Check(
-            "shared memory", str(shm.SHM_DIR), OK if enough else ADVICE, f"{free_mib:.0f} MiB free", advice
+            "shared memory",
+            str(shared_memory.SHM_DIR),
+            OK if enough else ADVICE,
+            f"{free_mib:.0f} MiB free",
+            advice,
         )
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 if TYPE_CHECKING:
-    from chimera_ros.aer_worker import AerWorker
     from chimera_ros.moderation.request import Answer, Request
+    from chimera_ros.quantum.worker import AerWorker
 
 START_S = 20.0  # for the quantum worker, before the deadline begins to run
 
@@ -96,8 +96,8 @@ def _moderate(request: Request, backend: str) -> Answer:
     if backend == "none":
         warm_up(moderator)
         return moderator.run(request)
-    from chimera_ros.aer_sampler import AerSampler
-    from chimera_ros.aer_worker import AerWorker
+    from chimera_ros.quantum.sampler import AerSampler
+    from chimera_ros.quantum.worker import AerWorker
 
     with AerWorker() as worker:
         sampler = AerSampler(worker, backend) if _ready(worker) else None
@@ -106,7 +106,7 @@ def _moderate(request: Request, backend: str) -> Answer:
 
 
 def _ready(worker: AerWorker) -> bool:
-    from chimera_ros.aer_worker import WorkerUnavailable
+    from chimera_ros.quantum.worker import WorkerUnavailable
 
     try:
         worker.wait_ready(START_S)

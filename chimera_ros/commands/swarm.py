@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from chimera_ros.commands import processes as child
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.launcher import supervisor as child
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
 from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
@@ -23,7 +23,7 @@ from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
 
 if TYPE_CHECKING:
-    from chimera_ros.commands.usage import Usage
+    from chimera_ros.launcher.usage import Usage
 
 LAND_S = 60.0  # how long the first Ctrl-C lets the swarm land under supervision
 STOP_S = 15.0  # how long processes may take to end; the logger signs its totals then

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.commands.processes import ProcessSpec
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.launcher.supervisor import ProcessSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
 
@@ -145,8 +145,8 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     Raises:
         CommandFailed: one sentence saying what is wrong, where, and what is allowed.
     """
-    from chimera_ros.flight.mission_file import MissionError, load_mission
-    from chimera_ros.flight.planner import plan_mission
+    from chimera_ros.flight.planning.mission_file import MissionError, load_mission
+    from chimera_ros.flight.planning.planner import plan_mission
     from chimera_ros.moderation.for_flight import local_moderate
 
     if arguments.duration is not None and not arguments.duration > 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .messages import CommandAck, SwarmCommand, Trajectory
 from .moderation_call import ModerationCall
-from .types import CommandAck, SwarmCommand, Trajectory
 from .vehicle import Order, Setpoint
 
 

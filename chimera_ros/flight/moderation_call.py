@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from .limits import Fence
+from .messages import TrajectoryKnot
 from .trajectory import MotionLimits
-from .types import TrajectoryKnot
 
 Knots = tuple[TrajectoryKnot, ...]
 

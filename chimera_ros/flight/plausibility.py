@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import dist, isfinite
 
-from .types import DroneState, DroneTelemetry
+from .messages import DroneState, DroneTelemetry
 from .vehicle import Vec3
 
 _STANDING = (DroneState.GROUNDED, DroneState.LANDED)

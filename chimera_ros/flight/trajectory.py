@@ -16,7 +16,7 @@ from math import comb, isfinite, isnan, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from .types import MAX_KNOTS, TrajectoryKnot
+from .messages import MAX_KNOTS, TrajectoryKnot
 from .vehicle import Vec3
 
 Array = NDArray[np.float64]

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array
-from chimera_ros.flight.types import TrajectoryKnot
 
 from .conflicts import Conflict, Separation
 

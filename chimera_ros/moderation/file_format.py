@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
 from chimera_ros.flight.moderation_call import deadline_for
 from chimera_ros.flight.trajectory import MotionLimits, straight_legs
-from chimera_ros.flight.types import MAX_KNOTS, TrajectoryKnot
 from chimera_ros.flight.vehicle import Vec3
 
 from .conflicts import Separation

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, MotionLimits, bezier_points, hermite
-from chimera_ros.flight.types import MAX_KNOTS, TrajectoryKnot
 
 from .conflicts import Separation
 from .errors import ModerationError, Reason

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import nan
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.moderation_call import ModerationStatus
 from chimera_ros.flight.trajectory import MotionLimits
-from chimera_ros.flight.types import TrajectoryKnot
 
 from .conflicts import Separation
 from .errors import ModerationError, Reason

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, MotionLimits, straight_legs
-from chimera_ros.flight.types import TrajectoryKnot
 
 from .conflicts import Separation
 from .errors import ModerationError, Reason

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, Path
-from chimera_ros.flight.types import TrajectoryKnot
 
 from .errors import ModerationError, Reason
 

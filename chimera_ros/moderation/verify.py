@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, MotionLimits, Path
-from chimera_ros.flight.types import TrajectoryKnot
 
 from .conflicts import Conflict, Separation, inflation
 from .tracks import Track, TrackTable, compiled

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from chimera_ros import swarm
 from chimera_ros.crypto.entropy.pool import SOURCE_NAMES
 from chimera_ros.crypto.key_server.server import KeyServerConfig
-from chimera_ros.entropy_wiring import Entropy
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
+
+from .entropy import Entropy
 
 STATUS_S = 0.5
 MAX_REASON = 200  # EvictMember.reason

@@ -17,13 +17,13 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
-from chimera_ros.flight.degraded import narrowed
 from chimera_ros.flight.effects import Alarm, GiveOrder, GiveSetpoint, SendAck
-from chimera_ros.flight.follower import FollowerConfig, FollowerCore
+from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
+from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
-from chimera_ros.flight.mission_file import load_mission
-from chimera_ros.flight.shard import Effects, Shard
-from chimera_ros.flight.types import CommandAck, DroneState
+from chimera_ros.flight.messages import CommandAck, DroneState
+from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode

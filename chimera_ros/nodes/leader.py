@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.entropy_wiring import LeaderQkd
-from chimera_ros.flight.degraded import OBEYED
 from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
-from chimera_ros.flight.leader import LeaderConfig, LeaderCore
-from chimera_ros.flight.mission_file import load_mission
+from chimera_ros.flight.follower.degraded import OBEYED
+from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
+from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationCall
-from chimera_ros.flight.types import SwarmCommand as Command
+from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
@@ -30,6 +29,8 @@ from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories, SubmitSteps
+
+from .entropy import LeaderQkd
 
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0

@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.aer_sampler import AerSampler
-from chimera_ros.aer_worker import AerWorker, WorkerUnavailable
 from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.request import LONGEST_S
 from chimera_ros.moderation.warm_up import warm_up
 from chimera_ros.nodes.member_node import MemberNode
+from chimera_ros.quantum.sampler import AerSampler
+from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError

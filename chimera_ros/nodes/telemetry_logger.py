@@ -10,8 +10,8 @@ from pathlib import Path
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
-from chimera_ros.flight.types import DroneState
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from geometry_msgs.msg import Point, Quaternion, Vector3
 
 from chimera_ros import msg
-from chimera_ros.flight import types
+from chimera_ros.flight import messages
 from chimera_ros.flight.vehicle import Vec3
 
 E = TypeVar("E", bound=IntEnum)
@@ -57,7 +57,7 @@ def _enum(kind: type[E], number: int) -> E:
         raise ConversionError(f"{kind.__name__} {number} is unknown; known are {allowed}") from None
 
 
-def command_to_msg(command: types.SwarmCommand) -> msg.SwarmCommand:
+def command_to_msg(command: messages.SwarmCommand) -> msg.SwarmCommand:
     """SwarmCommand.msg of a command."""
     return msg.SwarmCommand(
         command_id=command.command_id,
@@ -72,12 +72,12 @@ def command_to_msg(command: types.SwarmCommand) -> msg.SwarmCommand:
     )
 
 
-def command_from_msg(message: msg.SwarmCommand) -> types.SwarmCommand:
+def command_from_msg(message: msg.SwarmCommand) -> messages.SwarmCommand:
     """A command from its message. Raises ConversionError for an unknown kind."""
-    return types.SwarmCommand(
+    return messages.SwarmCommand(
         command_id=message.command_id,
         term=message.term,
-        kind=_enum(types.CommandKind, message.kind),
+        kind=_enum(messages.CommandKind, message.kind),
         targets=tuple(message.targets),
         target_enu_m=_xyz(message.target_enu_m),
         yaw_enu_rad=message.yaw_enu_rad,
@@ -87,7 +87,7 @@ def command_from_msg(message: msg.SwarmCommand) -> types.SwarmCommand:
     )
 
 
-def ack_to_msg(ack: types.CommandAck) -> msg.CommandAck:
+def ack_to_msg(ack: messages.CommandAck) -> msg.CommandAck:
     """CommandAck.msg of an answer; the reason is cut to what fits."""
     return msg.CommandAck(
         drone=ack.drone,
@@ -99,19 +99,19 @@ def ack_to_msg(ack: types.CommandAck) -> msg.CommandAck:
     )
 
 
-def ack_from_msg(message: msg.CommandAck) -> types.CommandAck:
+def ack_from_msg(message: msg.CommandAck) -> messages.CommandAck:
     """An answer from its message. Raises ConversionError for an unknown status."""
-    return types.CommandAck(
+    return messages.CommandAck(
         drone=message.drone,
         command_id=message.command_id,
         plan_id=message.plan_id,
         term=message.term,
-        status=_enum(types.AckStatus, message.status),
+        status=_enum(messages.AckStatus, message.status),
         reason=message.reason,
     )
 
 
-def trajectory_to_msg(trajectory: types.Trajectory) -> msg.Trajectory:
+def trajectory_to_msg(trajectory: messages.Trajectory) -> msg.Trajectory:
     """Trajectory.msg of a drone's part of a plan."""
     return msg.Trajectory(
         plan_id=trajectory.plan_id,
@@ -131,15 +131,15 @@ def trajectory_to_msg(trajectory: types.Trajectory) -> msg.Trajectory:
     )
 
 
-def trajectory_from_msg(message: msg.Trajectory) -> types.Trajectory:
+def trajectory_from_msg(message: msg.Trajectory) -> messages.Trajectory:
     """A drone's part of a plan from its message; the flight core checks it."""
-    return types.Trajectory(
+    return messages.Trajectory(
         plan_id=message.plan_id,
         term=message.term,
         drone=message.drone,
         start_ns=message.start_ns,
         knots=tuple(
-            types.TrajectoryKnot(
+            messages.TrajectoryKnot(
                 t_s=knot.t_s,
                 position_enu_m=_xyz(knot.position_enu_m),
                 velocity_enu_m_s=_xyz(knot.velocity_enu_m_s),
@@ -151,7 +151,7 @@ def trajectory_from_msg(message: msg.Trajectory) -> types.Trajectory:
     )
 
 
-def telemetry_to_msg(telemetry: types.DroneTelemetry) -> msg.DroneTelemetry:
+def telemetry_to_msg(telemetry: messages.DroneTelemetry) -> msg.DroneTelemetry:
     """DroneTelemetry.msg of a drone's state; the reason is cut to what fits."""
     x, y, z, w = telemetry.orientation
     return msg.DroneTelemetry(
@@ -175,17 +175,17 @@ def telemetry_to_msg(telemetry: types.DroneTelemetry) -> msg.DroneTelemetry:
     )
 
 
-def telemetry_from_msg(message: msg.DroneTelemetry) -> types.DroneTelemetry:
+def telemetry_from_msg(message: msg.DroneTelemetry) -> messages.DroneTelemetry:
     """A drone's state from its message. Raises ConversionError for an unknown state, or a motion that is
     none.
     """
     orientation = message.orientation
     position, velocity = _xyz(message.position_enu_m), _xyz(message.velocity_enu_m_s)
     _motion(position, velocity)
-    return types.DroneTelemetry(
+    return messages.DroneTelemetry(
         drone=message.drone,
         stamp_ns=message.stamp_ns,
-        state=_enum(types.DroneState, message.state),
+        state=_enum(messages.DroneState, message.state),
         armed=message.armed,
         in_air=message.in_air,
         ready=message.ready,
@@ -203,7 +203,7 @@ def telemetry_from_msg(message: msg.DroneTelemetry) -> types.DroneTelemetry:
     )
 
 
-def heartbeat_to_msg(heartbeat: types.LeaderHeartbeat) -> msg.LeaderHeartbeat:
+def heartbeat_to_msg(heartbeat: messages.LeaderHeartbeat) -> msg.LeaderHeartbeat:
     """LeaderHeartbeat.msg of the leader's sign of life."""
     return msg.LeaderHeartbeat(
         leader=heartbeat.leader,
@@ -216,9 +216,9 @@ def heartbeat_to_msg(heartbeat: types.LeaderHeartbeat) -> msg.LeaderHeartbeat:
     )
 
 
-def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> types.LeaderHeartbeat:
+def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> messages.LeaderHeartbeat:
     """The leader's sign of life from its message."""
-    return types.LeaderHeartbeat(
+    return messages.LeaderHeartbeat(
         leader=message.leader,
         term=message.term,
         plan_id=message.plan_id,
@@ -229,6 +229,6 @@ def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> types.LeaderHeartbeat:
     )
 
 
-def fitting(text: str, most: int = types.MAX_REASON) -> str:
+def fitting(text: str, most: int = messages.MAX_REASON) -> str:
     """The text cut to what the message definition allows; ROS counts bytes, so other letters are replaced."""
     return text.encode("ascii", "replace").decode()[:most]

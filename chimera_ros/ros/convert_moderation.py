@@ -10,9 +10,9 @@ from typing import Final
 
 from chimera_ros import msg, srv
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import Trajectory
 from chimera_ros.flight.moderation_call import ModerationAnswer, ModerationCall, ModerationStatus
 from chimera_ros.flight.trajectory import MotionLimits
-from chimera_ros.flight.types import Trajectory
 from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S, Answer, Request
 

@@ -16,7 +16,7 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
-from .outlet import Outlet
+from .retrying_publisher import Outlet
 
 if TYPE_CHECKING:
     from .session import SecureSession

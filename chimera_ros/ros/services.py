@@ -22,7 +22,7 @@ from chimera_ros.msg import SecureEnvelope
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
 from .lifecycle import boot_time_ns
-from .outlet import Outlet
+from .retrying_publisher import Outlet
 
 if TYPE_CHECKING:
     from .session import SecureSession

@@ -46,17 +46,17 @@ from chimera_ros.crypto.trust.policy import Policy
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
-from .checkpoints import CheckpointCallback, CheckpointTopics
+from .checkpoint_topics import CheckpointCallback, CheckpointTopics
 from .clock_sync import ClockClient, ClockServer
-from .control import ControlTopics
+from .control_topics import ControlTopics
 from .diagnostics import Diagnostics, security_state
+from .endpoint_registry import SealedEndpoints
 from .endpoints import SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s, where
-from .outlet import Outlet
-from .sealed import SealedEndpoints
+from .retrying_publisher import Outlet
 from .services import SecureClient, SecureService
 from .session_config import SessionConfig, host_config
-from .stop import StopCall
+from .stop_call import StopCall
 
 HOUSEKEEPING_S: Final = 1.0
 _SOONEST_S: Final = 0.0002

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from chimera_ros.sitl.modes import Mode, Severity
 
 if TYPE_CHECKING:
-    from chimera_ros.sitl.autopilot_logic import Autopilot
+    from .commander import Autopilot
 
 
 def guard(pilot: Autopilot, now: float) -> None:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from chimera_ros.sitl.config import Vec3
-from chimera_ros.sitl.control import BRAKING, Controller
 from chimera_ros.sitl.parameters import Parameters
+
+from .controller import BRAKING, Controller
 
 
 class Guidance:

@@ -24,8 +24,9 @@ from chimera_ros.sitl.config import (
     SitlError,
     Vec3,
 )
-from chimera_ros.sitl.front import run
 from chimera_ros.sitl.parameters import SPECS, Parameters
+
+from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common as m
 
-from chimera_ros.sitl.autopilot_logic import Autopilot
 from chimera_ros.sitl.modes import Mode
 from chimera_ros.sitl.vehicles import Snapshot
+
+from .commander import Autopilot
 
 CELLS = 4
 FULL_CELL_V, EMPTY_CELL_V = 4.15, 3.5

@@ -9,10 +9,11 @@ from typing import Any
 from pymavlink.dialects.v20 import common as m
 
 from chimera_ros.sitl import missions
-from chimera_ros.sitl.autopilot_logic import Autopilot
 from chimera_ros.sitl.mavlink_frames import Frame
 from chimera_ros.sitl.missions import Item
 from chimera_ros.sitl.modes import Mode, Notice, Result, Severity
+
+from .commander import Autopilot
 
 RETRY_S = 0.5
 TRIES = 6

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from chimera_ros.sitl.autopilot_logic import Autopilot, Body
 from chimera_ros.sitl.config import FaultKind, SitlConfig, Vec3
-from chimera_ros.sitl.control import Controller, Floats
 from chimera_ros.sitl.dynamics import Fleet
 from chimera_ros.sitl.geodesy import LocalEarth
 from chimera_ros.sitl.modes import Severity
+
+from .commander import Autopilot, Body
+from .controller import Controller, Floats
 
 STEP_S = 0.004  # 250 Hz
 LOGIC_STEPS = 10  # commanders, gusts, battery and estimator drift at 25 Hz

@@ -225,7 +225,7 @@ def test_a_busy_port_is_named(reuse: bool) -> None:
 
 def test_silent_and_frozen_vehicles_say_nothing() -> None:
     from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
-    from chimera_ros.sitl.front import Front
+    from chimera_ros.sitl.udp_server import Front
 
     first = free_ports(3)
     faults = (Fault(1, FaultKind.SILENT), Fault(2, FaultKind.FREEZE, at_s=4.0))

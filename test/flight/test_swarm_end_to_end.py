@@ -16,7 +16,7 @@ import pytest
 from mcap.reader import make_reader
 
 from chimera_ros import cli
-from chimera_ros.commands import shm
+from chimera_ros.launcher import shared_memory
 
 MISSION = """
 mission: short_hop
@@ -98,7 +98,7 @@ class Swarm:
         found = psutil.Process(self.process.pid).children(recursive=True)
         self._seen.update(found)
         for child in found:
-            self._segments |= shm.segments_of(child.pid)
+            self._segments |= shared_memory.segments_of(child.pid)
         return found
 
     def shard(self) -> psutil.Process:
@@ -168,7 +168,7 @@ class Swarm:
     def abandoned_memory(self) -> set[str]:
         """Fast DDS's shared-memory segments that these processes had and nobody owns any more."""
         assert self._segments, "no segment was seen: the test would show nothing"
-        return self._segments & set(shm.dead_segments())
+        return self._segments & set(shared_memory.dead_segments())
 
     def orphans(self) -> list[psutil.Process]:
         return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -15,7 +15,7 @@ from chimera_ros.msg import SwarmCommand as CommandMessage
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from chimera_ros.flight.types import CommandKind, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand
+from chimera_ros.flight.messages import CommandKind, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand
 from chimera_ros.ros import SecureSession, Spinner, convert
 
 PLACE = (1234.567891, -9876.543211, 444.333222111)

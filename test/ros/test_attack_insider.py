@@ -12,7 +12,7 @@ from chimera_ros.crypto.messages.stop import make_stop
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Role
 from chimera_ros.ros import SessionConfig
 from chimera_ros.ros.cdr import CdrError, checked_payload
-from chimera_ros.ros.stop import StopCall
+from chimera_ros.ros.stop_call import StopCall
 
 
 def hostile(message):

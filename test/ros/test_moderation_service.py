@@ -16,9 +16,9 @@ import pytest
 from chimera_ros.srv import ModerateTrajectories
 
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.flight.mission import Mission
 from chimera_ros.flight.moderation_call import ModerationCall, ModerationStatus
-from chimera_ros.flight.plan_check import Ask, refuses_answer
+from chimera_ros.flight.planning.mission import Mission
+from chimera_ros.flight.planning.plan_check import Ask, refuses_answer
 from chimera_ros.moderation.scenes import antipodal
 from chimera_ros.nodes.path_moderation import MOST_WAITING, PathModerationNode
 from chimera_ros.ros import names

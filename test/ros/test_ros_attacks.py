@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from chimera_ros.crypto.wire import ControlKind
 from chimera_ros.ros import SessionConfig, qos
 from chimera_ros.ros.cdr import decode_envelope, encode_envelope
-from chimera_ros.ros.control import TOPICS
+from chimera_ros.ros.control_topics import TOPICS
 
 BATCH = 20
 # Said only when no crypto node is left, and when revocation list or policy change.

@@ -5,10 +5,10 @@ import os
 import pytest
 from std_msgs.msg import UInt8MultiArray
 
-from chimera_ros import entropy_wiring
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line, born
 from chimera_ros.crypto.qkd.messages import Hello, Kind, Why, about, kind_of
+from chimera_ros.nodes import entropy
 from chimera_ros.ros import names
 from chimera_ros.ros.qkd import TICK_S, QkdAnswerer, QkdAsker
 
@@ -101,10 +101,10 @@ def test_a_quantum_worker_of_the_leader_that_dies_is_an_alarm(party, monkeypatch
             pass
 
     worker, said = Worker(), []
-    monkeypatch.setattr(entropy_wiring, "AerWorker", lambda modules: worker)
+    monkeypatch.setattr(entropy, "AerWorker", lambda modules: worker)
     leader = party.join("leader_0")
     monkeypatch.setattr(leader, "alarm", lambda severity, text: said.append((severity, text)))
-    ours = entropy_wiring.LeaderQkd(leader, "leader_0")
+    ours = entropy.LeaderQkd(leader, "leader_0")
     ours.tick()
     assert said == []  # still starting
     for restarts in (1, 2):

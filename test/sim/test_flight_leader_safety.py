@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from chimera_ros.flight.degraded import narrowed
 from chimera_ros.flight.effects import SendCommand
-from chimera_ros.flight.leader import LeaderConfig, LeaderCore
-from chimera_ros.flight.leader_post import Post
-from chimera_ros.flight.leader_state import Situation
-from chimera_ros.flight.mission import Mission
-from chimera_ros.flight.mission_file import load_mission
-from chimera_ros.flight.rehearsal import Rehearsal
-from chimera_ros.flight.types import CommandKind, DroneState, DroneTelemetry
+from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
+from chimera_ros.flight.leader.outbox import Post
+from chimera_ros.flight.leader.state import Situation
+from chimera_ros.flight.messages import CommandKind, DroneState, DroneTelemetry
+from chimera_ros.flight.planning.mission import Mission
+from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.rehearsal.rehearsal import Rehearsal
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"
 SECOND_NS = 10**9

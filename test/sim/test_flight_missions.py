@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.flight.leader import LeaderConfig
+from chimera_ros.flight.leader.core import LeaderConfig
 from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.mission import Mission
-from chimera_ros.flight.mission_file import load_mission
-from chimera_ros.flight.rehearsal import Rehearsal
-from chimera_ros.flight.types import DroneState
+from chimera_ros.flight.messages import DroneState
+from chimera_ros.flight.planning.mission import Mission
+from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.rehearsal.rehearsal import Rehearsal
 from chimera_ros.flight.vehicle import OrderKind
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.mission import Formation, Land, Mission, Swap, Takeoff
-from chimera_ros.flight.mission_file import load_mission
+from chimera_ros.flight.messages import AckStatus, CommandAck, DroneState, Trajectory
 from chimera_ros.flight.moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus
-from chimera_ros.flight.planner import plan_mission
-from chimera_ros.flight.rehearsal import Rehearsal
+from chimera_ros.flight.planning.mission import Formation, Land, Mission, Swap, Takeoff
+from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.planner import plan_mission
+from chimera_ros.flight.rehearsal.rehearsal import Rehearsal
 from chimera_ros.flight.trajectory import MotionLimits, rest_of
 from chimera_ros.flight.trajectory import Path as FlightPath
-from chimera_ros.flight.types import AckStatus, CommandAck, DroneState, Trajectory
 from chimera_ros.flight.vehicle import Setpoint
 from chimera_ros.moderation.for_flight import local_moderate
 

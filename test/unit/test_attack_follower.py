@@ -5,10 +5,10 @@ from math import nan
 import pytest
 
 from chimera_ros.flight.effects import SendAck
-from chimera_ros.flight.follower import FollowerConfig, FollowerCore
+from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence, FlightEnvelope
-from chimera_ros.flight.rehearsal import IdealVehicle
-from chimera_ros.flight.types import AckStatus, CommandKind, LeaderHeartbeat, SwarmCommand
+from chimera_ros.flight.messages import AckStatus, CommandKind, LeaderHeartbeat, SwarmCommand
+from chimera_ros.flight.rehearsal.rehearsal import IdealVehicle
 from chimera_ros.flight.vehicle import OrderKind
 
 START_NS = 10**18

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from chimera_ros.cli import main
-from chimera_ros.commands import doctor_checks, shm
+from chimera_ros.commands import doctor_checks
 from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, OPTIONAL, Check, run_checks
+from chimera_ros.launcher import shared_memory
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -80,9 +81,9 @@ def test_clean_removes_what_dead_processes_left(
 ) -> None:
     for name in ("fastdds_0123456789abcdef", "fastdds_0123456789abcdef_el", "other"):
         (tmp_path / name).write_text("")
-    real_dead, real_remove = shm.dead_segments, shm.remove
-    monkeypatch.setattr(shm, "dead_segments", lambda: real_dead(tmp_path))
-    monkeypatch.setattr(shm, "remove", lambda names: real_remove(names, tmp_path))
+    real_dead, real_remove = shared_memory.dead_segments, shared_memory.remove
+    monkeypatch.setattr(shared_memory, "dead_segments", lambda: real_dead(tmp_path))
+    monkeypatch.setattr(shared_memory, "remove", lambda names: real_remove(names, tmp_path))
     assert by_name(run_checks())["left by dead processes"].status == ADVICE
     main(["doctor", "--clean"])
     assert "removed 1 Fast DDS" in capsys.readouterr().out

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from chimera_ros.commands import processes, shm
-from chimera_ros.commands.processes import (
+from chimera_ros.launcher import shared_memory
+from chimera_ros.launcher.supervisor import (
     Event,
     Exited,
     ProcessSpec,
@@ -156,7 +156,7 @@ def test_a_flood_from_one_child_neither_starves_the_other_nor_grows_the_log(tmp_
         assert "calm" not in supervisor.rejected_lines
     assert [event.status["n"] for event in statuses(events) if event.process == "calm"] == list(range(20))
     size = sum(path.stat().st_size for path in tmp_path.glob("flood.log*"))
-    assert size <= 2 * 200_000 + processes.READ_BYTES
+    assert size <= 2 * 200_000 + supervisor.READ_BYTES
 
 
 def test_grandchildren_end_with_their_parent(tmp_path: Path) -> None:
@@ -268,12 +268,12 @@ def test_shared_memory_of_the_dead_is_removed_and_of_the_living_is_not(tmp_path:
         poll_until(supervisor, lambda seen: len(statuses(seen)) == 2)
         pid = supervisor.pid(dead)
         assert pid is not None
-        assert shm.segments_of(pid, tmp_path) == {dead}
-        assert shm.dead_segments(tmp_path) == []
+        assert shared_memory.segments_of(pid, tmp_path) == {dead}
+        assert shared_memory.dead_segments(tmp_path) == []
         supervisor.kill(dead)
         poll_until(supervisor, lambda seen: bool(exits(seen)))
-        assert shm.dead_segments(tmp_path) == [dead]
-        assert shm.remove([dead, living], tmp_path) == [dead]
+        assert shared_memory.dead_segments(tmp_path) == [dead]
+        assert shared_memory.remove([dead, living], tmp_path) == [dead]
         assert sorted(path.name for path in tmp_path.glob("*fastdds*")) == [
             living,
             f"{living}_el",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.commands.processes import Exited
 from chimera_ros.commands.swarm import restart_policy
 from chimera_ros.commands.swarm_setup import ensure_keystore
+from chimera_ros.launcher.supervisor import Exited
 from chimera_ros.swarm import SwarmSpec, processes
 
 

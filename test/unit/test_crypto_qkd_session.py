@@ -393,11 +393,11 @@ def test_aer_measures_as_quantum_mechanics_says() -> None:
     pytest.importorskip(
         "qiskit_aer", reason="Aer is not installed: the circuits of QRNG and BB84 go untested"
     )
-    from chimera_ros import aer_entropy
-    from chimera_ros.aer_jobs import JobRefused
+    from chimera_ros.quantum import entropy_jobs
+    from chimera_ros.quantum.jobs import JobRefused
 
     def aer(run: Run) -> np.ndarray:
-        return unpack(aer_entropy.bb84(encode_run(run)))[: len(run.bits)]
+        return unpack(entropy_jobs.bb84(encode_run(run)))[: len(run.bits)]
 
     rng = np.random.default_rng(9)
     run = Run(*(rng.integers(0, 2, 8000, dtype=np.uint8) for _ in range(4)), seed=11)
@@ -413,11 +413,11 @@ def test_aer_measures_as_quantum_mechanics_says() -> None:
     alice, _ = run_session(Line(0.01, intercepted=1.0), simulator=aer)
     assert alice.outcome is not None and alice.outcome.why is Why.ERRORS
 
-    raw = aer_entropy.qrng(aer_entropy.QRNG_REQUEST.pack(int.from_bytes(os.urandom(7)), 1024, 8))
+    raw = entropy_jobs.qrng(entropy_jobs.QRNG_REQUEST.pack(int.from_bytes(os.urandom(7)), 1024, 8))
     assert len(raw) == 1024
     assert HealthTest(Claim(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
-    for bad in (b"", aer_entropy.QRNG_REQUEST.pack(1, 0, 8), aer_entropy.QRNG_REQUEST.pack(1, 1, 40)):
+    for bad in (b"", entropy_jobs.QRNG_REQUEST.pack(1, 0, 8), entropy_jobs.QRNG_REQUEST.pack(1, 1, 40)):
         with pytest.raises(JobRefused):
-            aer_entropy.qrng(bad)
+            entropy_jobs.qrng(bad)
     with pytest.raises(JobRefused):
-        aer_entropy.bb84(b"")
+        entropy_jobs.bb84(b"")

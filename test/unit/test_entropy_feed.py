@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from chimera_ros.aer_worker import WorkerUnavailable
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import DeliveredKey, DistilledKeys
-from chimera_ros.entropy_feed import EntropyFeed
+from chimera_ros.quantum.entropy_feed import EntropyFeed
+from chimera_ros.quantum.worker import WorkerUnavailable
 
 
 class Worker:

@@ -9,11 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.flight.effects import GiveOrder, GiveSetpoint, SendAck
-from chimera_ros.flight.follower import FollowerConfig, FollowerCore
+from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence, FlightEnvelope
-from chimera_ros.flight.rehearsal import IdealVehicle
-from chimera_ros.flight.trajectory import MotionLimits, straight_legs
-from chimera_ros.flight.types import (
+from chimera_ros.flight.messages import (
     AckStatus,
     CommandKind,
     DroneState,
@@ -22,6 +20,8 @@ from chimera_ros.flight.types import (
     SwarmCommand,
     Trajectory,
 )
+from chimera_ros.flight.rehearsal.rehearsal import IdealVehicle
+from chimera_ros.flight.trajectory import MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import OrderKind
 
 START_NS = 10**18

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.effects import GiveOrder, GiveSetpoint, SendAck
-from chimera_ros.flight.follower import FollowerConfig, FollowerCore
+from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import AckStatus, CommandKind, DroneState, SwarmCommand, Trajectory
 from chimera_ros.flight.trajectory import MotionLimits, straight_legs
-from chimera_ros.flight.types import AckStatus, CommandKind, DroneState, SwarmCommand, Trajectory
 from chimera_ros.flight.vehicle import OrderKind, OrderResult
 
 _spec = importlib.util.spec_from_file_location(

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.mission import Formation, Land, Takeoff
-from chimera_ros.flight.mission_file import MAX_BYTES, MissionError, load_mission, parse_mission, parse_steps
+from chimera_ros.flight.planning.mission import Formation, Land, Takeoff
+from chimera_ros.flight.planning.mission_file import (
+    MAX_BYTES,
+    MissionError,
+    load_mission,
+    parse_mission,
+    parse_steps,
+)
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"
 GOOD = """\

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.mission import Formation, Goto, Land, Mission, Swap, Takeoff
-from chimera_ros.flight.mission_file import load_mission
-from chimera_ros.flight.planner import TRACKING_MARGIN_M, plan_mission, plan_steps
-from chimera_ros.flight.separation import smallest_separation
+from chimera_ros.flight.planning.mission import Formation, Goto, Land, Mission, Swap, Takeoff
+from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.planner import TRACKING_MARGIN_M, plan_mission, plan_steps
+from chimera_ros.flight.planning.separation import smallest_separation
+from chimera_ros.flight.planning.transition import Infeasible, Room, move, swap
 from chimera_ros.flight.trajectory import MotionLimits
 from chimera_ros.flight.trajectory import Path as FlightPath
-from chimera_ros.flight.transition import Infeasible, Room, move, swap
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"
 FENCE = Fence.box((-200, 200), (-200, 200), (1.5, 80))

@@ -6,8 +6,8 @@ from math import cos, nan, sin
 
 import pytest
 
+from chimera_ros.flight.messages import DroneState, DroneTelemetry
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
-from chimera_ros.flight.types import DroneState, DroneTelemetry
 
 START_NS = 1_900_000_000_000_000_000
 HZ = 10

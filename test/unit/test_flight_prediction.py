@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.flight.leader_state import LeaderConfig
-from chimera_ros.flight.leader_turns import Turning, Turns
-from chimera_ros.flight.prediction import Risk, predicted_risk
+from chimera_ros.flight.leader.plan_handout import Turning, Turns
+from chimera_ros.flight.leader.state import LeaderConfig
+from chimera_ros.flight.messages import DroneState, DroneTelemetry, TrajectoryKnot
+from chimera_ros.flight.planning.prediction import Risk, predicted_risk
 from chimera_ros.flight.trajectory import Path
-from chimera_ros.flight.types import DroneState, DroneTelemetry, TrajectoryKnot
 
 NOW_NS = 2_000_000_000
 PATHS = {

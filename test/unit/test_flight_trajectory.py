@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.assignment import assign
-from chimera_ros.flight.formations import SHAPES, slots
-from chimera_ros.flight.guidance import Guidance
+from chimera_ros.flight.follower.guidance import Guidance
 from chimera_ros.flight.limits import Fence, FlightEnvelope
-from chimera_ros.flight.separation import line_separations, nearest_pair, smallest_separation
+from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.planning.assignment import assign
+from chimera_ros.flight.planning.formations import SHAPES, slots
+from chimera_ros.flight.planning.separation import line_separations, nearest_pair, smallest_separation
 from chimera_ros.flight.trajectory import MotionLimits, Path, TimeLaw, curved_legs, straight_legs
-from chimera_ros.flight.types import TrajectoryKnot
 
 LIMITS = MotionLimits()
 coordinate = st.floats(-50.0, 50.0)

@@ -64,8 +64,8 @@ NOT_FUZZED = {
     "chimera_ros/crypto/member/trust_updates.py:TrustDesk.take_policy": (
         "stores what read_signed_policy has read"
     ),
-    "chimera_ros/ros/checkpoints.py:CheckpointTopics._take": _WIRES,
-    "chimera_ros/ros/control.py:decode_control": _WIRES,
+    "chimera_ros/ros/checkpoint_topics.py:CheckpointTopics._take": _WIRES,
+    "chimera_ros/ros/control_topics.py:decode_control": _WIRES,
     "chimera_ros/ros/endpoints.py:Channel.on_packet": _WIRES,
     "chimera_ros/ros/services.py:ResponseChannel._on_packet": _WIRES,
     "chimera_ros/ros/services.py:SecureService._on_packet": _WIRES,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chimera_ros.flight.types import TrajectoryKnot
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.conflicts import (
     Separation,

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.moderation_call import ModerationStatus
 from chimera_ros.flight.trajectory import Path, rest_of
-from chimera_ros.flight.types import TrajectoryKnot
 from chimera_ros.moderation import ladder, outgoing
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.circuits import Ansatz, BitArray, CircuitSpec, SamplerUnavailable, sample_states

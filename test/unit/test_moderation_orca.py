@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chimera_ros.flight.types import TrajectoryKnot
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.orca import fly, half_planes
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Path
-from chimera_ros.flight.types import TrajectoryKnot
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.conflicts import Separation

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.types import TrajectoryKnot
+from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.conflicts import Separation, find_conflicts

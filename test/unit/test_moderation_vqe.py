@@ -36,7 +36,7 @@ def test_state_vectors_are_qiskits(qubits, layers, entangle):
     pytest.importorskip("qiskit")
     from qiskit.quantum_info import Statevector
 
-    from chimera_ros.aer_jobs import build_circuit
+    from chimera_ros.quantum.jobs import build_circuit
 
     angles = np.random.default_rng(1).uniform(-3, 3, (2, qubits * (layers + 1)))
     circuit = build_circuit(qubits, layers, entangle).remove_final_measurements(inplace=False)

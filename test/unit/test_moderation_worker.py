@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
-from chimera_ros import aer_jobs
-from chimera_ros.aer_sampler import AerSampler
-from chimera_ros.aer_worker import AerWorker, JobRefused, WorkerTimeout, WorkerUnavailable
 from chimera_ros.moderation.circuits import Ansatz, CircuitSpec, SamplerUnavailable
+from chimera_ros.quantum import jobs
+from chimera_ros.quantum.sampler import AerSampler
+from chimera_ros.quantum.worker import AerWorker, JobRefused, WorkerTimeout, WorkerUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
@@ -134,18 +134,18 @@ def test_a_malformed_hello_is_a_death(tmp_path, monkeypatch, hello):
 
 
 def test_malformed_circuits_are_refused(worker):
-    good = aer_jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "aer")
+    good = jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "aer")
     for body in (
         b"",
         good[:-1],
         good + b"\0" * 8,
-        aer_jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "aer:nonsense"),
-        aer_jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "no_module_of_that_name:make"),
-        aer_jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), aer_jobs.MAX_SHOTS + 1, 0, "aer"),
+        jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "aer:nonsense"),
+        jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), 10, 0, "no_module_of_that_name:make"),
+        jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), jobs.MAX_SHOTS + 1, 0, "aer"),
         good[:-8] + np.array([np.nan]).tobytes(),
     ):
         with pytest.raises(JobRefused):
-            worker.call(aer_jobs.SAMPLE, body, WAIT_S)
+            worker.call(jobs.SAMPLE, body, WAIT_S)
 
 
 @pytest.mark.parametrize("backend", ["aer", "aer:matrix_product_state", "fake"])

@@ -24,7 +24,7 @@ from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, Se
 from chimera_ros.records.flight_totals import DroneTotals, Fix, read_fix, totals_of, write_totals
 from chimera_ros.records.mcap_log import FlightRecorder
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope, encode_envelope
-from chimera_ros.ros.checkpoints import checkpoint_to_cdr
+from chimera_ros.ros.checkpoint_topics import checkpoint_to_cdr
 from chimera_ros.ros.schema import schema_text
 
 TELEMETRY, ACKS = "chimera_ros/msg/DroneTelemetry", "chimera_ros/msg/CommandAcks"

@@ -20,7 +20,7 @@ from chimera_ros.ros.cdr import (
     encode_envelope,
     encode_parts,
 )
-from chimera_ros.ros.control import TOPICS, bounds_of, decode_control, encode_control
+from chimera_ros.ros.control_topics import TOPICS, bounds_of, decode_control, encode_control
 
 bodies = st.binary(max_size=70)
 envelopes = st.tuples(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 
-from chimera_ros.flight import types
+from chimera_ros.flight import messages
 from chimera_ros.ros import convert
 
 names = st.from_regex(r"[a-z0-9_]{1,48}", fullmatch=True)
@@ -25,13 +25,13 @@ def within(limit):
 
 texts = st.text(alphabet=st.characters(codec="ascii", exclude_characters="\0"), max_size=200)
 
-knots = st.builds(types.TrajectoryKnot, doubles, vectors, vectors, vectors, singles)
+knots = st.builds(messages.TrajectoryKnot, doubles, vectors, vectors, vectors, singles)
 CASES = {
     "command": st.builds(
-        types.SwarmCommand,
+        messages.SwarmCommand,
         u64,
         u32,
-        st.sampled_from(types.CommandKind),
+        st.sampled_from(messages.CommandKind),
         st.lists(names, max_size=5).map(tuple),
         vectors,
         singles,
@@ -39,18 +39,20 @@ CASES = {
         u64,
         u64,
     ),
-    "ack": st.builds(types.CommandAck, names, u64, u64, u32, st.sampled_from(types.AckStatus), texts),
-    "trajectory": st.builds(types.Trajectory, u64, u32, names, u64, st.lists(knots, max_size=4).map(tuple)),
+    "ack": st.builds(messages.CommandAck, names, u64, u64, u32, st.sampled_from(messages.AckStatus), texts),
+    "trajectory": st.builds(
+        messages.Trajectory, u64, u32, names, u64, st.lists(knots, max_size=4).map(tuple)
+    ),
     "telemetry": st.builds(
-        types.DroneTelemetry,
+        messages.DroneTelemetry,
         names,
         u64,
-        st.sampled_from(types.DroneState),
+        st.sampled_from(messages.DroneState),
         st.booleans(),
         st.booleans(),
         st.booleans(),
         texts,
-        within(convert.FARTHEST_M) | st.just(types.NOWHERE),
+        within(convert.FARTHEST_M) | st.just(messages.NOWHERE),
         within(convert.FASTEST_M_S),
         st.tuples(doubles, doubles, doubles, doubles),
         vectors,
@@ -62,7 +64,7 @@ CASES = {
         u32,
     ),
     "heartbeat": st.builds(
-        types.LeaderHeartbeat, names, u32, u64, u64, st.binary(max_size=32), names, singles
+        messages.LeaderHeartbeat, names, u32, u64, u64, st.binary(max_size=32), names, singles
     ),
 }
 
@@ -99,7 +101,7 @@ def test_unknown_numbers_are_refused(name, field, data):
 
 
 def test_long_and_foreign_reasons_are_made_to_fit():
-    ack = types.CommandAck("drone_01", 1, 0, 1, types.AckStatus.REFUSED, "ä" * 500)
+    ack = messages.CommandAck("drone_01", 1, 0, 1, messages.AckStatus.REFUSED, "ä" * 500)
     assert serialize_message(convert.ack_to_msg(ack))
     assert convert.ack_to_msg(ack).reason == "?" * 200
 
@@ -118,7 +120,7 @@ def test_long_and_foreign_reasons_are_made_to_fit():
 def test_motion_that_is_none_is_refused(position, velocity):
     """One NaN in a neighbour's velocity would stay in a drone's setpoints for the rest of the flight."""
     message = convert.telemetry_to_msg(
-        types.DroneTelemetry(drone="drone_02", stamp_ns=1, state=types.DroneState.HOLDING)
+        messages.DroneTelemetry(drone="drone_02", stamp_ns=1, state=messages.DroneState.HOLDING)
     )
     message.position_enu_m.x, message.position_enu_m.y, message.position_enu_m.z = position
     message.velocity_enu_m_s.x, message.velocity_enu_m_s.y, message.velocity_enu_m_s.z = velocity

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from chimera_ros.sitl.autopilot_logic import Autopilot, OffboardSetpoint
+from chimera_ros.sitl.commander import Autopilot, OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
 from chimera_ros.sitl.missions import CHANGE_SPEED, LAND, RETURN, WAYPOINT, Item
 from chimera_ros.sitl.missions import TAKEOFF as TAKEOFF_ITEM

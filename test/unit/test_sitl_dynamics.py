@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from chimera_ros.sitl.autopilot_logic import OffboardSetpoint
+from chimera_ros.sitl.commander import OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig, SitlError
 from chimera_ros.sitl.modes import Command, Mode, Result
 from chimera_ros.sitl.vehicles import STEP_S, Simulation

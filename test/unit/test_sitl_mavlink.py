@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common as m
 
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
-from chimera_ros.sitl.front import MAX_DATAGRAM, bundle
 from chimera_ros.sitl.mavlink_messages import BUILDERS, CLIENT_RATES_HZ
+from chimera_ros.sitl.mavlink_vehicle import Link, MavlinkVehicle
 from chimera_ros.sitl.modes import Mode
 from chimera_ros.sitl.parameters import NAMES
-from chimera_ros.sitl.protocol import Link, MavlinkVehicle
+from chimera_ros.sitl.udp_server import MAX_DATAGRAM, bundle
 from chimera_ros.sitl.vehicles import Simulation
 
 NAN = math.nan

@@ -7,7 +7,7 @@ others, because the seed is SHA3-512 over all of them, length-prefixed.
 A simulated source (QRNG and QKD on Aer) is a seeded computation: it passes every health test and adds no
 entropy. It is counted as zero and shown as simulated.
 
-Not handled here: reading devices and running circuits (`chimera_ros/entropy_feed.py`).
+Not handled here: reading devices and running circuits (`chimera_ros/quantum/entropy_feed.py`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,213 @@
+"""The heart of a follower: events in, effects out. One `FollowerCore` per drone; no clock, no socket.
+
+House rules, in the order in which they win:
+1. The drone's own envelope: nothing outside it is accepted, whoever signed it.
+2. A certified operator's stop: latched until the drone has landed.
+3. The vehicle: when the autopilot (or a pilot) takes over, the core stops steering until told otherwise.
+4. Its own losses: leader, battery, vehicle (see docs/missions.md for every consequence).
+5. The leader's commands: newest term, newest id, within the deadline; a duplicate gets the same answer again.
+
+The core itself only hands events to its parts, which share what is known of the drone (`follower_state`):
+`Commands` obeys, `Watch` notices losses, `Orders` deals with the autopilot, `Steering` knows the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, isnan, nan
+
+from ..effects import FollowerEffect
+from ..messages import MAX_REASON, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from ..vehicle import OrderKind, OrderResult, Vec3, VehicleState
+from .avoidance import Avoider
+from .commands import Commands
+from .config import FollowerConfig
+from .failsafes import Watch
+from .guidance import distance, plus
+from .orders import Orders
+from .state import IDLE, Drone, Mode
+from .steering import Progress, Steering
+
+__all__ = ["FollowerConfig", "FollowerCore", "Mode"]
+
+
+class FollowerCore:
+    """One drone's decisions. Methods return effects; `now` is monotonic seconds, `swarm_ns` swarm time."""
+
+    def __init__(self, config: FollowerConfig) -> None:
+        self.config = config
+        self._drone = Drone(config)
+        self._steering = Steering(config)
+        self._orders = Orders(self._drone, self._steering)
+        self._commands = Commands(self._drone, self._steering, self._orders)
+        self._watch = Watch(self._drone, self._steering, self._orders)
+
+    # ---- events ----------------------------------------------------------------------------------
+
+    def on_command(self, cmd: SwarmCommand, sender: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        """A verified command from `sender`; nothing happens when it is not addressed to this drone."""
+        if cmd.targets and self.config.drone not in cmd.targets:
+            return []
+        return self._commands.obey(cmd, now, swarm_ns)
+
+    def on_trajectory(
+        self, trajectory: Trajectory, sender: str, now: float, swarm_ns: int
+    ) -> list[FollowerEffect]:
+        """A verified part of a plan: kept when it fits the envelope and joins on; flown only after FOLLOW."""
+        if trajectory.drone != self.config.drone:
+            return []
+        return self._commands.take_plan(trajectory, swarm_ns)
+
+    def on_heartbeat(
+        self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int
+    ) -> list[FollowerEffect]:
+        """The leader lives. An older term's heartbeat does not count, and a newer term begins with a command
+        or trajectory: heartbeats are not signed, so a captured member could end the real leader's term with
+        one.
+        """
+        if heartbeat.term < self._drone.term:
+            return []
+        return self._watch.heartbeat(now)
+
+    def on_neighbour(self, telemetry: DroneTelemetry, now: float) -> None:
+        """Another drone's telemetry, for avoidance."""
+        self.avoider.hear(telemetry, self._drone.vehicle.position_enu_m, now)
+
+    def on_stop(self, level: str, operator: str, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        """A verified stop order of an operator: hold, land or kill; latched until landed, and only ever
+        raised.
+        """
+        return self._commands.stop(level, operator, now, swarm_ns)
+
+    def on_vehicle(self, state: VehicleState, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        """The newest that the bridge knows of the vehicle; consequences follow at the next tick."""
+        self._drone.vehicle = state
+        return []
+
+    def on_order_result(self, result: OrderResult, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        """The outcome of an order; one that was given up or never given is ignored."""
+        if not self._orders.answered(result.order_id):
+            return []
+        return self._orders.done(result.kind, result.ok, result.reason, now, swarm_ns)
+
+    def set_blockers(self, blockers: Sequence[str]) -> None:
+        """The shell's own reasons why this drone must not arm: no epoch, clock offset not measured, ..."""
+        self._drone.blockers = tuple(blockers)
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def tick(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        """Called at 20 Hz: watches losses, advances what is being done, and gives the setpoint."""
+        drone, steering = self._drone, self._steering
+        effects = self._orders.give_up(now, swarm_ns)
+        effects += self._watch.tick(now, swarm_ns)
+        if drone.mode is Mode.CLIMBING:
+            effects += self._orders.climb(now, swarm_ns)
+        elif drone.mode is Mode.FLYING:
+            effects += self._advance(now, swarm_ns)
+        # until it has accepted to land, a drone that was steered still needs setpoints
+        landing = drone.mode is Mode.LANDING and steering.live and self._orders.waits_for(OrderKind.LAND)
+        if drone.mode in (Mode.ENGAGING, Mode.FLYING) or landing:
+            effects.append(steering.steer(drone.vehicle, drone.mode, now, swarm_ns))
+        else:
+            steering.rest(now)
+        return effects
+
+    def _advance(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
+        drone = self._drone
+        progress = self._steering.advance(drone.home, now, swarm_ns)
+        if progress is Progress.AT_PAD:
+            return self._orders.land_here(now, swarm_ns)
+        if progress is Progress.TOO_FAR:
+            return drone.fail("the plan does not begin where I am")
+        return drone.complete() if progress is Progress.STANDING else []
+
+    def telemetry(
+        self, now: float, swarm_ns: int, epoch: int = 0, clock_offset_s: float = 0.0
+    ) -> DroneTelemetry:
+        """What to publish now; the position is the newest measured."""
+        drone, reference = self._drone, self._steering.setpoint
+        v = drone.vehicle
+        age = min(max(now - v.stamp_s, 0.0), 1.0) if isfinite(v.stamp_s) else 0.0
+        why = drone.not_ready(now)
+        error = nan
+        if not isnan(reference[0]) and not isnan(v.position_enu_m[0]):
+            vel = v.velocity_enu_m_s
+            ahead = plus(v.position_enu_m, (vel[0] * age, vel[1] * age, vel[2] * age))
+            error = distance(ahead, reference)
+        return DroneTelemetry(
+            drone=self.config.drone,
+            stamp_ns=swarm_ns - int(age * 1e9),
+            state=self.state_at(now),
+            armed=v.armed,
+            in_air=v.in_air,
+            ready=not why,
+            reason=(drone.reason or (why if drone.mode in IDLE else ""))[:MAX_REASON],
+            position_enu_m=v.position_enu_m,
+            velocity_enu_m_s=v.velocity_enu_m_s,
+            orientation=v.orientation_xyzw,
+            reference_enu_m=reference,
+            tracking_error_m=error,
+            battery_fraction=v.battery_fraction,
+            clock_offset_s=clock_offset_s,
+            plan_id=drone.plan_id,
+            command_id=drone.command_id,
+            epoch=epoch,
+        )
+
+    def state_at(self, now: float) -> DroneState:
+        """The state as others see it."""
+        drone = self._drone
+        v, mode = drone.vehicle, drone.mode
+        if not isfinite(v.stamp_s):
+            return DroneState.UNKNOWN
+        if drone.silent(now):
+            return DroneState.LOST
+        if mode is Mode.FLYING:
+            if self._steering.returning:
+                return DroneState.FAILSAFE if drone.battery_low else DroneState.RETURNING
+            return DroneState.FOLLOWING if self._steering.moving else DroneState.HOLDING
+        if mode in IDLE and v.in_air:
+            return DroneState.FAILSAFE  # this core was restarted in flight, or somebody else took off
+        if mode is Mode.GROUND and v.armed:
+            return DroneState.ARMED
+        return {
+            Mode.GROUND: DroneState.GROUNDED,
+            Mode.ARMING: DroneState.ARMED if v.armed else DroneState.GROUNDED,
+            Mode.CLIMBING: DroneState.TAKING_OFF,
+            Mode.ENGAGING: DroneState.TAKING_OFF,
+            Mode.LANDING: DroneState.LANDING,
+            Mode.LANDED: DroneState.LANDED,
+        }.get(mode, DroneState.FAILSAFE)
+
+    # ---- what others may look at -----------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """What the core is busy with."""
+        return self._drone.mode
+
+    @property
+    def term(self) -> int:
+        """The newest leader term heard."""
+        return self._drone.term
+
+    @property
+    def plan_id(self) -> int:
+        """The plan last followed."""
+        return self._drone.plan_id
+
+    @property
+    def command_id(self) -> int:
+        """The command last obeyed."""
+        return self._drone.command_id
+
+    @property
+    def avoider(self) -> Avoider:
+        """Its avoidance of neighbours."""
+        return self._steering.avoider
+
+    @property
+    def home_enu_m(self) -> Vec3 | None:
+        """Where this drone took off; None before its first take-off."""
+        return self._drone.home

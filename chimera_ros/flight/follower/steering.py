@@ -1,0 +1,226 @@
+"""Where one drone is to be at every moment: accepted plans, own legs, the way home, avoidance, fence."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from copy import copy
+from dataclasses import dataclass
+from enum import Enum
+from math import isnan, nan
+
+from ..effects import GiveSetpoint
+from ..messages import NOWHERE, CommandAck
+from ..trajectory import MotionLimits, Path
+from ..vehicle import Setpoint, Vec3, VehicleState
+from .avoidance import Avoider
+from .config import FollowerConfig
+from .guidance import Guidance, distance, flat_distance, plus
+from .state import Mode
+
+_PLANS = 4  # accepted plans kept
+_LOOK_S, _LOOKS = 0.2, 60  # how finely and how far a change of direction is looked at beforehand
+_OUTSIDE_M = 0.05  # beyond the fence by so much is only rounding
+
+
+class Progress(Enum):
+    """How far the steering has come."""
+
+    UNDER_WAY = "under way"
+    STANDING = "standing"  # nothing is left to fly
+    AT_PAD = "at pad"  # the way home ends here: to be landed
+    TOO_FAR = "too far"  # a plan was to start, but begins somewhere else: it is not flown
+
+
+@dataclass(slots=True)
+class Plan:
+    """An accepted part of a plan, with the answer that it got."""
+
+    path: Path
+    start_ns: int
+    ack: CommandAck
+
+
+@dataclass(slots=True)
+class _Return:
+    height_m: float
+    stage: int = 0  # 0 climb, 1 cross, 2 descend, 3 land
+    ready_s: float = 0.0
+
+
+class Steering:
+    """The reference of one drone and what comes next on its way."""
+
+    def __init__(self, config: FollowerConfig) -> None:
+        self._config = config
+        self.avoider = Avoider(config.drone, config.avoid_m)
+        self.plans: OrderedDict[int, Plan] = OrderedDict()
+        self.armed: Plan | None = None  # starts at its time
+        self.live = False  # setpoints run
+        self.setpoint: Vec3 = NOWHERE
+        self._guidance = Guidance(
+            MotionLimits(
+                config.speed_m_s,
+                config.climb_m_s,
+                config.descent_m_s,
+                config.acceleration_m_s2,
+                config.jerk_m_s3,
+            )
+        )
+        self._return: _Return | None = None
+        self._after_brake: tuple[Vec3, float, float] | None = None  # goal, speed, yaw of a leg
+        self._last_s: float | None = None
+
+    @property
+    def moving(self) -> bool:
+        """True while there is something left to fly."""
+        return self._guidance.moving or self._after_brake is not None
+
+    @property
+    def returning(self) -> bool:
+        """On its way home."""
+        return self._return is not None
+
+    @property
+    def goal_enu_m(self) -> Vec3:
+        """Where it will stand."""
+        return self._guidance.goal_enu_m if self._after_brake is None else self._after_brake[0]
+
+    def planned(self, swarm_ns: int) -> tuple[Vec3, Vec3]:
+        """Where it will be then and how it will move, by the plan that it flies; else where it will stand."""
+        if self._after_brake is None and self._return is None:
+            on_plan = self._guidance.on_plan(swarm_ns)
+            if on_plan is not None:
+                return on_plan
+        return self.goal_enu_m, (0.0, 0.0, 0.0)
+
+    # ---- orders ----------------------------------------------------------------------------------
+
+    def engage(self, point_enu_m: Vec3, yaw_enu_rad: float) -> GiveSetpoint:
+        """Starts anew, standing at a point."""
+        self.drop()
+        self._guidance.engage(point_enu_m, yaw_enu_rad)
+        self.avoider.reset()
+        self.live = True
+        return GiveSetpoint(Setpoint(point_enu_m, yaw_enu_rad=yaw_enu_rad))
+
+    def keep(self, plan_id: int, plan: Plan) -> None:
+        """Keeps an accepted plan until it is to be flown."""
+        self.plans[plan_id] = plan
+        while len(self.plans) > _PLANS:
+            self.plans.popitem(last=False)
+
+    def drop(self) -> None:
+        """What was to come next no longer comes; the present path is flown on."""
+        self._return = self.armed = self._after_brake = None
+
+    def brake(self, now: float, swarm_ns: int) -> None:
+        """Stops along the path."""
+        self.drop()
+        self._guidance.brake(now, swarm_ns)
+
+    def pause(self, now: float, swarm_ns: int) -> None:
+        """Stops along the path; the way home is gone on with."""
+        self.armed = self._after_brake = None
+        self._guidance.brake(now, swarm_ns)
+
+    def leg(
+        self, goal_enu_m: Vec3, now: float, swarm_ns: int, speed_m_s: float = 0.0, yaw_enu_rad: float = nan
+    ) -> float:
+        """Flies straight to a goal; returns the seconds that takes.
+
+        Turning away from a fast path swings out: where that would cross the fence, the drone first brakes
+        along its path, which lies inside.
+        """
+        turned = copy(self._guidance)
+        took = turned.leg(goal_enu_m, now, swarm_ns, speed_m_s, yaw_enu_rad)
+        if self._guidance.moving and self._leaves_fence(copy(turned), now, swarm_ns):
+            self._guidance.brake(now, swarm_ns)
+            self._after_brake = (goal_enu_m, speed_m_s, yaw_enu_rad)
+        else:
+            self._guidance, self._after_brake = turned, None
+        return took
+
+    def start_return(self, home_enu_m: Vec3, height_m: float, now: float, swarm_ns: int) -> None:
+        """Flies home at an altitude: up or down in its own column, across, down, then `AT_PAD`."""
+        self.plans.clear()
+        self.drop()
+        p = self._guidance.at(now, swarm_ns)[0]
+        self._return = back = _Return(height_m)
+        if flat_distance(p, home_enu_m) < 1.0:  # above its own pad: nothing to cross
+            back.stage = 1
+            back.ready_s = now
+            return
+        column = p if self._guidance.moving else self._guidance.goal_enu_m
+        took = self.leg(self._config.envelope.fence.clamp((column[0], column[1], height_m)), now, swarm_ns)
+        back.ready_s = now + max(took + 1.0, self._config.return_climb_s)
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def advance(self, home_enu_m: Vec3 | None, now: float, swarm_ns: int) -> Progress:
+        """Takes the next step of the way when its time has come."""
+        if self._after_brake is not None and not self._guidance.moving:
+            (goal, speed, yaw), self._after_brake = self._after_brake, None
+            self._guidance.leg(goal, now, swarm_ns, speed, yaw)
+        if self.armed is not None:
+            return self._start_plan(self.armed, now, swarm_ns)
+        if self._return is not None:
+            if now >= self._return.ready_s and not self.moving and home_enu_m is not None:
+                return self._return_stage(self._return, home_enu_m, now, swarm_ns)
+            return Progress.UNDER_WAY
+        return Progress.UNDER_WAY if self.moving else Progress.STANDING
+
+    def steer(self, vehicle: VehicleState, mode: Mode, now: float, swarm_ns: int) -> GiveSetpoint:
+        """The setpoint for now: the reference, shifted aside from neighbours, never beyond the fence."""
+        p, v, a, yaw = self._guidance.at(now, swarm_ns)
+        dt = 0.05 if self._last_s is None else min(max(now - self._last_s, 0.0), 0.2)
+        self._last_s = now
+        if mode is Mode.FLYING:
+            own = vehicle.position_enu_m
+            shift = self.avoider.shift(own if not isnan(own[0]) else p, vehicle.velocity_enu_m_s, now, dt)
+            if shift != (0.0, 0.0, 0.0):
+                p = plus(p, shift)
+        if mode is not Mode.ENGAGING:  # which begins wherever the drone is
+            p, v, a = self._config.envelope.fence.contain(p, v, a)
+        self.setpoint = p
+        return GiveSetpoint(Setpoint(p, v, a, yaw))
+
+    def rest(self, now: float) -> None:
+        """No setpoint is given now."""
+        self.live, self.setpoint, self._last_s = False, NOWHERE, now
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _start_plan(self, plan: Plan, now: float, swarm_ns: int) -> Progress:
+        if swarm_ns < plan.start_ns:
+            return Progress.UNDER_WAY
+        self.armed = None
+        here = self._guidance.at(now, swarm_ns)[0]
+        begins = plan.path.evaluate((swarm_ns - plan.start_ns) * 1e-9)[0]
+        if distance(here, begins) > self._config.join_m + 0.5:  # it was moved since it has accepted
+            self.brake(now, swarm_ns)
+            return Progress.TOO_FAR
+        self._after_brake = None
+        self._guidance.plan(plan.path, plan.start_ns, now, swarm_ns)
+        return Progress.UNDER_WAY
+
+    def _return_stage(self, back: _Return, home: Vec3, now: float, swarm_ns: int) -> Progress:
+        back.stage += 1
+        x, y, z = home
+        clamp = self._config.envelope.fence.clamp
+        if back.stage == 1:
+            took = self.leg(clamp((x, y, back.height_m)), now, swarm_ns)
+            back.ready_s = now + max(took + 1.0, self._config.return_transit_s)
+            return Progress.UNDER_WAY
+        if back.stage == 2:
+            took = self.leg(clamp((x, y, z + self._config.approach_m)), now, swarm_ns)
+            back.ready_s = now + took + 0.5
+            return Progress.UNDER_WAY
+        return Progress.AT_PAD
+
+    def _leaves_fence(self, guidance: Guidance, now: float, swarm_ns: int) -> bool:
+        fence = self._config.envelope.fence
+        for step in range(1, _LOOKS + 1):
+            p = guidance.at(now + step * _LOOK_S, swarm_ns + int(step * _LOOK_S * 1e9))[0]
+            if distance(p, fence.clamp(p)) > _OUTSIDE_M:
+                return True
+        return False

@@ -1,0 +1,80 @@
+"""Formations as slots around their centre: grid, line, vee, circle, sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, cos, pi, radians, sin, sqrt
+
+import numpy as np
+
+from ..trajectory import Array
+
+_ARM = radians(
+    40.0
+)  # angle of a vee's arms from straight back: neighbours across the apex stay 1.29 spacings apart
+
+
+def slots(shape: str, count: int, spacing_m: float, heading_deg: float = 0.0) -> Array:
+    """Slots (count, 3) of a formation, ENU metres, centred on the origin, neighbours at least `spacing_m`
+    apart.
+
+    `heading_deg` is the direction that the formation faces, clockwise from north: a line stands abreast, a
+    vee points there. Raises KeyError for an unknown shape.
+    """
+    points = SHAPES[shape](count, spacing_m)
+    points = points - points.mean(axis=0)
+    angle = -radians(heading_deg)
+    turn = np.array([[cos(angle), -sin(angle), 0.0], [sin(angle), cos(angle), 0.0], [0.0, 0.0, 1.0]])
+    out: Array = points @ turn.T
+    return out
+
+
+def _grid(count: int, spacing: float) -> Array:
+    columns = ceil(sqrt(count))
+    return np.array([((i % columns) * spacing, -(i // columns) * spacing, 0.0) for i in range(count)])
+
+
+def _line(count: int, spacing: float) -> Array:
+    return np.array([(i * spacing, 0.0, 0.0) for i in range(count)])
+
+
+def _vee(count: int, spacing: float) -> Array:
+    points = []
+    for i in range(count):
+        rank = (i + 1) // 2
+        side = -1.0 if i % 2 else 1.0
+        points.append((side * rank * spacing * sin(_ARM), -rank * spacing * cos(_ARM), 0.0))
+    return np.array(points)
+
+
+def _circle(count: int, spacing: float) -> Array:
+    radius = spacing / (2 * sin(pi / count)) if count > 1 else 0.0
+    return np.array(
+        [(radius * cos(2 * pi * i / count), radius * sin(2 * pi * i / count), 0.0) for i in range(count)]
+    )
+
+
+def _sphere(count: int, spacing: float) -> Array:
+    """Fibonacci lattice, scaled so that the nearest two are one spacing apart."""
+    golden = pi * (3.0 - sqrt(5.0))
+    points = []
+    for i in range(count):
+        z = 1.0 - (2 * i + 1) / count
+        r = sqrt(max(0.0, 1.0 - z * z))
+        points.append((r * cos(golden * i), r * sin(golden * i), z))
+    unit = np.array(points)
+    if count < 2:
+        return np.zeros((count, 3))
+    gaps = np.linalg.norm(unit[:, None] - unit[None], axis=-1)
+    gaps[np.diag_indices(count)] = np.inf
+    out: Array = unit * (spacing / gaps.min())
+    return out
+
+
+SHAPES: dict[str, Callable[[int, float], Array]] = {
+    "grid": _grid,
+    "line": _line,
+    "vee": _vee,
+    "circle": _circle,
+    "sphere": _sphere,
+}

@@ -1,0 +1,494 @@
+"""Starts, watches and ends the processes of a swarm.
+
+Each child leads a session of its own, so that a terminal's Ctrl-C reaches only this process, which then lands
+the swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe; nothing is read but in `poll` and
+`stop`, nothing runs in another thread. If this process is killed, the kernel kills the children
+(PR_SET_PDEATHSIG), and their next status line fails as a second warning. The kernel sends that signal when
+the *thread* ends that started the child: use a `Supervisor` from the main thread only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from chimera_ros.records.status_line import STATUS_FD, LineSplitter, StatusDict, parse_status
+
+from . import shared_memory
+from .child_log import ChildLog
+from .usage import Usage, UsageMeter
+
+READ_BYTES = 256 * 1024  # read from one pipe in one round: a flood from one child must not starve the others
+LINES_PER_POLL = 256  # status lines taken from one child in one round; a child writes two per second
+PIPE_BYTES = 256 * 1024
+SAMPLE_EVERY_S = 1.0
+EXIT_CHECK_S = 0.1  # where the kernel has no pidfd
+LOG_BYTES = 4 * 1024 * 1024
+
+# Without setpriv: the same with a bare interpreter. The parent may have died before the order took effect.
+_GUARD = (
+    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9,0,0,0);"
+    "os.getppid()==int(sys.argv[1]) or os._exit(1);os.execvp(sys.argv[2],sys.argv[2:])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """A process to run. `env` is added to this process's environment; a value of None removes a variable."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReceived:
+    """A status line from a child. `process` is our name for it, `status["process"]` its own claim."""
+
+    process: str
+    pid: int
+    status: StatusDict
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A child has ended. `returncode` is negative for a signal; `expected` if it was asked to stop."""
+
+    process: str
+    pid: int
+    returncode: int
+    expected: bool
+    killed: bool  # it did not obey SIGTERM in time
+    uptime_s: float
+    starts: int  # how often this process was started so far
+    last_lines: tuple[str, ...]
+    log_path: Path
+    restart_in_s: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """Says in a few words how it ended."""
+        if self.returncode >= 0:
+            return f"ended with status {self.returncode}"
+        try:
+            name = signal.Signals(-self.returncode).name
+        except ValueError:
+            name = f"signal {-self.returncode}"
+        return f"was ended by {name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A child that had ended was started again (`pid`), or could not be (`problem`)."""
+
+    process: str
+    pid: int | None
+    starts: int
+    problem: str = ""
+
+
+Event = StatusReceived | Exited | Restarted
+RestartPolicy = Callable[[Exited], float | None]  # seconds until restart, or None to leave it ended
+
+
+class StartFailed(Exception):
+    """A process could not be started; the text is one sentence for people."""
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    spec: ProcessSpec
+    popen: subprocess.Popen[bytes]
+    status_fd: int
+    output_fd: int
+    pid_fd: int | None
+    log: ChildLog
+    started_s: float
+    splitter: LineSplitter = field(default_factory=LineSplitter)
+    open_fds: set[int] = field(default_factory=set)
+    segments: set[str] = field(default_factory=set)
+    expected: bool = False
+    killed: bool = False
+
+
+class Supervisor:
+    """Runs child processes; see the module for how.
+
+    `log_dir` receives `<name>.log` per child. `on_exit` decides about restarts of children that were not
+    asked to stop. `own_name` is this process's own row in `usage()`.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        *,
+        on_exit: RestartPolicy | None = None,
+        own_name: str = "chimera",
+        log_max_bytes: int = LOG_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.log_dir = log_dir
+        self.rejected_lines: dict[str, int] = {}  # malformed, oversized or too many, per process
+        self._on_exit = on_exit
+        self._own_name = own_name
+        self._log_max_bytes = log_max_bytes
+        self._clock = clock
+        self._children: dict[str, _Child] = {}
+        self._starts: dict[str, int] = {}
+        self._restarts: dict[str, tuple[float, ProcessSpec]] = {}
+        self._last_lines: dict[str, tuple[str, ...]] = {}
+        self._segments: set[str] = set()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._meter = UsageMeter()
+        self._sample_due_s = clock()
+        self._guard = _guard_argv()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- starting ------------------------------------------------------------------------------------------
+
+    def start(self, spec: ProcessSpec) -> int:
+        """Starts a process and returns its process id. Raises StartFailed."""
+        if spec.name in self._children:
+            raise StartFailed(f"process {spec.name} is already running")
+        self._restarts.pop(spec.name, None)
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        for key, value in spec.env.items():
+            if value is None:
+                env.pop(key, None)
+            else:
+                env[key] = value
+        program = shutil.which(spec.argv[0], path=env.get("PATH")) if spec.argv else None
+        if program is None:
+            raise StartFailed(f"process {spec.name} cannot start: no program {spec.argv[:1]} is installed")
+        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        _enlarge(status_read)
+        env[STATUS_FD] = str(status_write)
+        try:
+            popen = subprocess.Popen(
+                [*self._guard, program, *spec.argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output_write,
+                stderr=output_write,
+                env=env,
+                cwd=spec.cwd,
+                start_new_session=True,
+                pass_fds=(status_write,),
+            )
+        except OSError as error:
+            os.close(status_read)
+            os.close(output_read)
+            raise StartFailed(f"process {spec.name} cannot start: {error.strerror or error}") from error
+        finally:
+            os.close(status_write)
+            os.close(output_write)
+        child = _Child(
+            spec=spec,
+            popen=popen,
+            status_fd=status_read,
+            output_fd=output_read,
+            pid_fd=_pid_fd(popen.pid),
+            log=ChildLog(self.log_path(spec.name), self._log_max_bytes),
+            started_s=self._clock(),
+        )
+        for fd in (status_read, output_read):
+            os.set_blocking(fd, False)
+            child.open_fds.add(fd)
+            self._selector.register(fd, selectors.EVENT_READ, (child, fd))
+        if child.pid_fd is not None:
+            self._selector.register(child.pid_fd, selectors.EVENT_READ, (child, child.pid_fd))
+        self._children[spec.name] = child
+        self._starts[spec.name] = self._starts.get(spec.name, 0) + 1
+        return popen.pid
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    def running(self) -> list[str]:
+        """Names of the processes that run, in the order in which they were started."""
+        return list(self._children)
+
+    def pid(self, name: str) -> int | None:
+        """Process id of a running process."""
+        child = self._children.get(name)
+        return child.popen.pid if child else None
+
+    def log_path(self, name: str) -> Path:
+        """Where the output of a process is kept."""
+        return self.log_dir / f"{name}.log"
+
+    def last_lines(self, name: str) -> tuple[str, ...]:
+        """The last lines that a running or ended process printed."""
+        child = self._children.get(name)
+        return child.log.last_lines() if child else self._last_lines.get(name, ())
+
+    def problems(self) -> list[str]:
+        """What goes wrong with the logs themselves, one sentence each."""
+        return [child.log.problem for child in self._children.values() if child.log.problem]
+
+    def restart_measuring(self) -> None:
+        """Lets `usage` begin now, for instance when the mission begins."""
+        self._meter.restart(self._sessions(), self._clock())
+
+    def usage(self) -> Usage:
+        """Processor time and memory of every process, from the beginning of measuring until now."""
+        self._sample(force=True)
+        return self._meter.usage()
+
+    def wake(self) -> None:
+        """Makes a `poll` in progress return; may be called from a signal handler or another thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Waits up to `timeout_s` for something to happen; returns status lines, exits, restarts in order."""
+        deadline = self._clock() + timeout_s
+        while True:
+            now = self._clock()
+            wait_s = max(0.0, deadline - now)
+            if any(child.pid_fd is None for child in self._children.values()):
+                wait_s = min(wait_s, EXIT_CHECK_S)
+            if self._restarts:
+                wait_s = min(wait_s, max(0.0, min(due for due, _ in self._restarts.values()) - now))
+            wait_s = min(wait_s, max(0.0, self._sample_due_s - now))
+            ready = self._selector.select(wait_s)
+            events, woken = self._handle(ready)
+            events += self._restart_due()
+            self._sample()
+            if events or woken or self._clock() >= deadline:
+                return events
+
+    def stop(self, names: Iterable[str] | None = None, deadline_s: float = 8.0) -> list[Event]:
+        """Sends SIGTERM to the named processes (default: all), and SIGKILL to what is left after
+        `deadline_s`.
+
+        Returns everything that was heard meanwhile, also from the others. Takes at most about a second more
+        than `deadline_s`. No named process is restarted.
+        """
+        chosen = set(self._starts if names is None else names)
+        for name in chosen:
+            self._restarts.pop(name, None)
+        targets = [child for name, child in self._children.items() if name in chosen]
+        for child in targets:
+            child.expected = True
+            _signal_group(child, signal.SIGTERM)
+        events: list[Event] = []
+        end = self._clock() + deadline_s
+        while self._any_left(targets) and (left := end - self._clock()) > 0:
+            events += self.poll(min(left, 0.25))
+        end = self._clock() + 1.0
+        for child in targets:
+            if self._children.get(child.spec.name) is child:
+                child.killed = True
+                _signal_group(child, signal.SIGKILL)
+        while self._any_left(targets) and (left := end - self._clock()) > 0:
+            events += self.poll(min(left, 0.1))
+        return events
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to one process and what it has started."""
+        child = self._children.get(name)
+        if child is not None:
+            _signal_group(child, number)
+
+    def close(self, deadline_s: float = 8.0) -> list[Event]:
+        """Stops everything and removes the shared memory that the ended processes have left."""
+        if self._closed:
+            return []
+        events = self.stop(deadline_s=deadline_s) if self._children or self._restarts else []
+        self._closed = True
+        self.clean_shared_memory()
+        for child in list(self._children.values()):  # unkillable (kernel trouble): let go of it
+            self._forget(child)
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        return events
+
+    def clean_shared_memory(self) -> list[str]:
+        """Removes Fast DDS segments that ended children have left; returns their names."""
+        removed = shared_memory.remove(self._segments)
+        self._segments.clear()
+        return removed
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> tuple[list[Event], bool]:
+        events: list[Event] = []
+        woken = False
+        ended: list[_Child] = []
+        for key, _ in ready:
+            if key.data is None:
+                woken = True
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+                continue
+            child, fd = key.data
+            if fd == child.pid_fd:
+                ended.append(child)
+            elif fd in child.open_fds:
+                events += self._read(child, fd)
+        ended += [c for c in self._children.values() if c.pid_fd is None and _has_ended(c)]
+        for child in ended:
+            events += self._finish(child)
+        return events, woken
+
+    def _read(self, child: _Child, fd: int) -> list[Event]:
+        """Reads once from one of the child's pipes."""
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(fd)
+            child.open_fds.discard(fd)
+            return []
+        if fd == child.output_fd:
+            child.log.feed(data)
+            return []
+        events: list[Event] = []
+        name = child.spec.name
+        oversized = child.splitter.oversized
+        lines = child.splitter.feed(data)
+        rejected = child.splitter.oversized - oversized + max(0, len(lines) - LINES_PER_POLL)
+        for line in lines[:LINES_PER_POLL]:
+            status = parse_status(line)
+            if status is None:
+                rejected += 1
+            else:
+                events.append(StatusReceived(name, child.popen.pid, status))
+        if rejected:
+            self.rejected_lines[name] = self.rejected_lines.get(name, 0) + rejected
+        return events
+
+    def _finish(self, child: _Child) -> list[Event]:
+        """Takes leave of a child that has ended: its last words, whatever it has started, its restart."""
+        name = child.spec.name
+        _signal_group(child, signal.SIGKILL)  # the child is not reaped yet, so its group is still its own
+        returncode = child.popen.wait()
+        events: list[Event] = []
+        for _ in range(8):  # the pipes are bounded by the kernel; a surviving grandchild may go on writing
+            for fd in sorted(child.open_fds):
+                events += self._read(child, fd)
+        self._forget(child)
+        exited = Exited(
+            process=name,
+            pid=child.popen.pid,
+            returncode=returncode,
+            expected=child.expected,
+            killed=child.killed,
+            uptime_s=self._clock() - child.started_s,
+            starts=self._starts[name],
+            last_lines=self._last_lines[name],
+            log_path=child.log.path,
+        )
+        if not child.expected and self._on_exit is not None:
+            delay_s = self._on_exit(exited)
+            if delay_s is not None:
+                self._restarts[name] = (self._clock() + delay_s, child.spec)
+                exited = replace(exited, restart_in_s=delay_s)
+        return [*events, exited]
+
+    def _forget(self, child: _Child) -> None:
+        for fd in child.open_fds:
+            self._selector.unregister(fd)
+        if child.pid_fd is not None:
+            self._selector.unregister(child.pid_fd)
+            os.close(child.pid_fd)
+        os.close(child.status_fd)
+        os.close(child.output_fd)
+        child.log.close()
+        self._segments |= child.segments
+        self._last_lines[child.spec.name] = child.log.last_lines()
+        self._children.pop(child.spec.name, None)
+
+    def _restart_due(self) -> list[Event]:
+        now = self._clock()
+        events: list[Event] = []
+        for name, (due, spec) in list(self._restarts.items()):
+            if now < due:
+                continue
+            del self._restarts[name]
+            try:
+                pid = self.start(spec)
+                events.append(Restarted(name, pid, self._starts[name]))
+            except StartFailed as error:
+                events.append(Restarted(name, None, self._starts[name], str(error)))
+        return events
+
+    def _any_left(self, targets: Iterable[_Child]) -> bool:
+        return any(self._children.get(child.spec.name) is child for child in targets)
+
+    def _sessions(self) -> dict[int, str]:
+        return {os.getpid(): self._own_name} | {c.popen.pid: name for name, c in self._children.items()}
+
+    def _sample(self, force: bool = False) -> None:
+        now = self._clock()
+        if now < self._sample_due_s and not force:
+            return
+        self._sample_due_s = now + SAMPLE_EVERY_S
+        self._meter.sample(self._sessions(), now, force_pss=force)
+        for child in self._children.values():
+            child.segments |= shared_memory.segments_of(child.popen.pid)
+
+
+def _guard_argv() -> list[str]:
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            probe = [setpriv, "--pdeathsig", "KILL", setpriv, "--version"]
+            if subprocess.run(probe, capture_output=True, timeout=5.0, check=False).returncode == 0:
+                return [setpriv, "--pdeathsig", "KILL"]
+    return [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid())]
+
+
+def _pid_fd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _has_ended(child: _Child) -> bool:
+    """Whether the child has ended, without reaping it."""
+    try:
+        result = os.waitid(os.P_PID, child.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return result is not None
+
+
+def _signal_group(child: _Child, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.popen.pid, number)
+
+
+def _enlarge(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,0 +1,183 @@
+"""Gathers entropy ahead, in a thread of its own, and offers it to the pool; a seed never waits for it.
+
+hardware   the kernel's hardware random number generator, /dev/hwrng. RDSEED and RDRAND feed the kernel's own
+           pool and so are part of the source "os" already; where the device is missing or may not be read,
+           the source is absent, and says so.
+qrng       measured Hadamard qubits on Aer, in the worker process: simulated.
+qkd        keys from a `KeyDelivery`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.entropy.conditioning import Bits, unpack
+from chimera_ros.crypto.entropy.pool import EntropyPool
+from chimera_ros.crypto.qkd.delivery import KeyDelivery
+from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
+
+from . import entropy_jobs
+from .worker import AerWorker, JobRefused, WorkerUnavailable
+
+HWRNG: Final = Path("/dev/hwrng")
+SHOTS: Final = 1024
+MODULES: Final = ("chimera_ros.quantum.entropy_jobs",)
+_PAUSE_S: Final = 0.5
+_HARDWARE_BYTES: Final = 512
+_JOB_LIMIT_S: Final = 5.0
+_KEPT_ALARMS: Final = 64
+_MOST_KEY_BYTES: Final = 1024
+_MOST_TEXT: Final = 200  # characters of what somebody else's client says
+
+
+def aer_simulator(worker: AerWorker) -> Simulator:
+    """Photons through Aer in the worker process. Raises WorkerUnavailable or JobRefused when called."""
+
+    def simulate(run: Run) -> Bits:
+        answer = unpack(worker.call(entropy_jobs.BB84, encode_run(run), _JOB_LIMIT_S))
+        if len(answer) < len(run.bits):
+            raise WorkerUnavailable("the quantum worker measured fewer photons than were sent")
+        return answer[: len(run.bits)]
+
+    return simulate
+
+
+class EntropyFeed:
+    """Fills a pool from its sources until closed.
+
+    Args:
+        now: the boot-time clock, s. worker: for qrng, None where it is not asked for. delivery: for qkd.
+    """
+
+    def __init__(
+        self,
+        pool: EntropyPool,
+        now: Callable[[], float],
+        worker: AerWorker | None = None,
+        delivery: KeyDelivery | None = None,
+        hardware: Path = HWRNG,
+    ) -> None:
+        self._pool = pool
+        self._now = now
+        self._worker = worker
+        self._restarts = 0
+        self._delivery = delivery
+        self._hardware = hardware
+        self._alarms: queue.Queue[Alarm] = queue.Queue(_KEPT_ALARMS)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="entropy", daemon=True)
+        self._gatherers: dict[str, Callable[[], list[Alarm]]] = {
+            "hardware": self._gather_hardware,
+            "qrng": self._gather_qrng,
+            "qkd": self._gather_qkd,
+        }
+
+    def start(self) -> None:
+        """Begin to gather."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; waits for what is being read."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=_JOB_LIMIT_S + 1.0)
+
+    def alarms(self) -> list[Alarm]:
+        """What people should know, since the last call."""
+        found: list[Alarm] = []
+        while True:
+            try:
+                found.append(self._alarms.get_nowait())
+            except queue.Empty:
+                return found
+
+    def say(self, alarms: list[Alarm]) -> None:
+        """Add to what people should know; more than is fetched is dropped."""
+        for alarm in alarms:
+            try:
+                self._alarms.put_nowait(alarm)
+            except queue.Full:
+                return
+
+    def step(self) -> bool:
+        """One helping from every source that has room; True if there is more to gather at once."""
+        more = False
+        for name in self._pool.names:
+            if self._pool.wants(name, self._now()):
+                try:
+                    said = self._gatherers[name]()
+                except Exception as error:  # a client of other equipment may raise anything; the others go on
+                    why = (str(error) or type(error).__name__)[:_MOST_TEXT]
+                    said = self._pool.failed(name, why, self._now())
+                self.say(said)
+                more = more or (name != "qkd" and self._pool.wants(name, self._now()))
+        return more
+
+    def _run(self) -> None:
+        while not self._ended.wait(_PAUSE_S):
+            self.step()
+
+    def _gather_hardware(self) -> list[Alarm]:
+        try:
+            handle = os.open(self._hardware, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            return self._without_hardware(f"{self._hardware} cannot be opened ({error.strerror})")
+        try:
+            data = os.read(handle, _HARDWARE_BYTES)
+        except BlockingIOError:
+            return []  # later
+        except OSError as error:
+            return self._without_hardware(f"{self._hardware} gives nothing ({error.strerror})")
+        finally:
+            os.close(handle)
+        if not data:
+            return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
+        return self._pool.offer("hardware", data, self._now())
+
+    def _without_hardware(self, why: str) -> list[Alarm]:
+        """Absent where there never was any; one that has worked before is a failure."""
+        if self._pool.status()["sources"]["hardware"]["raw_bits"]:
+            return self._pool.failed("hardware", why, self._now())
+        return self._pool.absent("hardware", why)
+
+    def _gather_qrng(self) -> list[Alarm]:
+        worker = self._worker
+        if worker is None:
+            return self._pool.absent("qrng", "there is no quantum worker in this process")
+        ready = worker.ready
+        if worker.restarts != self._restarts:  # it died while it had nothing to do
+            self._restarts = worker.restarts
+            return self._pool.failed("qrng", "the quantum worker died", self._now())
+        if not ready:
+            return self._pool.absent("qrng", worker.absent) if worker.absent else []
+        seed = int.from_bytes(os.urandom(8)) >> 2
+        try:
+            request = entropy_jobs.QRNG_REQUEST.pack(seed, SHOTS, entropy_jobs.QUBITS)
+            raw = worker.call(entropy_jobs.QRNG, request, _JOB_LIMIT_S)
+        except (WorkerUnavailable, JobRefused) as error:
+            self._restarts = worker.restarts
+            return self._pool.failed("qrng", str(error), self._now())
+        if len(raw) != SHOTS * entropy_jobs.QUBITS // 8:
+            return self._pool.failed(
+                "qrng", f"{len(raw)} bytes of random bits are another number", self._now()
+            )
+        return self._pool.offer("qrng", raw, self._now())
+
+    def _gather_qkd(self) -> list[Alarm]:
+        if self._delivery is None:
+            return self._pool.absent("qkd", "no key delivery is configured")
+        said: list[Alarm] = []
+        for delivered in self._delivery.get_key():
+            if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
+                return [*said, *self._pool.failed("qkd", "a key of no usable length", self._now())]
+            said += self._pool.offer("qkd", delivered.key, self._now())
+        return said
+
+
+__all__ = ["EntropyFeed", "aer_simulator"]

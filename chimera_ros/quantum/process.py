@@ -1,0 +1,119 @@
+"""The worker process for quantum circuits, and how it is spoken to: length-prefixed frames on a socket pair.
+
+Run as `python -m chimera_ros.quantum.process FD MODULE...`; `aer_worker.AerWorker` starts it. It imports the
+modules, which register their jobs (`aer_jobs.job`), warms them up, says hello, and answers one request after
+the other until its parent closes the socket.
+
+Aer holds the interpreter for whole runs, so no thread of this process can watch over it. Two things end a
+process that is busy: the parent kills it, or, where the parent itself was killed, the kernel's alarm clock
+set from the request's own time limit. One that is idle ends when the socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+MAX_BODY = 64 * 1024 * 1024
+START_LIMIT_S = 120.0  # imports and warming up
+GRACE_S = 0.5  # the parent's deadline passes first
+
+OK, FAILED, REFUSED, ABSENT = range(4)  # status of an answer; REFUSED: the request is wrong, not the worker
+
+_REQUEST = struct.Struct("<QdHI")  # number, seconds it may take, length of the job's name, length of the body
+_ANSWER = struct.Struct("<QBI")  # number, status, length of the body
+
+
+class Broken(Exception):
+    """The other side is gone or does not keep to the format."""
+
+
+def send_request(wire: socket.socket, number: int, limit_s: float, job: str, body: bytes) -> None:
+    """Sends a request; the socket's time-out applies. Raises OSError, ValueError."""
+    name = job.encode()
+    if len(body) > MAX_BODY:
+        raise ValueError(f"a request of {len(body)} bytes is more than the {MAX_BODY} allowed")
+    wire.sendall(_REQUEST.pack(number, limit_s, len(name), len(body)) + name + body)
+
+
+def send_answer(wire: socket.socket, number: int, status: int, body: bytes) -> None:
+    """Sends an answer. Raises OSError."""
+    wire.sendall(_ANSWER.pack(number, status, len(body)) + body)
+
+
+def receive_answer(wire: socket.socket, until: float) -> tuple[int, int, bytes]:
+    """Number, status and body of the next answer. Raises TimeoutError at `until` (monotonic), Broken."""
+    number, status, length = _ANSWER.unpack(_receive(wire, _ANSWER.size, until))
+    if length > MAX_BODY or status > ABSENT:
+        raise Broken("an answer of the worker process is malformed")
+    return number, status, _receive(wire, length, until)
+
+
+def _receive(wire: socket.socket, count: int, until: float | None) -> bytes:
+    got = bytearray()
+    while len(got) < count:
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0.0:
+                raise TimeoutError
+            wire.settimeout(left)
+        part = wire.recv(min(count - len(got), 1 << 20))
+        if not part:
+            raise Broken("the other side closed the connection")
+        got += part
+    return bytes(got)
+
+
+# The child -----------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Serves requests on file descriptor arguments[0] with the jobs of the modules named after it."""
+    wire = socket.socket(fileno=int(arguments[0]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the parent decides
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, START_LIMIT_S)
+    try:
+        from . import jobs
+
+        for module in arguments[1:]:
+            importlib.import_module(module)
+        hello = jobs.warm_up()
+    except ImportError as error:
+        with contextlib.suppress(OSError):
+            send_answer(wire, 0, ABSENT, str(error).encode())
+        return 1
+    try:
+        send_answer(wire, 0, OK, json.dumps(hello).encode())
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            number, limit_s, name_length, length = _REQUEST.unpack(_receive(wire, _REQUEST.size, None))
+            if length > MAX_BODY:
+                raise Broken("a request is too long")
+            signal.setitimer(signal.ITIMER_REAL, max(limit_s, 0.0) + GRACE_S)
+            name = _receive(wire, name_length, None).decode(errors="replace")
+            body = _receive(wire, length, None)
+            try:
+                status, answer = OK, jobs.run(name, body)
+                if len(answer) > MAX_BODY:
+                    status, answer = REFUSED, b"the answer would be too long"
+            except jobs.JobRefused as error:
+                status, answer = REFUSED, str(error).encode()
+            except ImportError as error:
+                status, answer = ABSENT, str(error).encode()
+            except Exception as error:  # the job's library: told to the caller, the worker goes on
+                status, answer = FAILED, f"{type(error).__name__}: {error}".encode()[:2000]
+            send_answer(wire, number, status, answer)
+    except (Broken, OSError):
+        return 0  # the parent is gone, or has closed us
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))  # at once: nothing is left to flush, and Aer has nothing to save

@@ -1,0 +1,35 @@
+"""The moderation room's Sampler, served by the worker process."""
+
+from __future__ import annotations
+
+from chimera_ros.moderation.circuits import BitArray, CircuitSpec, SamplerUnavailable
+
+from .jobs import SAMPLE, pack_sample, unpack_bits
+from .worker import AerWorker, JobRefused, WorkerUnavailable
+
+
+class AerSampler:
+    """Executes circuits on the backend of a configuration string (`aer_jobs`), within `timeout_s` a call.
+
+    `timeout_s` may be changed between calls: the service sets it to what is left of its deadline.
+    """
+
+    def __init__(self, worker: AerWorker, backend: str = "aer", timeout_s: float = 1.0) -> None:
+        self._worker, self._asked = worker, backend
+        self._backend = backend
+        self.timeout_s = timeout_s
+
+    @property
+    def backend(self) -> str:
+        """The backend's own name after the first call, before it the configured one."""
+        return self._backend
+
+    def sample(self, circuit: CircuitSpec, shots: int, seed: int) -> BitArray:
+        """Bits (runs, shots, qubits) in shot order. Raises SamplerUnavailable."""
+        request = pack_sample(circuit, shots, seed, self._asked)
+        try:
+            answer = self._worker.call(SAMPLE, request, self.timeout_s)
+            bits, self._backend = unpack_bits(answer, circuit, shots)
+        except (WorkerUnavailable, JobRefused, ValueError) as error:
+            raise SamplerUnavailable(str(error)) from error
+        return bits

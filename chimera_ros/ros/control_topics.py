@@ -1,0 +1,125 @@
+"""The plain, signed control topics of the key protocol, to and from the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from chimera_ros import msg
+from chimera_ros.crypto.wire import ControlKind, ControlMessage
+
+from . import names, qos
+from .cdr import CdrError, decode_parts, encode_parts, type_bounds
+from .retrying_publisher import Outlet
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+TOPICS: Final[dict[ControlKind, tuple[str, type[Any]]]] = {
+    ControlKind.KEY_REQUEST: (names.CRYPTO_KEY_REQUEST, msg.KeyRequest),
+    ControlKind.KEY_PACKAGE: (names.CRYPTO_KEY_PACKAGES, msg.KeyPackage),
+    ControlKind.ANNOUNCEMENT: (names.CRYPTO_EPOCH, msg.EpochAnnouncement),
+    ControlKind.READY: (names.CRYPTO_READY, msg.EpochReady),
+    ControlKind.SWITCH: (names.CRYPTO_SWITCH, msg.EpochSwitch),
+    ControlKind.BEAT: (names.CRYPTO_BEAT, msg.Beat),
+    ControlKind.CERTIFICATE: (names.CRYPTO_CERTIFICATES, msg.Certificate),
+    ControlKind.TRUST: (names.CRYPTO_TRUST, msg.TrustUpdate),
+    ControlKind.STOP: (names.OPERATOR_STOP, msg.OperatorStop),
+    ControlKind.STOP_ACK: (names.OPERATOR_STOP_ACK, msg.StopAck),
+    ControlKind.FALLBACK_HELLO: (names.CRYPTO_FALLBACK_HELLO, msg.FallbackHello),
+}
+"""Channel and message class of every kind of control message."""
+
+_VOLATILE: Final = frozenset((ControlKind.KEY_PACKAGE, ControlKind.READY, ControlKind.STOP_ACK))
+
+
+def bounds_of(kind: ControlKind) -> tuple[int, ...]:
+    """Largest length of each part of a control message, in field order."""
+    return type_bounds[TOPICS[kind][1].__name__]
+
+
+def encode_control(message: ControlMessage) -> bytes:
+    """CDR of a control message. Raises CdrError if a part is over its bound."""
+    return encode_parts(message.parts, bounds_of(message.kind))
+
+
+def decode_control(kind: ControlKind, data: bytes) -> ControlMessage:
+    """A control message from its CDR. Raises CdrError."""
+    return ControlMessage(kind, decode_parts(data, bounds_of(kind)))
+
+
+class ControlTopics:
+    """Publishers and subscriptions of the control topics that a process needs."""
+
+    def __init__(self, session: SecureSession, heard: Iterable[ControlKind]) -> None:
+        self._session = session
+        self._heard = frozenset(heard)
+        self._outlets: dict[ControlKind, Outlet] = {}
+        self._subscriptions: list[Any] = []
+
+    def open(self) -> None:
+        """Subscribe, and make the publishers that will be needed, so that DDS matches them early."""
+        session = self._session
+        for kind in self._heard:
+            channel, message_type = TOPICS[kind]
+            self._subscriptions.append(
+                session.node.create_subscription(
+                    message_type,
+                    names.topic(channel, session.namespace),
+                    self._receiver(kind),
+                    qos.for_control(channel, reader=True),
+                    raw=True,
+                )
+            )
+        needed = {ControlKind.CERTIFICATE, ControlKind.KEY_PACKAGE, ControlKind.READY}
+        if session.key_server is not None:
+            needed |= {
+                ControlKind.KEY_REQUEST,
+                ControlKind.ANNOUNCEMENT,
+                ControlKind.SWITCH,
+                ControlKind.BEAT,
+            }
+        if ControlKind.STOP in self._heard:
+            needed.add(ControlKind.STOP_ACK)
+        if ControlKind.FALLBACK_HELLO in self._heard:
+            needed.add(ControlKind.FALLBACK_HELLO)
+        if ControlKind.STOP_ACK in self._heard:
+            needed.add(ControlKind.STOP)
+        for kind in needed:
+            self._outlet(kind)
+
+    def _receiver(self, kind: ControlKind) -> Callable[[bytes], None]:
+        def receive(data: bytes) -> None:
+            try:
+                message = decode_control(kind, data)
+            except CdrError:
+                self._session.counts["malformed_control"] += 1
+                return
+            self._session.on_control(message)
+
+        return receive
+
+    def _outlet(self, kind: ControlKind) -> Outlet:
+        outlet = self._outlets.get(kind)
+        if outlet is None:
+            channel, message_type = TOPICS[kind]
+            profile = qos.for_control(channel, reader=False)
+            outlet = self._outlets[kind] = Outlet(self._session, message_type, channel, profile)
+        return outlet
+
+    def send(self, message: ControlMessage) -> None:
+        """Publish a control message."""
+        outlet, data = self._outlet(message.kind), encode_control(message)
+        if message.kind in _VOLATILE:
+            outlet.send_when_heard(data)
+        else:
+            outlet.send(data)
+
+    def close(self) -> None:
+        """Take every control topic out of the node."""
+        for subscription in self._subscriptions:
+            self._session.node.destroy_subscription(subscription)
+        for outlet in self._outlets.values():
+            outlet.destroy()
+        self._subscriptions.clear()
+        self._outlets.clear()

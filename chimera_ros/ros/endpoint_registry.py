@@ -1,0 +1,149 @@
+"""The sealed endpoints of one session: what it made, what waits for an answer or for a saturated writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from . import names
+from .endpoints import Channel, SecurePublisher, SecureSubscription
+from .retrying_publisher import RETRY_S, Outlet
+from .services import ResponseChannel, SecureClient, SecureService
+
+if TYPE_CHECKING:
+    from .session import SecureSession
+
+
+class SealedEndpoints:
+    """Publishers, channels, services and clients of a session. Names of members have been checked."""
+
+    def __init__(self, session: SecureSession) -> None:
+        self._session = session
+        self._channels: dict[str, Channel] = {}
+        self._publishers: list[SecurePublisher] = []
+        self._services: dict[str, SecureService] = {}
+        self._responses: dict[str, ResponseChannel] = {}
+        self._clients: list[SecureClient] = []
+        self._retries: list[Outlet] = []
+        self._retries_lock = Lock()  # other threads publish, too
+
+    # Making them
+
+    def publisher(self, message_type: type[Any], channel: str, member: str, latched: bool) -> SecurePublisher:
+        """A publisher in the name of `member`. Raises ValueError, PermissionError."""
+        names.check_channel(channel)
+        self._session.check_permission(channel, member)
+        publisher = SecurePublisher(self._session, message_type, channel, member, latched)
+        self._publishers.append(publisher)
+        return publisher
+
+    def subscription(
+        self, message_type: type[Any], channel: str, callback: Callable[..., None], latched: bool, raw: bool
+    ) -> SecureSubscription:
+        """One more receiver of a channel. Raises ValueError."""
+        names.check_channel(channel)
+        hub = self._channels.get(channel)
+        if hub is None:
+            hub = self._channels[channel] = Channel(self._session, channel, message_type, latched)
+        elif hub.message_type is not message_type:
+            raise ValueError(
+                f"channel {channel} is subscribed as {hub.type_name}, not {names.type_name(message_type)}"
+            )
+        elif latched and not hub.latched:
+            hub.subscribe(latched=True)
+        return SecureSubscription(hub, callback, raw, self._forget_channel)
+
+    def service(
+        self, service_type: type[Any], service: str, callback: Callable[[Any, str], Any], member: str
+    ) -> SecureService:
+        """The server of a service. Raises ValueError, PermissionError."""
+        names.check_channel(service)
+        if service in self._services:
+            raise ValueError(f"service {service} is answered by this session already")
+        self._session.check_permission(names.response(service), member)
+        server = SecureService(self._session, service_type, service, callback, member)
+        self._services[service] = server
+        return server
+
+    def client(self, service_type: type[Any], service: str, member: str) -> SecureClient:
+        """A caller of a service. Raises ValueError, PermissionError."""
+        names.check_channel(service)
+        self._session.check_permission(names.request(service), member)
+        responses = self._responses.get(service)
+        if responses is None:
+            responses = self._responses[service] = ResponseChannel(self._session, service_type, service)
+        responses.clients += 1
+        client = SecureClient(self._session, service_type, responses, member)
+        self._clients.append(client)
+        return client
+
+    # In the course of time
+
+    def next_timer(self, now: float) -> float:
+        """When `tick` is due."""
+        due = now + RETRY_S if self._retries else float("inf")
+        for responses in self._responses.values():
+            deadline = responses.next_deadline()
+            if deadline is not None and deadline < due:
+                due = deadline
+        return due
+
+    def tick(self, now: float) -> None:
+        """Give up calls whose time is over, send what a saturated writer did not take."""
+        for responses in tuple(self._responses.values()):
+            responses.expire(now)
+        with self._retries_lock:
+            waiting, self._retries = self._retries, []
+        for outlet in waiting:
+            if not outlet.retry():
+                self.retry_later(outlet)
+
+    def reseal(self, member: str) -> None:
+        """`member` sends under another epoch: its latched samples go out again."""
+        for publisher in tuple(self._publishers):
+            if publisher.latched and publisher.member == member:
+                publisher.reseal()
+
+    def look_for_latecomers(self) -> None:
+        """Once a second: latched samples for readers that have come."""
+        for publisher in self._publishers:
+            if publisher.latched:
+                publisher.look_for_latecomers()
+
+    def retry_later(self, outlet: Outlet) -> None:
+        """An outlet has messages that a saturated writer did not take. May be called from any thread."""
+        with self._retries_lock:
+            if outlet not in self._retries:
+                self._retries.append(outlet)
+
+    # Taking them out
+
+    def forget_publisher(self, publisher: SecurePublisher) -> None:
+        """A publisher was destroyed."""
+        if publisher in self._publishers:
+            self._publishers.remove(publisher)
+
+    def forget_client(self, client: SecureClient, responses: ResponseChannel) -> None:
+        """A client was destroyed; with the last one of a service its responses are no longer listened to."""
+        if client in self._clients:
+            self._clients.remove(client)
+            responses.clients -= 1
+            if responses.clients == 0 and self._responses.pop(responses.service, None) is not None:
+                responses.destroy()
+
+    def _forget_channel(self, channel: Channel) -> None:
+        self._channels.pop(channel.channel, None)
+
+    def close(self) -> None:
+        """Take all of them out of the node."""
+        for client in tuple(self._clients):
+            client.destroy()
+        for publisher in tuple(self._publishers):
+            publisher.destroy()
+        for channel in self._channels.values():
+            channel.destroy()
+        for service in self._services.values():
+            service.destroy()
+        self._channels.clear()
+        self._services.clear()

@@ -1,0 +1,294 @@
+"""The thin shell around the simulation: UDP sockets, the wall clock, status and tracks.
+
+Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and answers
+whoever else writes to its own port. All vehicles share one socket towards the ground-station port. Everything
+is on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from . import mavlink_messages as messages
+from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
+from .mavlink_frames import frames
+from .mavlink_vehicle import Link, MavlinkVehicle
+from .vehicles import STEP_S, Simulation
+
+HOST = "127.0.0.1"
+TICK_STEPS = 2  # the loop wakes every 8 ms
+MAX_DATAGRAM = 1400
+MAX_READS_PER_TICK = 64
+MAX_PEERS = 4
+PEER_TIMEOUT_S = 10.0
+STATUS_PERIOD_S = 0.5
+TRACK_PERIOD_S = 0.2
+MAX_LAG_S = 0.2  # more than this behind the wall clock is given up, and shows in the real-time factor
+
+Address = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Port:
+    """A socket with the client it always talks to and those that wrote to it lately."""
+
+    sock: socket.socket
+    default: Address
+    peers: dict[Address, float] = field(default_factory=dict)
+
+    def heard(self, address: Address, wall_s: float) -> None:
+        """Note that a client is alive; strangers beyond the limit are not answered."""
+        if address in self.peers or len(self.peers) < MAX_PEERS:
+            self.peers[address] = wall_s
+
+    def forget(self, wall_s: float) -> None:
+        """Drop clients that fell silent."""
+        for address in [a for a, at in self.peers.items() if wall_s - at > PEER_TIMEOUT_S]:
+            del self.peers[address]
+
+    def send(self, packets: Iterable[bytes]) -> None:
+        """Send messages to all clients, several in a datagram."""
+        for datagram in bundle(packets):
+            self._sendto(datagram, self.default)
+            for address in self.peers:
+                if address != self.default:
+                    self._sendto(datagram, address)
+
+    def _sendto(self, datagram: bytes, address: Address) -> None:
+        try:
+            self.sock.sendto(datagram, address)
+        except OSError as error:  # a full buffer loses a datagram, as a radio would
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED, errno.EPERM):
+                raise
+
+
+def bundle(packets: Iterable[bytes]) -> list[bytes]:
+    """Join packed messages into datagrams of at most `MAX_DATAGRAM` bytes."""
+    datagrams: list[bytes] = []
+    waiting: list[bytes] = []
+    size = 0
+    for packet in packets:
+        if size + len(packet) > MAX_DATAGRAM and waiting:
+            datagrams.append(b"".join(waiting))
+            waiting, size = [], 0
+        waiting.append(packet)
+        size += len(packet)
+    if waiting:
+        datagrams.append(b"".join(waiting))
+    return datagrams
+
+
+def open_port(number: int, remote: int, what: str) -> Port:
+    """A UDP socket on loopback that nobody else has.
+
+    SO_REUSEADDR stays off: with it a port bound twice reports success and steals the other's datagrams.
+
+    Raises:
+        SitlError: if the port is busy, naming it.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.bind((HOST, number))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SitlError(
+                f"UDP port {number} ({what}) is busy: end its user or choose another --first-port."
+            ) from None
+        raise SitlError(f"UDP port {number} ({what}) cannot be opened: {error.strerror}.") from None
+    sock.setblocking(False)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1 << 18)
+    return Port(sock, (HOST, remote))
+
+
+class Front:
+    """Sockets and vehicles of one running simulation; use as a context manager."""
+
+    def __init__(self, config: SitlConfig) -> None:
+        config.check()
+        self.config = config
+        self._ports: list[Port] = []
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._station = self._open(config)
+        except SitlError:
+            self._selector.close()
+            for port in self._ports:
+                port.sock.close()
+            raise
+        self.simulation = Simulation(config)
+        self.vehicles: list[MavlinkVehicle] = []
+        for pilot in self.simulation.autopilots:
+            links = {"client": Link(pilot.system_id, messages.CLIENT_RATES_HZ, True)}
+            if self._station is not None:
+                links["station"] = Link(pilot.system_id, messages.STATION_RATES_HZ, False)
+            self.vehicles.append(MavlinkVehicle(pilot, self.simulation, links))
+        self._mute_from_s = [self._mute_time(i) for i in range(config.drones)]
+
+    def _open(self, config: SitlConfig) -> Port | None:
+        for i in range(config.drones):
+            remote = config.first_port + i
+            port = open_port(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
+            self._ports.append(port)
+            self._selector.register(port.sock, selectors.EVENT_READ, i)
+        if not config.gcs_port:
+            return None
+        station = open_port(0, config.gcs_port, "ground station")
+        self._selector.register(station.sock, selectors.EVENT_READ, -1)
+        return station
+
+    def _mute_time(self, vehicle: int) -> float:
+        if self.config.fault_of(vehicle, FaultKind.SILENT):
+            return 0.0
+        freeze = self.config.fault_of(vehicle, FaultKind.FREEZE)
+        return freeze.at_s if freeze else float("inf")
+
+    def __enter__(self) -> Front:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._selector.close()
+        for port in self._ports:
+            port.sock.close()
+        if self._station is not None:
+            self._station.sock.close()
+
+    def tick(self, steps: int, wall_s: float) -> None:
+        """Read what came, let `steps` steps pass, send what is due."""
+        self._receive(wall_s)
+        self.simulation.advance(steps)
+        now = self.simulation.time_s
+        station: list[bytes] = []
+        for i, vehicle in enumerate(self.vehicles):
+            vehicle.tick(now)
+            muted = now >= self._mute_from_s[i]
+            for name, link in vehicle.links.items():
+                if not link.out:
+                    continue
+                if not muted:
+                    if name == "client":
+                        self._ports[i].send(link.out)
+                    else:
+                        station += link.out
+                link.out.clear()
+        if station and self._station is not None:
+            self._station.send(station)
+
+    def housekeeping(self, wall_s: float) -> None:
+        """Forget silent clients; to be called now and then."""
+        for port in self._ports:
+            port.forget(wall_s)
+        if self._station is not None:
+            self._station.forget(wall_s)
+            alive = bool(self._station.peers)
+            for vehicle in self.vehicles:
+                vehicle.links["station"].streaming = alive
+
+    def _receive(self, wall_s: float) -> None:
+        for key, _ in self._selector.select(0):
+            index = int(key.data)
+            port = self._ports[index] if index >= 0 else self._station
+            assert port is not None
+            for _ in range(MAX_READS_PER_TICK):
+                try:
+                    datagram, address = port.sock.recvfrom(2048)
+                except (BlockingIOError, ConnectionRefusedError):
+                    break
+                self._accept(index, port, datagram, address, wall_s)
+
+    def _accept(self, index: int, port: Port, datagram: bytes, address: Address, wall_s: float) -> None:
+        now = self.simulation.time_s
+        genuine = False
+        for frame in frames(datagram):
+            if frame is None:
+                if index >= 0:
+                    self.vehicles[index].rejected += 1
+                break
+            genuine = True
+            if index >= 0:
+                if now < self._mute_from_s[index]:
+                    self.vehicles[index].handle(frame, self.vehicles[index].links["client"], now)
+                continue
+            for i, vehicle in enumerate(self.vehicles):
+                vehicle.links["station"].streaming = True
+                if now < self._mute_from_s[i]:
+                    vehicle.handle(frame, vehicle.links["station"], now)
+        if genuine:
+            port.heard(address, wall_s)
+
+
+def run(
+    config: SitlConfig, status: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool]
+) -> None:
+    """Simulate in real time until `stop()` is true.
+
+    status gets `Simulation.status` and `real_time_factor` (simulated over wall time) twice a second. The loop
+    sleeps to deadlines of 8 ms; when the machine is too slow it falls behind instead of skipping physics.
+
+    Raises:
+        SitlError: if the configuration is not possible, a port is busy or the track file cannot be written.
+    """
+    tracks = _open_tracks(config.tracks)
+    try:
+        with Front(config) as front:
+            _loop(front, status, stop, tracks)
+    finally:
+        if tracks is not None:
+            tracks.close()
+
+
+def _open_tracks(path: str | None) -> IO[str] | None:
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise SitlError(f"--tracks {path}: cannot be written ({error.strerror}).") from None
+
+
+def _loop(
+    front: Front,
+    status: Callable[[dict[str, Any]], None] | None,
+    stop: Callable[[], bool],
+    tracks: IO[str] | None,
+) -> None:
+    period = TICK_STEPS * STEP_S / front.config.speed_factor
+    begun = deadline = time.monotonic()
+    next_status = begun + STATUS_PERIOD_S
+    next_track = 0.0
+    while not stop():
+        now = time.monotonic()
+        front.tick(TICK_STEPS, now)
+        if tracks is not None and front.simulation.time_s >= next_track:
+            next_track += TRACK_PERIOD_S
+            row = {"t": round(front.simulation.time_s, 3), "enu": front.simulation.true_enu_m()}
+            tracks.write(json.dumps(row, separators=(",", ":")) + "\n")
+        if now >= next_status:
+            next_status = now + STATUS_PERIOD_S
+            front.housekeeping(now)
+            if tracks is not None:
+                tracks.flush()
+            if status is not None:
+                factor = front.simulation.time_s / max(now - begun, 1e-3)
+                status({"real_time_factor": round(factor, 4), **front.simulation.status()})
+        deadline += period
+        wait = deadline - time.monotonic()
+        if wait > 0.0:
+            time.sleep(wait)
+        elif wait < -MAX_LAG_S:
+            deadline -= wait
+    if status is not None:
+        factor = front.simulation.time_s / max(time.monotonic() - begun, 1e-3)
+        status({"real_time_factor": round(factor, 4), **front.simulation.status()})
