@@ -31,9 +31,10 @@ from chimera_ros.commands.swarm_setup import add_arguments, prepare
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.launcher import supervisor as child
+from chimera_ros.launcher.spec import SwarmSpec
 from chimera_ros.ros import SecureSession, Spinner, names
 from chimera_ros.ros.control_topics import encode_control
-from chimera_ros.swarm import SwarmSpec, drone_name
+from chimera_ros.swarm import drone_name
 
 DRONES = 4
 CAPTURED = drone_name(DRONES + 1)  # a member with good keys that no autopilot of ours flies

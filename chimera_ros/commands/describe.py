@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
-from chimera_ros.swarm import processes
+from chimera_ros.launcher.spec import processes
 
 
 def description(prepared: Prepared) -> dict[str, object]:

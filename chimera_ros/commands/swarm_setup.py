@@ -16,9 +16,10 @@ from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ProcessSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
-from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, SwarmSpec, drone_name, processes, sitl_process
+from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, drone_name
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import sys
-import threading
 from dataclasses import dataclass, replace
 
 from rclpy.serialization import deserialize_message
@@ -22,7 +20,7 @@ from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
-from chimera_ros.flight.messages import CommandAck, DroneState
+from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
@@ -30,11 +28,13 @@ from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import checked_payload
-from chimera_ros.ros.endpoints import RawMessage, SecurePublisher
+from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s, where
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
+
+from .ack_sender import AckSender
 
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
 GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
@@ -67,58 +67,6 @@ class FollowerParameters:
         False, "compare neighbours' telemetry with their signed checkpoints; leader and logger always do"
     )
     autostart: bool = parameter(True, "configure and activate without being asked")
-
-
-class AckSender:
-    """Signs and publishes acknowledgements in a thread of its own, those of one drone in order.
-
-    A signature takes most of a millisecond and a saturated reliable writer blocks for up to a tenth of a
-    second: the control cycle must wait for neither. What waits for one drone leaves under one signature.
-    At most `LIMIT` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
-    repeats its command.
-    """
-
-    LIMIT = 256
-    MOST = 64  # per message, the bound of CommandAcks.msg
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[tuple[SecurePublisher, CommandAck] | None] = queue.Queue(self.LIMIT)
-        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
-        self.dropped = 0
-        self._thread.start()
-
-    def put(self, publisher: SecurePublisher, ack: CommandAck) -> None:
-        """Send `ack` soon."""
-        try:
-            self._queue.put_nowait((publisher, ack))
-        except queue.Full:
-            self.dropped += 1
-
-    def close(self) -> None:
-        """Send what waits, for a second at most, and end."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=0.5)
-        self._thread.join(timeout=1.0)
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            waiting: dict[SecurePublisher, list[CommandAck]] = {}
-            item = self._queue.get()
-            while item is not None:
-                waiting.setdefault(item[0], []).append(item[1])
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            ended = item is None
-            for publisher, acks in waiting.items():
-                for first in range(0, len(acks), self.MOST):
-                    part = acks[first : first + self.MOST]
-                    try:
-                        publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
-                    except Exception:  # the policy, or a session that is being closed: the thread goes on
-                        self.dropped += len(part)
 
 
 class FollowerNode(MemberNode[FollowerParameters]):

@@ -8,7 +8,7 @@ from chimera_ros.flight.effects import SendAck
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import AckStatus, CommandKind, LeaderHeartbeat, SwarmCommand
-from chimera_ros.flight.rehearsal.rehearsal import IdealVehicle
+from chimera_ros.flight.rehearsal.ideal_vehicle import IdealVehicle
 from chimera_ros.flight.vehicle import OrderKind
 
 START_NS = 10**18

@@ -10,8 +10,8 @@ import pytest
 
 from chimera_ros.commands.swarm import restart_policy
 from chimera_ros.commands.swarm_setup import ensure_keystore
+from chimera_ros.launcher.spec import SwarmSpec, processes
 from chimera_ros.launcher.supervisor import Exited
-from chimera_ros.swarm import SwarmSpec, processes
 
 
 def spec(standbys: int) -> SwarmSpec:

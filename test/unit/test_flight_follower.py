@@ -20,7 +20,7 @@ from chimera_ros.flight.messages import (
     SwarmCommand,
     Trajectory,
 )
-from chimera_ros.flight.rehearsal.rehearsal import IdealVehicle
+from chimera_ros.flight.rehearsal.ideal_vehicle import IdealVehicle
 from chimera_ros.flight.trajectory import MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import OrderKind
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import isfinite
 
 from ..effects import Alarm, FollowerEffect, SendAck
+from ..geometry import distance
 from ..messages import MAX_REASON, OPERATOR, AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
 from ..trajectory import Path
 from ..vehicle import OrderKind
-from .guidance import distance
 from .orders import Orders
 from .state import AUTOMATIC, IDLE, Drone, Mode
 from .steering import Plan, Steering

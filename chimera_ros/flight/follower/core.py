@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from math import isfinite, isnan, nan
 
 from ..effects import FollowerEffect
+from ..geometry import distance, plus
 from ..messages import MAX_REASON, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
 from ..vehicle import OrderKind, OrderResult, Vec3, VehicleState
 from .avoidance import Avoider
 from .commands import Commands
 from .config import FollowerConfig
 from .failsafes import Watch
-from .guidance import distance, plus
 from .orders import Orders
 from .state import IDLE, Drone, Mode
 from .steering import Progress, Steering

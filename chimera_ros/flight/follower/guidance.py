@@ -8,28 +8,17 @@ be set: a plan under way then goes on by the monotonic clock, for the reference 
 
 from __future__ import annotations
 
-from math import dist, hypot, isnan, sqrt
+from math import isnan, sqrt
 
 import numpy as np
 
+from ..geometry import minus, norm, plus
 from ..messages import TrajectoryKnot
 from ..trajectory import MotionLimits, Path, straight_legs
 from ..vehicle import Vec3
 
 ZERO: Vec3 = (0.0, 0.0, 0.0)
 _SET_NS = 300_000_000  # swarm time that gains or loses more than this between two looks was set
-
-
-def plus(a: Vec3, b: Vec3) -> Vec3:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def minus(a: Vec3, b: Vec3) -> Vec3:
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
-
-
-def norm(a: Vec3) -> float:
-    return sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
 
 
 class Guidance:
@@ -188,13 +177,3 @@ class Guidance:
         time = max(0.5, 2.5 * push / limit, sqrt(7.0 * jump / limit), 2.2 * jump / self._limits.speed_m_s)
         self._fade = Path((TrajectoryKnot(0.0, dp, dv, da), TrajectoryKnot(time, ZERO, ZERO, ZERO)))
         self._fade_start_s = now
-
-
-def flat_distance(a: Vec3, b: Vec3) -> float:
-    """Horizontal distance, m."""
-    return hypot(a[0] - b[0], a[1] - b[1])
-
-
-def distance(a: Vec3, b: Vec3) -> float:
-    """Distance, m."""
-    return dist(a, b)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isfinite
 
 from ..effects import Alarm, FollowerEffect, GiveOrder
+from ..geometry import flat_distance
 from ..vehicle import Order, OrderKind, Vec3
-from .guidance import flat_distance
 from .state import AUTOMATIC, IDLE, Drone, Mode
 from .steering import Steering
 

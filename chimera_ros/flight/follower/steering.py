@@ -9,12 +9,13 @@ from enum import Enum
 from math import isnan, nan
 
 from ..effects import GiveSetpoint
+from ..geometry import distance, flat_distance, plus
 from ..messages import NOWHERE, CommandAck
 from ..trajectory import MotionLimits, Path
 from ..vehicle import Setpoint, Vec3, VehicleState
 from .avoidance import Avoider
 from .config import FollowerConfig
-from .guidance import Guidance, distance, flat_distance, plus
+from .guidance import Guidance
 from .state import Mode
 
 _PLANS = 4  # accepted plans kept

@@ -7,7 +7,7 @@ from math import isnan
 
 import numpy as np
 
-from ..follower.guidance import distance, norm
+from ..geometry import distance, norm
 from ..messages import OPERATOR, TAKEN, DroneState, DroneTelemetry
 from ..planning.mission import Mission
 from ..vehicle import Vec3

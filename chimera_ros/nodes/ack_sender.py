@@ -1,0 +1,64 @@
+"""Batching of acknowledgements: those of one executor turn share an envelope and a signature."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+
+from chimera_ros.flight.messages import CommandAck
+from chimera_ros.msg import CommandAcks
+from chimera_ros.ros import convert
+from chimera_ros.ros.endpoints import SecurePublisher
+
+
+class AckSender:
+    """Signs and publishes acknowledgements in a thread of its own, those of one drone in order.
+
+    A signature takes most of a millisecond and a saturated reliable writer blocks for up to a tenth of a
+    second: the control cycle must wait for neither. What waits for one drone leaves under one signature.
+    At most `LIMIT` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
+    repeats its command.
+    """
+
+    LIMIT = 256
+    MOST = 64  # per message, the bound of CommandAcks.msg
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[tuple[SecurePublisher, CommandAck] | None] = queue.Queue(self.LIMIT)
+        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
+        self.dropped = 0
+        self._thread.start()
+
+    def put(self, publisher: SecurePublisher, ack: CommandAck) -> None:
+        """Send `ack` soon."""
+        try:
+            self._queue.put_nowait((publisher, ack))
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Send what waits, for a second at most, and end."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=0.5)
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            waiting: dict[SecurePublisher, list[CommandAck]] = {}
+            item = self._queue.get()
+            while item is not None:
+                waiting.setdefault(item[0], []).append(item[1])
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            ended = item is None
+            for publisher, acks in waiting.items():
+                for first in range(0, len(acks), self.MOST):
+                    part = acks[first : first + self.MOST]
+                    try:
+                        publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
+                    except Exception:  # the policy, or a session that is being closed: the thread goes on
+                        self.dropped += len(part)
