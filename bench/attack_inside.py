@@ -23,7 +23,7 @@ from chimera_ros.crypto.primitives.key_schedule import sender_key
 from chimera_ros.crypto.primitives.suite import digest
 from chimera_ros.crypto.session.epoch_session import EpochSession
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
-from chimera_ros.flight import types as flight
+from chimera_ros.flight import messages as flight
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import encode_envelope
 from chimera_ros.ros.control_topics import decode_control, encode_control

@@ -143,7 +143,7 @@ class Scene:
             argv = spec.argv
             if spec.name == "telemetry_logger":  # it also watches the captured member
                 argv = tuple(a.replace(f"swarm_size:={DRONES}", f"swarm_size:={DRONES + 1}") for a in argv)
-            self._supervisor.start(child.ProcessSpec(spec.name, argv, spec.env))
+            self._supervisor.start(child.ChildSpec(spec.name, argv, spec.env))
         self.stranger = Stranger(self.node("stranger"))
         self.stranger.listen(names.CRYPTO_TRUST, TrustUpdate, latched=True)
         self.rejoin_observer()

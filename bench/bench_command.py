@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import Result, emit
 
 from chimera_ros.commands.swarm_setup import add_arguments, prepare
-from chimera_ros.launcher.supervisor import ProcessSpec, StatusReceived, Supervisor
+from chimera_ros.launcher.supervisor import ChildSpec, StatusReceived, Supervisor
 from chimera_ros.records.histogram import Histogram
 
 MISSION = """
@@ -96,9 +96,9 @@ def measure(folder: Path, phases: list[list[object]]) -> list[Result]:
     return _rows(phases, marks, outcome, usage.cpu_percent["total"])
 
 
-def _as_bench_leader(spec: ProcessSpec, phases: list[list[object]]) -> ProcessSpec:
+def _as_bench_leader(spec: ChildSpec, phases: list[list[object]]) -> ChildSpec:
     argv = tuple("bench.command_leader" if word == "chimera_ros.nodes.leader" else word for word in spec.argv)
-    return ProcessSpec(spec.name, argv, {**spec.env, "CHIMERA_BENCH_PHASES": json.dumps(phases)}, spec.cwd)
+    return ChildSpec(spec.name, argv, {**spec.env, "CHIMERA_BENCH_PHASES": json.dumps(phases)}, spec.cwd)
 
 
 def _buckets(newest: dict[str, dict[str, object]]) -> dict[str, list[list[float]]]:

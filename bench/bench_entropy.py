@@ -21,7 +21,7 @@ from chimera_ros.crypto.entropy.pool import SOURCES, EntropyPool, PoolConfig, dr
 from chimera_ros.crypto.qkd.finite_key import Security
 from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.messages import Kind, Why, kind_of
-from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
+from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.quantum import entropy_jobs
@@ -37,7 +37,7 @@ WANTED_BITS = 256
 class Session:
     """One BB84 session, with the time of its parts in ms."""
 
-    def __init__(self, simulator: Simulator, line: Line, config: SessionConfig) -> None:
+    def __init__(self, simulator: Simulator, line: Line, config: QkdConfig) -> None:
         clock = time.perf_counter
         began = clock()
         alice = Alice(config, CRYPTO, LEADER.member, os.urandom)
@@ -70,7 +70,7 @@ class Session:
 
 
 def sessions(simulator: Simulator, count: int) -> Iterator[Result]:
-    config = SessionConfig()
+    config = QkdConfig()
     done = [Session(simulator, Line(0.01), config) for _ in range(count + 3)][3:]
     good = [item for item in done if item.bits >= WANTED_BITS]
     times = [item.ms for item in done]
@@ -92,7 +92,7 @@ def sessions(simulator: Simulator, count: int) -> Iterator[Result]:
         yield Result(f"  {what}", percentile([item.report.get(key, 0) for item in done], 50), unit)
     yield Result("  key is not secret with probability below", Security().secrecy, "")
     for rate, photons in ((0.02, 32768), (0.03, 65536)):
-        more = [Session(simulator, Line(rate), SessionConfig(photons)) for _ in range(max(3, count // 8))]
+        more = [Session(simulator, Line(rate), QkdConfig(photons)) for _ in range(max(3, count // 8))]
         name = f"BB84, {photons // 1000} {photons % 1000:03d} photons, {rate:.0%} errors"
         yield Result(f"{name}: session, median", percentile([item.ms for item in more], 50), "ms")
         yield Result(f"{name}: secret bits", percentile([item.bits for item in more], 50), "bit")

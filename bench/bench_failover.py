@@ -28,7 +28,7 @@ from harness import (
     private_domain,
 )
 
-from chimera_ros.launcher.supervisor import ProcessSpec, Supervisor
+from chimera_ros.launcher.supervisor import ChildSpec, Supervisor
 
 DRONES = ("drone_01", "drone_02", "drone_03", "drone_04")
 PROCESSES = 2
@@ -204,10 +204,10 @@ class Scene:
             self._supervisor.poll(0.02)
 
 
-def _crypto(name: str, keystore: Path) -> ProcessSpec:
+def _crypto(name: str, keystore: Path) -> ChildSpec:
     arguments = ["-r", "__ns:=/chimera", "-r", f"__node:={name}"]
     arguments += ["-p", f'keystore:="{keystore}"', "-p", f"member:={name}"]
-    return ProcessSpec(name, (sys.executable, "-m", "chimera_ros.nodes.crypto", "--ros-args", *arguments))
+    return ChildSpec(name, (sys.executable, "-m", "chimera_ros.nodes.crypto", "--ros-args", *arguments))
 
 
 # The processes -----------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
     """An operator, and captured members one after the other: each keeps every key and opens what it can."""
     from chimera_ros.msg import SecureEnvelope
 
-    from chimera_ros.crypto.errors import Reason, Rejected
+    from chimera_ros.crypto.errors import Rejected, RejectReason
     from chimera_ros.crypto.wire import Envelope
     from chimera_ros.ros import SecureSession, names, qos
     from chimera_ros.ros.cdr import decode_envelope
@@ -127,7 +127,7 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
                     try:
                         epoch.open(channel, type_name, guess, time.time_ns(), lambda _: None)
                     except Rejected as refusal:
-                        if refusal.reason is not Reason.AGE:
+                        if refusal.reason is not RejectReason.AGE:
                             continue  # too old is said only of what a key has opened
                     opened.append((number, at_ns))
         orders.say(tried=len(heard), opened=opened)

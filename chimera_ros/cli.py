@@ -25,7 +25,7 @@ MAX_ERROR = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class SubCommand:
     """A sub-command: the module that runs it and what the overview says."""
 
     module: str
@@ -33,16 +33,18 @@ class Command:
 
 
 COMMANDS = {
-    "swarm": Command("chimera_ros.commands.swarm", "fly a swarm: start it, watch it, land it, report"),
-    "sitl": Command("chimera_ros.commands.sitl", "simulate vehicles that speak MAVLink like PX4"),
-    "command": Command("chimera_ros.commands.command", "send a signed command to a running swarm"),
-    "keys": Command("chimera_ros.commands.keys", "create a keystore, enrol members, list and show them"),
-    "check": Command("chimera_ros.commands.check", "check a mission file and draw what it plans"),
-    "moderate": Command("chimera_ros.commands.moderate", "make trajectories of a JSON file conflict-free"),
-    "preflight": Command("chimera_ros.commands.preflight", "GO or NO-GO: machine, keys and mission"),
-    "log": Command("chimera_ros.commands.log", "show what a flight has recorded, draw its tracks"),
-    "bench": Command("chimera_ros.commands.bench", "measure latency, throughput, rekeying and whole swarms"),
-    "doctor": Command("chimera_ros.commands.doctor", "what is installed, what is missing, what to do"),
+    "swarm": SubCommand("chimera_ros.commands.swarm", "fly a swarm: start it, watch it, land it, report"),
+    "sitl": SubCommand("chimera_ros.commands.sitl", "simulate vehicles that speak MAVLink like PX4"),
+    "command": SubCommand("chimera_ros.commands.command", "send a signed command to a running swarm"),
+    "keys": SubCommand("chimera_ros.commands.keys", "create a keystore, enrol members, list and show them"),
+    "check": SubCommand("chimera_ros.commands.check", "check a mission file and draw what it plans"),
+    "moderate": SubCommand("chimera_ros.commands.moderate", "make trajectories of a JSON file conflict-free"),
+    "preflight": SubCommand("chimera_ros.commands.preflight", "GO or NO-GO: machine, keys and mission"),
+    "log": SubCommand("chimera_ros.commands.log", "show what a flight has recorded, draw its tracks"),
+    "bench": SubCommand(
+        "chimera_ros.commands.bench", "measure latency, throughput, rekeying and whole swarms"
+    ),
+    "doctor": SubCommand("chimera_ros.commands.doctor", "what is installed, what is missing, what to do"),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from fuzz_world import Bug, gullible, world
 
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointBook
+from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointTracker
 from chimera_ros.crypto.evidence.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
 from chimera_ros.crypto.evidence.ledgers import NOTICE_S
 from chimera_ros.crypto.evidence.signed_totals import NUMBERS, SignedTotals, read_totals, sign_totals
@@ -63,8 +63,8 @@ def _plain(counter: int) -> bytes:
     return WALL_START_NS.to_bytes(8) + b"telemetry %d" % counter
 
 
-def _book() -> CheckpointBook:
-    return CheckpointBook(_SWARM, Lock(), True, 200_000_000)
+def _book() -> CheckpointTracker:
+    return CheckpointTracker(_SWARM, Lock(), True, 200_000_000)
 
 
 @cache

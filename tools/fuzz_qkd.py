@@ -14,7 +14,7 @@ from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages
 from chimera_ros.crypto.qkd.line import Line, born, transmit
 from chimera_ros.crypto.qkd.messages import Kind, about, kind_of
-from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
+from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
 
@@ -50,7 +50,7 @@ def corpus() -> list[bytes]:
     random = Random(1).randbytes
     said: dict[Kind, bytes] = {}
     for photons, line in ((8192, Line(0.0)), (1024, Line(0.5))):
-        config = SessionConfig(photons)
+        config = QkdConfig(photons)
         alice = Alice(config, crypto, leader.member, random)
         bob = Bob(config, leader, crypto.member, random)
         message: bytes | None = bob.hello()
@@ -90,7 +90,7 @@ def _stages() -> list[_Stage]:
     with gullible():
         keys = MemoryKeystore()
         crypto, leader = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("leader_0", Role.LEADER)
-        config = SessionConfig(8192)
+        config = QkdConfig(8192)
         alice = Alice(config, crypto, leader.member, Random(1).randbytes)
         bob = Bob(config, leader, crypto.member, Random(2).randbytes)
         found: list[_Stage] = []

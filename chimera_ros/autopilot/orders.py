@@ -31,7 +31,7 @@ class Running:
     shaken: bool = False  # meanwhile an overtaken call did: the autopilot may have obeyed that one last
 
 
-class OrderDesk:
+class OrderQueue:
     """Decides which order may start; the caller starts it and reports back."""
 
     def __init__(self) -> None:

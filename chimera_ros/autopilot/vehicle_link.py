@@ -26,7 +26,7 @@ from chimera_ros.autopilot.frames import (
     flu_in_enu_from_frd_in_ned,
     yaw_of,
 )
-from chimera_ros.autopilot.orders import OrderDesk, Running
+from chimera_ros.autopilot.orders import OrderQueue, Running
 from chimera_ros.autopilot.origin import OriginTracker
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins, attempt
 from chimera_ros.autopilot.pool import CallPool
@@ -66,7 +66,7 @@ class VehicleLink:
         self._on_result = on_result
         self._personality = PERSONALITIES[config.personality]()
         self._origin = OriginTracker(plane, PROJECTIONS[config.personality])
-        self._desk = OrderDesk()
+        self._desk = OrderQueue()
         self._lock = threading.RLock()  # origin, desk
         self._plugins: Plugins | None = None
         self._system: Any = None

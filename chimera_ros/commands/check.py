@@ -13,7 +13,7 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 
 if TYPE_CHECKING:
     from chimera_ros.flight.planning.mission import Mission
-    from chimera_ros.flight.planning.planner import Plan
+    from chimera_ros.flight.planning.planner import MissionPlan
 
 MAX_DRONES = 250
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if plan.ok else 1
 
 
-def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
+def plan_file(text: str, drones: int) -> tuple[Mission, MissionPlan]:
     """Reads and plans a mission for so many drones. Raises CommandFailed."""
     from chimera_ros.commands.swarm_setup import find_mission
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
@@ -69,7 +69,7 @@ def plan_file(text: str, drones: int) -> tuple[Mission, Plan]:
         raise CommandFailed(f"mission {path} cannot be read: {error.strerror or error}", MISUSE) from error
 
 
-def summary(mission: Mission, plan: Plan) -> dict[str, object]:
+def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
     """The verdict as plain data."""
     smallest = plan.min_separation_m
     return {
@@ -88,7 +88,7 @@ def summary(mission: Mission, plan: Plan) -> dict[str, object]:
     }
 
 
-def _print(mission: Mission, plan: Plan) -> None:
+def _print(mission: Mission, plan: MissionPlan) -> None:
     print(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
     for reason in plan.verdict.reasons:
         print(f"  - {reason}")
@@ -103,7 +103,7 @@ def _print(mission: Mission, plan: Plan) -> None:
         print(f"  {phase.duration_s:6.1f} s  {phase.title}")
 
 
-def _plot(mission: Mission, plan: Plan, path: Path) -> str:
+def _plot(mission: Mission, plan: MissionPlan, path: Path) -> str:
     from chimera_ros.records.tracks import Tracks, TracksFailed, draw_tracks
 
     time_s, position_enu_m = plan.tracks()

@@ -17,7 +17,7 @@ from pathlib import Path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
-from chimera_ros.launcher.supervisor import ProcessSpec
+from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, drone_name
 
@@ -31,7 +31,7 @@ class Prepared:
     """A swarm that can be started: everything was checked, folders and keys exist."""
 
     spec: SwarmSpec
-    processes: tuple[ProcessSpec, ...]
+    processes: tuple[ChildSpec, ...]
     pads: tuple[tuple[float, float, float], ...]
     mission_name: str
     separation_m: float
@@ -211,7 +211,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         specs.insert(0, sitl_process(spec, datum, spawn))
     return Prepared(
         spec=spec,
-        processes=tuple(ProcessSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),
+        processes=tuple(ChildSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),
         pads=pads,
         mission_name=mission.name,
         separation_m=mission.separation_m,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .errors import Reason
+from .errors import RejectReason
 
 
 class Counters:
@@ -29,9 +29,9 @@ class Counters:
         self.verified = 0
         self.bytes_sealed = 0
         self.bytes_opened = 0
-        self.rejected: Counter[Reason] = Counter()  # envelopes
-        self.control: Counter[Reason] = Counter()  # control messages
-        self.checkpoints: Counter[Reason] = Counter()  # others' checkpoints
+        self.rejected: Counter[RejectReason] = Counter()  # envelopes
+        self.control: Counter[RejectReason] = Counter()  # control messages
+        self.checkpoints: Counter[RejectReason] = Counter()  # others' checkpoints
 
     def snapshot(self) -> dict[str, int | dict[str, int]]:
         """A JSON-ready copy: sealed, opened, signed, verified, bytes, rejected and control by reason."""
@@ -48,9 +48,9 @@ class Counters:
         }
 
 
-def _plain(counts: Counter[Reason]) -> dict[str, int]:
+def _plain(counts: Counter[RejectReason]) -> dict[str, int]:
     return {reason.value: count for reason, count in sorted(counts.items(), key=_by_name)}
 
 
-def _by_name(item: tuple[Reason, int]) -> str:
+def _by_name(item: tuple[RejectReason, int]) -> str:
     return item[0].value

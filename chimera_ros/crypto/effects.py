@@ -8,7 +8,7 @@ from typing import Literal
 from .wire import ControlMessage
 
 Severity = Literal["info", "warning", "error"]
-StopLevel = Literal["hold", "land", "kill"]
+StopLevelName = Literal["hold", "land", "kill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class SecurityAlarm:
     """Something a person should know."""
 
     severity: Severity
@@ -49,7 +49,7 @@ class StopOrder:
     """A verified operator stop for hosted drones: `targets` are the hosted drones that are meant."""
 
     operator: str
-    level: StopLevel
+    level: StopLevelName
     targets: tuple[str, ...]
     counter: int
 
@@ -63,4 +63,4 @@ class StopAcked:
     counter: int
 
 
-Effect = Send | Installed | Switched | Alarm | StopOrder | StopAcked
+Effect = Send | Installed | Switched | SecurityAlarm | StopOrder | StopAcked

@@ -10,7 +10,7 @@ import re
 import struct
 from typing import Final
 
-from .errors import Reason, Rejected
+from .errors import Rejected, RejectReason
 
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
@@ -52,7 +52,7 @@ def fields(*parts: bytes) -> bytes:
 
 
 def malformed(detail: str) -> Rejected:
-    return Rejected(Reason.MALFORMED, detail)
+    return Rejected(RejectReason.MALFORMED, detail)
 
 
 class Reader:

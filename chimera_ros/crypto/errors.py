@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Reason(Enum):
+class RejectReason(Enum):
     """The value is the name used in counters, logs and the swarm's report."""
 
     # shape
@@ -57,7 +57,7 @@ class CryptoError(Exception):
 class Rejected(CryptoError):
     """Something was refused and nothing changed; `reason` is what the counters show."""
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: RejectReason, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
 
@@ -68,7 +68,7 @@ class ClockTrouble(Rejected):
     """
 
     def __init__(self, ahead_s: float) -> None:
-        super().__init__(Reason.AGE, f"{-ahead_s:.3f} s old")
+        super().__init__(RejectReason.AGE, f"{-ahead_s:.3f} s old")
         self.ahead_s = ahead_s
         self.signer = ""
 

@@ -8,7 +8,7 @@ from typing import Final
 _BACK_S: Final = 1.0  # threads may be that far apart; a clock that goes back further was set
 
 
-class Budget:
+class TokenBucket:
     """`rate_per_s` pieces of work per second, at most `burst` at once. Times are seconds, monotonic where
     there is a choice; a clock that was set back pays nothing out, and counts from there on.
     """
@@ -39,7 +39,7 @@ class Budget:
         return True
 
 
-class Purse:
+class RateLimiter:
     """One budget for everything, and a small reserve for each purpose that only it may use.
 
     So a flood of one kind of message uses up what is shared, and the other kinds still get through.
@@ -50,8 +50,8 @@ class Purse:
     def __init__(self, rate_per_s: float, purposes: Iterable[Hashable], share: float = 0.02) -> None:
         """`share`: each reserve's part of `rate_per_s`, which is the rate of all together."""
         reserve = rate_per_s * share
-        self._reserves = {purpose: Budget(reserve, max(reserve, 1.0)) for purpose in purposes}
-        self._shared = Budget(rate_per_s - reserve * len(self._reserves))
+        self._reserves = {purpose: TokenBucket(reserve, max(reserve, 1.0)) for purpose in purposes}
+        self._shared = TokenBucket(rate_per_s - reserve * len(self._reserves))
 
     def take(self, purpose: Hashable, now: float) -> bool:
         """True, and one piece is used up, when the shared budget or the purpose's own reserve allows it."""

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from .encoding import u16, u32, var
-from .errors import Reason, Rejected
+from .errors import Rejected, RejectReason
 
 ENVELOPE_VERSION: Final = 1
 MAX_SEALED: Final = 1_114_112
@@ -98,7 +98,11 @@ def check_size(message: ControlMessage) -> None:
     """Raises Rejected(SIZE) unless every part is within the bounds of its .msg field."""
     limits = CONTROL_LIMITS[message.kind]
     if len(message.parts) != len(limits):
-        raise Rejected(Reason.SIZE, f"{message.kind.value} has {len(message.parts)} parts, not {len(limits)}")
+        raise Rejected(
+            RejectReason.SIZE, f"{message.kind.value} has {len(message.parts)} parts, not {len(limits)}"
+        )
     for part, limit in zip(message.parts, limits, strict=True):
         if len(part) > limit:
-            raise Rejected(Reason.SIZE, f"{message.kind.value} part of {len(part)} bytes, at most {limit}")
+            raise Rejected(
+                RejectReason.SIZE, f"{message.kind.value} part of {len(part)} bytes, at most {limit}"
+            )

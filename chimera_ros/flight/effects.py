@@ -31,7 +31,7 @@ class GiveSetpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class FlightAlarm:
     """Something a person must read; one sentence."""
 
     text: str
@@ -62,7 +62,7 @@ class MissionEvent:
     text: str
 
 
-FollowerEffect = SendAck | GiveOrder | GiveSetpoint | Alarm
+FollowerEffect = SendAck | GiveOrder | GiveSetpoint | FlightAlarm
 
 
 @dataclass(frozen=True, slots=True)

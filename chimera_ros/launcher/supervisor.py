@@ -45,7 +45,7 @@ _GUARD = (
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessSpec:
+class ChildSpec:
     """A process to run. `env` is added to this process's environment; a value of None removes a variable."""
 
     name: str
@@ -110,7 +110,7 @@ class StartFailed(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Child:
-    spec: ProcessSpec
+    spec: ChildSpec
     popen: subprocess.Popen[bytes]
     status_fd: int
     output_fd: int
@@ -148,7 +148,7 @@ class Supervisor:
         self._clock = clock
         self._children: dict[str, _Child] = {}
         self._starts: dict[str, int] = {}
-        self._restarts: dict[str, tuple[float, ProcessSpec]] = {}
+        self._restarts: dict[str, tuple[float, ChildSpec]] = {}
         self._last_lines: dict[str, tuple[str, ...]] = {}
         self._segments: set[str] = set()
         self._selector = selectors.DefaultSelector()
@@ -169,7 +169,7 @@ class Supervisor:
 
     # -- starting ------------------------------------------------------------------------------------------
 
-    def start(self, spec: ProcessSpec) -> int:
+    def start(self, spec: ChildSpec) -> int:
         """Starts a process and returns its process id. Raises StartFailed."""
         if spec.name in self._children:
             raise StartFailed(f"process {spec.name} is already running")

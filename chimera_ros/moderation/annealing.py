@@ -15,7 +15,7 @@ from chimera_ros.flight.trajectory import Array
 from .fields import Fields
 from .greedy import construct, polish
 from .problem import Problem
-from .solver import Progress, progress
+from .solver import SolverProgress, progress
 from .tracks import IntArray
 
 _WORK_PER_SLICE = 8e6  # multiplications: about 10 ms
@@ -31,7 +31,7 @@ class Annealing:
     def __init__(self, replicas: int = 48, sweeps: int = 50) -> None:
         self._replicas, self._sweeps = replicas, sweeps
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Works in slices of some sweeps; the same seed gives the same answer."""
         rng = np.random.default_rng(seed)
         fields = Fields(problem)

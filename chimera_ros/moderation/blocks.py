@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .problem import Problem
-from .solver import TIE, Progress, Solver, progress
+from .solver import TIE, Solver, SolverProgress, progress
 from .tracks import IntArray
 from .vqe import Encoding
 
@@ -58,7 +58,7 @@ class Blockwise:
         self._inner, self._qubits, self._rounds = inner, qubits, rounds
         self.name = inner.name
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Slices are the inner solver's, told with the whole's choice. Raises SolverUnavailable."""
         choice = np.zeros(len(problem), dtype=np.int64) if start is None else np.asarray(start).copy()
         energy = problem.energy(choice)

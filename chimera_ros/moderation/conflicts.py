@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from chimera_ros.flight.trajectory import Array
 
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 from .tracks import IntArray, Track, TrackTable
 
 _TREES_FROM = 48  # tracks; below, all pairs are looked at
@@ -48,7 +48,8 @@ class Separation:
         ):
             if not (isfinite(value) and lowest <= value <= highest):
                 raise ModerationError(
-                    Reason.BAD_SEPARATION, f"the {name} is {value}; {lowest:g} to {highest:g} is allowed"
+                    ModerationReason.BAD_SEPARATION,
+                    f"the {name} is {value}; {lowest:g} to {highest:g} is allowed",
                 )
 
     @property

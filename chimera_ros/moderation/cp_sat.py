@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .problem import Problem
-from .solver import Progress, SolverUnavailable, progress
+from .solver import SolverProgress, SolverUnavailable, progress
 from .tracks import IntArray
 
 _UNIT = 1000.0  # CP-SAT counts in integers: energies in millimetres
@@ -30,7 +30,7 @@ class CpSat:
         self.time_limit_s = time_limit_s
         self._workers, self._optimise = workers, optimise
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """A slice to set up each question and one to answer it. Raises SolverUnavailable.
 
         A start without conflicts is proof enough that there is such a choice.

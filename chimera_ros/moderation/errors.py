@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class ModerationReason(StrEnum):
     """What was wrong with a request."""
 
     NOT_FINITE = "not_finite"  # NaN or infinity
@@ -20,6 +20,6 @@ class Reason(StrEnum):
 class ModerationError(ValueError):
     """A request that no plan can answer. `reason` is for counters; the text is one sentence."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: ModerationReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason

@@ -11,7 +11,7 @@ from chimera_ros.flight.trajectory import Array
 from .fields import Fields
 from .greedy import construct, polish
 from .problem import Problem
-from .solver import TIE, Progress, SolverUnavailable, progress
+from .solver import TIE, SolverProgress, SolverUnavailable, progress
 from .tracks import IntArray
 
 ENUMERATED = 2**20  # choices of a component up to which all are looked at
@@ -28,7 +28,7 @@ class Exact:
     def __init__(self, max_nodes: int = MAX_NODES) -> None:
         self._max_nodes = max_nodes
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Works in slices, component by component; the seed plays no part."""
         fields = Fields(problem)
         if start is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .fields import Fields
 from .problem import Problem
-from .solver import Progress, progress
+from .solver import SolverProgress, progress
 from .tracks import IntArray
 
 _SLICE = 64  # single moves tried before the caller may look at its clock
@@ -19,7 +19,7 @@ class Greedy:
 
     name = "greedy"
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Works in slices; the seed plays no part."""
         fields = Fields(problem)
         if start is None:

@@ -21,7 +21,7 @@ _STRETCH = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # of the shortest way to stop t
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class HoldAnswer:
     """Everybody stops: tracks by drone, and what conflicts even so (empty: a hold that may be ordered)."""
 
     tracks: tuple[Track, ...]
@@ -30,7 +30,7 @@ class Hold:
 
 def hold(
     tracks: Sequence[Track], limits: Sequence[MotionLimits] | MotionLimits, separation: Separation
-) -> Hold:
+) -> HoldAnswer:
     """Everybody stops on its own way as soon as it can, or later where that keeps it clear.
 
     Drones at rest stay where they are. The conflicts are those of the returned tracks.
@@ -44,7 +44,7 @@ def hold(
     for attempt in one_by_one(options, separation, list(range(len(tracks)))):
         chosen = attempt.chosen
     best = tuple(c.track for c in chosen) if chosen else tuple(mine.track(0) for mine in options)
-    return Hold(best, tuple(find_conflicts(best, separation)))
+    return HoldAnswer(best, tuple(find_conflicts(best, separation)))
 
 
 def standing(track: Track) -> Track:

@@ -43,7 +43,7 @@ from .pace import Pace
 from .priority import prioritise
 from .problem import Problem, build, without_dominated
 from .request import Answer, Clash, Knots, Request, Rung, check, infeasible
-from .solver import Progress, Solver, SolverUnavailable
+from .solver import Solver, SolverProgress, SolverUnavailable
 from .tracks import IntArray, Track
 from .vqe import Vqe
 
@@ -295,7 +295,7 @@ class _Climb:
             rung.outcome = f"{done} blocks, gain {before - best.energy:.2f}" if done else "no time"
             rung.outcome += f"; degraded: {why}" if why else ""
 
-    def _limited(self, sampler: LimitedSampler, slices: Iterator[Progress]) -> Iterator[Progress]:
+    def _limited(self, sampler: LimitedSampler, slices: Iterator[SolverProgress]) -> Iterator[SolverProgress]:
         """Slices while time is left; the sampler may never take longer than that either."""
         while (left := self.left()) > 0.0:
             # a slow answer is worth waiting for: another worker would take a second to start

@@ -19,7 +19,7 @@ from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, MotionLimits, bezier_points, hermite
 
 from .conflicts import Separation
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 from .timing import Warp
 from .tracks import IntArray, Track
 
@@ -121,7 +121,9 @@ def candidates(
     planned trajectory leaves the fence.
     """
     if not 1 <= count <= 64:
-        raise ModerationError(Reason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed")
+        raise ModerationError(
+            ModerationReason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed"
+        )
     asked = menu(track, separation)[1:]
     out = [keep(track, fence, who)]
     while asked and len(out) < count:  # most are feasible: look at more only where some were not
@@ -141,7 +143,7 @@ def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
         for over, wall in ((outside, "a side"), (low, "the lowest height"), (high, "the highest height")):
             if over > _TOLERANCE:
                 raise ModerationError(
-                    Reason.OUTSIDE_FENCE,
+                    ModerationReason.OUTSIDE_FENCE,
                     f"{who}'s planned trajectory leaves the fence by {over:.1f} m at {wall}",
                 )
     return Candidate(KEEP, track, 0.0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chimera_ros.flight.trajectory import Array
 
 from .conflicts import Separation, near_pairs, settle
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 from .manoeuvres import Candidate
 from .tracks import IntArray, TrackTable
 
@@ -204,16 +204,18 @@ def build(
     below 1 + `margin`. Raises ModerationError.
     """
     if not candidates:
-        raise ModerationError(Reason.NO_DRONES, "there is no drone to plan for")
+        raise ModerationError(ModerationReason.NO_DRONES, "there is no drone to plan for")
     sizes = [len(c) for c in candidates]
     if max(sizes) > MAX_CANDIDATES or sum(sizes) > MAX_TRACKS:
         raise ModerationError(
-            Reason.TOO_MANY,
+            ModerationReason.TOO_MANY,
             f"{sum(sizes)} candidates, {max(sizes)} of one drone, are more than "
             f"the {MAX_TRACKS} and {MAX_CANDIDATES} that fit",
         )
     if min(sizes) == 0:
-        raise ModerationError(Reason.OUTSIDE_FENCE, f"drone {sizes.index(0)} has no way that it may fly")
+        raise ModerationError(
+            ModerationReason.OUTSIDE_FENCE, f"drone {sizes.index(0)} has no way that it may fly"
+        )
     costs = [np.array([c.cost for c in mine]) for mine in candidates]
     table = TrackTable([c.track for mine in candidates for c in mine], window=_WINDOW)
     owner = np.repeat(np.arange(len(sizes)), sizes)

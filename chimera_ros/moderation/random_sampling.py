@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .problem import Problem
-from .solver import Progress, progress
+from .solver import SolverProgress, progress
 from .tracks import IntArray
 
 
@@ -19,7 +19,7 @@ class RandomSampling:
     def __init__(self, shots: int = 1024) -> None:
         self._shots = shots
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """One slice."""
         choices = np.random.default_rng(seed).integers(0, problem.sizes, (self._shots, len(problem)))
         energies = problem.energies(choices)

@@ -12,7 +12,7 @@ from chimera_ros.flight.moderation_call import ModerationStatus
 from chimera_ros.flight.trajectory import MotionLimits
 
 from .conflicts import Separation
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 
 MAX_DRONES = 1024
 SHORTEST_S, LONGEST_S = 0.02, 60.0  # deadlines
@@ -95,13 +95,15 @@ def check(request: Request) -> None:
     """Whether a request can be worked on at all. Raises ModerationError."""
     count = len(request.names)
     if not count:
-        raise ModerationError(Reason.NO_DRONES, "there is no trajectory in the request")
+        raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory in the request")
     if count > MAX_DRONES:
-        raise ModerationError(Reason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
+        raise ModerationError(ModerationReason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
     if len(request.knots) != count or len(set(request.names)) != count:
-        raise ModerationError(Reason.BAD_KNOTS, "every drone needs one name and one trajectory")
+        raise ModerationError(ModerationReason.BAD_KNOTS, "every drone needs one name and one trajectory")
     if not SHORTEST_S <= request.deadline_s <= LONGEST_S:
-        raise ModerationError(Reason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s")
+        raise ModerationError(
+            ModerationReason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s"
+        )
 
 
 def infeasible(

@@ -12,7 +12,7 @@ from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, MotionLimits, straight_legs
 
 from .conflicts import Separation
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 
 SEPARATION = Separation(5.0, 4.0)
 CIRCLE_M = 200.0  # diameter
@@ -51,7 +51,9 @@ def _spread(rng: np.random.Generator, count: int, half_m: float, apart_m: float)
             points.append(point)
             if len(points) == count:
                 return np.array(points)
-    raise ModerationError(Reason.TOO_MANY, f"{count} drones do not fit into a square of {2 * half_m:.0f} m")
+    raise ModerationError(
+        ModerationReason.TOO_MANY, f"{count} drones do not fit into a square of {2 * half_m:.0f} m"
+    )
 
 
 def crossings(count: int, seed: int = 0) -> Scene:

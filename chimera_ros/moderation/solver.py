@@ -19,7 +19,7 @@ TIE = 1e-9  # energies nearer than this are equal
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SolverProgress:
     """The best choice (n,) so far. `proven`: nothing is better; `done`: there is no further slice."""
 
     choice: IntArray
@@ -37,7 +37,7 @@ class Solver(Protocol):
     def name(self) -> str:
         """For reports."""
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Works in slices of about 10 ms; the last one says `done`. Raises SolverUnavailable."""
 
 
@@ -52,15 +52,15 @@ def progress(
     done: bool = False,
     proven: bool = False,
     details: Mapping[str, object] | None = None,
-) -> Progress:
+) -> SolverProgress:
     """The progress that a choice is."""
     choice = np.asarray(choice, dtype=np.int64)
-    return Progress(
+    return SolverProgress(
         choice, problem.energy(choice), not problem.violations(choice), done, proven, dict(details or {})
     )
 
 
-def finish(solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0) -> Progress:
+def finish(solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0) -> SolverProgress:
     """The last progress of a solver that is given all the time it wants. Raises SolverUnavailable."""
     last = None
     for last in solver.run(problem, start, seed):

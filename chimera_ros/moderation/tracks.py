@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import Array, Path
 
-from .errors import ModerationError, Reason
+from .errors import ModerationError, ModerationReason
 
 IntArray = NDArray[np.int64]
 
@@ -44,7 +44,9 @@ class Track:
     def of(path: Path, start_s: float = 0.0) -> Track:
         """The track of a compiled path."""
         if not abs(start_s) <= 86400.0:
-            raise ModerationError(Reason.NOT_FINITE, f"a start time of {start_s} s is not within a day")
+            raise ModerationError(
+                ModerationReason.NOT_FINITE, f"a start time of {start_s} s is not within a day"
+            )
         states = np.array(
             [k.position_enu_m + k.velocity_enu_m_s + k.acceleration_enu_m_s2 for k in path.knots], dtype=float
         )
@@ -79,7 +81,7 @@ def compiled(knots: Sequence[TrajectoryKnot], who: str = "a trajectory") -> Path
     try:
         return Path(knots)
     except (ValueError, TypeError, OverflowError) as error:
-        reason = Reason.NOT_FINITE if "finite" in str(error) else Reason.BAD_KNOTS
+        reason = ModerationReason.NOT_FINITE if "finite" in str(error) else ModerationReason.BAD_KNOTS
         raise ModerationError(reason, f"{who} cannot be flown: {error}") from error
 
 
@@ -113,10 +115,11 @@ class TrackTable:
 
     def __init__(self, tracks: Sequence[Track], step_s: float = STEP_S, window: int = WINDOW) -> None:
         if not tracks:
-            raise ModerationError(Reason.NO_DRONES, "there is no trajectory to look at")
+            raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory to look at")
         if len(tracks) > MAX_TRACKS:
             raise ModerationError(
-                Reason.TOO_MANY, f"{len(tracks)} trajectories are more than the {MAX_TRACKS} looked at"
+                ModerationReason.TOO_MANY,
+                f"{len(tracks)} trajectories are more than the {MAX_TRACKS} looked at",
             )
         self.window = window
         self._collect(tracks)

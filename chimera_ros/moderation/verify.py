@@ -34,7 +34,7 @@ _RIGHT = _LEFT[::-1, ::-1]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerificationResult:
     """`ok` when nothing was found: conflicts between drones, and one sentence for each other fault."""
 
     conflicts: tuple[Conflict, ...] = ()
@@ -51,7 +51,7 @@ def verify(
     planned: Sequence[Knots] | None = None,
     limits: Sequence[MotionLimits] | MotionLimits | None = None,
     fence: Fence | None = None,
-) -> Verdict:
+) -> VerificationResult:
     """Looks at the knots that are about to be flown from one common time.
 
     With `planned`, each must begin in the same state and end at the same goal; with `limits` and `fence` each
@@ -63,13 +63,15 @@ def verify(
     if planned is not None:
         before = [compiled(mine, f"drone {i}'s planned trajectory") for i, mine in enumerate(planned)]
         if len(before) != len(paths):
-            return Verdict(reasons=(f"{len(paths)} trajectories answer {len(before)} planned ones.",))
+            return VerificationResult(
+                reasons=(f"{len(paths)} trajectories answer {len(before)} planned ones.",)
+            )
     reasons: list[str] = []
     for i, path in enumerate(paths):
         plan = before[i] if before is not None else None
         mine = limits if limits is None or isinstance(limits, MotionLimits) else limits[i]
         reasons += [f"drone {i} {text}." for text in _faults(path, plan, mine, fence)]
-    return Verdict(tuple(path_conflicts(paths, separation)), tuple(reasons))
+    return VerificationResult(tuple(path_conflicts(paths, separation)), tuple(reasons))
 
 
 def _faults(path: Path, plan: Path | None, limits: MotionLimits | None, fence: Fence | None) -> list[str]:

@@ -31,7 +31,7 @@ from .circuits import (
 )
 from .greedy import Greedy
 from .problem import Problem
-from .solver import TIE, Progress, SolverUnavailable, finish, progress
+from .solver import TIE, SolverProgress, SolverUnavailable, finish, progress
 from .tracks import IntArray
 
 NUMPY = "numpy"  # the backend's name where no sampler executed the circuits
@@ -93,7 +93,7 @@ class Vqe:
         entangled = self._config.entangle and self._config.layers > 0
         self.name = "vqe" if entangled else "vqe_product"
 
-    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[Progress]:
+    def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
         """Works in slices of an iteration or more. Raises SolverUnavailable for a block that is too large."""
         config = self._config
         encoding = Encoding(problem.sizes)
@@ -118,7 +118,7 @@ class Vqe:
 
     def _measured(
         self, problem: Problem, encoding: Encoding, training: Training, start: IntArray, seed: int
-    ) -> Progress:
+    ) -> SolverProgress:
         config = self._config
         shots = max(1, config.shots // config.runs)
         circuit = CircuitSpec(encoding.qubits, config.layers, training.angles, config.entangle)

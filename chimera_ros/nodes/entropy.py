@@ -9,7 +9,7 @@ from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line
 from chimera_ros.crypto.qkd.messages import WHY, Why
-from chimera_ros.crypto.qkd.session import Outcome
+from chimera_ros.crypto.qkd.session import QkdOutcome
 from chimera_ros.quantum.entropy_feed import MODULES, EntropyFeed, aer_simulator
 from chimera_ros.quantum.worker import AerWorker
 from chimera_ros.ros.lifecycle import boot_time_s
@@ -71,7 +71,7 @@ class Entropy:
             and self.pool.wants("qkd", boot_time_s())
         )
 
-    def _on_outcome(self, outcome: Outcome) -> None:
+    def _on_outcome(self, outcome: QkdOutcome) -> None:
         self._sessions += 1
         self._last = dict(outcome.report)
         if outcome.secret is not None and self._keys is not None:
@@ -120,7 +120,7 @@ class LeaderQkd:
         """For the status line."""
         return {"sessions": self._sessions, "keys": self._keys, "last": self._said}
 
-    def _on_outcome(self, outcome: Outcome | None, failure: str) -> None:
+    def _on_outcome(self, outcome: QkdOutcome | None, failure: str) -> None:
         if outcome is not None and outcome.why is Why.BUSY:
             return
         self._sessions += 1

@@ -15,7 +15,7 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
-from chimera_ros.flight.effects import Alarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
@@ -282,7 +282,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
                 self._bridge.submit(drone, effect.order)
             elif isinstance(effect, SendAck):
                 self._acks.put(self._ack_publishers[drone], effect.ack)
-            elif isinstance(effect, Alarm):
+            elif isinstance(effect, FlightAlarm):
                 self._alarms.append(effect.text)
 
     # What arrives

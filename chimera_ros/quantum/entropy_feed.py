@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.entropy.conditioning import Bits, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import KeyDelivery
 from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
 
 from . import entropy_jobs
-from .worker import AerWorker, JobRefused, WorkerUnavailable
+from .worker import AerWorker, WorkerRefused, WorkerUnavailable
 
 HWRNG: Final = Path("/dev/hwrng")
 SHOTS: Final = 1024
@@ -69,10 +69,10 @@ class EntropyFeed:
         self._restarts = 0
         self._delivery = delivery
         self._hardware = hardware
-        self._alarms: queue.Queue[Alarm] = queue.Queue(_KEPT_ALARMS)
+        self._alarms: queue.Queue[SecurityAlarm] = queue.Queue(_KEPT_ALARMS)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="entropy", daemon=True)
-        self._gatherers: dict[str, Callable[[], list[Alarm]]] = {
+        self._gatherers: dict[str, Callable[[], list[SecurityAlarm]]] = {
             "hardware": self._gather_hardware,
             "qrng": self._gather_qrng,
             "qkd": self._gather_qkd,
@@ -88,16 +88,16 @@ class EntropyFeed:
         if self._thread.is_alive():
             self._thread.join(timeout=_JOB_LIMIT_S + 1.0)
 
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> list[SecurityAlarm]:
         """What people should know, since the last call."""
-        found: list[Alarm] = []
+        found: list[SecurityAlarm] = []
         while True:
             try:
                 found.append(self._alarms.get_nowait())
             except queue.Empty:
                 return found
 
-    def say(self, alarms: list[Alarm]) -> None:
+    def say(self, alarms: list[SecurityAlarm]) -> None:
         """Add to what people should know; more than is fetched is dropped."""
         for alarm in alarms:
             try:
@@ -123,7 +123,7 @@ class EntropyFeed:
         while not self._ended.wait(_PAUSE_S):
             self.step()
 
-    def _gather_hardware(self) -> list[Alarm]:
+    def _gather_hardware(self) -> list[SecurityAlarm]:
         try:
             handle = os.open(self._hardware, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
@@ -140,13 +140,13 @@ class EntropyFeed:
             return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
         return self._pool.offer("hardware", data, self._now())
 
-    def _without_hardware(self, why: str) -> list[Alarm]:
+    def _without_hardware(self, why: str) -> list[SecurityAlarm]:
         """Absent where there never was any; one that has worked before is a failure."""
         if self._pool.status()["sources"]["hardware"]["raw_bits"]:
             return self._pool.failed("hardware", why, self._now())
         return self._pool.absent("hardware", why)
 
-    def _gather_qrng(self) -> list[Alarm]:
+    def _gather_qrng(self) -> list[SecurityAlarm]:
         worker = self._worker
         if worker is None:
             return self._pool.absent("qrng", "there is no quantum worker in this process")
@@ -160,7 +160,7 @@ class EntropyFeed:
         try:
             request = entropy_jobs.QRNG_REQUEST.pack(seed, SHOTS, entropy_jobs.QUBITS)
             raw = worker.call(entropy_jobs.QRNG, request, _JOB_LIMIT_S)
-        except (WorkerUnavailable, JobRefused) as error:
+        except (WorkerUnavailable, WorkerRefused) as error:
             self._restarts = worker.restarts
             return self._pool.failed("qrng", str(error), self._now())
         if len(raw) != SHOTS * entropy_jobs.QUBITS // 8:
@@ -169,10 +169,10 @@ class EntropyFeed:
             )
         return self._pool.offer("qrng", raw, self._now())
 
-    def _gather_qkd(self) -> list[Alarm]:
+    def _gather_qkd(self) -> list[SecurityAlarm]:
         if self._delivery is None:
             return self._pool.absent("qkd", "no key delivery is configured")
-        said: list[Alarm] = []
+        said: list[SecurityAlarm] = []
         for delivered in self._delivery.get_key():
             if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
                 return [*said, *self._pool.failed("qkd", "a key of no usable length", self._now())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chimera_ros.moderation.circuits import BitArray, CircuitSpec, SamplerUnavailable
 
 from .jobs import SAMPLE, pack_sample, unpack_bits
-from .worker import AerWorker, JobRefused, WorkerUnavailable
+from .worker import AerWorker, WorkerRefused, WorkerUnavailable
 
 
 class AerSampler:
@@ -30,6 +30,6 @@ class AerSampler:
         try:
             answer = self._worker.call(SAMPLE, request, self.timeout_s)
             bits, self._backend = unpack_bits(answer, circuit, shots)
-        except (WorkerUnavailable, JobRefused, ValueError) as error:
+        except (WorkerUnavailable, WorkerRefused, ValueError) as error:
             raise SamplerUnavailable(str(error)) from error
         return bits

@@ -38,7 +38,7 @@ class WorkerTimeout(WorkerUnavailable):
     """The job took longer than it may; its worker was replaced."""
 
 
-class JobRefused(Exception):
+class WorkerRefused(Exception):
     """The request itself is wrong; asking again is of no use."""
 
 
@@ -124,7 +124,7 @@ class AerWorker:
             return answer
         text = answer.decode(errors="replace")
         if status == REFUSED:
-            raise JobRefused(text)
+            raise WorkerRefused(text)
         raise WorkerUnavailable(f"job {job} failed: {text}")
 
     def close(self) -> None:

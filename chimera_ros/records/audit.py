@@ -31,7 +31,7 @@ from chimera_ros.records.flight_files import FlightFiles, Packet, Place, SenderE
 SHOWN: Final = 20
 
 
-class Verdict(Enum):
+class AuditVerdict(Enum):
     """What a packet in the record is worth."""
 
     CONFIRMED = "confirmed"  # its sender's signed checkpoint commits to it
@@ -43,14 +43,14 @@ class Verdict(Enum):
     DUPLICATE = "duplicate"  # a packet that is in the record once already: no receiver takes it twice
 
 
-WRONG: Final = (Verdict.CONTRADICTED, Verdict.BAD_SIGNATURE, Verdict.DUPLICATE)
+WRONG: Final = (AuditVerdict.CONTRADICTED, AuditVerdict.BAD_SIGNATURE, AuditVerdict.DUPLICATE)
 
 
 @dataclass(slots=True)
 class Audit:
     """Result of `Auditor.audit`."""
 
-    verdicts: dict[str, int] = field(default_factory=lambda: {item.value: 0 for item in Verdict})
+    verdicts: dict[str, int] = field(default_factory=lambda: {item.value: 0 for item in AuditVerdict})
     checkpoints: int = 0
     bad_checkpoints: list[str] = field(default_factory=list)  # the first of them, one sentence each
     bad_checkpoint_count: int = 0
@@ -68,12 +68,12 @@ class Audit:
     @property
     def proven(self) -> int:
         """Packets whose sender has signed them, alone or by a checkpoint."""
-        return self.verdicts[Verdict.CONFIRMED.value] + self.verdicts[Verdict.SIGNED.value]
+        return self.verdicts[AuditVerdict.CONFIRMED.value] + self.verdicts[AuditVerdict.SIGNED.value]
 
     @property
     def unproven(self) -> int:
         """Messages that could be anybody's."""
-        open_ = self.verdicts[Verdict.UNCONFIRMED.value] + self.verdicts[Verdict.UNKNOWN.value]
+        open_ = self.verdicts[AuditVerdict.UNCONFIRMED.value] + self.verdicts[AuditVerdict.UNKNOWN.value]
         return open_ + self.unpaired
 
     @property
@@ -183,14 +183,14 @@ class Auditor:
         at = bisect_right(firsts, packet.counter) - 1
         return ranges[at] if at >= 0 and ranges[at].covers(packet.counter) else None
 
-    def judge(self, packet: Packet) -> Verdict:
+    def judge(self, packet: Packet) -> AuditVerdict:
         """What the record proves about one packet."""
         evidence = self.evidence.get(packet.place) or self._same_slot(packet.place)
         member = self.member(evidence) if evidence is not None else None
         if evidence is None or member is None:
-            return Verdict.UNKNOWN
+            return AuditVerdict.UNKNOWN
         if member.name != packet.sender:  # whose place it is, only a signature under this evidence shows
-            return Verdict.CONTRADICTED if packet.place in self._ranges else Verdict.UNKNOWN
+            return AuditVerdict.CONTRADICTED if packet.place in self._ranges else AuditVerdict.UNKNOWN
         epoch, slot, lane = packet.place
         aad = associated_data(
             evidence.swarm, evidence.transcript_hash, lane, slot, epoch, packet.channel, packet.type_name
@@ -200,14 +200,14 @@ class Auditor:
             signed += fields(digest(aad)) + fields(digest(packet.envelope.sealed))
             good = member.verify(packet.envelope.signature, signed, labels.SIGN_ENVELOPE)
             good = good and member.not_before_ns <= packet.received_ns <= member.not_after_ns
-            return Verdict.SIGNED if good else Verdict.BAD_SIGNATURE
+            return AuditVerdict.SIGNED if good else AuditVerdict.BAD_SIGNATURE
         checkpoint = self.covering(packet)
         if checkpoint is None:
-            return Verdict.UNCONFIRMED
+            return AuditVerdict.UNCONFIRMED
         counter = packet.counter
         leaf = merkle.leaf(counter, merkle.blind(evidence.blind_key, counter), digest(aad), packet.plaintext)
         fits = leaf == checkpoint.leaves[counter - checkpoint.first]
-        return Verdict.CONFIRMED if fits else Verdict.CONTRADICTED
+        return AuditVerdict.CONFIRMED if fits else AuditVerdict.CONTRADICTED
 
     def _same_slot(self, place: Place) -> SenderEvidence | None:
         """Signed lanes have no evidence of their own: the sender's of another lane names it as well."""
@@ -215,15 +215,15 @@ class Auditor:
         lanes = (self.evidence.get((epoch, slot, lane)) for lane in range(4))
         return next((item for item in lanes if item is not None), None)
 
-    def judged(self) -> Iterator[tuple[Packet, Verdict]]:
+    def judged(self) -> Iterator[tuple[Packet, AuditVerdict]]:
         """All packets of the record, in order, each with what it is worth."""
         seen: dict[tuple[Place, int], int] = {}  # a bit for each of 256 counters
         for packet in self.files.packets():
             verdict, key = self.judge(packet), (packet.place, packet.counter >> 8)
-            if verdict in (Verdict.CONFIRMED, Verdict.SIGNED):
+            if verdict in (AuditVerdict.CONFIRMED, AuditVerdict.SIGNED):
                 before, bit = seen.get(key, 0), 1 << (packet.counter & 255)
                 seen[key] = before | bit
-                verdict = Verdict.DUPLICATE if before & bit else verdict
+                verdict = AuditVerdict.DUPLICATE if before & bit else verdict
             yield packet, verdict
 
     def audit(self) -> Audit:

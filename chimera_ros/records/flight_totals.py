@@ -20,7 +20,7 @@ from chimera_ros.crypto.evidence.signed_totals import sign_totals
 from chimera_ros.crypto.keystore.member_state import write_atomic
 from chimera_ros.crypto.messages.checkpoint import Checkpoint
 from chimera_ros.crypto.trust.identity import MemberIdentity
-from chimera_ros.records.audit import WRONG, Auditor, Verdict
+from chimera_ros.records.audit import WRONG, Auditor, AuditVerdict
 
 TELEMETRY: Final = "chimera_ros/msg/DroneTelemetry"
 CELL_M: Final = 5.0
@@ -143,7 +143,7 @@ def totals_of(auditor: Auditor) -> list[DroneTotals]:
         if packet.type_name != TELEMETRY or packet.channel != f"{packet.sender}/telemetry":
             continue
         totals = found.setdefault(packet.sender, DroneTotals(packet.sender))
-        if verdict is Verdict.CONFIRMED:
+        if verdict is AuditVerdict.CONFIRMED:
             checkpoint = auditor.covering(packet)
             assert checkpoint is not None
             used = totals.used.setdefault(packet.place, {})

@@ -59,7 +59,7 @@ class Epochs:
 
 
 @dataclass(frozen=True, slots=True)
-class Moderation:
+class ModerationReport:
     """The path-moderation service: calls, conflicts found, which solver won how often, time per call.
 
     `unused` counts by reason the calls after which the leader flew its own plan.
@@ -103,7 +103,7 @@ class Report:
     epochs: Epochs = Epochs()
     command_latency_ms: Spread = Spread()
     commands_per_s: float = 0.0
-    moderation: Moderation = Moderation()
+    moderation: ModerationReport = ModerationReport()
     cpu_percent: Mapping[str, float] = field(default_factory=dict)
     rss_mb: float | None = None
     records: str | None = None
@@ -171,7 +171,7 @@ def build_report(
         ),
         command_latency_ms=_spread(totals.command_latency_ms),
         commands_per_s=totals.commands_sent / totals.mission_time_s if totals.mission_time_s > 0.0 else 0.0,
-        moderation=Moderation(
+        moderation=ModerationReport(
             totals.moderation.calls,
             totals.moderation.conflicts,
             totals.moderation.winner,
@@ -284,7 +284,7 @@ def _separation_text(report: Report) -> Any:
     return Text(text, style="green" if smallest >= asked else "red")
 
 
-def _moderation_text(moderation: Moderation) -> str:
+def _moderation_text(moderation: ModerationReport) -> str:
     text = f"{moderation.calls} calls · {moderation.conflicts} conflicts"
     for word, counts in (("flown", moderation.winner), ("not flown", moderation.unused)):
         if counts:

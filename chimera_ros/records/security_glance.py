@@ -15,7 +15,7 @@ CHECKPOINTS: Final = ("sent", "dropped", "verified", "refused", "confirmed", "un
 
 
 @dataclass(frozen=True, slots=True)
-class SecurityGlance:
+class SecuritySummary:
     """One process's security, or that of all together. `put_out` holds names and why."""
 
     provider: str = ""
@@ -27,10 +27,10 @@ class SecurityGlance:
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_glance(value: object) -> SecurityGlance:
+def read_glance(value: object) -> SecuritySummary:
     """From the field `state` of a status line's `security`."""
     if not isinstance(value, Mapping):
-        return SecurityGlance()
+        return SecuritySummary()
     counts = value.get("checkpoints")
     found = {}
     for name in CHECKPOINTS:
@@ -42,7 +42,7 @@ def read_glance(value: object) -> SecurityGlance:
     for item in out[:MAX_OUT] if isinstance(out, list) else []:
         if isinstance(item, Mapping) and _text(item.get("name")):
             put_out.append((_text(item.get("name")), _text(item.get("why"))))
-    return SecurityGlance(
+    return SecuritySummary(
         _text(value.get("provider")),
         _text(value.get("crypto_node")),
         _text(value.get("degraded")),
@@ -54,8 +54,8 @@ def read_glance(value: object) -> SecurityGlance:
 
 
 def together(
-    glances: Iterable[SecurityGlance], checkpoints: Mapping[str, int], *, stale: bool = False
-) -> SecurityGlance:
+    glances: Iterable[SecuritySummary], checkpoints: Mapping[str, int], *, stale: bool = False
+) -> SecuritySummary:
     """The swarm's security: who is out for anybody is out, who is degraded makes all degraded."""
     providers: dict[str, None] = {}
     put_out: dict[str, str] = {}
@@ -70,7 +70,7 @@ def together(
         crypto_node = crypto_node or glance.crypto_node
         degraded = degraded or glance.degraded
         silent |= glance.silent
-    return SecurityGlance(
+    return SecuritySummary(
         ", ".join(providers), crypto_node, degraded, silent, stale, tuple(put_out.items()), dict(checkpoints)
     )
 

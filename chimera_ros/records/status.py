@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from chimera_ros.records.histogram import Histogram, percentile
-from chimera_ros.records.security_glance import SecurityGlance, read_glance, together
+from chimera_ros.records.security_glance import SecuritySummary, read_glance, together
 from chimera_ros.records.status_view import (
     SILENT_S,
     DroneRow,
@@ -71,7 +71,7 @@ class _Process:
     running: bool = True
     note: str = ""
     pid: int | None = None
-    glance: SecurityGlance = field(default_factory=SecurityGlance)
+    glance: SecuritySummary = field(default_factory=SecuritySummary)
     spoke: bool = False  # of its security
     now: _Counts = field(default_factory=_Counts)
     before: _Counts = field(default_factory=_Counts)

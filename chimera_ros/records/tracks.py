@@ -47,7 +47,7 @@ class Tracks:
 
 
 @dataclass(frozen=True, slots=True)
-class Separation:
+class SeparationSeries:
     """Smallest distance of two flying drones over time; NaN where fewer than two fly.
 
     `time_s` (T,) and `smallest_m` (T,); `pair` are the two drones (from 0) that came closest of all, at
@@ -116,7 +116,7 @@ def _sample(line: bytes) -> tuple[float, list[list[float]]] | None:
     return time_s, positions
 
 
-def separation(tracks: Tracks) -> Separation:
+def separation(tracks: Tracks) -> SeparationSeries:
     """Smallest distances between flying drones, with straight flight between the samples."""
     positions = tracks.position_enu_m
     steps, drones = positions.shape[0] - 1, tracks.drones
@@ -145,17 +145,17 @@ def separation(tracks: Tracks) -> Separation:
         if distance[step, column] < best[0]:
             best = (float(distance[step, column]), start + step + 1, column)
     if not math.isfinite(best[0]):
-        return Separation(tracks.time_s, smallest, None, math.nan, (math.nan,) * 3)
+        return SeparationSeries(tracks.time_s, smallest, None, math.nan, (math.nan,) * 3)
     _, when, pair = best
     one, other = int(first[pair]), int(second[pair])
     middle = (positions[when, one] + positions[when, other]) / 2.0
     where = (float(middle[0]), float(middle[1]), float(middle[2]))
-    return Separation(tracks.time_s, smallest, (one, other), float(tracks.time_s[when]), where)
+    return SeparationSeries(tracks.time_s, smallest, (one, other), float(tracks.time_s[when]), where)
 
 
 def draw_tracks(
     source: Path | Tracks, picture: Path, *, title: str = "", asked_separation_m: float | None = None
-) -> Separation:
+) -> SeparationSeries:
     """Draws the picture as PNG and returns the separation that it shows.
 
     Raises TracksFailed.
@@ -232,7 +232,7 @@ def line_style(count: int) -> tuple[float, float]:
     return (1.6, 0.9) if count <= 10 else (1.2, 0.8) if count <= 30 else (0.8, 0.6)
 
 
-def _draw_plan(axes: Axes, tracks: Tracks, apart: Separation, colours: list[Any]) -> None:
+def _draw_plan(axes: Axes, tracks: Tracks, apart: SeparationSeries, colours: list[Any]) -> None:
     from matplotlib.patheffects import withStroke
 
     style(axes, "Plan view", "east (m)", "north (m)")
@@ -304,7 +304,7 @@ def _draw_heights(axes: Axes, tracks: Tracks, colours: list[Any]) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _draw_separation(axes: Axes, apart: Separation, asked_m: float | None) -> None:
+def _draw_separation(axes: Axes, apart: SeparationSeries, asked_m: float | None) -> None:
     style(axes, "Smallest separation between two flying drones", "time (s)", "distance (m)")
     axes.margins(x=0.01)
     minimum = apart.minimum_m

@@ -23,7 +23,7 @@ from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 from . import names, qos
 from .cdr import CdrError, decode_checkpoint, encode_checkpoint
 from .lifecycle import boot_time_s, where
-from .retrying_publisher import Outlet
+from .retrying_publisher import RetryingPublisher
 
 if TYPE_CHECKING:
     from .session import SecureSession
@@ -57,7 +57,7 @@ class CheckpointTopics:
     def __init__(self, session: SecureSession) -> None:
         self._session = session
         self._host = session.host
-        self._outlets: dict[str, Outlet] = {}
+        self._outlets: dict[str, RetryingPublisher] = {}
         self._subscriptions: dict[str, Any] = {}
         self._callbacks: list[CheckpointCallback] = []
         self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_WAITING)
@@ -72,7 +72,7 @@ class CheckpointTopics:
         session = self._session
         for name in session.members:
             profile = qos.for_checkpoints(reader=False)
-            self._outlets[name] = Outlet(session, msg.Checkpoint, names.checkpoint(name), profile)
+            self._outlets[name] = RetryingPublisher(session, msg.Checkpoint, names.checkpoint(name), profile)
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 

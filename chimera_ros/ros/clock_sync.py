@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from chimera_ros.crypto.member.clock_filter import ClockFilter
-from chimera_ros.crypto.rate_limit import Budget
+from chimera_ros.crypto.rate_limit import TokenBucket
 from chimera_ros.srv import ClockSync
 
 from . import names
@@ -37,7 +37,7 @@ class ClockServer:
 
     def __init__(self, session: SecureSession, member: str) -> None:
         self._session = session
-        self._budget = Budget(ANSWERS_PER_S)
+        self._budget = TokenBucket(ANSWERS_PER_S)
         self._service: SecureService = session.create_service(
             ClockSync, names.CRYPTO_CLOCK, self._on_request, member=member
         )

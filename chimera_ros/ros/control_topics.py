@@ -10,7 +10,7 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 from . import names, qos
 from .cdr import CdrError, decode_parts, encode_parts, type_bounds
-from .retrying_publisher import Outlet
+from .retrying_publisher import RetryingPublisher
 
 if TYPE_CHECKING:
     from .session import SecureSession
@@ -54,7 +54,7 @@ class ControlTopics:
     def __init__(self, session: SecureSession, heard: Iterable[ControlKind]) -> None:
         self._session = session
         self._heard = frozenset(heard)
-        self._outlets: dict[ControlKind, Outlet] = {}
+        self._outlets: dict[ControlKind, RetryingPublisher] = {}
         self._subscriptions: list[Any] = []
 
     def open(self) -> None:
@@ -99,12 +99,12 @@ class ControlTopics:
 
         return receive
 
-    def _outlet(self, kind: ControlKind) -> Outlet:
+    def _outlet(self, kind: ControlKind) -> RetryingPublisher:
         outlet = self._outlets.get(kind)
         if outlet is None:
             channel, message_type = TOPICS[kind]
             profile = qos.for_control(channel, reader=False)
-            outlet = self._outlets[kind] = Outlet(self._session, message_type, channel, profile)
+            outlet = self._outlets[kind] = RetryingPublisher(self._session, message_type, channel, profile)
         return outlet
 
     def send(self, message: ControlMessage) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from chimera_ros.crypto.member.security_state import PutOut, SecurityState, shown_hash
+from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, shown_hash
 from chimera_ros.crypto.primitives.providers import current
 from chimera_ros.crypto.trust.identity import Trust
 from chimera_ros.crypto.trust.roles import Role
@@ -73,7 +73,7 @@ def security_state(session: SecureSession) -> SecurityState:
     )
 
 
-def _put_out(session: SecureSession) -> tuple[PutOut, ...]:
+def _put_out(session: SecureSession) -> tuple[EvictedMember, ...]:
     """Who is out; a crypto node also knows who ordered it (the `crl` did, or an operator), and of evictions
     before its start.
     """
@@ -84,7 +84,7 @@ def _put_out(session: SecureSession) -> tuple[PutOut, ...]:
         for order in member.state.orders:
             if order.name not in present:
                 epoch = found[order.name].epoch if order.name in found else 0
-                found[order.name] = PutOut(order.name, f"evicted, ordered by {order.by}", epoch)
+                found[order.name] = EvictedMember(order.name, f"evicted, ordered by {order.by}", epoch)
     return tuple(found.values())
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import names
 from .endpoints import Channel, SecurePublisher, SecureSubscription
-from .retrying_publisher import RETRY_S, Outlet
+from .retrying_publisher import RETRY_S, RetryingPublisher
 from .services import ResponseChannel, SecureClient, SecureService
 
 if TYPE_CHECKING:
     from .session import SecureSession
 
 
-class SealedEndpoints:
+class EndpointRegistry:
     """Publishers, channels, services and clients of a session. Names of members have been checked."""
 
     def __init__(self, session: SecureSession) -> None:
@@ -25,7 +25,7 @@ class SealedEndpoints:
         self._services: dict[str, SecureService] = {}
         self._responses: dict[str, ResponseChannel] = {}
         self._clients: list[SecureClient] = []
-        self._retries: list[Outlet] = []
+        self._retries: list[RetryingPublisher] = []
         self._retries_lock = Lock()  # other threads publish, too
 
     # Making them
@@ -111,7 +111,7 @@ class SealedEndpoints:
             if publisher.latched:
                 publisher.look_for_latecomers()
 
-    def retry_later(self, outlet: Outlet) -> None:
+    def retry_later(self, outlet: RetryingPublisher) -> None:
         """An outlet has messages that a saturated writer did not take. May be called from any thread."""
         with self._retries_lock:
             if outlet not in self._retries:

@@ -16,7 +16,7 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
-from .retrying_publisher import Outlet
+from .retrying_publisher import RetryingPublisher
 
 if TYPE_CHECKING:
     from .session import SecureSession
@@ -59,7 +59,9 @@ class SecurePublisher:
         self._readers = 0
         self.channel = channel
         self.member = member
-        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel, latched))
+        self._outlet = RetryingPublisher(
+            session, SecureEnvelope, channel, qos.for_publisher(channel, latched)
+        )
 
     def publish(self, message: Any) -> bool:
         """Seal and send a message, or its CDR as bytes.

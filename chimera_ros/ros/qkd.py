@@ -19,7 +19,7 @@ from chimera_ros.crypto.entropy.conditioning import Bits
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.messages import WHY, Abort, Kind, Why, kind_of
-from chimera_ros.crypto.qkd.session import Alice, Bob, Outcome, SessionConfig
+from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig, QkdOutcome
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.crypto.trust.roles import Role
 
@@ -62,13 +62,13 @@ class QkdAnswerer:
         self,
         session: SecureSession,
         wanted: Callable[[], bool],
-        on_outcome: Callable[[Outcome], None],
-        config: SessionConfig | None = None,
+        on_outcome: Callable[[QkdOutcome], None],
+        config: QkdConfig | None = None,
     ) -> None:
         self._session = session
         self._wanted = wanted
         self._on_outcome = on_outcome
-        self._config = config or SessionConfig()
+        self._config = config or QkdConfig()
         self._alice: Alice | None = None
         self._peer = ""
         self._hello = b""
@@ -130,9 +130,9 @@ class QkdAsker:
         session: SecureSession,
         member: str,
         simulator: Simulator,
-        on_outcome: Callable[[Outcome | None, str], None],
+        on_outcome: Callable[[QkdOutcome | None, str], None],
         line: Line | None = None,
-        config: SessionConfig | None = None,
+        config: QkdConfig | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
         self._session = session
@@ -140,7 +140,7 @@ class QkdAsker:
         self._simulator = simulator
         self._on_outcome = on_outcome
         self._line = line or Line()
-        self._config = config or SessionConfig()
+        self._config = config or QkdConfig()
         self._period_s = period_s
         self._bob: Bob | None = None
         self._peer = ""
@@ -235,6 +235,6 @@ class QkdAsker:
         else:
             self._send(self._bob.measured(found))
 
-    def _finish(self, outcome: Outcome | None, failure: str) -> None:
+    def _finish(self, outcome: QkdOutcome | None, failure: str) -> None:
         self._bob = None
         self._on_outcome(outcome, failure)

@@ -20,7 +20,7 @@ UNHEARD_FOR_S: Final = 3.0
 MAX_WAITING: Final = 256
 
 
-class Outlet:
+class RetryingPublisher:
     """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits."""
 
     def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:

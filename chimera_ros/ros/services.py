@@ -22,7 +22,7 @@ from chimera_ros.msg import SecureEnvelope
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
 from .lifecycle import boot_time_ns
-from .retrying_publisher import Outlet
+from .retrying_publisher import RetryingPublisher
 
 if TYPE_CHECKING:
     from .session import SecureSession
@@ -99,7 +99,7 @@ class SecureService:
         self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering, and ...
         self.sent_ns = 0  # ... the swarm time at which it was sealed
         channel = names.response(service)
-        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._outlet = RetryingPublisher(session, SecureEnvelope, channel, qos.for_publisher(channel))
         channel = names.request(service)
         self._subscription = session.node.create_subscription(
             SecureEnvelope,
@@ -262,7 +262,7 @@ class SecureClient:
         self.service = responses.service
         self.member = member
         channel = names.request(self.service)
-        self._outlet = Outlet(session, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._outlet = RetryingPublisher(session, SecureEnvelope, channel, qos.for_publisher(channel))
 
     def service_is_ready(self) -> bool:
         """Whether DDS has matched a server in both directions; says nothing about who it is."""

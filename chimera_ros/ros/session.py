@@ -25,9 +25,9 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from chimera_ros.crypto.effects import (
-    Alarm,
     Effect,
     Installed,
+    SecurityAlarm,
     Send,
     Severity,
     StopAcked,
@@ -35,7 +35,7 @@ from chimera_ros.crypto.effects import (
     Switched,
 )
 from chimera_ros.crypto.errors import KeystoreError
-from chimera_ros.crypto.key_server.evictions import Verdict
+from chimera_ros.crypto.key_server.evictions import EvictionVerdict
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.keystore.watch import KeystoreWatch
@@ -50,10 +50,10 @@ from .checkpoint_topics import CheckpointCallback, CheckpointTopics
 from .clock_sync import ClockClient, ClockServer
 from .control_topics import ControlTopics
 from .diagnostics import Diagnostics, security_state
-from .endpoint_registry import SealedEndpoints
+from .endpoint_registry import EndpointRegistry
 from .endpoints import SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s, where
-from .retrying_publisher import Outlet
+from .retrying_publisher import RetryingPublisher
 from .services import SecureClient, SecureService
 from .session_config import SessionConfig, host_config
 from .stop_call import StopCall
@@ -134,7 +134,7 @@ class SecureSession:
         self._lock = RLock()
         self._started = False
         self._closed = False
-        self.endpoints = SealedEndpoints(self)
+        self.endpoints = EndpointRegistry(self)
         self._stops: list[StopCall] = []
         self._installed: dict[str, int] = {}
         self._ready_members: set[str] = set()
@@ -406,7 +406,7 @@ class SecureSession:
             self._perform(self.key_server.rotate(reason, boot_time_s(), time.time_ns()))
         self.rearm()
 
-    def evict(self, name: str, operator: str, evidence: bytes) -> Verdict:
+    def evict(self, name: str, operator: str, evidence: bytes) -> EvictionVerdict:
         """Crypto node only: put a member out, on the verified word of `operator`.
 
         `evidence` is BLAKE3 of the operator's request envelope.
@@ -481,7 +481,7 @@ class SecureSession:
                     self._installed[member] = epoch
                 case Switched(member, epoch, _):
                     self._switched(member, epoch)
-                case Alarm(severity, text):
+                case SecurityAlarm(severity, text):
                     self._alarm(severity, text)
                 case StopOrder():
                     for callback in tuple(self._on_stop):
@@ -615,7 +615,7 @@ class SecureSession:
 
     # What endpoints call -------------------------------------------------------------------------------
 
-    def retry_later(self, outlet: Outlet) -> None:
+    def retry_later(self, outlet: RetryingPublisher) -> None:
         """An outlet has messages that a saturated writer did not take."""
         self.endpoints.retry_later(outlet)
         self.rearm()

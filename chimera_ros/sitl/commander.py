@@ -14,9 +14,9 @@ from .config import FaultKind, SitlConfig, Vec3
 from .controller import Controller
 from .dynamics import Fleet
 from .geodesy import LocalEarth
-from .guidance import Guidance
-from .missions import Mission
-from .modes import FORCE_CODE, MODES, Command, Event, Landed, Mode, Notice, Result, Severity, Text
+from .guidance import SetpointGuidance
+from .missions import MissionExecution
+from .modes import FORCE_CODE, MODES, Event, FlightMode, Landed, MavCommand, Notice, Result, Severity, Text
 from .parameters import Parameters
 
 CONTACT_UNTIL_LANDED_S = 0.7
@@ -57,7 +57,7 @@ class OffboardSetpoint:
         )
 
 
-class Autopilot:
+class Commander:
     """One vehicle's commander: commands and set points go in, `events` come out, `update` runs at 25 Hz."""
 
     def __init__(
@@ -82,9 +82,9 @@ class Autopilot:
         self.local_shift_m = (
             BAD_ORIGIN_NED_M if config.fault_of(index, FaultKind.BAD_ORIGIN) else (0.0, 0.0, 0.0)
         )
-        self.guidance = Guidance(index, controller, self.parameters)
-        self.mission = Mission()
-        self.mode = Mode.HOLD
+        self.guidance = SetpointGuidance(index, controller, self.parameters)
+        self.mission = MissionExecution()
+        self.mode = FlightMode.HOLD
         self.armed = False
         self.landed = True
         self.crashed = False
@@ -118,10 +118,10 @@ class Autopilot:
         """MAV_LANDED_STATE."""
         if self.landed:
             return Landed.ON_GROUND
-        if self.mode is Mode.TAKEOFF:
+        if self.mode is FlightMode.TAKEOFF:
             return Landed.TAKEOFF
-        if self.mode is Mode.LAND or (
-            self.mode is Mode.RETURN and self.return_phase is flight_modes.ReturnPhase.LAND
+        if self.mode is FlightMode.LAND or (
+            self.mode is FlightMode.RETURN and self.return_phase is flight_modes.ReturnPhase.LAND
         ):
             return Landed.LANDING
         return Landed.IN_AIR
@@ -165,32 +165,32 @@ class Autopilot:
     def command(self, number: int, p: tuple[float, ...], now: float) -> Result:
         """Obey a MAV_CMD with its seven parameters (p[4], p[5] in degrees where they are coordinates)."""
         handler = {
-            Command.ARM_DISARM: self._arm_disarm,
-            Command.TAKEOFF: self._takeoff,
-            Command.LAND: lambda p, now: self._airborne_mode(Mode.LAND, now),
-            Command.RETURN: lambda p, now: self._airborne_mode(Mode.RETURN, now),
-            Command.LOITER: lambda p, now: self.set_mode(Mode.HOLD, now),
-            Command.SET_MODE: self._set_mode_command,
-            Command.REPOSITION: self._reposition,
-            Command.CHANGE_SPEED: self._change_speed,
-            Command.SET_HOME: self._set_home,
-            Command.TERMINATE: self._terminate,
-            Command.MISSION_START: lambda p, now: self.set_mode(Mode.MISSION, now),
-            Command.RUN_PREARM_CHECKS: lambda p, now: Result.ACCEPTED,
+            MavCommand.ARM_DISARM: self._arm_disarm,
+            MavCommand.TAKEOFF: self._takeoff,
+            MavCommand.LAND: lambda p, now: self._airborne_mode(FlightMode.LAND, now),
+            MavCommand.RETURN: lambda p, now: self._airborne_mode(FlightMode.RETURN, now),
+            MavCommand.LOITER: lambda p, now: self.set_mode(FlightMode.HOLD, now),
+            MavCommand.SET_MODE: self._set_mode_command,
+            MavCommand.REPOSITION: self._reposition,
+            MavCommand.CHANGE_SPEED: self._change_speed,
+            MavCommand.SET_HOME: self._set_home,
+            MavCommand.TERMINATE: self._terminate,
+            MavCommand.MISSION_START: lambda p, now: self.set_mode(FlightMode.MISSION, now),
+            MavCommand.RUN_PREARM_CHECKS: lambda p, now: Result.ACCEPTED,
         }.get(number)  # type: ignore[call-overload]
         return Result.UNSUPPORTED if handler is None else handler(p, now)
 
-    def set_mode(self, mode: Mode, now: float) -> Result:
+    def set_mode(self, mode: FlightMode, now: float) -> Result:
         """Change the flight mode if it can be flown now."""
-        if mode is self.mode and mode is not Mode.OFFBOARD:
+        if mode is self.mode and mode is not FlightMode.OFFBOARD:
             return Result.ACCEPTED
         if not self.ready:
             self.say(Severity.WARNING, "Mode denied: no position estimate")
             return Result.REJECTED
-        if mode is Mode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
+        if mode is FlightMode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
             self.say(Severity.WARNING, "Offboard denied: no set points")
             return Result.REJECTED
-        if mode is Mode.MISSION and (not self.mission.items or self.mission.finished):
+        if mode is FlightMode.MISSION and (not self.mission.items or self.mission.finished):
             if not self.mission.items:
                 self.say(Severity.WARNING, "Mission denied: no valid mission")
                 return Result.REJECTED
@@ -205,7 +205,7 @@ class Autopilot:
         if previous is not None and setpoint.same_as(previous):
             return  # a repetition must not start the extrapolation again
         self.setpoint = setpoint
-        if self.mode is Mode.OFFBOARD:
+        if self.mode is FlightMode.OFFBOARD:
             flight_modes.follow(self, setpoint, previous, now)
 
     def gcs_heartbeat(self, now: float) -> None:
@@ -215,12 +215,12 @@ class Autopilot:
             self.link_lost = False
             self.say(Severity.INFO, "Data link regained")
 
-    def _enter(self, mode: Mode, now: float) -> None:
+    def _enter(self, mode: FlightMode, now: float) -> None:
         self.mode = mode
         self.mode_since_s = now
         self.failsafe = False
         flight_modes.enter(self, now)
-        if mode is Mode.OFFBOARD and self.setpoint is not None and self.flying():
+        if mode is FlightMode.OFFBOARD and self.setpoint is not None and self.flying():
             flight_modes.follow(self, self.setpoint, None, now)
         self.emit(Notice.STATE)
 
@@ -244,9 +244,9 @@ class Autopilot:
         if self.armed:
             return Result.ACCEPTED
         reasons = self.blockers()
-        if self.mode in (Mode.RETURN, Mode.LAND):
+        if self.mode in (FlightMode.RETURN, FlightMode.LAND):
             reasons.append(f"mode {self.mode.name.lower()} cannot be armed in")
-        if self.mode is Mode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
+        if self.mode is FlightMode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
             reasons.append("no offboard set points")
         if self.crashed or (reasons and not force):
             self.say(Severity.CRITICAL, f"Arming denied: {reasons[0]}")
@@ -266,8 +266,8 @@ class Autopilot:
         self.armed = False
         self._fleet.motors[self.index] = False
         self._controller.flying[self.index] = False
-        if self.mode is not Mode.HOLD:
-            self._enter(Mode.HOLD, now)
+        if self.mode is not FlightMode.HOLD:
+            self._enter(FlightMode.HOLD, now)
         self.emit(Notice.STATE)
 
     def _takeoff(self, p: tuple[float, ...], now: float) -> Result:
@@ -283,10 +283,10 @@ class Autopilot:
             asked_down_m = self.earth.datum.altitude_amsl_m - p[6]
             height = max(base_down_m - asked_down_m, 0.5)
         self.takeoff_down_m = base_down_m - height
-        self._enter(Mode.TAKEOFF, now)
+        self._enter(FlightMode.TAKEOFF, now)
         return Result.ACCEPTED
 
-    def _airborne_mode(self, mode: Mode, now: float) -> Result:
+    def _airborne_mode(self, mode: FlightMode, now: float) -> Result:
         if self.landed and not self.armed:
             return Result.ACCEPTED  # PX4 accepts it and has nothing to do
         return self.set_mode(mode, now)
@@ -299,9 +299,9 @@ class Autopilot:
         if mode is None:
             self.say(Severity.WARNING, f"Mode {key[0]}/{key[1]} is not simulated")
             return Result.DENIED
-        if mode is Mode.TAKEOFF and self.mode is not Mode.TAKEOFF:
+        if mode is FlightMode.TAKEOFF and self.mode is not FlightMode.TAKEOFF:
             return self._takeoff((math.nan,) * 7, now)
-        if mode in (Mode.LAND, Mode.RETURN) and self.landed and not self.armed:
+        if mode in (FlightMode.LAND, FlightMode.RETURN) and self.landed and not self.armed:
             return Result.ACCEPTED
         return self.set_mode(mode, now)
 
@@ -310,7 +310,11 @@ class Autopilot:
             self.say(Severity.WARNING, "Reposition denied: not flying")
             return Result.REJECTED
         here = self.body.position_m
-        north, east, down = here[0], here[1], self.guidance.target_m[2] if self.mode is Mode.HOLD else here[2]
+        north, east, down = (
+            here[0],
+            here[1],
+            self.guidance.target_m[2] if self.mode is FlightMode.HOLD else here[2],
+        )
         if math.isfinite(p[4]) and math.isfinite(p[5]):
             if abs(p[4]) > 90.0 or abs(p[5]) > 180.0:
                 return Result.DENIED
@@ -320,8 +324,8 @@ class Autopilot:
         if math.hypot(north - here[0], east - here[1]) > 10_000.0:
             self.say(Severity.WARNING, "Reposition denied: more than 10 km away")
             return Result.DENIED
-        if self.mode is not Mode.HOLD:
-            self._enter(Mode.HOLD, now)
+        if self.mode is not FlightMode.HOLD:
+            self._enter(FlightMode.HOLD, now)
         speed = p[0] if math.isfinite(p[0]) and p[0] > 0.0 else None
         self.guidance.go((north, east, down), now, speed)
         if math.isfinite(p[3]):
@@ -384,7 +388,7 @@ class Autopilot:
         self._contact_since_s = None
         self._flown = True
 
-    def finish_mode(self, mode: Mode, now: float) -> None:
+    def finish_mode(self, mode: FlightMode, now: float) -> None:
         """Change mode by the autopilot's own decision."""
         self._enter(mode, now)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from chimera_ros.sitl.modes import Mode, Severity
+from chimera_ros.sitl.modes import FlightMode, Severity
 
 if TYPE_CHECKING:
-    from .commander import Autopilot
+    from .commander import Commander
 
 
-def guard(pilot: Autopilot, now: float) -> None:
+def guard(pilot: Commander, now: float) -> None:
     """Check an airborne vehicle and let its failsafes act."""
     p = pilot.parameters
-    if pilot.mode is Mode.OFFBOARD and now - pilot.setpoint_s > p["COM_OF_LOSS_T"]:
+    if pilot.mode is FlightMode.OFFBOARD and now - pilot.setpoint_s > p["COM_OF_LOSS_T"]:
         _fail(pilot, "Offboard set points lost", int(p["COM_OBL_RC_ACT"]), now)
     _guard_battery(pilot, now)
     action = int(p["NAV_DLL_ACT"])
@@ -29,7 +29,7 @@ def guard(pilot: Autopilot, now: float) -> None:
     _guard_fence(pilot, now)
 
 
-def _guard_battery(pilot: Autopilot, now: float) -> None:
+def _guard_battery(pilot: Commander, now: float) -> None:
     p, charge = pilot.parameters, pilot.body.battery
     level = 0
     for number, name in enumerate(("BAT_LOW_THR", "BAT_CRIT_THR", "BAT_EMERGEN_THR"), start=1):
@@ -47,21 +47,21 @@ def _guard_battery(pilot: Autopilot, now: float) -> None:
         _fail(pilot, "Dangerously low battery", 4, now)
 
 
-def _guard_fence(pilot: Autopilot, now: float) -> None:
+def _guard_fence(pilot: Commander, now: float) -> None:
     p, here, home = pilot.parameters, pilot.body.position_m, pilot.home_m
     action = int(p["GF_ACTION"])
     far, high = p["GF_MAX_HOR_DIST"], p["GF_MAX_VER_DIST"]
     if pilot.failsafe or action < 2 or (far <= 0.0 and high <= 0.0):
         return
     outside = 0.0 < far < math.hypot(here[0] - home[0], here[1] - home[1]) or 0.0 < high < home[2] - here[2]
-    if outside and pilot.mode not in (Mode.RETURN, Mode.LAND):
+    if outside and pilot.mode not in (FlightMode.RETURN, FlightMode.LAND):
         _fail(pilot, "Geofence breached", {2: 5, 3: 3, 4: 6, 5: 4}.get(action, 5), now)
 
 
-def _fail(pilot: Autopilot, reason: str, action: int, now: float) -> None:
+def _fail(pilot: Commander, reason: str, action: int, now: float) -> None:
     """Act as COM_OBL_RC_ACT numbers it: 0-2 and 5 hold, 3 return, 4 land, 6 terminate, 7 disarm."""
-    mode = {3: Mode.RETURN, 4: Mode.LAND}.get(action, Mode.HOLD)
-    if pilot.mode is Mode.LAND or (pilot.mode is Mode.RETURN and mode is Mode.HOLD):
+    mode = {3: FlightMode.RETURN, 4: FlightMode.LAND}.get(action, FlightMode.HOLD)
+    if pilot.mode is FlightMode.LAND or (pilot.mode is FlightMode.RETURN and mode is FlightMode.HOLD):
         return
     if action in (6, 7):
         pilot.say(Severity.EMERGENCY, f"{reason}: motors stopped")

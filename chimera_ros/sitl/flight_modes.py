@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from . import missions
 from .config import Vec3
-from .modes import Mode, Notice, Reached, Severity
+from .modes import FlightMode, Notice, Reached, Severity
 
 if TYPE_CHECKING:
-    from .commander import Autopilot, OffboardSetpoint
+    from .commander import Commander, OffboardSetpoint
 
 FEED_FORWARD_LIMIT_M_S2 = 5.0
 ARRIVED_M = 0.3
@@ -26,7 +26,7 @@ class ReturnPhase(Enum):
     LAND = "land"
 
 
-def enter(pilot: Autopilot, now: float) -> None:
+def enter(pilot: Commander, now: float) -> None:
     """Give the first set point of the mode just entered."""
     body, guide = pilot.body, pilot.guidance
     if pilot.landed or not pilot.flying():
@@ -34,31 +34,31 @@ def enter(pilot: Autopilot, now: float) -> None:
     else:
         guide.stop(body.position_m, body.velocity_m_s, now)
     pilot.return_phase = ReturnPhase.CLIMB
-    if pilot.mode is Mode.MISSION:
+    if pilot.mode is FlightMode.MISSION:
         pilot.mission.rewind_item()
         pilot.emit(Notice.MISSION)
 
 
-def run(pilot: Autopilot, now: float) -> None:
+def run(pilot: Commander, now: float) -> None:
     """One cycle of the present mode of an armed vehicle."""
-    if pilot.mode is Mode.TAKEOFF:
+    if pilot.mode is FlightMode.TAKEOFF:
         _take_off(pilot, now)
-    elif pilot.mode is Mode.LAND:
+    elif pilot.mode is FlightMode.LAND:
         if pilot.flying():
             _sink(pilot, now)
-    elif pilot.mode is Mode.RETURN:
+    elif pilot.mode is FlightMode.RETURN:
         _return(pilot, now)
-    elif pilot.mode is Mode.MISSION:
+    elif pilot.mode is FlightMode.MISSION:
         _mission(pilot, now)
-    elif pilot.mode is Mode.OFFBOARD:
+    elif pilot.mode is FlightMode.OFFBOARD:
         _offboard(pilot, now)
 
 
-def _spooled_up(pilot: Autopilot, now: float) -> bool:
+def _spooled_up(pilot: Commander, now: float) -> bool:
     return now - pilot.armed_since_s >= pilot.parameters["COM_SPOOLUP_TIME"]
 
 
-def _take_off(pilot: Autopilot, now: float) -> None:
+def _take_off(pilot: Commander, now: float) -> None:
     if not pilot.flying():
         if not pilot.landed or not _spooled_up(pilot, now):
             return
@@ -69,12 +69,12 @@ def _take_off(pilot: Autopilot, now: float) -> None:
     target = pilot.guidance.target_m
     if pilot.body.position_m[2] < pilot.takeoff_down_m + ARRIVED_M:
         yaw = pilot.guidance.yaw_rad
-        pilot.finish_mode(Mode.HOLD, now)
+        pilot.finish_mode(FlightMode.HOLD, now)
         pilot.guidance.go((target[0], target[1], pilot.takeoff_down_m), now)
         pilot.guidance.face(yaw)
 
 
-def _sink(pilot: Autopilot, now: float) -> None:
+def _sink(pilot: Commander, now: float) -> None:
     p = pilot.parameters
     height = pilot.home_m[2] - pilot.body.position_m[2]
     slow, fast, low = p["MPC_LAND_SPEED"], p["MPC_Z_V_AUTO_DN"], p["MPC_LAND_ALT2"]
@@ -82,7 +82,7 @@ def _sink(pilot: Autopilot, now: float) -> None:
     pilot.guidance.descend(pilot.guidance.target_m, speed, now)
 
 
-def _return(pilot: Autopilot, now: float) -> None:
+def _return(pilot: Commander, now: float) -> None:
     if not pilot.flying():
         return
     p, here, home, guide = pilot.parameters, pilot.body.position_m, pilot.home_m, pilot.guidance
@@ -109,7 +109,7 @@ def _return(pilot: Autopilot, now: float) -> None:
         _sink(pilot, now)
 
 
-def _offboard(pilot: Autopilot, now: float) -> None:
+def _offboard(pilot: Commander, now: float) -> None:
     """On the ground only: lift off when the set point asks for it. In the air set points act as they come."""
     setpoint = pilot.setpoint
     if pilot.flying() or not pilot.landed or setpoint is None or not _spooled_up(pilot, now):
@@ -123,7 +123,7 @@ def _offboard(pilot: Autopilot, now: float) -> None:
 
 
 def follow(
-    pilot: Autopilot, setpoint: OffboardSetpoint, previous: OffboardSetpoint | None, now: float
+    pilot: Commander, setpoint: OffboardSetpoint, previous: OffboardSetpoint | None, now: float
 ) -> None:
     """Hand a streamed set point to the controller, with the acceleration that the stream implies."""
     velocity = setpoint.velocity_m_s
@@ -153,7 +153,7 @@ def _implied(velocity: Vec3, before: Vec3, elapsed_s: float) -> Vec3:
     return change[0], change[1], change[2]
 
 
-def _mission(pilot: Autopilot, now: float) -> None:
+def _mission(pilot: Commander, now: float) -> None:
     mission = pilot.mission
     if mission.current >= len(mission.items):
         _end_mission(pilot, now)
@@ -179,7 +179,7 @@ def _mission(pilot: Autopilot, now: float) -> None:
             _end_mission(pilot, now)
 
 
-def _lift_off_for_mission(pilot: Autopilot, item: missions.Item, now: float) -> None:
+def _lift_off_for_mission(pilot: Commander, item: missions.Item, now: float) -> None:
     if not pilot.landed or not _spooled_up(pilot, now) or pilot.mission.finished:
         return
     while item.command not in missions.MOVING:
@@ -196,20 +196,20 @@ def _lift_off_for_mission(pilot: Autopilot, item: missions.Item, now: float) -> 
     pilot.begin_flight()
 
 
-def _place(pilot: Autopilot, item: missions.Item) -> Vec3:
+def _place(pilot: Commander, item: missions.Item) -> Vec3:
     north, east, down = pilot.earth.to_ned(item.latitude_deg, item.longitude_deg, item.altitude_m)
     if item.frame in missions.FRAME_RELATIVE:
         down = pilot.home_m[2] - item.altitude_m
     return north, east, down
 
 
-def _begin_item(pilot: Autopilot, item: missions.Item, now: float) -> bool:
+def _begin_item(pilot: Commander, item: missions.Item, now: float) -> bool:
     """Give the set point of an item; False if it took the vehicle out of the mission."""
     mission, guide = pilot.mission, pilot.guidance
     if item.command == missions.RETURN:
         mission.current += 1
         mission.finished = mission.current >= len(mission.items)
-        pilot.finish_mode(Mode.RETURN, now)
+        pilot.finish_mode(FlightMode.RETURN, now)
         return False
     if item.command == missions.CHANGE_SPEED and item.params[1] > 0.0:
         mission.speed_m_s = min(item.params[1], pilot.parameters["MPC_XY_VEL_MAX"])
@@ -229,7 +229,7 @@ def _begin_item(pilot: Autopilot, item: missions.Item, now: float) -> bool:
     return True
 
 
-def _item_done(pilot: Autopilot, item: missions.Item, now: float) -> bool:
+def _item_done(pilot: Commander, item: missions.Item, now: float) -> bool:
     mission, here, target = pilot.mission, pilot.body.position_m, pilot.guidance.target_m
     if item.command == missions.DELAY:
         mission.arrived_s = now if mission.arrived_s is None else mission.arrived_s
@@ -255,9 +255,9 @@ def _item_done(pilot: Autopilot, item: missions.Item, now: float) -> bool:
     return now - mission.arrived_s >= stay
 
 
-def _end_mission(pilot: Autopilot, now: float) -> None:
+def _end_mission(pilot: Commander, now: float) -> None:
     pilot.mission.finished = True
     pilot.mission.current = max(len(pilot.mission.items) - 1, 0)
     pilot.emit(Notice.MISSION)
     pilot.say(Severity.INFO, "Mission finished")
-    pilot.finish_mode(Mode.HOLD, now)
+    pilot.finish_mode(FlightMode.HOLD, now)

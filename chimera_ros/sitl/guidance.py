@@ -12,7 +12,7 @@ from chimera_ros.sitl.parameters import Parameters
 from .controller import BRAKING, Controller
 
 
-class Guidance:
+class SetpointGuidance:
     """Set points of one vehicle, world NED metres from the swarm datum, yaw clockwise from north."""
 
     def __init__(self, index: int, controller: Controller, parameters: Parameters) -> None:

@@ -132,7 +132,7 @@ def read_parameters(texts: Sequence[str]) -> dict[str, float]:
     return values
 
 
-class StatusWriter:
+class SitlStatusWriter:
     """Writes JSON lines to a descriptor and never waits: lines that do not fit in the pipe are dropped."""
 
     def __init__(self, descriptor: int) -> None:
@@ -165,9 +165,9 @@ class StatusWriter:
         return not self._rest
 
 
-def _status_writer(descriptor: str) -> StatusWriter:
+def _status_writer(descriptor: str) -> SitlStatusWriter:
     try:
-        return StatusWriter(int(descriptor))
+        return SitlStatusWriter(int(descriptor))
     except (ValueError, OSError):
         raise SitlError(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common as m
 
-from chimera_ros.sitl.modes import Mode
+from chimera_ros.sitl.modes import FlightMode
 from chimera_ros.sitl.vehicles import Snapshot
 
-from .commander import Autopilot
+from .commander import Commander
 
 CELLS = 4
 FULL_CELL_V, EMPTY_CELL_V = 4.15, 3.5
@@ -32,7 +32,7 @@ _CAPABILITIES = (
 _VERSION = (1 << 24) | (16 << 16) | (0 << 8) | 255  # 1.16.0, release: what its behaviour follows
 _UID_BASE = 0x4348494D_00000000
 
-Builder = Callable[[Autopilot, Snapshot], Any]
+Builder = Callable[[Commander, Snapshot], Any]
 
 
 def _ms(s: Snapshot) -> int:
@@ -51,15 +51,15 @@ def _heading_cdeg(yaw_rad: float) -> int:
     return round(math.degrees(yaw_rad) * 100.0) % 36000
 
 
-def heartbeat(a: Autopilot, s: Snapshot) -> Any:
+def heartbeat(a: Commander, s: Snapshot) -> Any:
     """HEARTBEAT with PX4's custom mode."""
     base = m.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | m.MAV_MODE_FLAG_STABILIZE_ENABLED
     base |= (
         m.MAV_MODE_FLAG_GUIDED_ENABLED
-        if a.mode is not Mode.POSITION
+        if a.mode is not FlightMode.POSITION
         else m.MAV_MODE_FLAG_MANUAL_INPUT_ENABLED
     )
-    base |= m.MAV_MODE_FLAG_AUTO_ENABLED if a.mode not in (Mode.POSITION, Mode.OFFBOARD) else 0
+    base |= m.MAV_MODE_FLAG_AUTO_ENABLED if a.mode not in (FlightMode.POSITION, FlightMode.OFFBOARD) else 0
     base |= m.MAV_MODE_FLAG_SAFETY_ARMED if a.armed else 0
     if a.crashed:
         status = m.MAV_STATE_EMERGENCY
@@ -72,7 +72,7 @@ def heartbeat(a: Autopilot, s: Snapshot) -> Any:
     return m.MAVLink_heartbeat_message(2, 12, base, a.mode.custom_mode, status, 3)
 
 
-def _battery(a: Autopilot, s: Snapshot) -> tuple[int, int, int, int]:
+def _battery(a: Commander, s: Snapshot) -> tuple[int, int, int, int]:
     """Cell voltage in mV, current in cA, charge used in mAh, remaining percent."""
     charge = s.battery[a.index]
     current = HOVER_CURRENT_A * max(s.thrust[a.index], 0.0) ** 1.5 + 0.4
@@ -85,7 +85,7 @@ def _battery(a: Autopilot, s: Snapshot) -> tuple[int, int, int, int]:
     )
 
 
-def sys_status(a: Autopilot, s: Snapshot) -> Any:
+def sys_status(a: Commander, s: Snapshot) -> Any:
     """SYS_STATUS; its health bits are what MAVSDK's health is made of."""
     health = _SENSORS
     if not a.ready:
@@ -98,7 +98,7 @@ def sys_status(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def battery_status(a: Autopilot, s: Snapshot) -> Any:
+def battery_status(a: Commander, s: Snapshot) -> Any:
     """BATTERY_STATUS of the only battery."""
     cell, current, used, percent = _battery(a, s)
     cells = [cell] * CELLS + [65535] * (10 - CELLS)
@@ -110,12 +110,12 @@ def battery_status(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def system_time(a: Autopilot, s: Snapshot) -> Any:
+def system_time(a: Commander, s: Snapshot) -> Any:
     """SYSTEM_TIME; the simulation has no calendar, so the Unix time is 0 as PX4 reports without GPS time."""
     return m.MAVLink_system_time_message(0, _ms(s))
 
 
-def gps_raw_int(a: Autopilot, s: Snapshot) -> Any:
+def gps_raw_int(a: Commander, s: Snapshot) -> Any:
     """GPS_RAW_INT, a 3D fix once the estimator is ready."""
     p, v = s.position_m[a.index], s.velocity_m_s[a.index]
     lat, lon, alt = a.earth.to_geodetic(p[0], p[1], p[2])
@@ -141,19 +141,19 @@ def gps_raw_int(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def attitude(a: Autopilot, s: Snapshot) -> Any:
+def attitude(a: Commander, s: Snapshot) -> Any:
     """ATTITUDE."""
     return m.MAVLink_attitude_message(_ms(s), *s.euler_rad[a.index], *s.rates_rad_s[a.index])
 
 
-def attitude_quaternion(a: Autopilot, s: Snapshot) -> Any:
+def attitude_quaternion(a: Commander, s: Snapshot) -> Any:
     """ATTITUDE_QUATERNION."""
     return m.MAVLink_attitude_quaternion_message(
         _ms(s), *s.quaternion[a.index], *s.rates_rad_s[a.index], (0.0, 0.0, 0.0, 0.0)
     )
 
 
-def local_position_ned(a: Autopilot, s: Snapshot) -> Any:
+def local_position_ned(a: Commander, s: Snapshot) -> Any:
     """LOCAL_POSITION_NED, from the vehicle's own origin."""
     p, o, shift = s.position_m[a.index], a.origin_m, a.local_shift_m
     v = s.velocity_m_s[a.index]
@@ -162,7 +162,7 @@ def local_position_ned(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def global_position_int(a: Autopilot, s: Snapshot) -> Any:
+def global_position_int(a: Commander, s: Snapshot) -> Any:
     """GLOBAL_POSITION_INT."""
     p, v = s.position_m[a.index], s.velocity_m_s[a.index]
     lat, lon, alt = a.earth.to_geodetic(p[0], p[1], p[2])
@@ -183,10 +183,10 @@ def _i16(value: float) -> int:
     return max(-32767, min(32767, round(value)))
 
 
-def mission_current(a: Autopilot, s: Snapshot) -> Any:
+def mission_current(a: Commander, s: Snapshot) -> Any:
     """MISSION_CURRENT with mission state (1 none, 2 not started, 3 active, 4 paused, 5 complete)."""
     mission = a.mission
-    active = a.mode is Mode.MISSION
+    active = a.mode is FlightMode.MISSION
     if not mission.items:
         state = 1
     elif mission.finished:
@@ -198,13 +198,13 @@ def mission_current(a: Autopilot, s: Snapshot) -> Any:
     return m.MAVLink_mission_current_message(mission.current, len(mission.items), state, int(active) + 1)
 
 
-def gps_global_origin(a: Autopilot, s: Snapshot) -> Any:
+def gps_global_origin(a: Commander, s: Snapshot) -> Any:
     """GPS_GLOBAL_ORIGIN: where the vehicle's own local frame has its zero."""
     lat, lon, alt = a.earth.to_geodetic(*a.origin_m)
     return m.MAVLink_gps_global_origin_message(_e7(lat), _e7(lon), round(alt * 1000.0), _us(s))
 
 
-def home_position(a: Autopilot, s: Snapshot) -> Any:
+def home_position(a: Commander, s: Snapshot) -> Any:
     """HOME_POSITION, geographic and in the vehicle's own local frame."""
     lat, lon, alt = a.earth.to_geodetic(*a.home_m)
     x, y, z = a.local_m(a.home_m)
@@ -213,7 +213,7 @@ def home_position(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def vfr_hud(a: Autopilot, s: Snapshot) -> Any:
+def vfr_hud(a: Commander, s: Snapshot) -> Any:
     """VFR_HUD."""
     p, v = s.position_m[a.index], s.velocity_m_s[a.index]
     speed = math.hypot(v[0], v[1])
@@ -224,7 +224,7 @@ def vfr_hud(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def position_target(a: Autopilot, s: Snapshot) -> Any:
+def position_target(a: Commander, s: Snapshot) -> Any:
     """POSITION_TARGET_LOCAL_NED: the position the controller flies to."""
     x, y, z = a.local_m(a.guidance.target_m)
     return m.MAVLink_position_target_local_ned_message(
@@ -232,7 +232,7 @@ def position_target(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def altitude(a: Autopilot, s: Snapshot) -> Any:
+def altitude(a: Commander, s: Snapshot) -> Any:
     """ALTITUDE."""
     down = s.position_m[a.index][2]
     amsl = a.earth.datum.altitude_amsl_m - down
@@ -240,7 +240,7 @@ def altitude(a: Autopilot, s: Snapshot) -> Any:
     return m.MAVLink_altitude_message(_us(s), amsl, amsl, a.origin_m[2] - down, above, _NAN, _NAN)
 
 
-def autopilot_version(a: Autopilot, s: Snapshot) -> Any:
+def autopilot_version(a: Commander, s: Snapshot) -> Any:
     """AUTOPILOT_VERSION with a unique id per system id."""
     uid = _UID_BASE | a.system_id
     uid2 = uid.to_bytes(8, "big") + bytes(10)
@@ -250,18 +250,18 @@ def autopilot_version(a: Autopilot, s: Snapshot) -> Any:
     )
 
 
-def estimator_status(a: Autopilot, s: Snapshot) -> Any:
+def estimator_status(a: Commander, s: Snapshot) -> Any:
     """ESTIMATOR_STATUS; all position flags once ready."""
     flags = 0x33F if a.ready else 0x1
     return m.MAVLink_estimator_status_message(_us(s), flags, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1, 0.2)
 
 
-def extended_sys_state(a: Autopilot, s: Snapshot) -> Any:
+def extended_sys_state(a: Commander, s: Snapshot) -> Any:
     """EXTENDED_SYS_STATE with the landed state."""
     return m.MAVLink_extended_sys_state_message(0, int(a.landed_state))
 
 
-def odometry(a: Autopilot, s: Snapshot) -> Any:
+def odometry(a: Commander, s: Snapshot) -> Any:
     """ODOMETRY: pose in the own local NED frame, velocity in body FRD, with the estimator's reset counter."""
     p, o, shift = s.position_m[a.index], a.origin_m, a.local_shift_m
     w, x, y, z = s.quaternion[a.index]

@@ -13,11 +13,11 @@ from typing import Any
 from pymavlink.dialects.v20 import common as m
 
 from . import mavlink_messages as messages
-from .commander import Autopilot, OffboardSetpoint
+from .commander import Commander, OffboardSetpoint
 from .config import Vec3
 from .mavlink_frames import SET_POSITION_TARGET_LOCAL_NED, Frame, frames, position_target
 from .mission_protocol import MissionProtocol
-from .modes import Command, Notice, Reached, Result, Text
+from .modes import MavCommand, Notice, Reached, Result, Text
 from .parameters import NAMES
 from .vehicles import Simulation
 
@@ -70,7 +70,7 @@ class Link:
         self.next_due = now
         return True
 
-    def stream(self, pilot: Autopilot, simulation: Simulation, now: float) -> None:
+    def stream(self, pilot: Commander, simulation: Simulation, now: float) -> None:
         """Send what is due."""
         if now < self.next_due:
             return
@@ -92,7 +92,7 @@ class Link:
 class MavlinkVehicle:
     """A vehicle as its clients see it, on one or two links (its own port, the ground-station port)."""
 
-    def __init__(self, pilot: Autopilot, simulation: Simulation, links: dict[str, Link]) -> None:
+    def __init__(self, pilot: Commander, simulation: Simulation, links: dict[str, Link]) -> None:
         self.pilot = pilot
         self.simulation = simulation
         self.links = links
@@ -199,7 +199,7 @@ class MavlinkVehicle:
     def _on_set_mode(self, message: Any, frame: Frame, link: Link, now: float) -> None:
         mode = message.custom_mode
         p = (1.0, float(mode >> 16 & 0xFF), float(mode >> 24 & 0xFF), 0.0, 0.0, 0.0, 0.0)
-        self.pilot.command(Command.SET_MODE, p, now)
+        self.pilot.command(MavCommand.SET_MODE, p, now)
 
     # -- parameters ------------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class MavlinkVehicle:
             lon = math.nan if y == NO_COORDINATE else y * 1e-7
             if message.frame in (3, 6):
                 z += self.pilot.earth.datum.altitude_amsl_m - self.pilot.home_m[2]
-        elif message.command in (Command.REPOSITION, Command.SET_HOME):
+        elif message.command in (MavCommand.REPOSITION, MavCommand.SET_HOME):
             self._acknowledge(message.command, Result.DENIED, frame, link)
             return
         else:
@@ -256,11 +256,11 @@ class MavlinkVehicle:
         self._obey(message.command, values, frame, link, now)
 
     def _obey(self, number: int, p: tuple[float, ...], frame: Frame, link: Link, now: float) -> None:
-        if number in (Command.REQUEST_MESSAGE, Command.SET_INTERVAL, Command.GET_INTERVAL):
+        if number in (MavCommand.REQUEST_MESSAGE, MavCommand.SET_INTERVAL, MavCommand.GET_INTERVAL):
             result = self._message_command(number, p, link, now)
-        elif number == Command.REQUEST_CAPABILITIES:
-            result = self._message_command(Command.REQUEST_MESSAGE, (148.0,), link, now)
-        elif number == Command.SET_MISSION_CURRENT:
+        elif number == MavCommand.REQUEST_CAPABILITIES:
+            result = self._message_command(MavCommand.REQUEST_MESSAGE, (148.0,), link, now)
+        elif number == MavCommand.SET_MISSION_CURRENT:
             result = self._missions.jump(p[0])
         else:
             result = self.pilot.command(number, p, now)
@@ -275,10 +275,10 @@ class MavlinkVehicle:
         if not math.isfinite(p[0]) or int(p[0]) not in messages.BUILDERS:
             return Result.UNSUPPORTED
         wanted = int(p[0])
-        if number == Command.REQUEST_MESSAGE:
+        if number == MavCommand.REQUEST_MESSAGE:
             link.send(messages.BUILDERS[wanted](self.pilot, self.simulation.snapshot()))
             return Result.ACCEPTED
-        if number == Command.SET_INTERVAL:
+        if number == MavCommand.SET_INTERVAL:
             return Result.ACCEPTED if link.set_interval(wanted, p[1], now) else Result.DENIED
         interval = link.intervals.get(wanted)
         link.send(

@@ -11,9 +11,9 @@ from pymavlink.dialects.v20 import common as m
 from chimera_ros.sitl import missions
 from chimera_ros.sitl.mavlink_frames import Frame
 from chimera_ros.sitl.missions import Item
-from chimera_ros.sitl.modes import Mode, Notice, Result, Severity
+from chimera_ros.sitl.modes import FlightMode, Notice, Result, Severity
 
-from .commander import Autopilot
+from .commander import Commander
 
 RETRY_S = 0.5
 TRIES = 6
@@ -35,7 +35,7 @@ class _Upload:
 class MissionProtocol:
     """Answers the mission messages; a mission replaces the old one only when it has arrived whole."""
 
-    def __init__(self, pilot: Autopilot) -> None:
+    def __init__(self, pilot: Commander) -> None:
         self._pilot = pilot
         self._upload: _Upload | None = None
         self.handlers = {
@@ -87,7 +87,7 @@ class MissionProtocol:
         if message.mission_type != MISSION:
             result = missions.ACCEPTED if message.count == 0 else missions.UNSUPPORTED
             return self._ack(frame, result, message.mission_type)
-        if self._pilot.armed and self._pilot.mode is Mode.MISSION:
+        if self._pilot.armed and self._pilot.mode is FlightMode.MISSION:
             self._pilot.say(Severity.WARNING, "Mission upload refused while it is flown")
             return self._ack(frame, missions.ERROR)
         if message.count > missions.MAX_ITEMS:
@@ -165,7 +165,7 @@ class MissionProtocol:
 
     def _on_clear(self, message: Any, frame: Frame, now: float) -> list[Any]:
         if message.mission_type in (MISSION, 255):
-            if self._pilot.armed and self._pilot.mode is Mode.MISSION:
+            if self._pilot.armed and self._pilot.mode is FlightMode.MISSION:
                 return self._ack(frame, missions.ERROR, message.mission_type)
             self._upload = None
             self._pilot.mission.replace([])

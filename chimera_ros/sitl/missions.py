@@ -54,7 +54,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Mission:
+class MissionExecution:
     """The stored mission and its progress; `speed_m_s` is set by DO_CHANGE_SPEED while it runs."""
 
     items: list[Item] = field(default_factory=list)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 
-class Mode(Enum):
+class FlightMode(Enum):
     """Flight modes as PX4 numbers them in HEARTBEAT.custom_mode: (main mode, sub mode)."""
 
     POSITION = (3, 0)  # no pilot is simulated, so it hovers
@@ -23,7 +23,7 @@ class Mode(Enum):
         return self.value[0] << 16 | self.value[1] << 24
 
 
-MODES = {mode.value: mode for mode in Mode}
+MODES = {mode.value: mode for mode in FlightMode}
 
 
 class Result(IntEnum):
@@ -82,7 +82,7 @@ Event = Text | Notice | Reached
 
 
 # MAV_CMD numbers that the simulated autopilot acts on.
-class Command(IntEnum):
+class MavCommand(IntEnum):
     """MAV_CMD."""
 
     RETURN = 20

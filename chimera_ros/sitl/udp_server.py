@@ -109,7 +109,7 @@ def open_port(number: int, remote: int, what: str) -> Port:
     return Port(sock, (HOST, remote))
 
 
-class Front:
+class UdpServer:
     """Sockets and vehicles of one running simulation; use as a context manager."""
 
     def __init__(self, config: SitlConfig) -> None:
@@ -151,7 +151,7 @@ class Front:
         freeze = self.config.fault_of(vehicle, FaultKind.FREEZE)
         return freeze.at_s if freeze else float("inf")
 
-    def __enter__(self) -> Front:
+    def __enter__(self) -> UdpServer:
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -242,7 +242,7 @@ def run(
     """
     tracks = _open_tracks(config.tracks)
     try:
-        with Front(config) as front:
+        with UdpServer(config) as front:
             _loop(front, status, stop, tracks)
     finally:
         if tracks is not None:
@@ -259,7 +259,7 @@ def _open_tracks(path: str | None) -> IO[str] | None:
 
 
 def _loop(
-    front: Front,
+    front: UdpServer,
     status: Callable[[dict[str, Any]], None] | None,
     stop: Callable[[], bool],
     tracks: IO[str] | None,

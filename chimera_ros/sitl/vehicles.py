@@ -17,7 +17,7 @@ from chimera_ros.sitl.dynamics import Fleet
 from chimera_ros.sitl.geodesy import LocalEarth
 from chimera_ros.sitl.modes import Severity
 
-from .commander import Autopilot, Body
+from .commander import Body, Commander
 from .controller import Controller, Floats
 
 STEP_S = 0.004  # 250 Hz
@@ -71,7 +71,7 @@ class Simulation:
         self.controller.estimate_error_m = self._drift + self._bias
         origins = spawn_ned + offset
         self.autopilots = [
-            Autopilot(
+            Commander(
                 i,
                 config,
                 self.fleet,

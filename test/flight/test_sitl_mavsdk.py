@@ -225,12 +225,12 @@ def test_a_busy_port_is_named(reuse: bool) -> None:
 
 def test_silent_and_frozen_vehicles_say_nothing() -> None:
     from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
-    from chimera_ros.sitl.udp_server import Front
+    from chimera_ros.sitl.udp_server import UdpServer
 
     first = free_ports(3)
     faults = (Fault(1, FaultKind.SILENT), Fault(2, FaultKind.FREEZE, at_s=4.0))
     heard = [0, 0, 0]
-    with Front(SitlConfig(drones=3, first_port=first, gcs_port=0, faults=faults)) as front:
+    with UdpServer(SitlConfig(drones=3, first_port=first, gcs_port=0, faults=faults)) as front:
         listeners = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
         for i, sock in enumerate(listeners):
             sock.bind(("127.0.0.1", first + i))

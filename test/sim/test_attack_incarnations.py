@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import Reason
+from chimera_ros.crypto.effects import SecurityAlarm
+from chimera_ros.crypto.errors import RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.testing.swarm import Swarm
@@ -71,11 +71,11 @@ def test_a_package_held_back_since_before_the_living_process_pushes_nobody_out()
     swarm.wire.run(RESTART_S + 1.0)
     before = swarm.server.status()["rotations"]
     deliver(swarm, held_back)
-    assert swarm.server.host.counters.control[Reason.CHALLENGE] == 1
+    assert swarm.server.host.counters.control[RejectReason.CHALLENGE] == 1
     swarm.wire.run(15.0)
     assert is_in(swarm)
     assert swarm.server.status()["rotations"] == before
-    assert not [alarm for alarm in swarm.wire.of(Alarm) if "has restarted" in alarm.text]
+    assert not [alarm for alarm in swarm.wire.of(SecurityAlarm) if "has restarted" in alarm.text]
 
 
 def test_many_of_them_cost_one_challenge_and_two_requests_a_second() -> None:
@@ -177,7 +177,7 @@ def test_a_standby_that_takes_over_keeps_to_the_rosters_it_has_seen() -> None:
     deliver(swarm, held_back, "crypto_1")
     wire.run(15.0)
     assert is_in(swarm)
-    assert standby.host.counters.control[Reason.CHALLENGE] >= 1
+    assert standby.host.counters.control[RejectReason.CHALLENGE] >= 1
 
 
 def test_a_standby_follows_the_roster_when_a_member_has_restarted() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder
-from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
+from chimera_ros.crypto.effects import Installed, SecurityAlarm, Send, StopAcked, StopOrder
+from chimera_ros.crypto.errors import KeystoreError, Rejected, RejectReason
 from chimera_ros.crypto.key_server import rekey_requests
 from chimera_ros.crypto.keystore import member_state as store_room
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
@@ -18,7 +18,7 @@ from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.messages.body import signed
 from chimera_ros.crypto.messages.control import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.primitives.suite import digest
-from chimera_ros.crypto.rate_limit import Purse
+from chimera_ros.crypto.rate_limit import RateLimiter
 from chimera_ros.crypto.testing.swarm import Swarm
 from chimera_ros.crypto.trust.policy import Rule
 from chimera_ros.crypto.trust.roles import Role
@@ -59,7 +59,7 @@ def test_an_old_receipt_does_not_pass_for_that_of_a_later_stop() -> None:
     wire.run(11.0)
     operator.sign_stop("operator", "land", ["drone_01"], wire.wall_ns)  # the attacker lets nobody hear it
     assert operator.handle(receipt, wire.now, wire.wall_ns) == []
-    assert operator.counters.control[Reason.AGE] == 1
+    assert operator.counters.control[RejectReason.AGE] == 1
 
 
 def test_a_flood_of_forged_beats_does_not_keep_a_stop_away() -> None:
@@ -72,17 +72,17 @@ def test_a_flood_of_forged_beats_does_not_keep_a_stop_away() -> None:
     for index in range(2000):
         body[-17:-9] = (2**60 + index).to_bytes(8, "big")
         drone.handle(ControlMessage(ControlKind.BEAT, (bytes(body), beat.parts[1])), wire.now, wire.wall_ns)
-    assert drone.counters.control[Reason.BUDGET] > 1000
+    assert drone.counters.control[RejectReason.BUDGET] > 1000
     stop = swarm.hosts["operator"].sign_stop("operator", "land", [], wire.wall_ns)
     effects = drone.handle(stop, wire.now, wire.wall_ns)
     assert [effect.level for effect in effects if isinstance(effect, StopOrder)] == ["land"]
 
 
 def test_reserves_are_part_of_the_rate() -> None:
-    purse = Purse(200.0, ControlKind)
+    purse = RateLimiter(200.0, ControlKind)
     taken = sum(purse.take(kind, 1.0) for kind in ControlKind for _ in range(500))
     assert taken == 200
-    purse = Purse(200.0, ControlKind)
+    purse = RateLimiter(200.0, ControlKind)
     assert sum(purse.take(ControlKind.BEAT, 1.0) for _ in range(500)) < 200
     assert purse.take(ControlKind.STOP, 1.0)
 
@@ -98,7 +98,7 @@ def test_a_stop_is_obeyed_though_the_disk_is_full() -> None:
     stop = swarm.hosts["operator"].sign_stop("operator", "land", [], wire.wall_ns)
     effects = drone.handle(stop, wire.now, wire.wall_ns)
     assert [effect.level for effect in effects if isinstance(effect, StopOrder)] == ["land"]
-    assert [effect for effect in effects if isinstance(effect, Alarm)]
+    assert [effect for effect in effects if isinstance(effect, SecurityAlarm)]
     again = drone.handle(stop, wire.now, wire.wall_ns)
     assert not [effect for effect in again if isinstance(effect, StopOrder)], "obeyed once, disk or not"
 
@@ -113,7 +113,7 @@ def test_a_full_disk_ends_no_process_and_heals(victim: str) -> None:
     before = swarm.epochs()
     disk.full = True
     wire.run(12.0)  # any exception would come out here
-    assert [alarm for alarm in wire.of(Alarm) if "No space left" in alarm.text]
+    assert [alarm for alarm in wire.of(SecurityAlarm) if "No space left" in alarm.text]
     number = before[victim]
     assert number is not None
     assert disk.state.highest_epoch <= number, "nothing is installed that could not be remembered"
@@ -156,7 +156,10 @@ def test_what_a_full_disk_did_not_take_does_not_end_a_members_part(
         verdict = swarm.server.evict("drone_02", "operator", bytes(32), wire.now, wire.wall_ns)
         assert verdict.acted
         wire.perform("crypto", verdict.effects)
-    assert wire.run_until(lambda: bool([a for a in wire.of(Alarm) if "No space left" in a.text]), 2.0) < 2.0
+    assert (
+        wire.run_until(lambda: bool([a for a in wire.of(SecurityAlarm) if "No space left" in a.text]), 2.0)
+        < 2.0
+    )
     before = rotate()
     assert (swarm.epochs()["drone_01"] or 0) > before, "it goes on with the others"
     monkeypatch.undo()
@@ -183,7 +186,7 @@ def test_a_forged_switch_is_not_kept_for_later() -> None:
     assert host.control._early_switch is genuine
     host.handle(changed(genuine, bytes(4627)), wire.now, wire.wall_ns)
     assert host.control._early_switch is genuine
-    assert host.counters.control[Reason.SIGNATURE] == 1
+    assert host.counters.control[RejectReason.SIGNATURE] == 1
 
 
 def test_an_earlier_incarnation_never_comes_back() -> None:
@@ -206,9 +209,9 @@ def test_an_earlier_incarnation_never_comes_back() -> None:
     wire.run(11.0)
     young = swarm.hosts["shard_0"].control.members["drone_01"].incarnation
     package = next(effect.message for effect in held_back if isinstance(effect, Send))
-    before = swarm.server.host.counters.control[Reason.STALE]
+    before = swarm.server.host.counters.control[RejectReason.STALE]
     swarm.server.handle(package, wire.now, wire.wall_ns)
-    assert swarm.server.host.counters.control[Reason.STALE] == before + 1
+    assert swarm.server.host.counters.control[RejectReason.STALE] == before + 1
     wire.run(1.0)
     roster = {entry.name: entry.incarnation for entry in swarm.server.host.roster()}
     assert roster["drone_01"] == young
@@ -243,8 +246,8 @@ def test_a_crypto_node_that_beats_ever_other_epochs_is_told_of_now_and_then() ->
         body = Beat(swarm.trust.swarm, epoch, made_up, crypto.fingerprint, wall_ns, wall_ns, True).encode()
         alarms += host.handle(signed(ControlKind.BEAT, body, crypto), wire.now, wall_ns)
         wire.now += 0.1
-    assert host.counters.control[Reason.EQUIVOCATION] == 400
-    assert len([item for item in alarms if isinstance(item, Alarm)]) == 2, "40 s, one in 30"
+    assert host.counters.control[RejectReason.EQUIVOCATION] == 400
+    assert len([item for item in alarms if isinstance(item, SecurityAlarm)]) == 2, "40 s, one in 30"
     assert len(host.control._split_told) == 1
 
 
@@ -260,7 +263,7 @@ def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() 
         wire.run(0.5)
     rotations = swarm.server.status()["rotations"] - before
     assert 15 <= rotations <= 90 / rekey_requests.GAP_S + 1
-    told = [alarm.text for alarm in wire.of(Alarm) if "has asked for 12 new epochs" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "has asked for 12 new epochs" in alarm.text]
     assert told
     assert all(text.startswith("drone_01 ") for text in told)
     assert len(told) <= 2, "once in a rotation period"
@@ -271,7 +274,7 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     members: int, gap_s: float
 ) -> None:
     """A genuine sender of bulk data gets each of them, and is asked nothing before the thirteenth."""
-    desk = rekey_requests.AskedRotations()
+    desk = rekey_requests.RekeyRequestLimiter()
     at = [tick * 0.5 for tick in range(1200) if desk.take("drone_01", members, 60.0, tick * 0.5) is not None]
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
@@ -323,7 +326,7 @@ def test_a_roster_line_that_the_certificate_contradicts_signs_nothing() -> None:
     directory.put(dataclasses.replace(certified, role=Role.DRONE))
     with pytest.raises(Rejected) as refusal:
         host.open("leader/command", "T", envelope, wire.wall_ns)
-    assert refusal.value.reason is Reason.ROSTER
+    assert refusal.value.reason is RejectReason.ROSTER
     directory.put(certified)
     assert host.open("leader/command", "T", envelope, wire.wall_ns).sender == "leader"
 
@@ -349,7 +352,7 @@ def test_a_member_cannot_command_in_the_leaders_name_nor_in_its_own(monkeypatch:
             patch.setattr(Rule, "permits", lambda *_: True)
             return session.seal(slot_of[name], member.identity, channel, "C", b"land", wire.wall_ns)
 
-    def refused(envelope: Envelope) -> Reason:
+    def refused(envelope: Envelope) -> RejectReason:
         with pytest.raises(Rejected) as refusal:
             drone.open(channel, "C", envelope, wire.wall_ns)
         return refusal.value.reason
@@ -357,12 +360,12 @@ def test_a_member_cannot_command_in_the_leaders_name_nor_in_its_own(monkeypatch:
     recorded = leader.seal(channel, "C", b"hold", wire.wall_ns, "leader")
     forged = sealed("leader")
     assert (forged.lane, forged.sender) == (Lane.COMMAND, slot_of["leader"])
-    assert refused(forged) is Reason.SIGNATURE
-    assert refused(forged._replace(signature=recorded.signature)) is Reason.SIGNATURE
-    assert refused(forged._replace(signature=b"")) is Reason.SIGNATURE
-    assert refused(forged._replace(lane=Lane.TELEMETRY, signature=b"")) is Reason.LANE
-    assert refused(sealed("drone_02")) is Reason.NOT_PERMITTED
-    assert refused(sealed("drone_01")) is Reason.NOT_PERMITTED
+    assert refused(forged) is RejectReason.SIGNATURE
+    assert refused(forged._replace(signature=recorded.signature)) is RejectReason.SIGNATURE
+    assert refused(forged._replace(signature=b"")) is RejectReason.SIGNATURE
+    assert refused(forged._replace(lane=Lane.TELEMETRY, signature=b"")) is RejectReason.LANE
+    assert refused(sealed("drone_02")) is RejectReason.NOT_PERMITTED
+    assert refused(sealed("drone_01")) is RejectReason.NOT_PERMITTED
     opened = drone.open(channel, "C", recorded, wire.wall_ns)  # its counter is the forged one's
     assert (opened.sender, opened.payload, opened.signed) == ("leader", b"hold", True)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason
+from chimera_ros.crypto.effects import SecurityAlarm
+from chimera_ros.crypto.errors import KeystoreError, NotReady, RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.messages.announcement import SignedHead, encode_head
 from chimera_ros.crypto.messages.body import signed
@@ -124,7 +124,7 @@ def test_an_eviction_is_obeyed_though_the_disk_is_full() -> None:
     evict(swarm, "drone_02")
     wire.run(0.05)
     assert not sends(swarm, "drone_01"), "what it sent would reach the evicted one alone"
-    assert [alarm for alarm in wire.of(Alarm) if "No space left" in alarm.text]
+    assert [alarm for alarm in wire.of(SecurityAlarm) if "No space left" in alarm.text]
     disk.full = False
     wire.run_until(lambda: out_everywhere(swarm, "drone_02") and sends(swarm, "drone_01"), 5.0)
 
@@ -253,5 +253,5 @@ def test_a_captured_crypto_node_and_an_insider_cannot_put_honest_members_out() -
             signed(ControlKind.KEY_PACKAGE, package.encode(), member.identity), wire.now, wire.wall_ns
         ),
     )
-    assert server.host.counters.control[Reason.SIGNATURE] == 0
+    assert server.host.counters.control[RejectReason.SIGNATURE] == 0
     assert victim not in swarm.stores["crypto_1"].state.evictions

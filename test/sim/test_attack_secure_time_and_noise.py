@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from chimera_ros.crypto.effects import Alarm, StopOrder
+from chimera_ros.crypto.effects import SecurityAlarm, StopOrder
 from chimera_ros.crypto.messages.body import signed
 from chimera_ros.crypto.messages.checkpoint import make_checkpoint
 from chimera_ros.crypto.messages.control import Ready
-from chimera_ros.crypto.rate_limit import Budget
+from chimera_ros.crypto.rate_limit import TokenBucket
 from chimera_ros.crypto.testing.swarm import Swarm
 from chimera_ros.crypto.wire import ControlKind, Lane
 
@@ -55,7 +55,7 @@ def test_a_clock_that_was_an_hour_ahead_deafens_nobody_once_it_is_right() -> Non
 
 
 def test_a_budget_goes_on_after_its_clock_was_set_back() -> None:
-    budget = Budget(10.0)
+    budget = TokenBucket(10.0)
     assert sum(budget.take(7200.0) for _ in range(20)) == 10
     assert not budget.take(3600.0), "setting a clock back pays nothing out"
     assert sum(budget.take(3601.0) for _ in range(20)) == 10
@@ -81,7 +81,7 @@ def test_a_liar_cannot_fill_the_log_with_split_views() -> None:
         ).encode()
         message = signed(ControlKind.READY, body, swarm.identities["drone_02"])
         wire.perform("leader", leader.handle(message, wire.now, wire.wall_ns))
-    told = [alarm.text for alarm in wire.of(Alarm) if "drone_02 holds another epoch" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "drone_02 holds another epoch" in alarm.text]
     assert len(told) == 1
 
 
@@ -106,7 +106,7 @@ def test_a_liar_cannot_fill_the_log_with_checkpoints() -> None:
                 (index.to_bytes(32, "big"),),
             )
             effects = leader.take_checkpoint("drone_02", checkpoint, wire.now, wire.wall_ns) or []
-            alarms += [effect.text for effect in effects if isinstance(effect, Alarm)]
+            alarms += [effect.text for effect in effects if isinstance(effect, SecurityAlarm)]
     assert 1 <= len(alarms) <= 3
     assert all("lies" in text for text in alarms), "both explanations are named"
 

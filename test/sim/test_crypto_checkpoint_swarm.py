@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.encoding import fields, u16, u32
-from chimera_ros.crypto.errors import NotReady, Reason, Rejected
+from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
 from chimera_ros.crypto.evidence.ledgers import NOTICE_S
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, make_checkpoint
 from chimera_ros.crypto.primitives import labels, merkle
@@ -35,7 +35,7 @@ class Flight:
         swarm.wire.on_effect = self._effect
 
     def _effect(self, process, effect):
-        if isinstance(effect, Alarm) and effect.severity == "error":
+        if isinstance(effect, SecurityAlarm) and effect.severity == "error":
             self.alarms.append((self.swarm.wire.now, process, effect.text))
 
     def _host(self, process):
@@ -171,14 +171,14 @@ def test_a_sender_shut_out_by_a_counter_jump_is_heard_again_in_a_new_epoch():
     swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", 2**40, b"lie")))
     flight.run(0.2)
     leader = swarm.hosts["leader"]
-    shut_out = leader.counters.rejected[Reason.REPLAY]
+    shut_out = leader.counters.rejected[RejectReason.REPLAY]
     assert shut_out > 0
     flight.run(3.0)
     assert swarm.together(above=session.epoch)
-    confirmed, refused = flight.counts("leader").confirmed, leader.counters.rejected[Reason.REPLAY]
+    confirmed, refused = flight.counts("leader").confirmed, leader.counters.rejected[RejectReason.REPLAY]
     flight.run(2.0)
     assert flight.counts("leader").confirmed - confirmed > 3 * 2.0 / 0.08 * 0.5
-    assert leader.counters.rejected[Reason.REPLAY] == refused
+    assert leader.counters.rejected[RejectReason.REPLAY] == refused
 
 
 def test_a_lying_sender_is_found():

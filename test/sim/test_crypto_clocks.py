@@ -12,8 +12,8 @@ from collections import Counter
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm, StopAcked, StopOrder
-from chimera_ros.crypto.errors import NotReady, Reason, Rejected
+from chimera_ros.crypto.effects import SecurityAlarm, StopAcked, StopOrder
+from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
 from chimera_ros.crypto.evidence.ledgers import NOTICE_S
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
@@ -95,7 +95,7 @@ class Sky:
 
     def age_refusals(self) -> int:
         return sum(
-            host.counters.rejected[Reason.AGE] + host.counters.control[Reason.AGE]
+            host.counters.rejected[RejectReason.AGE] + host.counters.control[RejectReason.AGE]
             for host in map(self.host, self.wire.nodes)
         )
 
@@ -103,7 +103,9 @@ class Sky:
         return [
             effect.text
             for at, _, effect in self.wire.effects
-            if isinstance(effect, Alarm) and at >= since and all(word in effect.text for word in words)
+            if isinstance(effect, SecurityAlarm)
+            and at >= since
+            and all(word in effect.text for word in words)
         ]
 
     def accusations(self) -> list[str]:
@@ -169,7 +171,7 @@ def test_a_clock_that_is_set_while_the_swarm_flies(process: str, by_s: float) ->
     )
     sky.wire.clock_s[process] = 0.0
     sky.heal()
-    assert sky.host("shard_0").counters.control[Reason.STALE] < 30
+    assert sky.host("shard_0").counters.control[RejectReason.STALE] < 30
 
 
 @pytest.mark.parametrize("by_s", STEPS)
@@ -263,10 +265,10 @@ def test_a_clock_that_an_attacker_sets_back_opens_no_way_for_recordings() -> Non
     beats = [m for at, _, m in wire.sent if m.kind is ControlKind.BEAT and at < wire.now - 20.0]
     wire.clock_s["shard_0"] = -20.5
     assert sky.obeyed("shard_0", held_back) == []
-    assert drone.counters.control[Reason.AGE] == 1
+    assert drone.counters.control[RejectReason.AGE] == 1
     for beat in beats:
         assert drone.handle(beat, wire.now, wire.wall_of("shard_0")) == []
-    assert drone.counters.control[Reason.STALE] >= len(beats)
+    assert drone.counters.control[RejectReason.STALE] >= len(beats)
     with pytest.raises(Rejected, match="unknown_epoch"):
         drone.open("leader/command", TYPE, envelope, wire.wall_of("shard_0"))
     assert sky.obeyed("shard_0", sky.stop("land")) == ["land"], "and a genuine one is obeyed"
@@ -304,7 +306,7 @@ def test_an_operators_wrong_clock_is_named_by_the_drone() -> None:
     assert sky.obeyed("shard_0", sky.stop()) == ["hold"]
     late = sky.wire.now + HOUR_S
     assert sky.host("shard_0").handle(stop, late, sky.wire.wall_ns + int(HOUR_S * 1e9)) == []
-    assert sky.host("shard_0").counters.control[Reason.STALE] > 0, "a later stop has closed the door"
+    assert sky.host("shard_0").counters.control[RejectReason.STALE] > 0, "a later stop has closed the door"
 
 
 @pytest.mark.parametrize("back_s", [0.25, 1.0, 5.0, 9.9, HOUR_S])

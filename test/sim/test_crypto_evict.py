@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import KeystoreError, Reason, Rejected
+from chimera_ros.crypto.effects import SecurityAlarm
+from chimera_ros.crypto.errors import KeystoreError, Rejected, RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.session.epoch_session import EpochSession
@@ -116,7 +116,7 @@ def test_the_evicted_cannot_come_back_with_its_certificate() -> None:
     swarm.start_host("shard_1")
     wire.run(6.0)
     assert not swarm.host_of("drone_02").ready("drone_02")
-    assert swarm.server.host.counters.control[Reason.EVICTED] > 0
+    assert swarm.server.host.counters.control[RejectReason.EVICTED] > 0
     assert "drone_02" not in swarm.server.status()["members"]
 
 
@@ -244,7 +244,7 @@ def test_members_refuse_a_roster_that_names_one_who_is_out() -> None:
     wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
     wire.run(1.0)
     assert swarm.host_of("drone_01").epoch("drone_01") == epoch
-    assert swarm.host_of("drone_01").counters.control[Reason.EVICTED] > 0
+    assert swarm.host_of("drone_01").counters.control[RejectReason.EVICTED] > 0
 
 
 def test_a_member_that_ends_properly_is_left_out_soon_and_without_a_warning() -> None:
@@ -259,7 +259,7 @@ def test_a_member_that_ends_properly_is_left_out_soon_and_without_a_warning() ->
     assert took < 0.5
     assert swarm.server.status()["rotations_by_reason"]["leave"] == 1
     assert "drone_02" not in swarm.server.status()["members"]
-    assert not [alarm for alarm in wire.of(Alarm) if alarm.severity != "info"]
+    assert not [alarm for alarm in wire.of(SecurityAlarm) if alarm.severity != "info"]
 
 
 def swarm_without(swarm: Swarm, *names: str) -> Swarm:
@@ -279,7 +279,7 @@ def test_a_recorded_farewell_does_not_put_anybody_out() -> None:
     swarm.server.handle(farewell, wire.now, wire.wall_ns)
     wire.run(3.0)
     assert "drone_02" in swarm.server.status()["members"]
-    assert swarm.server.host.counters.control[Reason.STALE] > 0
+    assert swarm.server.host.counters.control[RejectReason.STALE] > 0
 
 
 def test_a_split_view_is_noticed_by_what_others_say() -> None:
@@ -293,7 +293,7 @@ def test_a_split_view_is_noticed_by_what_others_say() -> None:
     session.transcript_hash = true
     for _ in range(2):
         wire.perform("shard_0", swarm.hosts["shard_0"].handle(message, wire.now, wire.wall_ns))
-    told = [alarm.text for alarm in wire.of(Alarm) if "two faces" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "two faces" in alarm.text]
     assert len(told) == 1
     assert told[0].startswith("drone_02 holds another epoch 4")
 
@@ -304,7 +304,7 @@ def test_too_low_numbers_of_a_crypto_node_raise_an_alarm() -> None:
         swarm.stores[name].save(StoredState(highest_epoch=400))
     swarm.start()
     swarm.wire.run(5.0)
-    told = [alarm.text for alarm in swarm.wire.of(Alarm) if "refuses lower ones" in alarm.text]
+    told = [alarm.text for alarm in swarm.wire.of(SecurityAlarm) if "refuses lower ones" in alarm.text]
     assert len(told) == 3, "each process once"
     assert "has had 400" in told[0]
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import Reason, Rejected
+from chimera_ros.crypto.effects import SecurityAlarm
+from chimera_ros.crypto.errors import Rejected, RejectReason
 from chimera_ros.crypto.member.trust_updates import CRL_FILE
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.signed_documents import TrustFiles
@@ -33,7 +33,7 @@ def install(swarm: Swarm, crl: bytes | None = None, policy: tuple[bytes, bytes] 
 
 
 def alarms(swarm: Swarm, words: str) -> list[str]:
-    return [alarm.text for alarm in swarm.wire.of(Alarm) if words in alarm.text]
+    return [alarm.text for alarm in swarm.wire.of(SecurityAlarm) if words in alarm.text]
 
 
 def test_a_revocation_list_puts_its_members_out_in_flight() -> None:
@@ -61,7 +61,7 @@ def test_a_revocation_list_puts_its_members_out_in_flight() -> None:
     swarm.start_host("shard_1")
     wire.run(3.0)
     assert not swarm.host_of("drone_02").ready("drone_02")
-    assert swarm.server.host.counters.control[Reason.REVOKED] > 0
+    assert swarm.server.host.counters.control[RejectReason.REVOKED] > 0
 
 
 def test_a_revoked_sender_is_not_opened_where_no_crypto_node_is_left() -> None:
@@ -109,7 +109,11 @@ def test_lists_and_policies_are_never_rolled_back_and_never_taken_from_strangers
     assert (leader.control.trust.crl.number, leader.policy.version) == (5, 4)
     assert (swarm.server.trust.crl.number, swarm.server.trust.policy.version) == (5, 4)
     counts = leader.counters.control - before
-    assert (counts[Reason.STALE], counts[Reason.SIGNATURE], counts[Reason.MALFORMED]) == (2, 3, 1)
+    assert (counts[RejectReason.STALE], counts[RejectReason.SIGNATURE], counts[RejectReason.MALFORMED]) == (
+        2,
+        3,
+        1,
+    )
     assert len(alarms(swarm, "was not taken over")) == 6
     for message in updates:
         assert leader.handle(message, wire.now, wire.wall_ns) == []

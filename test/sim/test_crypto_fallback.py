@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
-from chimera_ros.crypto.errors import NotReady, Reason, Rejected
+from chimera_ros.crypto.effects import SecurityAlarm
+from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
 from chimera_ros.crypto.wire import ControlKind
@@ -46,7 +46,7 @@ def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(weather: Weather 
     assert set(heard(swarm, "drone_01", "drone_01/telemetry").values()) == {swarm.epochs()["leader"]}
     wire.run_until(lambda: degraded(swarm), 8.0)
     wire.run(6.0)
-    alarms = [alarm.text for alarm in wire.of(Alarm) if "DEGRADED" in alarm.text]
+    alarms = [alarm.text for alarm in wire.of(SecurityAlarm) if "DEGRADED" in alarm.text]
     assert len(alarms) == len(swarm.hosts)
     for _ in range(30):  # seconds: a storm takes hellos and certificates, too
         telemetry = set(heard(swarm, "drone_01", "drone_01/telemetry").values())
@@ -70,7 +70,7 @@ def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(weather: Weather 
     assert set(heard(swarm, "drone_01", "drone_01/telemetry").values()) == {swarm.epochs()["leader"]}
     with pytest.raises(Rejected) as refusal:
         swarm.hosts["leader"].open("drone_01/telemetry", TYPE, recorded, wire.wall_ns)
-    assert refusal.value.reason is Reason.FALLBACK
+    assert refusal.value.reason is RejectReason.FALLBACK
     silence = len([node for _, node, m in wire.sent if m.kind is ControlKind.FALLBACK_HELLO])
     wire.run(5.0)
     assert len([node for _, node, m in wire.sent if m.kind is ControlKind.FALLBACK_HELLO]) == silence
@@ -93,6 +93,6 @@ def test_an_expired_secret_is_said_once_and_not_used() -> None:
     swarm.kill("crypto")
     swarm.wire.run(40.0)
     assert not degraded(swarm)
-    texts = [alarm.text for alarm in swarm.wire.of(Alarm) if "fallback secret" in alarm.text]
+    texts = [alarm.text for alarm in swarm.wire.of(SecurityAlarm) if "fallback secret" in alarm.text]
     assert len(texts) == len(swarm.hosts)
     assert not [m for _, _, m in swarm.wire.sent if m.kind is ControlKind.FALLBACK_HELLO]

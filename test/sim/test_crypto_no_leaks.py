@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from chimera_ros.cli import main
-from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import CryptoError, NotReady, Rejected
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.keystore.keystore import Keystore
@@ -184,7 +184,7 @@ def test_no_secret_is_shown_logged_sent_or_stored(
     for host in (*swarm.hosts.values(), swarm.server.host):
         texts |= {json.dumps(host.counters.snapshot()), repr(vars(host.control.roster_watch))}
     texts.add(json.dumps(swarm.server.status(), default=str))
-    texts |= {json.dumps(SecurityState(events=tuple(a.text for a in wire.of(Alarm))).to_status())}
+    texts |= {json.dumps(SecurityState(events=tuple(a.text for a in wire.of(SecurityAlarm))).to_status())}
     texts |= {repr(effect) for _, _, effect in wire.effects}
     texts |= {store.state.to_json() for store in swarm.stores.values()}
     raw += [part for _, _, message in wire.sent for part in message.parts]

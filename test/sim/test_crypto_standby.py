@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore
@@ -94,7 +94,9 @@ class World:
         """No number was announced twice, nobody was accused of it."""
         twice = {epoch: len(heads) for epoch, heads in self.announced().items() if len(heads) > 1}
         assert not twice
-        assert not [alarm.text for alarm in self.wire.of(Alarm) if "two different epochs" in alarm.text]
+        assert not [
+            alarm.text for alarm in self.wire.of(SecurityAlarm) if "two different epochs" in alarm.text
+        ]
 
 
 def test_standbys_join_and_only_one_crypto_node_is_in_charge() -> None:
@@ -328,7 +330,7 @@ def test_two_crypto_nodes_of_one_rank_are_told_of_by_everybody_who_hears_them() 
     told = {
         node
         for _, node, effect in swarm.wire.effects
-        if isinstance(effect, Alarm) and "both have rank 0" in effect.text
+        if isinstance(effect, SecurityAlarm) and "both have rank 0" in effect.text
     }
     assert told == {"crypto", "spare", "leader", "shard_0"}
 
@@ -402,10 +404,10 @@ def test_two_that_only_members_hear_do_not_outbid_each_other_for_ever() -> None:
     wire.broadcast = hidden  # type: ignore[method-assign]
     wire.run(30.0)
     before = len(world.announced())
-    took = [takeover for takeover in wire.of(Alarm) if "takes over" in takeover.text]
+    took = [takeover for takeover in wire.of(SecurityAlarm) if "takes over" in takeover.text]
     world.fly(30.0)
     assert len(world.announced()) - before <= 6
-    assert len([alarm for alarm in wire.of(Alarm) if "takes over" in alarm.text]) - len(took) <= 6
+    assert len([alarm for alarm in wire.of(SecurityAlarm) if "takes over" in alarm.text]) - len(took) <= 6
     epochs = {world.members()[name] for name in ("leader", "drone_01", "drone_02")}
     assert len(epochs) == 1
     world.check_numbers()

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chimera_ros.crypto.effects import Alarm, Effect, Installed, Send, Switched
+from chimera_ros.crypto.effects import Effect, Installed, SecurityAlarm, Send, Switched
 from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.member.host import SecureHost
@@ -86,7 +86,7 @@ class Watched:
             self.known[effect.member] = self.known.get(effect.member, set()) | evictions
         elif isinstance(effect, Switched):
             self._switched(effect, now)
-        elif isinstance(effect, Alarm):
+        elif isinstance(effect, SecurityAlarm):
             assert "two different epochs" not in effect.text, effect.text
             assert "two processes" not in effect.text, effect.text
         elif isinstance(effect, Send):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.crypto.effects import Alarm, Installed, Send, StopAcked, StopOrder, Switched
-from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
+from chimera_ros.crypto.effects import Installed, SecurityAlarm, Send, StopAcked, StopOrder, Switched
+from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected, RejectReason
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.host import HostConfig, SecureHost
@@ -32,7 +32,7 @@ class Traffic:
         self.period_s = period_s
         self.sent: set[bytes] = set()
         self.got: Counter[tuple[str, bytes]] = Counter()
-        self.refused: Counter[Reason] = Counter()
+        self.refused: Counter[RejectReason] = Counter()
         self.unsent = 0
         swarm.wire.on_data = self._deliver
 
@@ -84,7 +84,7 @@ def rotate(swarm: Swarm, reason: str = "manual") -> None:
 
 
 def errors(swarm: Swarm) -> list[str]:
-    return [alarm.text for alarm in swarm.wire.of(Alarm) if alarm.severity == "error"]
+    return [alarm.text for alarm in swarm.wire.of(SecurityAlarm) if alarm.severity == "error"]
 
 
 def test_twenty_drones_join_in_one_epoch() -> None:
@@ -183,7 +183,7 @@ def test_restarted_shard_rejoins_under_new_slots() -> None:
         assert after[name].incarnation != before[name].incarnation
     for name in swarm.groups["shard_1"]:
         assert after[name].slot == before[name].slot
-    assert any("has restarted" in alarm.text for alarm in swarm.wire.of(Alarm))
+    assert any("has restarted" in alarm.text for alarm in swarm.wire.of(SecurityAlarm))
 
 
 def test_two_processes_under_one_name_raise_an_alarm() -> None:
@@ -275,7 +275,7 @@ def test_lost_announcement_is_asked_for_and_the_switch_does_not_wait_for_ever() 
     wire.run(0.25)
     assert server.status()["switched"], "200 ms are enough"
     assert swarm.hosts["shard_0"].epoch("drone_01") > epoch
-    assert any("before drone_02" in alarm.text for alarm in wire.of(Alarm))
+    assert any("before drone_02" in alarm.text for alarm in wire.of(SecurityAlarm))
     wire.cut.clear()
     assert wire.run_until(lambda: swarm.together(above=epoch), 5.0) < 1.5
     assert server.status()["rotations_by_reason"].get("join") == 1, "the same announcement was enough"
@@ -289,7 +289,7 @@ def test_vanished_member_is_left_out_with_a_warning() -> None:
     del swarm.hosts["shard_2"]
     swarm.wire.run(20.0)
     assert "drone_03" not in swarm.server.status()["members"]
-    assert any("without drone_03" in alarm.text for alarm in swarm.wire.of(Alarm))
+    assert any("without drone_03" in alarm.text for alarm in swarm.wire.of(SecurityAlarm))
     assert swarm.server.status()["rotations_by_reason"]["leave"] >= 1
 
 
@@ -368,8 +368,8 @@ def test_floods_are_paid_from_a_budget() -> None:
     for index in range(1000):
         body[-17:-9] = (2**40 * 1000 + index).to_bytes(8, "big")  # a higher sequence, so it is no replay
         host.handle(ControlMessage(ControlKind.BEAT, (bytes(body), beat.parts[1])), wire.now, wire.wall_ns)
-    assert host.counters.control[Reason.SIGNATURE] <= 200
-    assert host.counters.control[Reason.BUDGET] >= 800
+    assert host.counters.control[RejectReason.SIGNATURE] <= 200
+    assert host.counters.control[RejectReason.BUDGET] >= 800
 
 
 def test_strangers_and_wrong_roles_do_not_get_in() -> None:
@@ -388,7 +388,7 @@ def test_strangers_and_wrong_roles_do_not_get_in() -> None:
     wire.run(8.0)
     assert not host.ready("drone_09")
     assert "drone_09" not in swarm.server.status()["members"]
-    assert swarm.server.host.counters.control[Reason.CERTIFICATE] >= 1
+    assert swarm.server.host.counters.control[RejectReason.CERTIFICATE] >= 1
 
 
 def test_an_evicted_member_in_a_roster_is_refused() -> None:
@@ -399,7 +399,7 @@ def test_an_evicted_member_in_a_roster_is_refused() -> None:
     swarm.wire.run(3.0)
     assert swarm.hosts["leader"].ready("leader")
     assert not swarm.hosts["shard_0"].ready("drone_01")
-    assert swarm.hosts["shard_0"].counters.control[Reason.EVICTED] >= 1
+    assert swarm.hosts["shard_0"].counters.control[RejectReason.EVICTED] >= 1
 
 
 def test_crypto_node_does_not_admit_an_evicted_member() -> None:
@@ -431,9 +431,9 @@ def test_equivocation_is_seen_and_the_issuer_no_longer_followed() -> None:
     wire.run_until(lambda: fresh.ready("leader"), 10.0)
     announced = [m for _, _, m in wire.sent if m.kind is ControlKind.ANNOUNCEMENT][-1]
     effects = hosts["shard_0"].handle(announced, wire.now, wire.wall_ns)
-    assert [e for e in effects if isinstance(e, Alarm) and "two different epochs 4" in e.text]
+    assert [e for e in effects if isinstance(e, SecurityAlarm) and "two different epochs 4" in e.text]
     assert hosts["shard_0"].handle(announced, wire.now, wire.wall_ns) == []
-    assert hosts["shard_0"].counters.control[Reason.ISSUER] == 1
+    assert hosts["shard_0"].counters.control[RejectReason.ISSUER] == 1
 
 
 def test_older_policy_or_crl_than_seen_is_refused() -> None:
@@ -492,7 +492,7 @@ def test_a_package_that_overtakes_its_certificate_waits_for_it() -> None:
     package = [e.message for e in host.tick(wire.now, wire.wall_ns) if isinstance(e, Send)]
     assert [message.kind for message in package] == [ControlKind.KEY_PACKAGE]
     server.handle(package[0], wire.now, wire.wall_ns)
-    assert server.host.counters.control[Reason.NO_CERTIFICATE] == 1
+    assert server.host.counters.control[RejectReason.NO_CERTIFICATE] == 1
     server.handle(certificate, wire.now, wire.wall_ns)
     effects = server.tick(wire.now + 0.31, wire.wall_ns + 310_000_000)
     assert [e for e in effects if isinstance(e, Send) and e.message.kind is ControlKind.ANNOUNCEMENT]
@@ -583,12 +583,12 @@ def test_stop_counter_survives_a_restart_and_old_stops_are_refused() -> None:
         wire.wall_ns,
     )
     assert again.handle(second, wire.now, wire.wall_ns) == []
-    assert again.counters.control[Reason.STALE] == 1
+    assert again.counters.control[RejectReason.STALE] == 1
     late = make_stop(swarm.identities["operator"], 9, "hold", [], wire.wall_ns - 11_000_000_000)
     (told,) = again.handle(late, wire.now, wire.wall_ns)
-    assert isinstance(told, Alarm)
+    assert isinstance(told, SecurityAlarm)
     assert told.text.startswith("operator's stops are 11.0 s behind the clock of drone_01 and refused")
-    assert again.counters.control[Reason.AGE] == 1
+    assert again.counters.control[RejectReason.AGE] == 1
 
 
 def test_only_an_operator_can_stop() -> None:
@@ -602,7 +602,7 @@ def test_only_an_operator_can_stop() -> None:
     forged = make_stop(swarm.identities["leader"], 99, "kill", [], wire.wall_ns)
     drone = swarm.hosts["shard_0"]
     assert drone.handle(forged, wire.now, wire.wall_ns) == []
-    assert drone.counters.control[Reason.ROLE] == 1
+    assert drone.counters.control[RejectReason.ROLE] == 1
     good = swarm.hosts["operator"].sign_stop("operator", "land", [], wire.wall_ns)
     flipped = ControlMessage(ControlKind.STOP, (good.parts[0][:-1] + b"\x01", good.parts[1]))
     assert not [e for e in drone.handle(flipped, wire.now, wire.wall_ns) if isinstance(e, StopOrder)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mavsdk.plugins.action import ActionError, ActionResult
 
 import chimera_ros.autopilot
-from chimera_ros.autopilot.orders import MAX_WAITING, OrderDesk
+from chimera_ros.autopilot.orders import MAX_WAITING, OrderQueue
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins
 from chimera_ros.autopilot.pool import CallPool
 from chimera_ros.flight.vehicle import Order, OrderKind
@@ -24,7 +24,7 @@ URGENT = (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL)
 
 
 def test_one_at_a_time() -> None:
-    desk = OrderDesk()
+    desk = OrderQueue()
     desk.submit(Order(1, OrderKind.ARM), 0.0)
     desk.submit(Order(2, OrderKind.TAKEOFF, 5.0), 0.0)
     first = desk.next(0.0)
@@ -40,7 +40,7 @@ def test_one_at_a_time() -> None:
 
 @pytest.mark.parametrize("kind", URGENT)
 def test_urgent_orders_overtake_what_runs_and_waits(kind: OrderKind) -> None:
-    desk = OrderDesk()
+    desk = OrderQueue()
     for n in (1, 2, 3):
         desk.submit(Order(n, OrderKind.START_OFFBOARD), 0.0)
     running = desk.next(0.0)
@@ -55,7 +55,7 @@ def test_urgent_orders_overtake_what_runs_and_waits(kind: OrderKind) -> None:
 
 
 def test_nothing_overtakes_a_kill() -> None:
-    desk = OrderDesk()
+    desk = OrderQueue()
     desk.submit(Order(1, OrderKind.KILL), 0.0)
     kill = desk.next(0.0)
     assert desk.submit(Order(2, OrderKind.HOLD), 0.0) == []
@@ -63,7 +63,7 @@ def test_nothing_overtakes_a_kill() -> None:
 
 
 def test_urgent_order_is_repeated_when_a_late_call_may_have_undone_it() -> None:
-    desk = OrderDesk()
+    desk = OrderQueue()
     desk.submit(Order(1, OrderKind.START_OFFBOARD), 0.0)
     late = desk.next(0.0)
     assert late is not None
@@ -81,7 +81,7 @@ def test_urgent_order_is_repeated_when_a_late_call_may_have_undone_it() -> None:
 
 
 def test_overdue() -> None:
-    desk = OrderDesk()
+    desk = OrderQueue()
     desk.submit(Order(1, OrderKind.ARM, deadline_s=2.0), 0.0)
     running = desk.next(10.0)
     assert desk.overdue(11.9) is None
@@ -92,7 +92,7 @@ def test_overdue() -> None:
     st.lists(st.tuples(st.sampled_from(["submit", "start", "finish", "late"]), st.sampled_from(OrderKind)))
 )
 def test_every_order_gets_exactly_one_result(script: list[tuple[str, OrderKind]]) -> None:
-    desk, given_back, started = OrderDesk(), Counter[int](), []
+    desk, given_back, started = OrderQueue(), Counter[int](), []
     submitted = 0
     for step, kind in script:
         results = []

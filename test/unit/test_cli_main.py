@@ -22,7 +22,7 @@ def install(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     """Puts a sub-command `try` in the place of a real one."""
     module = SimpleNamespace(register=lambda parser: parser.add_argument("--n", type=int, default=0), run=run)
     monkeypatch.setitem(sys.modules, "chimera_ros.commands.try_it", module)  # type: ignore[arg-type]
-    monkeypatch.setitem(cli.COMMANDS, "try", cli.Command("chimera_ros.commands.try_it", "a test"))
+    monkeypatch.setitem(cli.COMMANDS, "try", cli.SubCommand("chimera_ros.commands.try_it", "a test"))
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
@@ -82,7 +82,7 @@ def test_an_interrupt_is_no_traceback(
 def test_a_missing_library_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(cli.COMMANDS, "try", cli.Command("no_such_library", "a test"))
+    monkeypatch.setitem(cli.COMMANDS, "try", cli.SubCommand("no_such_library", "a test"))
     assert cli.main(["try"]) == 1
     assert "no_such_library is not installed; run `chimera doctor`" in capsys.readouterr().err
 

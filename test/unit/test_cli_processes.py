@@ -16,9 +16,9 @@ import pytest
 
 from chimera_ros.launcher import shared_memory
 from chimera_ros.launcher.supervisor import (
+    ChildSpec,
     Event,
     Exited,
-    ProcessSpec,
     Restarted,
     StartFailed,
     StatusReceived,
@@ -35,8 +35,8 @@ def say(**status):
 WAIT_S = 20.0
 
 
-def child(name: str, code: str, **env: str) -> ProcessSpec:
-    return ProcessSpec(name, (sys.executable, "-I", "-S", "-u", "-c", TALK + textwrap.dedent(code)), env)
+def child(name: str, code: str, **env: str) -> ChildSpec:
+    return ChildSpec(name, (sys.executable, "-I", "-S", "-u", "-c", TALK + textwrap.dedent(code)), env)
 
 
 def poll_until(supervisor: Supervisor, done: Callable[[list[Event]], bool]) -> list[Event]:
@@ -234,7 +234,7 @@ def test_wake_ends_a_poll(tmp_path: Path) -> None:
 def test_what_cannot_start_is_said_in_one_sentence(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         with pytest.raises(StartFailed, match=r"process ghost cannot start: .*no_such_program"):
-            supervisor.start(ProcessSpec("ghost", ("no_such_program",)))
+            supervisor.start(ChildSpec("ghost", ("no_such_program",)))
         supervisor.start(child("one", "time.sleep(60)"))
         with pytest.raises(StartFailed, match="already running"):
             supervisor.start(child("one", "pass"))

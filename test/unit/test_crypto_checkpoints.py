@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.errors import Reason, Rejected
+from chimera_ros.crypto.errors import Rejected, RejectReason
 from chimera_ros.crypto.evidence import ledgers as ledgers
-from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointBook
+from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointTracker
 from chimera_ros.crypto.messages.announcement import RosterEntry
 from chimera_ros.crypto.messages.checkpoint import MAX_LEAVES, Checkpoint, make_checkpoint, parse_checkpoint
 from chimera_ros.crypto.primitives import merkle
@@ -37,8 +37,8 @@ class Pair:
     """A sender's book and a receiver's, with what travels between them in the test's hands."""
 
     def __init__(self, verify: bool = True) -> None:
-        self.sender = CheckpointBook("testswarm", Lock(), True, S // 5)
-        self.receiver = CheckpointBook("testswarm", Lock(), verify, S // 5)
+        self.sender = CheckpointTracker("testswarm", Lock(), True, S // 5)
+        self.receiver = CheckpointTracker("testswarm", Lock(), verify, S // 5)
         self.out = self.sender.sender(TRANSCRIPT, 8, ENTRY, Lane.TELEMETRY, KEY)
         self.inbox = self.receiver.receiver(TRANSCRIPT, 8, bytes(32), ENTRY, Lane.TELEMETRY, KEY)
         self.now = 0.0
@@ -117,7 +117,7 @@ def test_loss_disorder_and_doubles_accuse_nobody(count, data):
         try:
             alarms += pair.take(item)
         except Rejected as refusal:
-            if refusal.reason is not Reason.DUPLICATE:
+            if refusal.reason is not RejectReason.DUPLICATE:
                 raise
     alarms += pair.wait(6)
     counts = pair.receiver.counts
@@ -214,10 +214,10 @@ def test_what_is_refused_changes_nothing():
         return Checkpoint(**{**{name: getattr(good, name) for name in names}, **values})
 
     cases = {
-        Reason.SIGNATURE: forged,
-        Reason.MALFORMED: changed(leaves=leaves[::-1]),
-        Reason.ROSTER: changed(slot=4),
-        Reason.UNKNOWN_EPOCH: changed(transcript_hash=bytes(32)),
+        RejectReason.SIGNATURE: forged,
+        RejectReason.MALFORMED: changed(leaves=leaves[::-1]),
+        RejectReason.ROSTER: changed(slot=4),
+        RejectReason.UNKNOWN_EPOCH: changed(transcript_hash=bytes(32)),
     }
     for reason, checkpoint in cases.items():
         with pytest.raises(Rejected) as refusal:
@@ -317,8 +317,8 @@ def test_a_flood_of_checkpoints_is_limited():
             pair.take(fake)
         except Rejected as refusal:
             reasons.append(refusal.reason)
-    assert reasons.count(Reason.SIGNATURE) == 128
-    assert reasons.count(Reason.BUDGET) == 272
+    assert reasons.count(RejectReason.SIGNATURE) == 128
+    assert reasons.count(RejectReason.BUDGET) == 272
 
 
 def make_fake(number: int) -> Checkpoint:

@@ -19,7 +19,7 @@ from chimera_ros.crypto.messages.announcement import (
     split_seeds,
 )
 from chimera_ros.crypto.messages.control import Beat, KeyPackage, KeyRequest, Ready, Switch, bitmap
-from chimera_ros.crypto.messages.stop import Level, Stop, StopReceipt
+from chimera_ros.crypto.messages.stop import Stop, StopLevel, StopReceipt
 from chimera_ros.crypto.primitives import labels
 from chimera_ros.crypto.primitives.suite import suite_named
 from chimera_ros.crypto.trust.roles import Role
@@ -99,8 +99,10 @@ def test_request_comes_back(
     assert {slot for slot in range(310) if back.has(slot)} == have
 
 
-@given(hashes, u64s, u64s, st.sampled_from(Level), st.lists(names, max_size=4))
-def test_stop_comes_back(operator: bytes, counter: int, sent: int, level: Level, targets: list[str]) -> None:
+@given(hashes, u64s, u64s, st.sampled_from(StopLevel), st.lists(names, max_size=4))
+def test_stop_comes_back(
+    operator: bytes, counter: int, sent: int, level: StopLevel, targets: list[str]
+) -> None:
     stop = Stop(SWARM, operator, counter, sent, level, tuple(targets))
     assert Stop.parse(stop.encode(), SWARM) == stop
 

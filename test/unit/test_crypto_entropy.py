@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from chimera_ros.crypto.effects import Alarm
+from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.encoding import fields, u64
 from chimera_ros.crypto.entropy import pool
 from chimera_ros.crypto.entropy.conditioning import BLOCK_BYTES, unpack
@@ -112,7 +112,7 @@ def test_it_comes_back_after_its_pause_and_a_start_up_test() -> None:
     pool.offer("hardware", bytes(64), 0.0)
     assert pool.wants("hardware", 60.0)
     (alarm,) = pool.offer("hardware", good(1024, 2), 60.0)
-    assert alarm == Alarm("info", "entropy source hardware passed its start-up test again")
+    assert alarm == SecurityAlarm("info", "entropy source hardware passed its start-up test again")
     assert held(pool, "hardware") == 0
     pool.offer("hardware", good(1024, 3), 61.0)
     assert held(pool, "hardware") > 0

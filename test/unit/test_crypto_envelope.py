@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.errors import ForkedProcess, NotReady, Reason, Rejected
+from chimera_ros.crypto.errors import ForkedProcess, NotReady, Rejected, RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.member.host import PendingRequest, SecureHost
 from chimera_ros.crypto.testing.swarm import Swarm
@@ -32,7 +32,7 @@ def swarm() -> Swarm:
 
 def refused(
     host: SecureHost, channel: str, envelope: Envelope, wall_ns: int, type_name: str = TYPE
-) -> Reason:
+) -> RejectReason:
     before = host.counters.snapshot()
     with pytest.raises(Rejected) as caught:
         host.open(channel, type_name, envelope, wall_ns)
@@ -61,13 +61,13 @@ def test_a_sender_that_floods_the_telemetry_lane_is_shut_out_alone(swarm: Swarm)
     honest = [swarm.host_of("drone_01").seal(TELEMETRY, TYPE, b"y", wall, "drone_01") for _ in range(2)]
     junk = honest[0]._replace(sealed=honest[0].sealed[:12] + bytes(len(honest[0].sealed) - 12))
     for _ in range(2500):  # what is not genuine uses nothing up
-        assert refused(host, TELEMETRY, junk, wall) is Reason.AUTHENTICATION
+        assert refused(host, TELEMETRY, junk, wall) is RejectReason.AUTHENTICATION
     before = host.counters.opened
     for envelope in flood:
         with contextlib.suppress(Rejected):
             host.open(channel, TYPE, envelope, wall)
     assert 2000 <= host.counters.opened - before <= 2001  # 500 a second, four seconds' worth
-    assert refused(host, channel, flood[-1], wall) is Reason.BUDGET
+    assert refused(host, channel, flood[-1], wall) is RejectReason.BUDGET
     assert host.open(TELEMETRY, TYPE, honest[1], wall).payload == b"y"
     assert host.open(channel, TYPE, flood[-1], wall + 100_000_000).payload == b"x"
 
@@ -79,12 +79,16 @@ def test_signed_lane_carries_a_signature_that_is_checked(swarm: Swarm) -> None:
     assert len(envelope.signature) == 4627
     flipped = bytearray(envelope.signature)
     flipped[100] ^= 1
-    assert refused(drone, COMMAND, envelope._replace(signature=bytes(flipped)), wall) is Reason.SIGNATURE
-    assert refused(drone, COMMAND, envelope._replace(signature=b""), wall) is Reason.SIGNATURE
+    assert (
+        refused(drone, COMMAND, envelope._replace(signature=bytes(flipped)), wall) is RejectReason.SIGNATURE
+    )
+    assert refused(drone, COMMAND, envelope._replace(signature=b""), wall) is RejectReason.SIGNATURE
     other = leader.seal(COMMAND, TYPE, b"land", wall, "leader")
-    assert refused(drone, COMMAND, envelope._replace(signature=other.signature), wall) is Reason.SIGNATURE
+    assert (
+        refused(drone, COMMAND, envelope._replace(signature=other.signature), wall) is RejectReason.SIGNATURE
+    )
     assert drone.open(COMMAND, TYPE, envelope, wall).signed
-    assert refused(drone, COMMAND, envelope, wall) is Reason.REPLAY
+    assert refused(drone, COMMAND, envelope, wall) is RejectReason.REPLAY
 
 
 def test_refusals_by_reason(swarm: Swarm) -> None:
@@ -92,27 +96,27 @@ def test_refusals_by_reason(swarm: Swarm) -> None:
     sender, drone = swarm.host_of("drone_01"), swarm.host_of("drone_02")
     good = sender.seal(TELEMETRY, TYPE, b"x", wall, "drone_01")
     cases = [
-        (good._replace(version=2), Reason.VERSION),
-        (good._replace(epoch=0), Reason.FALLBACK),
-        (good._replace(epoch=good.epoch + 4), Reason.UNKNOWN_EPOCH),
-        (good._replace(sender=999), Reason.UNKNOWN_SENDER),
-        (good._replace(lane=Lane.BULK), Reason.LANE),
-        (good._replace(lane=200), Reason.LANE),
-        (good._replace(sealed=good.sealed[:35]), Reason.SIZE),
-        (good._replace(sealed=bytes(MAX_SEALED + 1)), Reason.SIZE),
-        (good._replace(signature=bytes(5000)), Reason.SIZE),
-        (good._replace(signature=b"x"), Reason.SIGNATURE),
-        (good._replace(sealed=bytes(4) + good.sealed[4:]), Reason.AUTHENTICATION),
-        (good._replace(sealed=good.sealed[:-1]), Reason.AUTHENTICATION),
+        (good._replace(version=2), RejectReason.VERSION),
+        (good._replace(epoch=0), RejectReason.FALLBACK),
+        (good._replace(epoch=good.epoch + 4), RejectReason.UNKNOWN_EPOCH),
+        (good._replace(sender=999), RejectReason.UNKNOWN_SENDER),
+        (good._replace(lane=Lane.BULK), RejectReason.LANE),
+        (good._replace(lane=200), RejectReason.LANE),
+        (good._replace(sealed=good.sealed[:35]), RejectReason.SIZE),
+        (good._replace(sealed=bytes(MAX_SEALED + 1)), RejectReason.SIZE),
+        (good._replace(signature=bytes(5000)), RejectReason.SIZE),
+        (good._replace(signature=b"x"), RejectReason.SIGNATURE),
+        (good._replace(sealed=bytes(4) + good.sealed[4:]), RejectReason.AUTHENTICATION),
+        (good._replace(sealed=good.sealed[:-1]), RejectReason.AUTHENTICATION),
     ]
     for envelope, reason in cases:
         assert refused(drone, TELEMETRY, envelope, wall) is reason
-    assert refused(drone, TELEMETRY, good, wall, "std_msgs/msg/String") is Reason.AUTHENTICATION
-    assert refused(drone, "drone_02/telemetry", good, wall) is Reason.NOT_PERMITTED
-    assert refused(drone, "leader/heartbeat", good, wall) is Reason.NOT_PERMITTED
-    assert refused(drone, "survey/pose", good, wall) is Reason.LANE
-    assert refused(drone, TELEMETRY, good, wall + 1_000_000_001) is Reason.AGE
-    assert refused(drone, TELEMETRY, good, wall - 200_000_001) is Reason.AGE
+    assert refused(drone, TELEMETRY, good, wall, "std_msgs/msg/String") is RejectReason.AUTHENTICATION
+    assert refused(drone, "drone_02/telemetry", good, wall) is RejectReason.NOT_PERMITTED
+    assert refused(drone, "leader/heartbeat", good, wall) is RejectReason.NOT_PERMITTED
+    assert refused(drone, "survey/pose", good, wall) is RejectReason.LANE
+    assert refused(drone, TELEMETRY, good, wall + 1_000_000_001) is RejectReason.AGE
+    assert refused(drone, TELEMETRY, good, wall - 200_000_001) is RejectReason.AGE
     assert drone.open(TELEMETRY, TYPE, good, wall + 999_000_000).payload == b"x", (
         "no refusal changed anything"
     )
@@ -125,7 +129,9 @@ def test_sender_of_another_slot_is_not_believed(swarm: Swarm) -> None:
     for entry in swarm.host_of("leader").roster():
         if entry.name != "drone_01":
             forged = mine._replace(sender=entry.slot)
-            assert refused(swarm.host_of("leader"), "survey/pose", forged, wall) is Reason.AUTHENTICATION
+            assert (
+                refused(swarm.host_of("leader"), "survey/pose", forged, wall) is RejectReason.AUTHENTICATION
+            )
 
 
 @settings(max_examples=150)
@@ -168,7 +174,7 @@ def test_replayed_and_reordered_packets_are_accepted_exactly_once(
         if first:
             accepted.append(bytes(swarm.host_of("leader").open(TELEMETRY, TYPE, envelope, wall).payload))
         else:
-            assert refused(swarm.host_of("leader"), TELEMETRY, envelope, wall) is Reason.REPLAY
+            assert refused(swarm.host_of("leader"), TELEMETRY, envelope, wall) is RejectReason.REPLAY
     assert sorted(accepted) == sorted(str(n).encode() for n in range(count))
 
 
@@ -231,7 +237,7 @@ def test_service_response_is_bound_to_its_request(swarm: Swarm) -> None:
         drone.open_response("crypto/clock", "R", again, wall, [mine])
     logger = swarm.host_of("leader")
     assert logger.open_response("crypto/clock", "R", response, wall, [PendingRequest.observed(mine.envelope)])
-    assert refused(drone, "crypto/clock/response", again, wall, "R") is Reason.AUTHENTICATION
+    assert refused(drone, "crypto/clock/response", again, wall, "R") is RejectReason.AUTHENTICATION
 
 
 def test_signed_service(swarm: Swarm) -> None:

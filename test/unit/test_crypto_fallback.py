@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chimera_ros.crypto.effects import Send
 from chimera_ros.crypto.encoding import u32, u64
-from chimera_ros.crypto.errors import KeystoreError, NotReady, Reason, Rejected
+from chimera_ros.crypto.errors import KeystoreError, NotReady, Rejected, RejectReason
 from chimera_ros.crypto.keystore.fallback_secret import LIFE_NS, FallbackSecret, read_secret, write_secret
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
@@ -75,7 +75,7 @@ class Air:
     def send(self, name: str, channel: str, payload: bytes = b"payload", wall_ns: int = WALL_NS) -> Envelope:
         return self.hosts[name].seal(channel, "T", payload, wall_ns, name)
 
-    def refuses(self, name: str, channel: str, envelope: Envelope, wall_ns: int = WALL_NS) -> Reason:
+    def refuses(self, name: str, channel: str, envelope: Envelope, wall_ns: int = WALL_NS) -> RejectReason:
         before = self.hosts[name].counters.opened
         with pytest.raises(Rejected) as refusal:
             self.hosts[name].open(channel, "T", envelope, wall_ns)
@@ -112,21 +112,21 @@ def test_the_same_message_is_opened_once_and_never_changed(air: Air) -> None:
     for index in (0, 16, 24, 40, len(sealed) - 1):
         sealed[index] ^= 1
         assert air.refuses("leader", TELEMETRY, envelope._replace(sealed=bytes(sealed))) in (
-            Reason.AUTHENTICATION,
-            Reason.UNKNOWN_SENDER,
+            RejectReason.AUTHENTICATION,
+            RejectReason.UNKNOWN_SENDER,
         )
         sealed[index] ^= 1
     signature = bytes([envelope.signature[0] ^ 1]) + envelope.signature[1:]
-    assert air.refuses("leader", TELEMETRY, envelope._replace(signature=signature)) is Reason.SIGNATURE
-    assert air.refuses("leader", TELEMETRY, envelope._replace(signature=b"")) is Reason.SIGNATURE
-    assert air.refuses("leader", TELEMETRY, envelope._replace(sender=1)) is Reason.UNKNOWN_SENDER
-    assert air.refuses("leader", TELEMETRY, envelope._replace(version=2)) is Reason.VERSION
-    assert air.refuses("leader", TELEMETRY, envelope._replace(lane=Lane.COMMAND)) is Reason.LANE
-    assert air.refuses("leader", "drone_02/telemetry", envelope) is Reason.NOT_PERMITTED
-    assert air.refuses("leader", TELEMETRY, envelope, WALL_NS + 1_100_000_000) is Reason.AGE
-    assert air.refuses("leader", TELEMETRY, envelope, WALL_NS - 300_000_000) is Reason.AGE
+    assert air.refuses("leader", TELEMETRY, envelope._replace(signature=signature)) is RejectReason.SIGNATURE
+    assert air.refuses("leader", TELEMETRY, envelope._replace(signature=b"")) is RejectReason.SIGNATURE
+    assert air.refuses("leader", TELEMETRY, envelope._replace(sender=1)) is RejectReason.UNKNOWN_SENDER
+    assert air.refuses("leader", TELEMETRY, envelope._replace(version=2)) is RejectReason.VERSION
+    assert air.refuses("leader", TELEMETRY, envelope._replace(lane=Lane.COMMAND)) is RejectReason.LANE
+    assert air.refuses("leader", "drone_02/telemetry", envelope) is RejectReason.NOT_PERMITTED
+    assert air.refuses("leader", TELEMETRY, envelope, WALL_NS + 1_100_000_000) is RejectReason.AGE
+    assert air.refuses("leader", TELEMETRY, envelope, WALL_NS - 300_000_000) is RejectReason.AGE
     air.hosts["leader"].open(TELEMETRY, "T", envelope, WALL_NS)
-    assert air.refuses("leader", TELEMETRY, envelope) is Reason.REPLAY
+    assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.REPLAY
 
 
 @given(st.binary(max_size=300))
@@ -162,7 +162,7 @@ def test_a_command_names_the_incarnation_that_its_target_has_now(air: Air) -> No
     order = air.send("leader", COMMAND)
     air.hosts["drone_01"] = restarted = air.host("drone_01")
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
-    assert air.refuses("drone_01", COMMAND, order) is Reason.NOT_ADDRESSED
+    assert air.refuses("drone_01", COMMAND, order) is RejectReason.NOT_ADDRESSED
     assert restarted.open(COMMAND, "T", air.send("leader", COMMAND), WALL_NS).addressed == ("drone_01",)
 
 
@@ -170,9 +170,9 @@ def test_a_member_that_hears_a_crypto_node_refuses_fallback(air: Air) -> None:
     envelope = air.send("drone_01", TELEMETRY)
     hello = air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)[1]
     air.hosts["leader"].control.note_life(NOW)
-    assert air.refuses("leader", TELEMETRY, envelope) is Reason.FALLBACK
+    assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.FALLBACK
     assert air.hosts["leader"].handle(hello, NOW, WALL_NS) == []
-    assert air.hosts["leader"].counters.control[Reason.FALLBACK] == 1
+    assert air.hosts["leader"].counters.control[RejectReason.FALLBACK] == 1
     with pytest.raises(NotReady):
         air.send("leader", COMMAND)
 
@@ -180,12 +180,12 @@ def test_a_member_that_hears_a_crypto_node_refuses_fallback(air: Air) -> None:
 def test_without_a_hello_or_under_another_secret_nobody_is_heard(air: Air) -> None:
     envelope = air.send("drone_01", TELEMETRY)
     air.hosts["leader"] = air.host("leader")
-    assert air.refuses("leader", TELEMETRY, envelope) is Reason.UNKNOWN_SENDER
+    assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.UNKNOWN_SENDER
     other = FallbackSecret(SECRET.issued_ns + 1, SECRET.secret)
     air.hosts["leader"] = air.host("leader", other)
     for message in air.say_hello(WALL_NS + 1_000_000, NOW + 2.0):
         air.hosts["leader"].handle(message, NOW, WALL_NS)
-    assert air.refuses("leader", TELEMETRY, envelope) is Reason.UNKNOWN_SENDER
+    assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.UNKNOWN_SENDER
 
 
 def test_the_secret_is_good_for_a_day(air: Air) -> None:
@@ -195,7 +195,7 @@ def test_the_secret_is_good_for_a_day(air: Air) -> None:
     assert not SECRET.good_at(SECRET.issued_ns - 1)
     with pytest.raises(NotReady, match="expired"):
         air.send("drone_01", TELEMETRY, wall_ns=late)
-    assert air.refuses("leader", TELEMETRY, air.send("drone_01", TELEMETRY), late) is Reason.FALLBACK
+    assert air.refuses("leader", TELEMETRY, air.send("drone_01", TELEMETRY), late) is RejectReason.FALLBACK
     assert not air.hosts["leader"].degraded(late)
 
 
@@ -204,12 +204,12 @@ def test_an_evicted_member_is_not_heard_though_it_has_the_secret(air: Air) -> No
     out = frozenset({air.identities["drone_01"].fingerprint})
     air.hosts["leader"] = air.host("leader", store=MemoryStore(StoredState(evictions=out)))
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
-    assert air.refuses("leader", TELEMETRY, envelope) is Reason.UNKNOWN_SENDER
-    assert air.hosts["leader"].counters.control[Reason.EVICTED] == 1
+    assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.UNKNOWN_SENDER
+    assert air.hosts["leader"].counters.control[RejectReason.EVICTED] == 1
     # One that is put out after its hello is cut off as well.
     member = air.hosts["drone_02"].control.members["drone_02"]
     member.state = dataclasses.replace(member.state, evictions=out)
-    assert air.refuses("drone_02", TELEMETRY, envelope) is Reason.EVICTED
+    assert air.refuses("drone_02", TELEMETRY, envelope) is RejectReason.EVICTED
 
 
 def test_a_hello_under_somebody_elses_incarnation_takes_nothing_from_its_owner(air: Air) -> None:
@@ -229,16 +229,16 @@ def test_hellos_are_timed_ordered_and_signed(air: Air) -> None:
     earlier = air.say_hello(WALL_NS + 2_000_000, NOW + 4.0)[1]
     air.hosts["drone_01"] = air.host("drone_01")
     later = air.say_hello(WALL_NS + 3_000_000, NOW + 6.0)[1]
-    before = leader.counters.control[Reason.STALE]
+    before = leader.counters.control[RejectReason.STALE]
     for old in (known, earlier):
         leader.handle(old, NOW + 6.0, WALL_NS)
-    assert leader.counters.control[Reason.STALE] == before + 2
+    assert leader.counters.control[RejectReason.STALE] == before + 2
     leader.handle(later, NOW + 9.0, WALL_NS + 6_000_000_000)
-    assert leader.counters.control[Reason.AGE] == 1
+    assert leader.counters.control[RejectReason.AGE] == 1
     body = FallbackHello.parse(later.parts[0], "testswarm")
     forged = dataclasses.replace(body, sent_ns=body.sent_ns + 1, incarnation=bytes(16)).encode()
     leader.handle(ControlMessage(later.kind, (forged, later.parts[1])), NOW + 6.0, WALL_NS)
-    assert leader.counters.control[Reason.SIGNATURE] == 1
+    assert leader.counters.control[RejectReason.SIGNATURE] == 1
 
 
 def test_a_hello_that_says_nothing_new_costs_no_signature_check(
@@ -246,9 +246,9 @@ def test_a_hello_that_says_nothing_new_costs_no_signature_check(
 ) -> None:
     leader = air.hosts["leader"]
     monkeypatch.setattr(leader.control, "check_signature", lambda *_: pytest.fail("a signature was checked"))
-    before = leader.counters.control[Reason.DUPLICATE]
+    before = leader.counters.control[RejectReason.DUPLICATE]
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
-    assert leader.counters.control[Reason.DUPLICATE] == before + 2
+    assert leader.counters.control[RejectReason.DUPLICATE] == before + 2
 
 
 # Floods by somebody who has the secret
@@ -270,35 +270,35 @@ def forged(air: Air, name: str, channel: str, count: int, addressed: str = "") -
     return made
 
 
-def refused(air: Air, name: str, channel: str, envelopes: list[Envelope]) -> Counter[Reason]:
+def refused(air: Air, name: str, channel: str, envelopes: list[Envelope]) -> Counter[RejectReason]:
     return Counter(air.refuses(name, channel, envelope) for envelope in envelopes)
 
 
 def test_a_flood_in_one_name_leaves_everybody_elses_messages_their_share(air: Air) -> None:
     flood = refused(air, "leader", "drone_02/telemetry", forged(air, "drone_02", "drone_02/telemetry", 700))
-    assert flood.keys() == {Reason.SIGNATURE, Reason.BUDGET}
-    assert flood[Reason.SIGNATURE] == 200, "half of the telemetry's checks, as there are two peers"
+    assert flood.keys() == {RejectReason.SIGNATURE, RejectReason.BUDGET}
+    assert flood[RejectReason.SIGNATURE] == 200, "half of the telemetry's checks, as there are two peers"
     assert air.hosts["leader"].open(TELEMETRY, "T", air.send("drone_01", TELEMETRY), WALL_NS).signed
     for restart in range(1, 3):  # a new incarnation pays from the same purse
         air.hosts["drone_02"] = air.host("drone_02")
         air.say_hello(WALL_NS + restart * 1_000_000, NOW + 2.0 * restart)
     again = forged(air, "drone_02", "drone_02/telemetry", 3)
-    assert refused(air, "leader", "drone_02/telemetry", again) == {Reason.BUDGET: 3}
+    assert refused(air, "leader", "drone_02/telemetry", again) == {RejectReason.BUDGET: 3}
 
 
 def test_telemetry_that_an_insider_forges_in_every_name_takes_nothing_from_commands(air: Air) -> None:
     air.hosts["drone_01"].open(COMMAND, "T", air.send("leader", COMMAND), WALL_NS)
     flood = forged(air, "drone_02", "drone_02/telemetry", 700)
-    assert refused(air, "drone_01", "drone_02/telemetry", flood)[Reason.BUDGET] == 500
+    assert refused(air, "drone_01", "drone_02/telemetry", flood)[RejectReason.BUDGET] == 500
     order = air.send("leader", COMMAND)
     assert air.hosts["drone_01"].open(COMMAND, "T", order, WALL_NS).addressed == ("drone_01",)
 
 
 def test_a_flood_in_the_leaders_name_holds_its_commands_up_until_the_purse_fills_again(air: Air) -> None:
     flood = refused(air, "drone_01", COMMAND, forged(air, "leader", COMMAND, 300, addressed="drone_01"))
-    assert flood == {Reason.SIGNATURE: 100, Reason.BUDGET: 200}
+    assert flood == {RejectReason.SIGNATURE: 100, RejectReason.BUDGET: 200}
     order = air.send("leader", COMMAND)
-    assert air.refuses("drone_01", COMMAND, order) is Reason.BUDGET
+    assert air.refuses("drone_01", COMMAND, order) is RejectReason.BUDGET
     telemetry = air.send("drone_02", "drone_02/telemetry")
     assert air.hosts["drone_01"].open("drone_02/telemetry", "T", telemetry, WALL_NS).sender == "drone_02"
     opened = air.hosts["drone_01"].open(COMMAND, "T", order, WALL_NS + 20_000_000)
@@ -313,11 +313,13 @@ def test_recordings_that_are_too_old_or_not_for_us_cost_no_signature_check(
     air.hosts["drone_01"] = air.host("drone_01")
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
     monkeypatch.setattr(CertifiedMember, "verify", lambda *_: pytest.fail("a signature was checked"))
-    assert air.refuses("drone_02", TELEMETRY, telemetry, WALL_NS + 1_100_000_000) is Reason.UNKNOWN_SENDER
-    assert air.refuses("drone_01", COMMAND, order) is Reason.NOT_ADDRESSED
+    assert (
+        air.refuses("drone_02", TELEMETRY, telemetry, WALL_NS + 1_100_000_000) is RejectReason.UNKNOWN_SENDER
+    )
+    assert air.refuses("drone_01", COMMAND, order) is RejectReason.NOT_ADDRESSED
     other = air.send("drone_02", "drone_02/telemetry")
     late = WALL_NS + 1_100_000_000
-    assert air.refuses("leader", "drone_02/telemetry", other, late) is Reason.AGE
+    assert air.refuses("leader", "drone_02/telemetry", other, late) is RejectReason.AGE
 
 
 def test_whoever_says_hello_under_the_leaders_incarnation_does_not_pay_with_its_purse(air: Air) -> None:

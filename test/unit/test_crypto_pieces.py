@@ -20,7 +20,7 @@ from chimera_ros.crypto.primitives import labels
 from chimera_ros.crypto.primitives.key_schedule import blind_key, derive_keys, sender_key
 from chimera_ros.crypto.primitives.replay_window import WINDOW, ReplayWindow
 from chimera_ros.crypto.primitives.suite import SEED_BYTES, digest, suite_named
-from chimera_ros.crypto.rate_limit import Budget
+from chimera_ros.crypto.rate_limit import TokenBucket
 
 
 @given(st.lists(st.one_of(st.integers(-3, 3000), st.integers(0, 2**64 - 1)), max_size=200))
@@ -37,7 +37,7 @@ def test_replay_window_agrees_with_a_set(counters: list[int]) -> None:
 
 
 def test_budget_limits_rate_and_burst() -> None:
-    budget = Budget(10.0, burst=5.0)
+    budget = TokenBucket(10.0, burst=5.0)
     assert [budget.take(1.0) for _ in range(7)] == [True] * 5 + [False] * 2
     assert budget.take(1.11)
     assert not budget.take(1.11)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.qkd.amplify import seed_bits, toeplitz
-from chimera_ros.crypto.qkd.cascade import TOTAL_PASSES, Corrector, Plan, Query, Reference
+from chimera_ros.crypto.qkd.cascade import TOTAL_PASSES, CascadePlan, Corrector, Query, Reference
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.finite_key import Security, deviation, entropy, secret_bits
 
@@ -18,7 +18,7 @@ SECURITY = Security()
 
 
 def reconcile(key: np.ndarray, errors: np.ndarray, rate: float, seed: bytes) -> tuple[Corrector, Reference]:
-    plan = Plan(seed, len(key), rate)
+    plan = CascadePlan(seed, len(key), rate)
     reference, corrector = Reference(key, plan, 1 << 20), Corrector(key ^ errors, plan)
     rounds = 0
     while queries := corrector.queries():
@@ -67,7 +67,7 @@ def test_usual_error_rates_are_corrected_and_cost_little() -> None:
 def test_reference_answers_true_parities_and_no_more_than_its_budget() -> None:
     rng = np.random.default_rng(6)
     key = rng.integers(0, 2, 500, dtype=np.uint8)
-    plan = Plan(rng.bytes(32), 500, 0.02)
+    plan = CascadePlan(rng.bytes(32), 500, 0.02)
     reference = Reference(key, plan, 100)
     queries = [Query(turn, 3 * turn, 400 + turn) for turn in range(TOTAL_PASSES)]
     expected = [int(key[plan.orders[q.turn][q.start : q.end]].sum()) & 1 for q in queries]
@@ -81,7 +81,7 @@ def test_reference_answers_true_parities_and_no_more_than_its_budget() -> None:
 
 
 def test_every_pass_is_an_order_of_all_bits() -> None:
-    plan = Plan(bytes(32), 777, 0.01)
+    plan = CascadePlan(bytes(32), 777, 0.01)
     for order in plan.orders:
         assert np.array_equal(np.sort(order), np.arange(777))
     assert len({tuple(order) for order in plan.orders}) == TOTAL_PASSES

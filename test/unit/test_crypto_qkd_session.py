@@ -24,7 +24,7 @@ from chimera_ros.crypto.qkd.messages import (
     Why,
     kind_of,
 )
-from chimera_ros.crypto.qkd.session import Alice, Bob, SessionConfig
+from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.trust.roles import Role
@@ -40,13 +40,13 @@ Meddler = Callable[[str, bytes], bytes]
 def run_session(
     line: Line,
     seed: int = 1,
-    config: SessionConfig | None = None,
+    config: QkdConfig | None = None,
     meddler: Meddler = lambda _, message: message,
     simulator: Simulator = born,
     bob_is: MemberIdentity = LEADER,
 ) -> tuple[Alice, Bob]:
     source = random.Random(seed).randbytes
-    config = config or SessionConfig()
+    config = config or QkdConfig()
     alice = Alice(config, CRYPTO, LEADER.member, source)
     bob = Bob(config, bob_is, CRYPTO.member, source)
     photons = bob.photons(meddler("alice", alice.handle(meddler("bob", bob.hello()))))
@@ -72,7 +72,7 @@ def test_both_ends_get_one_key() -> None:
             report["sample_bits"],
             report["sample_errors"],
             2 * report["parities"],
-            SessionConfig().security,
+            QkdConfig().security,
         )
         assert len(secret) == bound // 8
         assert HealthTest(Claim(1, 1.0)).feed(unpack(secret)) is None
@@ -109,7 +109,7 @@ def test_who_listens_to_a_part_costs_at_least_what_she_learns(intercepted: float
 
 
 def test_too_few_photons_leave_no_key() -> None:
-    alice, bob = run_session(Line(0.01), config=SessionConfig(photons=2048))
+    alice, bob = run_session(Line(0.01), config=QkdConfig(photons=2048))
     assert alice.outcome is not None and bob.outcome is not None
     assert alice.outcome.why is bob.outcome.why is Why.NO_BITS
 
@@ -194,19 +194,19 @@ def test_alices_own_signature_is_no_confirmation() -> None:
 
 
 def test_transcripts_hold_who_and_what() -> None:
-    def transcript(me: MemberIdentity, peer: MemberIdentity, config: SessionConfig, end: type) -> bytes:
+    def transcript(me: MemberIdentity, peer: MemberIdentity, config: QkdConfig, end: type) -> bytes:
         digest: bytes = end(config, me, peer.member, os.urandom)._transcript.digest()
         return digest
 
-    config = SessionConfig()
+    config = QkdConfig()
     ours = transcript(CRYPTO, LEADER, config, Alice)
     assert transcript(LEADER, CRYPTO, config, Bob) == ours
     others = {
         transcript(CRYPTO, STRANGER, config, Alice),
         transcript(STRANGER, LEADER, config, Alice),
         transcript(LEADER, CRYPTO, config, Alice),  # the other way round
-        transcript(CRYPTO, LEADER, SessionConfig(photons=8192), Alice),
-        transcript(CRYPTO, LEADER, SessionConfig(security=Security(secrecy=1e-6)), Alice),
+        transcript(CRYPTO, LEADER, QkdConfig(photons=8192), Alice),
+        transcript(CRYPTO, LEADER, QkdConfig(security=Security(secrecy=1e-6)), Alice),
     }
     assert len(others | {ours}) == 6
 
@@ -214,8 +214,8 @@ def test_transcripts_hold_who_and_what() -> None:
 def test_an_error_that_is_left_is_found_by_the_hash() -> None:
     """Every signature is good: nobody meddled, reconciliation failed."""
     source = random.Random(11).randbytes
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
-    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
     message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(0.01), born, source))
@@ -264,8 +264,8 @@ def test_a_stranger_gets_no_key() -> None:
 
 def test_other_parameters_get_no_key() -> None:
     source = random.Random(3).randbytes
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
-    bob = Bob(SessionConfig(photons=8192), LEADER, CRYPTO.member, source)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(QkdConfig(photons=8192), LEADER, CRYPTO.member, source)
     assert bob.photons(alice.handle(bob.hello())) is None
     no_key(alice, bob, Why.PROTOCOL)
 
@@ -280,8 +280,8 @@ def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
         return message
 
     source = random.Random(4).randbytes
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
-    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
     message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(), born, source))
@@ -292,15 +292,15 @@ def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
 
 
 def test_nothing_is_no_repetition_of_nothing() -> None:
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, random.Random(5).randbytes)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, random.Random(5).randbytes)
     assert kind_of(alice.handle(b"")) is Kind.ABORT
     assert alice.outcome is not None
 
 
 def test_alice_tells_no_more_than_the_bound_allows() -> None:
     source = random.Random(5).randbytes
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
-    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
     first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
@@ -314,7 +314,7 @@ def test_alice_tells_no_more_than_the_bound_allows() -> None:
 def test_answers_of_an_earlier_session_are_passed_over() -> None:
     """The crypto node stood still, Bob gave up and asks anew: what comes late is not what he asked for."""
     source = random.Random(8).randbytes
-    config = SessionConfig()
+    config = QkdConfig()
     before, alice = (Alice(config, CRYPTO, LEADER.member, source) for _ in range(2))
     gone, bob = (Bob(config, LEADER, CRYPTO.member, source) for _ in range(2))
     late = [before.handle(gone.hello())]
@@ -342,8 +342,8 @@ def test_answers_of_an_earlier_session_are_passed_over() -> None:
 def test_questions_out_of_order_or_without_a_question_end_the_session(number: int, count: int) -> None:
     """Without a question there would be no end of rounds: only parities are counted."""
     source = random.Random(5).randbytes
-    alice = Alice(SessionConfig(), CRYPTO, LEADER.member, source)
-    bob = Bob(SessionConfig(), LEADER, CRYPTO.member, source)
+    alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
+    bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
     first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
@@ -358,7 +358,7 @@ def test_questions_out_of_order_or_without_a_question_end_the_session(number: in
 @given(st.binary(max_size=200), st.sampled_from(list(Kind)), st.integers(0, 3), st.booleans())
 def test_junk_ends_its_session_and_raises_nothing(junk: bytes, kind: Kind, steps: int, mine: bool) -> None:
     source = random.Random(6).randbytes
-    config = SessionConfig(photons=1024)
+    config = QkdConfig(photons=1024)
     alice = Alice(config, CRYPTO, LEADER.member, source)
     bob = Bob(config, LEADER, CRYPTO.member, source)
     reply = alice.handle(bob.hello()) if steps else b""

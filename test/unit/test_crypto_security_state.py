@@ -5,7 +5,12 @@ import json
 import pytest
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.crypto.member.security_state import Level, PutOut, RosterWatch, SecurityState
+from chimera_ros.crypto.member.security_state import (
+    DiagnosticLevel,
+    EvictedMember,
+    RosterWatch,
+    SecurityState,
+)
 from chimera_ros.crypto.messages.announcement import EpochReason, Head, RosterEntry
 from chimera_ros.crypto.trust.roles import Role
 
@@ -27,20 +32,36 @@ def print_of(name):
 @pytest.mark.parametrize(
     ("state", "level", "word"),
     [
-        (SecurityState(ready=True, epoch=4, roster=("a", "b")), Level.OK, "epoch 4, 2 members in"),
-        (SecurityState(), Level.WARN, "waits for the keys"),
-        (SecurityState(ready=True, entropy={"qrng": "failed: repetition count"}), Level.WARN, "without qrng"),
+        (SecurityState(ready=True, epoch=4, roster=("a", "b")), DiagnosticLevel.OK, "epoch 4, 2 members in"),
+        (SecurityState(), DiagnosticLevel.WARN, "waits for the keys"),
+        (
+            SecurityState(ready=True, entropy={"qrng": "failed: repetition count"}),
+            DiagnosticLevel.WARN,
+            "without qrng",
+        ),
         (
             SecurityState(ready=True, checkpoints=CheckpointCounts(mismatched=3)),
-            Level.ERROR,
+            DiagnosticLevel.ERROR,
             "3 packets contradict",
         ),
-        (SecurityState(silent=True, ready=True), Level.ERROR, "no crypto node"),
-        (SecurityState(ready=True, barred=("d was put out",)), Level.ERROR, "d was put out"),
-        (SecurityState(ready=True, beat_age_s=12.2), Level.WARN, "no crypto node is heard for 12 s"),
-        (SecurityState(ready=True, beat_age_s=12.2, crypto_active=True), Level.OK, "security is on"),
-        (SecurityState(ready=True, beat_age_s=0.4, cautions=("c",)), Level.WARN, "security is on; c"),
-        (SecurityState(degraded="no crypto node for 30 s"), Level.ERROR, "DEGRADED"),
+        (SecurityState(silent=True, ready=True), DiagnosticLevel.ERROR, "no crypto node"),
+        (SecurityState(ready=True, barred=("d was put out",)), DiagnosticLevel.ERROR, "d was put out"),
+        (
+            SecurityState(ready=True, beat_age_s=12.2),
+            DiagnosticLevel.WARN,
+            "no crypto node is heard for 12 s",
+        ),
+        (
+            SecurityState(ready=True, beat_age_s=12.2, crypto_active=True),
+            DiagnosticLevel.OK,
+            "security is on",
+        ),
+        (
+            SecurityState(ready=True, beat_age_s=0.4, cautions=("c",)),
+            DiagnosticLevel.WARN,
+            "security is on; c",
+        ),
+        (SecurityState(degraded="no crypto node for 30 s"), DiagnosticLevel.ERROR, "DEGRADED"),
     ],
 )
 def test_the_worst_comes_first(state, level, word):
@@ -56,7 +77,7 @@ def test_everything_shown_is_bounded():
         members=many,
         barred=tuple("v" * 5000 for _ in many),
         cautions=tuple("v" * 5000 for _ in many),
-        put_out=tuple(PutOut(name, "x" * 5000) for name in many),
+        put_out=tuple(EvictedMember(name, "x" * 5000) for name in many),
         degraded="y" * 5000,
         events=tuple("z" * 5000 for _ in range(100)),
         rejected={f"reason_{number}": 1 for number in range(500)},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera_ros.crypto.key_server.failover import COLD_S, COLD_STAGGER_S, STAGGER_S, Duty
+from chimera_ros.crypto.key_server.failover import COLD_S, COLD_STAGGER_S, STAGGER_S, FailoverState
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.member.rank_watch import RankWatch
@@ -19,8 +19,8 @@ NAMES = ("crypto_0", "crypto_1", "crypto_2", "crypto_3")
 WALL_NS = 1_900_000_000_000_000_000
 
 
-def duty(rank: int, now: float = 100.0) -> Duty:
-    made = Duty(f"crypto_{rank}", rank, TAKEOVER_S)
+def duty(rank: int, now: float = 100.0) -> FailoverState:
+    made = FailoverState(f"crypto_{rank}", rank, TAKEOVER_S)
     made.start(now)
     return made
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.follower.guidance import Guidance
+from chimera_ros.flight.follower.guidance import PathGuidance
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.planning.assignment import assign
@@ -199,7 +199,7 @@ def test_fence_must_be_convex_and_envelope_says_what_is_wrong() -> None:
 @given(some_points, st.lists(st.floats(0.3, 4.0), min_size=6, max_size=6), st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_reference_stays_smooth_through_changes_of_mind(goals: list, pauses: list, stop: bool) -> None:
-    guidance = Guidance(LIMITS)
+    guidance = PathGuidance(LIMITS)
     guidance.engage((0.0, 0.0, 10.0), 0.0)
     now, dt = 0.0, 0.01
     last = guidance.at(now, 0)
@@ -222,7 +222,7 @@ def test_reference_stays_smooth_through_changes_of_mind(goals: list, pauses: lis
 def test_a_plan_goes_on_when_the_clock_is_set(set_s: float) -> None:
     """The reference leaps neither to the end of the plan nor back, nor when the clock is right again."""
     path = Path(straight_legs(np.array([[0.0, 0.0, 10.0]]), np.array([[60.0, 0.0, 10.0]]), LIMITS)[0])
-    guidance, undisturbed = Guidance(LIMITS), Guidance(LIMITS)
+    guidance, undisturbed = PathGuidance(LIMITS), PathGuidance(LIMITS)
     start_ns = 10**18
     for reference in (guidance, undisturbed):
         reference.engage((0.0, 0.0, 10.0), 0.0)

@@ -51,7 +51,7 @@ def test_spoilt_messages_break_nothing(name: str) -> None:
 # Readers that no target reaches, and why that is right.
 _WIRES = "hands bytes to a codec and a core that have targets"
 NOT_FUZZED = {
-    "chimera_ros/crypto/trust/certificate_cache.py:Directory.take_waiting": (
+    "chimera_ros/crypto/trust/certificate_cache.py:CertificateCache.take_waiting": (
         "reads nothing: the bytes are a fingerprint"
     ),
     "chimera_ros/crypto/key_server/incarnations.py:Incarnations.take": (
@@ -60,8 +60,10 @@ NOT_FUZZED = {
     "chimera_ros/crypto/key_server/server.py:KeyServer._on_shown": "parse_announcement reads, and is fuzzed",
     "chimera_ros/crypto/keystore/keystore.py:_read_key": "a file of the owner, mode 0600",
     "chimera_ros/crypto/qkd/line.py:decode_run": "what a process gives its own worker",
-    "chimera_ros/crypto/member/trust_updates.py:TrustDesk.take_crl": "stores what read_signed_crl has read",
-    "chimera_ros/crypto/member/trust_updates.py:TrustDesk.take_policy": (
+    "chimera_ros/crypto/member/trust_updates.py:TrustUpdates.take_crl": (
+        "stores what read_signed_crl has read"
+    ),
+    "chimera_ros/crypto/member/trust_updates.py:TrustUpdates.take_policy": (
         "stores what read_signed_policy has read"
     ),
     "chimera_ros/ros/checkpoint_topics.py:CheckpointTopics._take": _WIRES,

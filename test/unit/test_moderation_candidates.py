@@ -9,7 +9,7 @@ from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.flight.trajectory import MotionLimits, Path, straight_legs
 from chimera_ros.moderation.conflicts import Separation
-from chimera_ros.moderation.errors import ModerationError, Reason
+from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.manoeuvres import KEEP, Manoeuvre, candidates, flown
 from chimera_ros.moderation.scenes import FENCE, LIMITS, SEPARATION
 from chimera_ros.moderation.tracks import Track
@@ -144,7 +144,7 @@ def test_an_impossible_fence_is_said(fence, wall):
     track = Track.of_knots(leg((-100.0, 0.0, 60.0), (100.0, 0.0, 60.0)))
     with pytest.raises(ModerationError, match=wall) as caught:
         candidates(track, LIMITS, fence, SEPARATION, who="drone 7")
-    assert caught.value.reason is Reason.OUTSIDE_FENCE
+    assert caught.value.reason is ModerationReason.OUTSIDE_FENCE
     assert str(caught.value).startswith("drone 7")
 
 

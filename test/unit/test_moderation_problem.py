@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chimera_ros.moderation import problem as module
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
-from chimera_ros.moderation.errors import ModerationError, Reason
+from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.manoeuvres import candidates
 from chimera_ros.moderation.problem import Problem, build, without_dominated
 from chimera_ros.moderation.tracks import Track
@@ -116,10 +116,10 @@ def test_too_much_and_nothing_are_refused():
     (one,) = (candidates(Track.of_knots(k), scene.limits, scene.fence, scene.separation) for k in scene.knots)
     with pytest.raises(ModerationError) as caught:
         build([one * 10], scene.separation)
-    assert caught.value.reason is Reason.TOO_MANY
+    assert caught.value.reason is ModerationReason.TOO_MANY
     with pytest.raises(ModerationError) as caught:
         build([], scene.separation)
-    assert caught.value.reason is Reason.NO_DRONES
+    assert caught.value.reason is ModerationReason.NO_DRONES
     with pytest.raises(ModerationError, match="drone 1 has no way"):
         build([one, []], scene.separation)
     assert build([one], scene.separation).energy(np.zeros(1, dtype=int)) == 0.0

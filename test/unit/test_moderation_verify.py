@@ -10,7 +10,7 @@ from chimera_ros.flight.messages import TrajectoryKnot
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.conflicts import Separation, find_conflicts
-from chimera_ros.moderation.errors import ModerationError, Reason
+from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.tracks import Track
 from chimera_ros.moderation.verify import verify
 
@@ -95,17 +95,20 @@ def test_what_joins_badly_or_leaves_its_limits_is_named():
 @pytest.mark.parametrize(
     ("knots", "reason"),
     [
-        ([TrajectoryKnot(0.0, (0.0, 0.0, 0.0))], Reason.BAD_KNOTS),
-        ([TrajectoryKnot(0.0, (0.0, 0.0, 0.0)), TrajectoryKnot(-1.0, (1.0, 0.0, 0.0))], Reason.BAD_KNOTS),
+        ([TrajectoryKnot(0.0, (0.0, 0.0, 0.0))], ModerationReason.BAD_KNOTS),
+        (
+            [TrajectoryKnot(0.0, (0.0, 0.0, 0.0)), TrajectoryKnot(-1.0, (1.0, 0.0, 0.0))],
+            ModerationReason.BAD_KNOTS,
+        ),
         (
             [TrajectoryKnot(0.0, (0.0, float("nan"), 0.0)), TrajectoryKnot(1.0, (1.0, 0.0, 0.0))],
-            Reason.NOT_FINITE,
+            ModerationReason.NOT_FINITE,
         ),
         (
             [TrajectoryKnot(0.0, (0.0, 0.0, 0.0)), TrajectoryKnot(float("nan"), (1.0, 0.0, 0.0))],
-            Reason.NOT_FINITE,
+            ModerationReason.NOT_FINITE,
         ),
-        ([], Reason.BAD_KNOTS),
+        ([], ModerationReason.BAD_KNOTS),
     ],
 )
 def test_knots_that_are_no_trajectory_are_refused(knots, reason):

@@ -18,7 +18,7 @@ import pytest
 from chimera_ros.moderation.circuits import Ansatz, CircuitSpec, SamplerUnavailable
 from chimera_ros.quantum import jobs
 from chimera_ros.quantum.sampler import AerSampler
-from chimera_ros.quantum.worker import AerWorker, JobRefused, WorkerTimeout, WorkerUnavailable
+from chimera_ros.quantum.worker import AerWorker, WorkerRefused, WorkerTimeout, WorkerUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
@@ -105,7 +105,7 @@ def test_what_a_library_prints_does_not_disturb_the_answers(worker):
 @pytest.mark.parametrize("job", ["test.refuse", "test.nothing_of_that_name"])
 def test_a_wrong_request_is_refused_and_the_worker_lives_on(worker, job):
     pid = worker.pid
-    with pytest.raises(JobRefused):
+    with pytest.raises(WorkerRefused):
         worker.call(job, b"", WAIT_S)
     assert worker.pid == pid
     assert worker.ready
@@ -144,7 +144,7 @@ def test_malformed_circuits_are_refused(worker):
         jobs.pack_sample(CircuitSpec(3, 0, np.zeros((1, 3))), jobs.MAX_SHOTS + 1, 0, "aer"),
         good[:-8] + np.array([np.nan]).tobytes(),
     ):
-        with pytest.raises(JobRefused):
+        with pytest.raises(WorkerRefused):
             worker.call(jobs.SAMPLE, body, WAIT_S)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.crypto.member.security_state import PutOut, SecurityState
+from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.report import build_report
 from chimera_ros.records.status import StatusAggregator
@@ -195,9 +195,12 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
     swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=7, unconfirmed=2)), 1.0, pid=2)
     swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=1)), 2.0, pid=3)
     swarm.feed(
-        line("crypto", CheckpointCounts(), put_out=(PutOut("drone_02", "evicted, ordered by operator"),)), 2.0
+        line(
+            "crypto", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted, ordered by operator"),)
+        ),
+        2.0,
     )
-    swarm.feed(line("follower_0", CheckpointCounts(), put_out=(PutOut("drone_02", "evicted"),)), 2.0)
+    swarm.feed(line("follower_0", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted"),)), 2.0)
     glance = swarm.view(3.0).security.glance
     assert glance.checkpoints == {
         "sent": 0,

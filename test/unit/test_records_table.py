@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.crypto.member.security_state import PutOut, SecurityState
+from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState
 from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable, plain_line, render_view
@@ -94,7 +94,7 @@ def test_security_is_seen_at_a_glance():
         provider="openssl",
         crypto_node="crypto_0",
         checkpoints=CheckpointCounts(confirmed=42, unconfirmed=3, mismatched=2),
-        put_out=(PutOut("drone_07", "evicted, ordered by operator_0"),),
+        put_out=(EvictedMember("drone_07", "evicted, ordered by operator_0"),),
         degraded="no crypto node for 30 s",
     )
     swarm.feed({"process": "leader", "security": {"state": state.to_status()}}, 1.0)

@@ -7,11 +7,11 @@ import struct
 
 import pytest
 
-from chimera_ros.sitl.commander import Autopilot, OffboardSetpoint
+from chimera_ros.sitl.commander import Commander, OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
 from chimera_ros.sitl.missions import CHANGE_SPEED, LAND, RETURN, WAYPOINT, Item
 from chimera_ros.sitl.missions import TAKEOFF as TAKEOFF_ITEM
-from chimera_ros.sitl.modes import Command, Landed, Mode, Result, Text
+from chimera_ros.sitl.modes import FlightMode, Landed, MavCommand, Result, Text
 from chimera_ros.sitl.parameters import NAMES, TYPE_INT32, TYPE_REAL32, Parameters
 from chimera_ros.sitl.vehicles import Simulation
 
@@ -21,7 +21,7 @@ DISARM = (0.0,) * 7
 ANY = (0.0, 0.0, 0.0, NAN, NAN, NAN, NAN)
 
 
-def ready(**options: object) -> tuple[Simulation, Autopilot]:
+def ready(**options: object) -> tuple[Simulation, Commander]:
     """A simulation of one vehicle that may be armed."""
     sim = Simulation(SitlConfig(drones=1, **options))  # type: ignore[arg-type]
     pilot = sim.autopilots[0]
@@ -29,24 +29,24 @@ def ready(**options: object) -> tuple[Simulation, Autopilot]:
     return sim, pilot
 
 
-def airborne(**options: object) -> tuple[Simulation, Autopilot]:
+def airborne(**options: object) -> tuple[Simulation, Commander]:
     """A simulation of one hovering vehicle."""
     sim, pilot = ready(**options)
-    assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
-    assert pilot.command(Command.TAKEOFF, ANY, sim.time_s) == Result.ACCEPTED
-    assert sim.run_until(lambda: pilot.mode is Mode.HOLD, 15.0)
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == Result.ACCEPTED
+    assert sim.run_until(lambda: pilot.mode is FlightMode.HOLD, 15.0)
     sim.advance(500)
     pilot.events.clear()
     return sim, pilot
 
 
-def point(pilot: Autopilot, sim: Simulation, north: float = 0.0, east: float = 0.0) -> OffboardSetpoint:
+def point(pilot: Commander, sim: Simulation, north: float = 0.0, east: float = 0.0) -> OffboardSetpoint:
     """A set point beside the present hovering place."""
     n, e, d = pilot.guidance.target_m
     return OffboardSetpoint((n + north, e + east, d), (0.0, 0.0, 0.0), None, 0.0, 0.0, sim.time_s)
 
 
-def texts(pilot: Autopilot) -> str:
+def texts(pilot: Commander) -> str:
     """All that the autopilot has said."""
     return " | ".join(e.text for e in pilot.events if isinstance(e, Text))
 
@@ -59,21 +59,21 @@ def test_arming_waits_for_the_estimator() -> None:
     sim = Simulation(SitlConfig(drones=1, ready_after_s=2.0))
     pilot = sim.autopilots[0]
     sim.advance(100)
-    assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
     assert "position estimate" in texts(pilot)
     sim.advance(500)
-    assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
 
 
 def test_without_gps_it_never_arms() -> None:
     sim = Simulation(SitlConfig(drones=1, faults=(Fault(0, FaultKind.NO_GPS),)))
     sim.advance(5000)
-    assert sim.autopilots[0].command(Command.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
+    assert sim.autopilots[0].command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
 
 
 def test_armed_and_idle_it_disarms_itself() -> None:
     sim, pilot = ready()
-    pilot.command(Command.ARM_DISARM, ARM, sim.time_s)
+    pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
     sim.advance(2000)
     assert pilot.armed
     assert sim.run_until(lambda: not pilot.armed, 5.0)
@@ -83,22 +83,22 @@ def test_takeoff_without_altitude_climbs_to_the_parameter() -> None:
     sim, pilot = airborne(parameters={"MIS_TAKEOFF_ALT": 6.0})
     assert up_m(sim) == pytest.approx(6.0, abs=0.4)
     assert pilot.landed_state is Landed.IN_AIR
-    assert pilot.command(Command.TAKEOFF, ANY, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == Result.REJECTED
 
 
 def test_takeoff_to_an_altitude_above_sea_level() -> None:
     sim, pilot = ready()
-    pilot.command(Command.ARM_DISARM, ARM, sim.time_s)
+    pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
     altitude = sim.config.datum.altitude_amsl_m + 8.0
-    assert pilot.command(Command.TAKEOFF, (*ANY[:6], altitude), sim.time_s) == Result.ACCEPTED
-    assert sim.run_until(lambda: pilot.mode is Mode.HOLD, 15.0)
+    assert pilot.command(MavCommand.TAKEOFF, (*ANY[:6], altitude), sim.time_s) == Result.ACCEPTED
+    assert sim.run_until(lambda: pilot.mode is FlightMode.HOLD, 15.0)
     sim.advance(500)
     assert up_m(sim) == pytest.approx(8.0, abs=0.4)
 
 
 def test_disarming_in_the_air_is_refused() -> None:
     sim, pilot = airborne()
-    assert pilot.command(Command.ARM_DISARM, DISARM, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, DISARM, sim.time_s) == Result.REJECTED
     assert pilot.armed
     assert "not landed" in texts(pilot)
 
@@ -107,20 +107,20 @@ def test_reposition_goes_there_and_refuses_nonsense() -> None:
     sim, pilot = airborne()
     lat, lon, alt = sim.earth.to_geodetic(12.0, -7.0, -5.0)
     goto = (-1.0, 1.0, 0.0, NAN, lat, lon, alt)
-    assert pilot.command(Command.REPOSITION, goto, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.REPOSITION, goto, sim.time_s) == Result.ACCEPTED
     sim.advance(3000)
     east, north, up = sim.true_enu_m()[0]
     assert (east, north, up) == pytest.approx((-7.0, 12.0, 5.0), abs=0.4)
     far = (-1.0, 1.0, 0.0, NAN, lat + 1.0, lon, alt)
-    assert pilot.command(Command.REPOSITION, far, sim.time_s) == Result.DENIED
-    assert pilot.command(Command.REPOSITION, (*goto[:4], 200.0, lon, alt), sim.time_s) == Result.DENIED
+    assert pilot.command(MavCommand.REPOSITION, far, sim.time_s) == Result.DENIED
+    assert pilot.command(MavCommand.REPOSITION, (*goto[:4], 200.0, lon, alt), sim.time_s) == Result.DENIED
 
 
 def test_return_climbs_comes_home_and_lands() -> None:
     sim, pilot = airborne(parameters={"RTL_RETURN_ALT": 8.0})
     pilot.guidance.go((20.0, 0.0, -3.0), sim.time_s)
     sim.advance(2500)
-    assert pilot.command(Command.RETURN, ANY, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.RETURN, ANY, sim.time_s) == Result.ACCEPTED
     highest = 0.0
     while pilot.armed and sim.time_s < 120.0:
         sim.advance(25)
@@ -135,16 +135,18 @@ def test_return_climbs_comes_home_and_lands() -> None:
 def test_unknown_commands_and_modes() -> None:
     sim, pilot = ready()
     assert pilot.command(9999, ANY, sim.time_s) == Result.UNSUPPORTED
-    assert pilot.command(Command.SET_MODE, (1.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0), sim.time_s) == Result.DENIED
-    assert pilot.command(Command.SET_MODE, (NAN,) * 7, sim.time_s) == Result.DENIED
-    assert pilot.command(Command.ARM_DISARM, (NAN,) * 7, sim.time_s) == Result.DENIED
+    assert (
+        pilot.command(MavCommand.SET_MODE, (1.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0), sim.time_s) == Result.DENIED
+    )
+    assert pilot.command(MavCommand.SET_MODE, (NAN,) * 7, sim.time_s) == Result.DENIED
+    assert pilot.command(MavCommand.ARM_DISARM, (NAN,) * 7, sim.time_s) == Result.DENIED
 
 
 def test_offboard_needs_a_stream() -> None:
     sim, pilot = airborne()
-    assert pilot.set_mode(Mode.OFFBOARD, sim.time_s) == Result.REJECTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.REJECTED
     pilot.set_point(point(pilot, sim), sim.time_s)
-    assert pilot.set_mode(Mode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
 
 
 def test_offboard_takes_off_only_when_asked_to_climb() -> None:
@@ -159,24 +161,25 @@ def test_offboard_takes_off_only_when_asked_to_climb() -> None:
             sim.advance(12)
 
     stream(d, 0.1)
-    assert pilot.set_mode(Mode.OFFBOARD, sim.time_s) == Result.ACCEPTED
-    assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
     stream(d, 3.0)
     assert pilot.landed
     stream(d - 3.0, 6.0)
     assert up_m(sim) == pytest.approx(3.0, abs=0.4)
-    assert pilot.mode is Mode.OFFBOARD
+    assert pilot.mode is FlightMode.OFFBOARD
 
 
 @pytest.mark.parametrize(
-    ("action", "mode"), [(4, Mode.LAND), (5, Mode.HOLD), (0, Mode.HOLD), (3, Mode.RETURN)]
+    ("action", "mode"),
+    [(4, FlightMode.LAND), (5, FlightMode.HOLD), (0, FlightMode.HOLD), (3, FlightMode.RETURN)],
 )
-def test_a_lost_offboard_stream_does_what_the_parameter_says(action: int, mode: Mode) -> None:
+def test_a_lost_offboard_stream_does_what_the_parameter_says(action: int, mode: FlightMode) -> None:
     sim, pilot = airborne(parameters={"COM_OBL_RC_ACT": action})
     pilot.set_point(point(pilot, sim, north=1.0), sim.time_s)
-    pilot.set_mode(Mode.OFFBOARD, sim.time_s)
+    pilot.set_mode(FlightMode.OFFBOARD, sim.time_s)
     before = sim.time_s
-    assert sim.run_until(lambda: pilot.mode is not Mode.OFFBOARD, 3.0)
+    assert sim.run_until(lambda: pilot.mode is not FlightMode.OFFBOARD, 3.0)
     assert 1.0 <= sim.time_s - before <= 1.2
     assert pilot.mode is mode
     assert pilot.failsafe
@@ -186,7 +189,7 @@ def test_a_lost_offboard_stream_does_what_the_parameter_says(action: int, mode: 
 def test_the_default_for_a_lost_stream_is_to_land_in_place() -> None:
     sim, pilot = airborne()
     pilot.set_point(point(pilot, sim, east=2.0), sim.time_s)
-    pilot.set_mode(Mode.OFFBOARD, sim.time_s)
+    pilot.set_mode(FlightMode.OFFBOARD, sim.time_s)
     assert sim.run_until(lambda: not pilot.armed, 30.0)
     east, north, up = sim.true_enu_m()[0]
     assert up == 0.0
@@ -200,11 +203,11 @@ def test_a_repeated_set_point_keeps_the_stream_alive_but_does_not_run_away() -> 
     n, e, d = pilot.guidance.target_m
     same = OffboardSetpoint((n, e, d), (3.0, 0.0, 0.0), None, 0.0, 0.0, sim.time_s)
     pilot.set_point(same, sim.time_s)
-    pilot.set_mode(Mode.OFFBOARD, sim.time_s)
+    pilot.set_mode(FlightMode.OFFBOARD, sim.time_s)
     for _ in range(200):
         pilot.set_point(same, sim.time_s)
         sim.advance(12)
-    assert pilot.mode is Mode.OFFBOARD
+    assert pilot.mode is FlightMode.OFFBOARD
     assert float(sim.fleet.position_m[0, 0]) - n < 3.0 / 1.8 + 0.15 * 3.0 + 0.3  # v / gain + extrapolation
 
 
@@ -214,13 +217,15 @@ def test_velocity_set_points_move_at_that_velocity() -> None:
         moving = OffboardSetpoint((None,) * 3, (2.0, 1.0, -0.5), None, None, 0.0, k * 0.05)
         pilot.set_point(moving, sim.time_s)
         if k == 0:
-            assert pilot.set_mode(Mode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+            assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
         sim.advance(12)
     assert sim.fleet.velocity_m_s[0].tolist() == pytest.approx([2.0, 1.0, -0.5], abs=0.1)
 
 
-@pytest.mark.parametrize(("charge", "mode"), [(0.14, Mode.HOLD), (0.06, Mode.RETURN), (0.04, Mode.LAND)])
-def test_battery_levels_warn_return_and_land(charge: float, mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("charge", "mode"), [(0.14, FlightMode.HOLD), (0.06, FlightMode.RETURN), (0.04, FlightMode.LAND)]
+)
+def test_battery_levels_warn_return_and_land(charge: float, mode: FlightMode) -> None:
     sim, pilot = airborne()
     sim.fleet.battery[0] = charge
     sim.advance(50)
@@ -232,8 +237,8 @@ def test_a_lost_ground_station_does_what_the_parameter_says() -> None:
     sim, pilot = airborne(parameters={"NAV_DLL_ACT": 3, "COM_DL_LOSS_T": 5})
     pilot.gcs_heartbeat(sim.time_s)
     sim.advance(1000)
-    assert pilot.mode is Mode.HOLD
-    assert sim.run_until(lambda: pilot.mode is Mode.LAND, 3.0)
+    assert pilot.mode is FlightMode.HOLD
+    assert sim.run_until(lambda: pilot.mode is FlightMode.LAND, 3.0)
 
 
 def test_the_fence_holds() -> None:
@@ -242,7 +247,7 @@ def test_the_fence_holds() -> None:
     sim.advance(5000)
     assert "Geofence" in texts(pilot)
     assert 10.0 < float(sim.fleet.position_m[0, 0]) < 18.0  # the fence and the braking distance
-    assert pilot.mode is Mode.HOLD
+    assert pilot.mode is FlightMode.HOLD
 
 
 def test_an_origin_jump_keeps_the_vehicle_where_it_is() -> None:
@@ -271,8 +276,8 @@ def test_a_mission_is_flown_from_the_ground_to_the_ground() -> None:
             waypoint(sim, LAND, 5.0, 15.0, 0.0),
         ]
     )
-    assert pilot.set_mode(Mode.MISSION, sim.time_s) == Result.ACCEPTED
-    pilot.command(Command.ARM_DISARM, ARM, sim.time_s)
+    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == Result.ACCEPTED
+    pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
     corner = math.inf
     while sim.time_s < 90.0 and not (pilot.mission.finished and not pilot.armed):
         sim.advance(25)
@@ -290,16 +295,16 @@ def test_a_mission_may_end_with_return() -> None:
     pilot.mission.replace(
         [waypoint(sim, WAYPOINT, 12.0, 0.0, 5.0), Item(RETURN, 2, (0.0,) * 4, 0.0, 0.0, 0.0)]
     )
-    pilot.set_mode(Mode.MISSION, sim.time_s)
-    pilot.command(Command.ARM_DISARM, ARM, sim.time_s)
-    assert sim.run_until(lambda: pilot.mode is Mode.RETURN, 30.0)
+    pilot.set_mode(FlightMode.MISSION, sim.time_s)
+    pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
+    assert sim.run_until(lambda: pilot.mode is FlightMode.RETURN, 30.0)
     assert sim.run_until(lambda: not pilot.armed, 60.0)
     assert math.hypot(*sim.true_enu_m()[0][:2]) < 0.6
 
 
 def test_no_mission_no_mission_mode() -> None:
     sim, pilot = ready()
-    assert pilot.set_mode(Mode.MISSION, sim.time_s) == Result.REJECTED
+    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == Result.REJECTED
 
 
 def test_parameters_keep_type_and_range() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from chimera_ros.sitl.commander import OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig, SitlError
-from chimera_ros.sitl.modes import Command, Mode, Result
+from chimera_ros.sitl.modes import FlightMode, MavCommand, Result
 from chimera_ros.sitl.vehicles import STEP_S, Simulation
 
 NAN = math.nan
@@ -23,9 +23,9 @@ def airborne(config: SitlConfig) -> Simulation:
     pilots = sim.autopilots
     assert sim.run_until(lambda: all(p.ready for p in pilots), 10.0)
     for pilot in pilots:
-        assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
-        assert pilot.command(Command.TAKEOFF, TAKEOFF, sim.time_s) == Result.ACCEPTED
-    assert sim.run_until(lambda: all(p.mode is Mode.HOLD and not p.landed for p in pilots), 15.0)
+        assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+        assert pilot.command(MavCommand.TAKEOFF, TAKEOFF, sim.time_s) == Result.ACCEPTED
+    assert sim.run_until(lambda: all(p.mode is FlightMode.HOLD and not p.landed for p in pilots), 15.0)
     sim.advance(500)
     return sim
 
@@ -42,7 +42,7 @@ def offboard(sim: Simulation, make: object, seconds: float, rate_hz: float = 20.
             point = OffboardSetpoint(position, velocity, acceleration, 0.0, 0.0, sim.time_s)
             pilot.set_point(point, sim.time_s)
             if not entered:
-                assert pilot.set_mode(Mode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+                assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
                 entered = True
         sim.advance(2)
         if sim.time_s > start + 2.0:
@@ -83,7 +83,7 @@ def test_smooth_trajectory_at_5_m_s_is_tracked_within_0_3_m(given: bool) -> None
 
     errors = offboard(sim, circle, 25.0)
     assert np.percentile(errors[200:], 99) < 0.3
-    assert sim.autopilots[0].mode is Mode.OFFBOARD
+    assert sim.autopilots[0].mode is FlightMode.OFFBOARD
 
 
 def test_position_step_settles_without_much_overshoot() -> None:
@@ -101,7 +101,7 @@ def test_position_step_settles_without_much_overshoot() -> None:
 def test_same_seed_same_flight_and_another_seed_another() -> None:
     def digest(seed: int) -> bytes:
         sim = airborne(SitlConfig(drones=3, wind_m_s=5.0, seed=seed))
-        sim.autopilots[1].command(Command.RETURN, TAKEOFF, sim.time_s)
+        sim.autopilots[1].command(MavCommand.RETURN, TAKEOFF, sim.time_s)
         sim.advance(1500)
         return sim.fleet.digest()
 
@@ -126,7 +126,7 @@ def test_landing_is_soft_and_ends_disarmed_on_the_pad() -> None:
     config = SitlConfig(drones=2, wind_m_s=3.0, spawn_enu_m=((0.0, 0.0, 0.0), (5.0, 5.0, 1.5)))
     sim = airborne(config)
     for pilot in sim.autopilots:
-        assert pilot.command(Command.LAND, TAKEOFF, sim.time_s) == Result.ACCEPTED
+        assert pilot.command(MavCommand.LAND, TAKEOFF, sim.time_s) == Result.ACCEPTED
     assert sim.run_until(lambda: not any(p.armed for p in sim.autopilots), 30.0)
     assert not sim.fleet.broken.any()
     assert sim.fleet.position_m[:, 2].tolist() == [0.0, -1.5]
@@ -136,11 +136,11 @@ def test_landing_is_soft_and_ends_disarmed_on_the_pad() -> None:
 def test_stopped_motors_mean_a_fall_and_a_broken_vehicle() -> None:
     sim = airborne(SitlConfig(drones=1))
     pilot = sim.autopilots[0]
-    assert pilot.command(Command.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == Result.ACCEPTED
     assert sim.run_until(lambda: pilot.crashed, 5.0)
     assert sim.fleet.position_m[0, 2] == 0.0
-    assert pilot.command(Command.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
-    assert pilot.command(Command.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s) == Result.REJECTED
 
 
 def test_hovering_empties_the_battery_in_the_time_configured() -> None:

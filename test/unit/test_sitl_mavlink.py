@@ -14,7 +14,7 @@ from pymavlink.dialects.v20 import common as m
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
 from chimera_ros.sitl.mavlink_messages import BUILDERS, CLIENT_RATES_HZ
 from chimera_ros.sitl.mavlink_vehicle import Link, MavlinkVehicle
-from chimera_ros.sitl.modes import Mode
+from chimera_ros.sitl.modes import FlightMode
 from chimera_ros.sitl.parameters import NAMES
 from chimera_ros.sitl.udp_server import MAX_DATAGRAM, bundle
 from chimera_ros.sitl.vehicles import Simulation
@@ -70,7 +70,7 @@ class Client:
         assert self.command(400, 1.0) == 0
         assert self.command(22, 0.0, 0.0, 0.0, NAN, NAN, NAN, NAN) == 0
         self.step(2000)
-        assert self.pilot.mode is Mode.HOLD
+        assert self.pilot.mode is FlightMode.HOLD
         return self
 
 

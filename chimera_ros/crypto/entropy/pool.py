@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..effects import Alarm
+from ..effects import SecurityAlarm
 from ..encoding import fields
 from ..errors import EntropyError
 from ..primitives import labels
@@ -95,7 +95,7 @@ class PoolConfig:
 
 
 @dataclass(slots=True)
-class _Source:
+class _EntropySource:
     name: str
     config: SourceConfig
     test: HealthTest
@@ -143,7 +143,7 @@ class EntropyPool:
         self._config = config or PoolConfig()
         self._lock = Lock()
         self._sources = {
-            name: _Source(
+            name: _EntropySource(
                 name,
                 sources[name],
                 HealthTest(sources[name].claim),
@@ -171,7 +171,7 @@ class EntropyPool:
                 return now >= source.retry_at
             return source.held < self._config.capacity_bytes
 
-    def offer(self, name: str, raw: bytes, now: float) -> list[Alarm]:
+    def offer(self, name: str, raw: bytes, now: float) -> list[SecurityAlarm]:
         """Samples from a source, eight bits to the byte. What fails its health test is thrown away with all
         else that the source has left here, and the source is switched off.
         """
@@ -192,7 +192,7 @@ class EntropyPool:
             self._keep(source, unpack(raw), raw)
             return []
 
-    def failed(self, name: str, why: str, now: float) -> list[Alarm]:
+    def failed(self, name: str, why: str, now: float) -> list[SecurityAlarm]:
         """A source could not deliver (its worker died, its device gave an error)."""
         with self._lock:
             source = self._sources[name]
@@ -200,7 +200,7 @@ class EntropyPool:
                 return []
             return self._switch_off(source, why, now)
 
-    def absent(self, name: str, why: str) -> list[Alarm]:
+    def absent(self, name: str, why: str) -> list[SecurityAlarm]:
         """A source is not on this machine: no alarm, said once."""
         with self._lock:
             source = self._sources[name]
@@ -208,7 +208,7 @@ class EntropyPool:
                 return []
             source.clear()
             source.state, source.detail = State.ABSENT, why
-            return [Alarm("info", f"entropy source {name} is absent: {why}")]
+            return [SecurityAlarm("info", f"entropy source {name} is absent: {why}")]
 
     def draw(self) -> bytes:
         """64 bytes of seed, at once.
@@ -277,7 +277,7 @@ class EntropyPool:
             return "the same bytes came twice"
         return HealthTest(_OS_CLAIM).feed(np.frombuffer(system, dtype=np.uint8))
 
-    def _switch_off(self, source: _Source, why: str, now: float) -> list[Alarm]:
+    def _switch_off(self, source: _EntropySource, why: str, now: float) -> list[SecurityAlarm]:
         source.clear()
         source.test.reset()
         if source.state is State.ON and now - source.on_since >= _FORGIVEN_AFTER_S:
@@ -292,16 +292,18 @@ class EntropyPool:
             pause_s = min(self._config.retry_s * 2.0 ** (source.failures - 1), _RETRY_AT_MOST_S)
             source.retry_at = now + pause_s
             then = f"tried again in {pause_s:.0f} s"
-        return [Alarm("warning", f"entropy source {source.name} is switched off, {then}: {why}")]
+        return [SecurityAlarm("warning", f"entropy source {source.name} is switched off, {then}: {why}")]
 
-    def _switch_on(self, source: _Source, now: float) -> list[Alarm]:
+    def _switch_on(self, source: _EntropySource, now: float) -> list[SecurityAlarm]:
         again = source.failures > 0
         source.state, source.detail, source.on_since = State.ON, "", now
         return (
-            [Alarm("info", f"entropy source {source.name} passed its start-up test again")] if again else []
+            [SecurityAlarm("info", f"entropy source {source.name} passed its start-up test again")]
+            if again
+            else []
         )
 
-    def _keep(self, source: _Source, bits: Bits, raw: bytes) -> None:
+    def _keep(self, source: _EntropySource, bits: Bits, raw: bytes) -> None:
         # In pieces that a seed can take: keys of other equipment may be longer than what it takes at once.
         blocks = [raw[at : at + BLOCK_BYTES] for at in range(0, len(raw), BLOCK_BYTES)]
         if source.config.conditioned:
@@ -314,7 +316,7 @@ class EntropyPool:
             source.delivered += len(block)
 
     @staticmethod
-    def _take(source: _Source) -> bytes:
+    def _take(source: _EntropySource) -> bytes:
         """At most a block's worth, oldest first."""
         taken: list[bytes] = []
         size = 0
@@ -325,7 +327,7 @@ class EntropyPool:
         source.used += size
         return b"".join(taken)
 
-    def _report(self, source: _Source) -> dict[str, Any]:
+    def _report(self, source: _EntropySource) -> dict[str, Any]:
         simulated = source.config.simulated
         per_byte = 8.0
         if source.config.conditioned:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Final
 
-from ..effects import Alarm, Effect
-from ..errors import Reason, Rejected
+from ..effects import Effect, SecurityAlarm
+from ..errors import Rejected, RejectReason
 from ..messages.announcement import RosterEntry
 from ..messages.checkpoint import Checkpoint, make_checkpoint
 from ..primitives.replay_window import WINDOW
-from ..rate_limit import Budget
+from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember, MemberIdentity
 from .ledgers import CheckpointCounts, Evidence, Judgement, Range, ReceiverLedger, SenderLedger
 
@@ -32,7 +32,7 @@ MAX_EVIDENCE: Final = 4096
 Certificates = Callable[[bytes], CertifiedMember | None]
 
 
-class CheckpointBook:
+class CheckpointTracker:
     """Ledgers by epoch, member and lane. `lock` is the host's, under which counters and windows move."""
 
     def __init__(
@@ -48,9 +48,9 @@ class CheckpointBook:
         self._receivers: dict[tuple[bytes, str, int], ReceiverLedger] = {}
         self._closed: set[bytes] = set()
         self._rotated_at = float("-inf")
-        self._checks = Budget(CHECKS_PER_S)
-        self._member_checks: dict[str, Budget] = {}
-        self._alarms: dict[str, Budget] = {}
+        self._checks = TokenBucket(CHECKS_PER_S)
+        self._member_checks: dict[str, TokenBucket] = {}
+        self._alarms: dict[str, TokenBucket] = {}
         self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._mute: Counter[tuple[str, int]] = Counter()
         self._shut_out = False
@@ -215,34 +215,36 @@ class CheckpointBook:
         wall_ns: int,
     ) -> list[Effect]:
         if not self.verify:
-            raise Rejected(Reason.NOT_ADDRESSED, "this process leaves checkpoints to others")
+            raise Rejected(RejectReason.NOT_ADDRESSED, "this process leaves checkpoints to others")
         ledger = self._receivers.get((checkpoint.transcript_hash, name, checkpoint.lane))
         split = known is not None and known != checkpoint.transcript_hash
         if ledger is None and not split:
-            raise Rejected(Reason.UNKNOWN_EPOCH, f"nothing was opened of {name} in epoch {checkpoint.epoch}")
+            raise Rejected(
+                RejectReason.UNKNOWN_EPOCH, f"nothing was opened of {name} in epoch {checkpoint.epoch}"
+            )
         before = ledger.conflict(checkpoint) if ledger is not None else None
         if ledger is not None:
             fingerprint = ledger.entry.fingerprint
             if (checkpoint.epoch, checkpoint.slot) != (ledger.epoch, ledger.entry.slot):
-                raise Rejected(Reason.ROSTER, f"checkpoint of {name} for another place in the roster")
+                raise Rejected(RejectReason.ROSTER, f"checkpoint of {name} for another place in the roster")
             if before is not None and before.signed_bytes(self._swarm) == checkpoint.signed_bytes(
                 self._swarm
             ):
-                raise Rejected(Reason.DUPLICATE)
+                raise Rejected(RejectReason.DUPLICATE)
         elif (name, checkpoint.transcript_hash) in self._told:
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         if fingerprint is None:
-            raise Rejected(Reason.UNKNOWN_SENDER, name)
+            raise Rejected(RejectReason.UNKNOWN_SENDER, name)
         owner = certificates(fingerprint)
         if owner is None or owner.name != name:
-            raise Rejected(Reason.NO_CERTIFICATE, name)
-        budget = self._member_checks.setdefault(name, Budget(MEMBER_CHECKS_PER_S))
+            raise Rejected(RejectReason.NO_CERTIFICATE, name)
+        budget = self._member_checks.setdefault(name, TokenBucket(MEMBER_CHECKS_PER_S))
         if not (budget.take(now) and self._checks.take(now)):
-            raise Rejected(Reason.BUDGET, f"checkpoints of {name}")
+            raise Rejected(RejectReason.BUDGET, f"checkpoints of {name}")
         if not checkpoint.root_fits():
-            raise Rejected(Reason.MALFORMED, "the leaves do not lead to the root")
+            raise Rejected(RejectReason.MALFORMED, "the leaves do not lead to the root")
         if not checkpoint.signed_by(owner, self._swarm):
-            raise Rejected(Reason.SIGNATURE, f"checkpoint of {name}")
+            raise Rejected(RejectReason.SIGNATURE, f"checkpoint of {name}")
         if ledger is None:
             return self._split(name, checkpoint, now)
         self._verified += 1
@@ -250,7 +252,7 @@ class CheckpointBook:
         effects: list[Effect] = []
         if before is not None and self._may_tell(name, now):
             effects.append(
-                Alarm(
+                SecurityAlarm(
                     "error",
                     f"{name} has signed two different checkpoints for packets "
                     f"{max(before.first, checkpoint.first)} to {min(before.last, checkpoint.last)} of epoch "
@@ -266,7 +268,7 @@ class CheckpointBook:
 
     def _may_tell(self, name: str, now: float) -> bool:
         """Alarms about one member are limited: it may contradict itself as often as it likes."""
-        return self._alarms.setdefault(name, Budget(1.0 / ALARM_EVERY_S, 2.0)).take(now)
+        return self._alarms.setdefault(name, TokenBucket(1.0 / ALARM_EVERY_S, 2.0)).take(now)
 
     def _split(self, name: str, checkpoint: Checkpoint, now: float) -> list[Effect]:
         self._told[(name, checkpoint.transcript_hash)] = None
@@ -275,7 +277,7 @@ class CheckpointBook:
         if not self._may_tell(name, now):
             return []
         return [
-            Alarm(
+            SecurityAlarm(
                 "error",
                 f"split view: {name} works in another epoch {checkpoint.epoch} than this process: a crypto "
                 f"node shows two faces, or {name} lies",
@@ -300,7 +302,7 @@ class CheckpointBook:
             f"{where} of epoch {ledger.epoch} contradict {name}'s signed checkpoint: another member has "
             f"forged them, or {name} lies"
         )
-        return [Alarm("error", text)]
+        return [SecurityAlarm("error", text)]
 
     def tick(self, now: float) -> list[Effect]:
         """Once a second: late packets are compared, those without a checkpoint are let go."""
@@ -330,7 +332,7 @@ class CheckpointBook:
         if self._mute[(name, lane)] != MUTE_TICKS:
             return []
         text = f"{name} has sent no checkpoint for {MUTE_TICKS} s: packets in its name are unconfirmed"
-        return [Alarm("warning", text)]
+        return [SecurityAlarm("warning", text)]
 
     def _tidy(self) -> None:
         with self._lock:

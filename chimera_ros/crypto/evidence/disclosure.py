@@ -149,7 +149,7 @@ def read_disclosure(value: object) -> Disclosure:
     """A disclosure from parsed JSON. Raises DisclosureError naming the field."""
     if not isinstance(value, Mapping) or value.get("format") != FORMAT:
         raise DisclosureError(f"this is no disclosure: `format` must be {FORMAT}")
-    reader = _Fields(value)
+    reader = _DisclosureFields(value)
     swarm = reader.text("swarm")
     if not is_name(swarm):
         raise DisclosureError("`swarm` is no name")
@@ -202,7 +202,7 @@ def hash_of(value: object, name: str) -> bytes:
     return found
 
 
-class _Fields:
+class _DisclosureFields:
     """Typed, bounded access to a JSON object from outside."""
 
     def __init__(self, value: Mapping[str, object]) -> None:

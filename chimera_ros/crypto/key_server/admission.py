@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ..effects import Alarm, Effect
-from ..errors import KeystoreError, Reason, Rejected
+from ..effects import Effect, SecurityAlarm
+from ..errors import KeystoreError, Rejected, RejectReason
 from ..member.evictions import lines_of
 from ..messages.announcement import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from ..messages.control import KeyPackage
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..member.control_plane import ControlPlane
     from ..member.host import SecureHost
     from ..member.member import Member
-    from .evictions import EvictionDesk
+    from .evictions import EvictionHandler
 
 _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32
@@ -40,7 +40,7 @@ _ALIVE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class AdmissionCandidate:
     """A member with a valid, unused package."""
 
     name: str
@@ -69,7 +69,7 @@ class UnknownIssuer(Rejected):
     """A proof by a crypto node whose certificate has not come yet."""
 
     def __init__(self, fingerprint: bytes) -> None:
-        super().__init__(Reason.NO_CERTIFICATE, "of a proof's issuer")
+        super().__init__(RejectReason.NO_CERTIFICATE, "of a proof's issuer")
         self.fingerprint = fingerprint
 
 
@@ -86,7 +86,7 @@ class _Former:
 class Admission:
     """Candidates by name, one incarnation each."""
 
-    def __init__(self, trust: Trust, control: ControlPlane, own: Member, desk: EvictionDesk) -> None:
+    def __init__(self, trust: Trust, control: ControlPlane, own: Member, desk: EvictionHandler) -> None:
         self._trust = trust
         self._control = control
         self._own = own
@@ -94,7 +94,7 @@ class Admission:
         self._desk = desk
         self._challenges: deque[_Challenge] = deque(maxlen=_MAX_CHALLENGES)
         self._seen: OrderedDict[bytes, float] = OrderedDict()
-        self._candidates: dict[str, Candidate] = {}
+        self._candidates: dict[str, AdmissionCandidate] = {}
         self._incarnations = Incarnations()
         self._old: dict[str, _Former] = {}  # restarted, by name
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
@@ -163,7 +163,7 @@ class Admission:
         for known in self._challenges:
             if known.value == value and now - known.made_at <= self._limits.challenge_life_s:
                 return known
-        raise Rejected(Reason.CHALLENGE)
+        raise Rejected(RejectReason.CHALLENGE)
 
     # Packages
 
@@ -173,7 +173,7 @@ class Admission:
 
     def check(
         self, message: ControlMessage, now: float, wall_ns: int, host: SecureHost
-    ) -> tuple[Candidate, list[Effect]]:
+    ) -> tuple[AdmissionCandidate, list[Effect]]:
         """A package from the network. Raises Rejected; then nothing has changed."""
         body = message.parts[0]
         suite = self._suite
@@ -181,24 +181,24 @@ class Admission:
         challenge = self._challenge(package.challenge, now)
         package_hash = digest(body)
         if package_hash in self._seen:
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         try:
             member = self._control.directory.good(package.fingerprint, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
+            if refusal.reason is RejectReason.NO_CERTIFICATE:
                 self._control.directory.wait_for(package.fingerprint, message)
             raise
         if self._desk.bars(member):
-            raise Rejected(Reason.EVICTED, member.name)
+            raise Rejected(RejectReason.EVICTED, member.name)
         if member.name == self._own.name:
-            raise Rejected(Reason.OWN)
+            raise Rejected(RejectReason.OWN)
         restarted = self._incarnations.judge(
             member.name, package.incarnation, challenge.asked_at, now, self._limits.restart_s
         )
         roster = host.roster() or self._learned[2]
         flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
         if not flying and max(wall_ns, self._trust.wall_floor_ns) > self._trust.crl.expires_ns:
-            raise Rejected(Reason.CERTIFICATE, "the revocation list has expired: nobody may join")
+            raise Rejected(RejectReason.CERTIFICATE, "the revocation list has expired: nobody may join")
         self._control.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         try:
@@ -220,8 +220,8 @@ class Admission:
         self._candidates[member.name] = candidate
         return candidate, effects
 
-    def _candidate(self, package: KeyPackage, member: CertifiedMember, now: float) -> Candidate:
-        return Candidate(
+    def _candidate(self, package: KeyPackage, member: CertifiedMember, now: float) -> AdmissionCandidate:
+        return AdmissionCandidate(
             name=member.name,
             role=member.role,
             fingerprint=member.fingerprint,
@@ -249,7 +249,7 @@ class Admission:
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
-            raise Rejected(Reason.MALFORMED, "the proof is of another epoch")
+            raise Rejected(RejectReason.MALFORMED, "the proof is of another epoch")
         self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
 
     def learn(self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int) -> None:
@@ -264,18 +264,18 @@ class Admission:
         if not newer and not lacking:
             return
         if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
-            raise Rejected(Reason.TOO_FAR)
+            raise Rejected(RejectReason.TOO_FAR)
         issuer = self._control.directory.get(head.issuer)
         if issuer is None:
             raise UnknownIssuer(head.issuer)
         if issuer.role is not Role.CRYPTO:
-            raise Rejected(Reason.ROLE)
+            raise Rejected(RejectReason.ROLE)
         if not fits_rank(issuer.name, head.epoch):
-            raise Rejected(Reason.ISSUER, "proof")
+            raise Rejected(RejectReason.ISSUER, "proof")
         if not self._control.purse.take(purpose, now):
-            raise Rejected(Reason.BUDGET, "proof")
+            raise Rejected(RejectReason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
-            raise Rejected(Reason.SIGNATURE, "proof")
+            raise Rejected(RejectReason.SIGNATURE, "proof")
         if self._desk.bars(issuer) or not self._control.directory.stands(issuer, wall_ns):
             self._claimed = max(self._claimed, head.epoch)
             return
@@ -284,7 +284,7 @@ class Admission:
             try:
                 self._own.remember_evictions(lacking, lines)
             except KeystoreError as error:
-                raise Rejected(Reason.STORE, str(error)) from None
+                raise Rejected(RejectReason.STORE, str(error)) from None
             self._learned_evictions = True
         if not newer:
             return
@@ -321,10 +321,10 @@ class Admission:
         for name in [name for name, item in self._candidates.items() if now - item.received_at > limit_s]:
             del self._candidates[name]
 
-    def take_all(self, now: float, wall_ns: int) -> list[Candidate]:
+    def take_all(self, now: float, wall_ns: int) -> list[AdmissionCandidate]:
         """All candidates whose package and certificate are still good; they are used up."""
         self.expire(now)
-        usable: list[Candidate] = []
+        usable: list[AdmissionCandidate] = []
         for item in self._candidates.values():
             if item.fingerprint in self._own.state.evictions:
                 continue
@@ -344,7 +344,7 @@ class Admission:
         if incarnation is not None:
             self._incarnations.retire(name, incarnation)
 
-    def put_back(self, candidates: list[Candidate]) -> None:
+    def put_back(self, candidates: list[AdmissionCandidate]) -> None:
         """They were not used after all."""
         for item in candidates:
             self._candidates.setdefault(item.name, item)
@@ -356,7 +356,7 @@ class Admission:
         epoch = host.epoch(self._own.name)
         if entry is not None and epoch is not None:
             self._old[name] = _Former(epoch, entry.slot, now)
-        return [Alarm("info", f"{name} has restarted and joins again")]
+        return [SecurityAlarm("info", f"{name} has restarted and joins again")]
 
     def watch(self, host: SecureHost, now: float) -> list[Effect]:
         """An alarm when the old incarnation of a restarted member still sends."""
@@ -372,7 +372,7 @@ class Admission:
             elif heard_ns != old.heard_ns:  # whatever the clock says: a packet more
                 del self._old[name]
                 effects.append(
-                    Alarm(
+                    SecurityAlarm(
                         "error",
                         f"two processes run as {name}: the old one still sends; one key is in two hands",
                     )

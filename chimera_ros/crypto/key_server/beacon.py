@@ -20,7 +20,7 @@ from ..primitives.suite import HASH_BYTES
 from ..trust.policy import Limits
 from ..wire import ControlKind
 from .admission import Admission
-from .current_epoch import Current
+from .current_epoch import CurrentEpoch
 
 _REQUEST_STARTING_S: Final = 0.3
 _REQUEST_PER_ANSWER_S: Final = 0.005  # everybody answers again
@@ -32,7 +32,7 @@ _RESERVED: Final = 5000  # sequences (ms) that one write to the disk is good for
 _LOST: Final = 3_600_000  # a power cut loses what was reserved since the last rotation, which is forced
 
 
-class Voice:
+class Beacon:
     """`request_at` and `beat_at` are monotonic seconds at which the next one is due; None: not before an
     epoch was announced, or until somebody asks.
     """
@@ -84,7 +84,7 @@ class Voice:
         soon = max(now, self._last_request + _HINT_GAP_S)
         self.request_at = soon if self.request_at is None else min(self.request_at, soon)
 
-    def request(self, current: Current | None, missing: bool, now: float, wall_ns: int) -> KeyRequest:
+    def request(self, current: CurrentEpoch | None, missing: bool, now: float, wall_ns: int) -> KeyRequest:
         """The next request, not yet signed; `missing`: some member's package is not here."""
         aged = now - self._challenge_at >= _CHALLENGE_FRESH_S
         if aged or self._challenge_at <= self._challenge_after:
@@ -109,7 +109,7 @@ class Voice:
             have,
         )
 
-    def _pause_s(self, current: Current | None, missing: bool) -> float:
+    def _pause_s(self, current: CurrentEpoch | None, missing: bool) -> float:
         if (
             current is None
         ):  # just started: whoever ROS has found meanwhile is asked soon, large swarms less often
@@ -121,7 +121,7 @@ class Voice:
         """The request under our signature."""
         return Send(signed(ControlKind.KEY_REQUEST, request.encode(), self._identity))
 
-    def beat(self, current: Current, now: float, wall_ns: int) -> Effect:
+    def beat(self, current: CurrentEpoch, now: float, wall_ns: int) -> Effect:
         """The timed sign of life for the newest epoch."""
         self.beat_at = now + self.limits.beat_s
         self._beat_sequence = self._after(self._beat_sequence, wall_ns)

@@ -11,7 +11,7 @@ from ..wire import ControlMessage
 
 
 @dataclass(slots=True)
-class Current:
+class CurrentEpoch:
     """Times are monotonic seconds; `live` and `ready` are slots; `speakers` are fingerprints by slot."""
 
     announcement: Announcement
@@ -29,7 +29,7 @@ class Current:
     repeats: int = 0
 
     @classmethod
-    def adopted(cls, announcement: Announcement, now: float) -> Current:
+    def adopted(cls, announcement: Announcement, now: float) -> CurrentEpoch:
         """Another crypto node's epoch, in force already, which this one looks after from now on."""
         slots = frozenset(entry.slot for entry in announcement.head.roster)
         return cls(announcement, {}, {}, now, now, now, True, slots, set(slots), switched_at=now)

@@ -27,8 +27,8 @@ from ..primitives import labels
 from ..primitives.key_schedule import derive_keys
 from ..primitives.suite import PublicKey, Suite, digest
 from ..trust.identity import MemberIdentity
-from .admission import Admission, Candidate
-from .current_epoch import Current
+from .admission import Admission, AdmissionCandidate
+from .current_epoch import CurrentEpoch
 
 
 def number_above(floor: int, rank: int) -> int:
@@ -37,13 +37,13 @@ def number_above(floor: int, rank: int) -> int:
 
 
 def place(
-    candidates: Sequence[Candidate], before: Sequence[RosterEntry], next_slot: int
-) -> tuple[dict[int, Candidate], int]:
+    candidates: Sequence[AdmissionCandidate], before: Sequence[RosterEntry], next_slot: int
+) -> tuple[dict[int, AdmissionCandidate], int]:
     """(candidate by slot, next unused slot): who goes on keeps its slot, a new incarnation gets a new one."""
     kept = {(entry.name, entry.incarnation): entry.slot for entry in before}
     taken = set(kept.values())
-    places: dict[int, Candidate] = {}
-    newcomers: list[Candidate] = []
+    places: dict[int, AdmissionCandidate] = {}
+    newcomers: list[AdmissionCandidate] = []
     for item in candidates:
         slot = kept.get((item.name, item.incarnation))
         if slot is None:
@@ -60,7 +60,7 @@ def place(
     return places, next_slot
 
 
-def roster_of(places: Mapping[int, Candidate]) -> tuple[RosterEntry, ...]:
+def roster_of(places: Mapping[int, AdmissionCandidate]) -> tuple[RosterEntry, ...]:
     """The roster of a head, sorted by slot."""
     return tuple(
         RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
@@ -91,7 +91,7 @@ def issue(
     return parse_announcement(announcement_message(head_bytes, key_tag, seeds, signature), suite)
 
 
-class Announcer:
+class EpochBuilder:
     """Issues epochs with numbers congruent to `rank` modulo 4. `draw` yields 64 fresh bytes each time."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Announcer:
         """Newcomers get slots above those of an epoch that another crypto node has made."""
         self._next_slot = max((entry.slot for entry in roster), default=-1) + 1
 
-    def take(self, now: float, wall_ns: int) -> list[Candidate]:
+    def take(self, now: float, wall_ns: int) -> list[AdmissionCandidate]:
         """The candidates for an epoch; their packages are used up unless they are put back."""
         return self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
 
@@ -150,10 +150,10 @@ class Announcer:
         number: int,
         reason: EpochReason,
         challenge: bytes,
-        candidates: Sequence[Candidate],
+        candidates: Sequence[AdmissionCandidate],
         before: Sequence[RosterEntry],
         previous: bytes,
-    ) -> Current:
+    ) -> CurrentEpoch:
         """The epoch; when it was decided and who is live is for the caller. Raises EntropyError."""
         seed = self._draw()
         trust, suite = self._control.trust, self._control.suite
@@ -176,4 +176,4 @@ class Announcer:
         self.issued = number
         heard_at = {item.name: item.received_at for item in candidates}
         speakers = {slot: item.speaker for slot, item in places.items()}
-        return Current(announcement, speakers, heard_at)
+        return CurrentEpoch(announcement, speakers, heard_at)

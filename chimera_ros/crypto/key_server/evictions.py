@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ..effects import Alarm, Effect
+from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected
 from ..messages.eviction import BY_CRL, BY_HEAD, MAX_EVICTIONS, EvictionOrder, barred, order_against
 from ..primitives.suite import HASH_BYTES, digest
@@ -16,13 +16,13 @@ from ..trust.roles import Role
 if TYPE_CHECKING:
     from ..member.member import Member
     from ..messages.announcement import RosterEntry
-    from ..trust.certificate_cache import Directory
+    from ..trust.certificate_cache import CertificateCache
 
 _LEADERLESS: Final = "; followers hold, then return, as after any loss of their leader"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EvictionVerdict:
     """What became of an order. reason: one sentence for whoever gave it. acted: something was stored."""
 
     accepted: bool
@@ -32,10 +32,10 @@ class Verdict:
     effects: list[Effect] = field(default_factory=list)
 
 
-class EvictionDesk:
+class EvictionHandler:
     """Orders on a crypto node: checked, then stored, then (by the key server) announced."""
 
-    def __init__(self, own: Member, directory: Directory) -> None:
+    def __init__(self, own: Member, directory: CertificateCache) -> None:
         self._own = own
         self._directory = directory
 
@@ -63,22 +63,24 @@ class EvictionDesk:
             known & self._own.state.evictions
         )
 
-    def judge(self, name: str, operator: RosterEntry | None, evidence: bytes, wall_ns: int) -> Verdict:
+    def judge(
+        self, name: str, operator: RosterEntry | None, evidence: bytes, wall_ns: int
+    ) -> EvictionVerdict:
         """Decides on an operator's order and stores it; the evicting epoch is for the key server."""
         if operator is None or operator.role is not Role.OPERATOR:
-            return Verdict(False, "only an operator can put a member out")
+            return EvictionVerdict(False, "only an operator can put a member out")
         members = self.certificates_of(name)
         if not members and self.is_out(name):
-            return Verdict(True, f"{name} is out already")
+            return EvictionVerdict(True, f"{name} is out already")
         objection = self._objection(name, wall_ns)
         if objection is not None:
-            return Verdict(False, objection)
+            return EvictionVerdict(False, objection)
         try:
             self.put_out(members, operator.name, operator.fingerprint, evidence, wall_ns)
         except KeystoreError as error:
-            return Verdict(False, f"{name} was not put out: {error}")
+            return EvictionVerdict(False, f"{name} was not put out: {error}")
         leader = any(member.role is Role.LEADER for member in members)
-        return Verdict(True, f"{name} is put out{_LEADERLESS if leader else ''}", acted=True)
+        return EvictionVerdict(True, f"{name} is put out{_LEADERLESS if leader else ''}", acted=True)
 
     def _objection(self, name: str, wall_ns: int) -> str | None:
         """Why nobody of this name can be put out, one sentence; None: go on."""
@@ -130,5 +132,5 @@ class EvictionDesk:
         try:
             self.put_out(revoked, BY_CRL, bytes(HASH_BYTES), digest(trust.crl_der), wall_ns)
         except KeystoreError as error:
-            return [Alarm("error", str(error))], [item.name for item in revoked]
+            return [SecurityAlarm("error", str(error))], [item.name for item in revoked]
         return [], [item.name for item in revoked]

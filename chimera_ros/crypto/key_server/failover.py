@@ -1,5 +1,5 @@
 """What a key server does with the signs of other crypto nodes: it overhears their packages, and judges by
-`Duty` whether it steps down or takes over.
+`FailoverState` whether it steps down or takes over.
 
 While it stands by it is a member like the others. The packages that members send answer the request of the
 node in charge; they echo a challenge that every crypto node has heard, so a standby holds an unused package
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from ..effects import Alarm, Effect
+from ..effects import Effect, SecurityAlarm
 from ..member.member import Member
 from ..messages.announcement import Head
 from ..messages.control import Beat, KeyRequest
@@ -29,7 +29,7 @@ MAX_PATIENCE: Final = 8  # times longer, for a node that is deposed again and ag
 _FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its sender lives
 
 
-class Duty:
+class FailoverState:
     """One node's view. `now` is monotonic seconds."""
 
     def __init__(self, name: str, rank: int, takeover_s: float) -> None:
@@ -124,14 +124,14 @@ class Duty:
 _CORRECT_GAP_S: Final = 5.0  # between two takeovers because the one in charge lacks an eviction
 
 
-class Handover:
+class Failover:
     """`own_epoch` tells the newest epoch that is known to be in force and whether we announced it;
     `stand_by` is called, once, when this node steps down.
     """
 
     def __init__(
         self,
-        duty: Duty,
+        duty: FailoverState,
         member: Member,
         admission: Admission,
         limits: Limits,
@@ -217,7 +217,7 @@ class Handover:
         if not down:
             return []
         self._stand_by()
-        return [Alarm("info", f"{chief} is in charge: {self._duty.name} stands by")]
+        return [SecurityAlarm("info", f"{chief} is in charge: {self._duty.name} stands by")]
 
     # Taking over
 
@@ -235,18 +235,18 @@ class Handover:
         newest = max(self._admission.learned_epoch(), self._duty.seen_epoch)
         return installed is not None and installed.epoch >= newest
 
-    def take_over(self, now: float) -> Alarm:
+    def take_over(self, now: float) -> SecurityAlarm:
         """In charge from now on."""
         lost = self._duty.chief
         self._duty.take_over()
         self.takeovers += 1
         if self._untold:
             self._corrected_at, self._correct_at = now, float("inf")
-            return Alarm(
+            return SecurityAlarm(
                 "warning",
                 f"{lost} does not know whom {self._duty.name} has put out: {self._duty.name} takes over",
             )
         silence = (
             f"no beat of {lost} for {self._limits.takeover_s:g} s" if lost else "no crypto node is heard"
         )
-        return Alarm("warning", f"{silence}: {self._duty.name} takes over")
+        return SecurityAlarm("warning", f"{silence}: {self._duty.name} takes over")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..messages.announcement import RosterEntry
 
 _MAX_RETIRED: Final = 64  # more than can retire while a challenge of theirs is good
@@ -24,7 +24,7 @@ class OldChallenge(Rejected):
     """A new incarnation whose challenge is not younger than `since`, when the known one was first seen."""
 
     def __init__(self, name: str, since: float) -> None:
-        super().__init__(Reason.CHALLENGE, f"{name} is known by another incarnation since then")
+        super().__init__(RejectReason.CHALLENGE, f"{name} is known by another incarnation since then")
         self.since = since
 
 
@@ -52,12 +52,12 @@ class Incarnations:
         last restart is less than `restart_s` ago, OldChallenge.
         """
         if incarnation in self._retired.get(name, ()):
-            raise Rejected(Reason.STALE, f"an earlier incarnation of {name}")
+            raise Rejected(RejectReason.STALE, f"an earlier incarnation of {name}")
         known = self._known.get(name)
         if known is None or known.incarnation == incarnation:
             return False
         if now - known.restarted_at < restart_s:
-            raise Rejected(Reason.TOO_SOON, f"{name} has restarted a moment ago")
+            raise Rejected(RejectReason.TOO_SOON, f"{name} has restarted a moment ago")
         if asked_at <= known.since:
             raise OldChallenge(name, known.since)
         return True

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..effects import Alarm
-from ..rate_limit import Budget
+from ..effects import SecurityAlarm
+from ..rate_limit import TokenBucket
 
 GAP_S: Final = 5.0
 GAP_PER_MEMBER_S: Final = 0.05
 PLENTY: Final = 12  # in a row, by one member, before it is named: a minute of asking without a pause
 
 
-class AskedRotations:
+class RekeyRequestLimiter:
     """Times are monotonic seconds. Tables hold names with a certificate of the authority."""
 
     def __init__(self) -> None:
         self._next_at = float("-inf")
-        self._asks: dict[str, Budget] = {}
-        self._told: dict[str, Budget] = {}
+        self._asks: dict[str, TokenBucket] = {}
+        self._told: dict[str, TokenBucket] = {}
 
-    def take(self, name: str, members: int, rotate_s: float, now: float) -> list[Alarm] | None:
+    def take(self, name: str, members: int, rotate_s: float, now: float) -> list[SecurityAlarm] | None:
         """None: too early for another one. Otherwise it is granted, and told where `name` has had plenty.
 
         members: in the epoch. rotate_s: between rotations on time, one of which each member may ask for all
@@ -35,12 +35,12 @@ class AskedRotations:
         if now < self._next_at:
             return None
         self._next_at = now + max(GAP_S, GAP_PER_MEMBER_S * members)
-        if self._asks.setdefault(name, Budget(1.0 / rotate_s, PLENTY)).take(now):
+        if self._asks.setdefault(name, TokenBucket(1.0 / rotate_s, PLENTY)).take(now):
             return []
-        if not self._told.setdefault(name, Budget(1.0 / rotate_s, 1.0)).take(now):
+        if not self._told.setdefault(name, TokenBucket(1.0 / rotate_s, 1.0)).take(now):
             return []
         return [
-            Alarm(
+            SecurityAlarm(
                 "warning",
                 f"{name} has asked for {PLENTY} new epochs in a row: it sends that much, somebody uses up "
                 "numbers in another's name, or it lies",

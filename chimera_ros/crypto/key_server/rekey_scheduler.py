@@ -26,7 +26,7 @@ RECOVERY_WAIT_S: Final = 3.5  # ROS finds some processes only after three; the o
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 
-class Agenda:
+class RekeyScheduler:
     """Times are monotonic seconds."""
 
     def __init__(self, limits: Limits, rotate_s: float) -> None:

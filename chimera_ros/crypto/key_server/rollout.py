@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from ..effects import Alarm, Effect, Send
+from ..effects import Effect, SecurityAlarm, Send
 from ..errors import CryptoError, EntropyError, KeystoreError
 from ..member.host import SecureHost
 from ..member.member import Member
@@ -17,10 +17,10 @@ from ..messages.body import signed
 from ..messages.control import Switch
 from ..wire import ControlKind
 from .admission import Admission
-from .beacon import Voice
-from .current_epoch import Current
-from .epoch_builder import Announcer
-from .rekey_scheduler import Agenda
+from .beacon import Beacon
+from .current_epoch import CurrentEpoch
+from .epoch_builder import EpochBuilder
+from .rekey_scheduler import RekeyScheduler
 
 _REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
 _FIRST_SWITCH_S: Final = 1.0
@@ -38,11 +38,11 @@ class Rollout:
         host: SecureHost,
         member: Member,
         admission: Admission,
-        announcer: Announcer,
-        agenda: Agenda,
-        voice: Voice,
+        announcer: EpochBuilder,
+        agenda: RekeyScheduler,
+        voice: Beacon,
     ) -> None:
-        self.current: Current | None = None
+        self.current: CurrentEpoch | None = None
         self.own_install: Announcement | None = None
         self.reserve_due = False  # once the switch is on its way
         self.rotations: dict[str, int] = {}  # by reason
@@ -106,7 +106,9 @@ class Rollout:
         effects: list[Effect] = [Send(current.announcement.message)]
         if missing:
             names = ", ".join(missing)
-            effects.append(Alarm("warning", f"epoch {number} goes on without {names}: no key package came"))
+            effects.append(
+                SecurityAlarm("warning", f"epoch {number} goes on without {names}: no key package came")
+            )
         if evicts:
             self._settle(current, now)
         return effects
@@ -116,7 +118,7 @@ class Rollout:
         self._agenda.rotate_after(now if self.current is not None else None)
         if evicts:
             self._agenda.retry_eviction(now + _RETRY_S)
-        return [Alarm("error", f"no new epoch: {error}")]
+        return [SecurityAlarm("error", f"no new epoch: {error}")]
 
     def roster(self) -> tuple[RosterEntry, ...]:
         """Of the newest epoch; empty before the first."""
@@ -148,7 +150,7 @@ class Rollout:
         try:
             effects = self._control.install(announcement, now, wall_ns)
         except KeystoreError as error:  # the others go on without us
-            effects = [Alarm("error", str(error))]
+            effects = [SecurityAlarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
         if not current.in_work:  # an evicting epoch: nobody has to be told to switch
             self.reserve_due = True
@@ -166,7 +168,7 @@ class Rollout:
 
     # Switching
 
-    def push(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
+    def push(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
         """Switches when every live member is ready, or when it is time."""
         late = now >= current.switch_by
         if current.all_ready or late:
@@ -186,7 +188,7 @@ class Rollout:
             return []
         return [Send(current.announcement.message)]
 
-    def _settle(self, current: Current, now: float) -> None:
+    def _settle(self, current: CurrentEpoch, now: float) -> None:
         """Senders use the epoch: packages for the next one are wanted, beats go on."""
         current.switched_at = now
         self.rekeys += 1
@@ -194,7 +196,7 @@ class Rollout:
         self._voice.request_at = now + _AFTER_SWITCH_S
         self._voice.beat_at = now + self._control.limits.beat_s
 
-    def switch(self, current: Current, now: float, late: bool) -> list[Effect]:
+    def switch(self, current: CurrentEpoch, now: float, late: bool) -> list[Effect]:
         """Tells senders to use the epoch; `late`: not every live member is ready."""
         assert current.switch is not None
         self._settle(current, now)
@@ -205,7 +207,9 @@ class Rollout:
         if late:
             names = current.names(current.live - current.ready)
             effects.append(
-                Alarm("warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}")
+                SecurityAlarm(
+                    "warning", f"switched to epoch {session and session.epoch} before {', '.join(names)}"
+                )
             )
         self.reserve_due = True
         return effects

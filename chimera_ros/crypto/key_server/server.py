@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, Final
 
-from ..effects import Alarm, Effect, Send
+from ..effects import Effect, SecurityAlarm, Send
 from ..entropy.pool import OS_BYTES, draw_seed
-from ..errors import NotReady, Reason, Rejected
+from ..errors import NotReady, Rejected, RejectReason
 from ..keystore.member_state import StateStore
 from ..member.host import HostConfig, SecureHost
 from ..messages.announcement import EpochReason, RosterEntry, parse_announcement
@@ -31,14 +31,14 @@ from ..trust.roles import Role
 from ..trust.signed_documents import Document, TrustFiles
 from ..wire import ControlKind, ControlMessage, check_size
 from .admission import Admission
-from .beacon import Voice
-from .current_epoch import Current
-from .epoch_builder import Announcer
-from .evictions import EvictionDesk, Verdict
-from .failover import Duty, Handover
+from .beacon import Beacon
+from .current_epoch import CurrentEpoch
+from .epoch_builder import EpochBuilder
+from .evictions import EvictionHandler, EvictionVerdict
+from .failover import Failover, FailoverState
 from .incarnations import NEVER, OldChallenge
-from .rekey_requests import AskedRotations
-from .rekey_scheduler import RECOVERY_WAIT_S, Agenda
+from .rekey_requests import RekeyRequestLimiter
+from .rekey_scheduler import RECOVERY_WAIT_S, RekeyScheduler
 from .rollout import Rollout
 
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
@@ -84,10 +84,10 @@ class KeyServer:
         self._control.on_other = self.handle  # packages that waited for a certificate
         self._member = self._control.members[identity.name]
         self._suite = self._control.suite
-        self._desk = EvictionDesk(self._member, self._control.directory)
+        self._desk = EvictionHandler(self._member, self._control.directory)
         self._admission = Admission(trust, self._control, self._member, self._desk)
-        self._voice = Voice(self._member, self._suite.name, self.limits, self._admission, random)
-        self._announcer = Announcer(
+        self._voice = Beacon(self._member, self._suite.name, self.limits, self._admission, random)
+        self._announcer = EpochBuilder(
             self._member,
             self._control,
             self._admission,
@@ -95,14 +95,14 @@ class KeyServer:
             self.config.draw or (lambda: draw_seed(random(OS_BYTES))),
             (host_config or HostConfig()).mapper,
         )
-        self._duty = Duty(identity.name, self.rank, self.limits.takeover_s)
-        self._handover = Handover(
+        self._duty = FailoverState(identity.name, self.rank, self.limits.takeover_s)
+        self._handover = Failover(
             self._duty, self._member, self._admission, self.limits, self._own_epoch, self._stand_by
         )
         self._control.colleague = self._handover
-        self._agenda = Agenda(self.limits, self.rotate_s)
+        self._agenda = RekeyScheduler(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
-        self._asked = AskedRotations()
+        self._asked = RekeyRequestLimiter()
         self._stopped = False
         self._rollout = Rollout(
             self.host, self._member, self._admission, self._announcer, self._agenda, self._voice
@@ -142,7 +142,7 @@ class KeyServer:
                     return self._on_ready(message, now, wall_ns)
             except Rejected as refusal:
                 self.host.counters.control[refusal.reason] += 1
-                asked_elsewhere = refusal.reason is Reason.CHALLENGE  # or asked too early
+                asked_elsewhere = refusal.reason is RejectReason.CHALLENGE  # or asked too early
                 if asked_elsewhere and message.kind is ControlKind.KEY_PACKAGE and self.in_charge:
                     self._voice.hint(now, refusal.since if isinstance(refusal, OldChallenge) else NEVER)
                 return []
@@ -217,13 +217,15 @@ class KeyServer:
                 raise ValueError(f"{reason!r} is no reason to rotate; use manual, volume or time")
             return self._decide(_REASONS[reason], now, wall_ns)
 
-    def evict(self, name: str, operator: str, evidence: bytes, now: float, wall_ns: int) -> Verdict:
+    def evict(self, name: str, operator: str, evidence: bytes, now: float, wall_ns: int) -> EvictionVerdict:
         """Puts a member out on the word of an operator, whose signature under `evidence` (BLAKE3 of the order
         in its envelope) has been verified. Stored first, then announced; see docs/protocol.md, "Eviction".
         """
         with self._lock:
             if not self.in_charge:
-                return Verdict(False, f"{self.identity.name} stands by; {self._duty.chief} is in charge")
+                return EvictionVerdict(
+                    False, f"{self.identity.name} stands by; {self._duty.chief} is in charge"
+                )
             verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
             effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
             return replace(verdict, epoch=self._current.epoch if self._current else 0, effects=effects)
@@ -244,7 +246,7 @@ class KeyServer:
             return self._decide(EpochReason.MANUAL, now, wall_ns) if self._current is not None else []
         if self.identity.member.serial in self.trust.crl.serials:
             self._stopped = True  # nobody follows a revoked crypto node; going on would only confuse
-            return [Alarm("error", f"{self.identity.name} is revoked and issues no more epochs")]
+            return [SecurityAlarm("error", f"{self.identity.name} is revoked and issues no more epochs")]
         return self._put_out_revoked(now, wall_ns)
 
     def _put_out_revoked(self, now: float, wall_ns: int) -> list[Effect]:
@@ -253,7 +255,9 @@ class KeyServer:
 
     def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
         """The evicting epoch for what has just been stored."""
-        effects: list[Effect] = [Alarm("warning", f"{name} is put out, ordered by {by}") for name in names]
+        effects: list[Effect] = [
+            SecurityAlarm("warning", f"{name} is put out, ordered by {by}") for name in names
+        ]
         for name in names:
             self._admission.drop(name)
         current = self._current
@@ -295,7 +299,7 @@ class KeyServer:
     # Joining
 
     @property
-    def _current(self) -> Current | None:
+    def _current(self) -> CurrentEpoch | None:
         return self._rollout.current
 
     @property
@@ -388,7 +392,7 @@ class KeyServer:
         effects: list[Effect] = [self._handover.take_over(now)]
         installed = self._member.installed
         if installed is not None and self._handover.holds_newest():
-            self._rollout.current = current = Current.adopted(installed.announcement, now)
+            self._rollout.current = current = CurrentEpoch.adopted(installed.announcement, now)
             self._announcer.slots_after(installed.roster)
             effects += self._beat(current, now, wall_ns)
         self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
@@ -396,7 +400,7 @@ class KeyServer:
         effects += self._put_out_revoked(now, wall_ns)
         return effects + self._request(now, wall_ns)
 
-    def _beat(self, current: Current, now: float, wall_ns: int) -> list[Effect]:
+    def _beat(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
         self._control.note_life(now)
         self._control.time.accept_own(wall_ns, now)
         return [self._voice.beat(current, now, wall_ns)]
@@ -441,23 +445,23 @@ class KeyServer:
         ready = Ready.parse(message.parts[0], self.trust.swarm)
         current = self._current
         if ready.fingerprint == self.identity.fingerprint:
-            raise Rejected(Reason.OWN)
+            raise Rejected(RejectReason.OWN)
         if not self.in_charge:
             return []
         if current is None:
-            raise Rejected(Reason.UNKNOWN_EPOCH)
+            raise Rejected(RejectReason.UNKNOWN_EPOCH)
         same = ready.transcript_hash == current.announcement.transcript_hash
         if same and not ready.flags and set(ready.slots) <= current.ready:
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         # Slots are kept from epoch to epoch, so a farewell still counts when an announcement overtook it.
         leaves = ready.flags & LEAVE_FLAG and (
             same or ready.transcript_hash == current.announcement.head.previous
         )
         if not same and not leaves and not ready.flags & BEHIND_FLAG:
-            raise Rejected(Reason.STALE, f"ready for epoch {ready.epoch}")
+            raise Rejected(RejectReason.STALE, f"ready for epoch {ready.epoch}")
         sender = self._control.directory.good(ready.fingerprint, wall_ns)
         if sender.fingerprint in self._member.state.evictions:
-            raise Rejected(Reason.EVICTED, sender.name)
+            raise Rejected(RejectReason.EVICTED, sender.name)
         self._control.check_signature(sender, message, now)
         effects: list[Effect] = []
         if same:  # what names another epoch may be a recording: no sign of life
@@ -481,7 +485,7 @@ class KeyServer:
                 effects += [*granted, *self._decide(EpochReason.VOLUME, now, wall_ns)]
         return effects + self._advance(now, wall_ns)
 
-    def _is_shut_out(self, current: Current, sender: CertifiedMember, now: float) -> bool:
+    def _is_shut_out(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
         """Does this epoch name a member of that process that cannot open it, though it was repeated? The
         package it was sealed to is lost; only another epoch takes the one in that it has offered since. The
         same for a sender that is not named at all.
@@ -501,7 +505,7 @@ class KeyServer:
             self._rollout.left.add((entry.name, entry.incarnation))
             self._admission.drop(entry.name, entry.incarnation)
             self._agenda.want(EpochReason.LEAVE, now)
-            effects.append(Alarm("info", f"{entry.name} leaves the swarm"))
+            effects.append(SecurityAlarm("info", f"{entry.name} leaves the swarm"))
         if self._current is not None:
             self._current.forget(frozenset(entry.slot for entry in entries))
         return effects

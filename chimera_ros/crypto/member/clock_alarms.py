@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..effects import Alarm, Effect
+from ..effects import Effect, SecurityAlarm
 from ..errors import ClockTrouble
-from ..rate_limit import Budget
+from ..rate_limit import TokenBucket
 from ..wire import ControlKind
 
 _TOLD_S: Final = 10.0  # between two alarms about one kind of message
@@ -23,7 +23,7 @@ class ClockAlarms:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._told = {kind: Budget(1.0 / _TOLD_S, 1.0) for kind in _TIMED}
+        self._told = {kind: TokenBucket(1.0 / _TOLD_S, 1.0) for kind in _TIMED}
         self._apart_told = False
 
     def refused(self, kind: ControlKind, trouble: ClockTrouble, now: float) -> list[Effect]:
@@ -32,7 +32,7 @@ class ClockAlarms:
             return []
         what, side = _TIMED[kind], "ahead of" if trouble.ahead_s > 0 else "behind"
         return [
-            Alarm(
+            SecurityAlarm(
                 "warning",
                 f"{trouble.signer}'s {what} are {abs(trouble.ahead_s):.1f} s {side} the clock of "
                 f"{self._name} and refused: a clock is wrong, or somebody holds messages back",
@@ -49,10 +49,10 @@ class ClockAlarms:
         if self._apart_told == told:
             return []
         if not apart_s:
-            return [Alarm("info", f"the clock of {self._name} agrees with {issuer}'s again")]
+            return [SecurityAlarm("info", f"the clock of {self._name} agrees with {issuer}'s again")]
         side = "ahead of" if apart_s > 0 else "behind"
         return [
-            Alarm(
+            SecurityAlarm(
                 "warning",
                 f"the clock of {self._name} is {abs(apart_s):.1f} s {side} {issuer}'s: what it sends may be "
                 "refused until the wrong one is set right",

@@ -13,19 +13,19 @@ from threading import Lock
 from typing import Any, Final, Protocol
 
 from ..counters import Counters
-from ..effects import Alarm, Effect, Installed, Send, Switched
-from ..errors import ClockTrouble, KeystoreError, Reason, Rejected
-from ..evidence.checkpoint_tracker import CheckpointBook
+from ..effects import Effect, Installed, SecurityAlarm, Send, Switched
+from ..errors import ClockTrouble, KeystoreError, Rejected, RejectReason
+from ..evidence.checkpoint_tracker import CheckpointTracker
 from ..keystore.member_state import StateStore
 from ..messages.announcement import NO_HASH, Announcement, EpochReason, Head, parse_announcement
 from ..messages.body import CONTEXT_OF, signed
 from ..messages.control import LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
 from ..primitives import labels
 from ..primitives.suite import digest, suite_named
-from ..rate_limit import Budget, Purse
+from ..rate_limit import RateLimiter, TokenBucket
 from ..session.epoch_session import EpochSession
-from ..session.open_epochs import Sessions
-from ..trust.certificate_cache import Directory
+from ..session.open_epochs import OpenEpochs
+from ..trust.certificate_cache import CertificateCache
 from ..trust.identity import CertifiedMember, MemberIdentity, Trust
 from ..trust.policy import Limits, Policy
 from ..trust.rank import fits_rank
@@ -35,12 +35,12 @@ from .clock_alarms import ClockAlarms
 from .evictions import obey
 from .fallback import Fallback
 from .member import Member, open_seeds, store_numbers
-from .message_clock import Timekeeper
+from .message_clock import MessageClock
 from .rank_watch import RankWatch
-from .resync import CatchUp
+from .resync import Resync
 from .security_state import RosterWatch
-from .stop_handler import StopDesk
-from .trust_updates import TrustDesk, freshest
+from .stop_handler import StopHandler
+from .trust_updates import TrustUpdates, freshest
 
 _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
 _ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up
@@ -58,10 +58,10 @@ _TELL_S: Final = (
 )
 
 _KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
-_QUIET: Final = frozenset({Reason.DUPLICATE, Reason.OWN})  # normal traffic, counted all the same
+_QUIET: Final = frozenset({RejectReason.DUPLICATE, RejectReason.OWN})  # normal traffic, counted all the same
 
 
-class Colleague(Protocol):
+class PeerObserver(Protocol):
     """What a key server makes of other crypto nodes (failover.py). Everything handed to it was verified."""
 
     @property
@@ -85,13 +85,13 @@ class ControlPlane:
         mapper: Callable[..., Iterable[Any]],
         lock: Lock,
         counters: Counters,
-        checkpoints: CheckpointBook,
+        checkpoints: CheckpointTracker,
     ) -> None:
         self.trust = trust = freshest(trust, stores.values())
         self.suite = suite_named(trust.policy.suite)
-        self.purse = Purse(self.limits.checks_per_s, ControlKind)
-        self.directory = Directory(trust, self.purse)
-        self.sessions = Sessions(self.limits, lock)
+        self.purse = RateLimiter(self.limits.checks_per_s, ControlKind)
+        self.directory = CertificateCache(trust, self.purse)
+        self.sessions = OpenEpochs(self.limits, lock)
         self.members = {
             identity.name: Member(identity, trust, stores[identity.name], self.suite, random)
             for identity in identities
@@ -99,8 +99,8 @@ class ControlPlane:
         self.silent = False
         self.checkpoints = checkpoints
         self.roster_watch = RosterWatch()
-        self._store_told = Budget(0.1, 1.0)
-        self._documents_told = Budget(1.0 / _DOCUMENTS_S, 1.0)
+        self._store_told = TokenBucket(0.1, 1.0)
+        self._documents_told = TokenBucket(1.0 / _DOCUMENTS_S, 1.0)
         self._random = random
         self._map = mapper
         self._lock = lock
@@ -120,16 +120,18 @@ class ControlPlane:
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
         self.last_beat: float | None = None
-        self.time = Timekeeper()
+        self.time = MessageClock()
         self._wall_ns = 0  # the own wall clock at the last call
-        self.catch_up = CatchUp(self, random)
+        self.catch_up = Resync(self, random)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
         self._split_told: dict[bytes, tuple[bytes, float]] = {}  # issuer -> transcript hash, when
         self._issuer_shown_at = float("-inf")
-        self.trust_desk = TrustDesk(trust, self.members.values(), self.directory, self.sessions, self.purse)
+        self.trust_desk = TrustUpdates(
+            trust, self.members.values(), self.directory, self.sessions, self.purse
+        )
         self.fallback: Fallback | None = None  # set by the host, where there is a secret
-        self.stops = StopDesk(
+        self.stops = StopHandler(
             trust,
             self.members,
             self.directory,
@@ -137,7 +139,7 @@ class ControlPlane:
             self.mistimed,
             lambda: self._wall_ns,
         )
-        self.colleague: Colleague | None = None
+        self.colleague: PeerObserver | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
             ControlKind.CERTIFICATE: self._on_certificate,
@@ -191,8 +193,8 @@ class ControlPlane:
             self._counters.control[refusal.reason] += 1
             return []
         except KeystoreError as error:  # the disk is full, say: what could not be remembered was not done
-            self._counters.control[Reason.STORE] += 1
-            return [Alarm("error", str(error))] if self._store_told.take(now) else []
+            self._counters.control[RejectReason.STORE] += 1
+            return [SecurityAlarm("error", str(error))] if self._store_told.take(now) else []
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -220,7 +222,7 @@ class ControlPlane:
         try:
             list(self._map(lambda member: member.flush(), self.members.values()))
         except KeystoreError as error:
-            return [Alarm("error", str(error))]
+            return [SecurityAlarm("error", str(error))]
         return []
 
     def next_timer(self) -> float | None:
@@ -259,28 +261,28 @@ class ControlPlane:
 
     def _issuer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
         if fingerprint in self._own:
-            raise Rejected(Reason.OWN)
+            raise Rejected(RejectReason.OWN)
         if fingerprint in self._banned:
-            raise Rejected(Reason.ISSUER, "this crypto node has contradicted itself")
+            raise Rejected(RejectReason.ISSUER, "this crypto node has contradicted itself")
         try:
             issuer = self.directory.good(fingerprint, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
+            if refusal.reason is RejectReason.NO_CERTIFICATE:
                 self.directory.wait_for(fingerprint, message)
             raise
         if issuer.role is not Role.CRYPTO:
-            raise Rejected(Reason.ROLE, f"{issuer.name} is no crypto node")
+            raise Rejected(RejectReason.ROLE, f"{issuer.name} is no crypto node")
         if any(fingerprint in member.state.evictions for member in self.members.values()):
-            raise Rejected(Reason.EVICTED, issuer.name)
+            raise Rejected(RejectReason.EVICTED, issuer.name)
         return issuer
 
     def check_signature(self, signer: CertifiedMember, message: ControlMessage, now: float) -> None:
         """Raises Rejected(BUDGET or SIGNATURE) unless `signer` signed the message's body."""
         body, signature = message.parts
         if not self.purse.take(message.kind, now):
-            raise Rejected(Reason.BUDGET, message.kind.value)
+            raise Rejected(RejectReason.BUDGET, message.kind.value)
         if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
-            raise Rejected(Reason.SIGNATURE, message.kind.value)
+            raise Rejected(RejectReason.SIGNATURE, message.kind.value)
 
     def _counts(self, fingerprint: bytes, wall_ns: int) -> bool:
         """Is this certificate neither known to be bad nor evicted?"""
@@ -302,7 +304,7 @@ class ControlPlane:
 
     def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
         if sequence <= self._sequences.get((issuer, kind), -1):
-            raise Rejected(Reason.STALE, f"{kind.value} {sequence}")
+            raise Rejected(RejectReason.STALE, f"{kind.value} {sequence}")
 
     def note_life(self, now: float) -> None:
         """The crypto node is there: our first epoch, or it is we who beat."""
@@ -322,7 +324,7 @@ class ControlPlane:
         try:
             self.directory.add(message.parts[0], now, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.DUPLICATE or self.directory.get(fingerprint) is None:
+            if refusal.reason is RejectReason.DUPLICATE or self.directory.get(fingerprint) is None:
                 raise
             self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
         effects: list[Effect] = []
@@ -394,31 +396,33 @@ class ControlPlane:
         outside = [m for m in self.members.values() if m.installed is None or m.installed is not session]
         if session is not None and not outside:
             self.catch_up.heard_again(session.epoch)
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         announcement = parse_announcement(message, self.suite)
         head = announcement.head
         self._check_head(announcement)
         issuer = self._issuer(head.issuer, message, wall_ns)
         if not fits_rank(issuer.name, head.epoch):
-            raise Rejected(Reason.ISSUER, f"{issuer.name} may not announce epoch {head.epoch}")
+            raise Rejected(RejectReason.ISSUER, f"{issuer.name} may not announce epoch {head.epoch}")
         known = self._known.get(head.epoch)
         newest = max(member.state.highest_epoch for member in self.members.values())
         if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
-            raise Rejected(Reason.STALE, f"epoch {head.epoch}, a member has had {newest}")
+            raise Rejected(RejectReason.STALE, f"epoch {head.epoch}, a member has had {newest}")
         if session is None or session.announcement.proof != announcement.proof:
             if not self.purse.take(ControlKind.ANNOUNCEMENT, now):
-                raise Rejected(Reason.BUDGET, "announcement")
+                raise Rejected(RejectReason.BUDGET, "announcement")
             proof = announcement.proof
             if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
-                raise Rejected(Reason.SIGNATURE, "announcement")
+                raise Rejected(RejectReason.SIGNATURE, "announcement")
         if head.policy_hash != self.policy.hash:
-            self._counters.control[Reason.POLICY] += 1  # one of us lacks the newest: both sides send theirs
+            self._counters.control[RejectReason.POLICY] += (
+                1  # one of us lacks the newest: both sides send theirs
+            )
             return self.catch_up.ask(now) + self._documents(now)
         if known is not None and known != transcript_hash:
             self._banned.add(head.issuer)
-            self._counters.control[Reason.EQUIVOCATION] += 1
+            self._counters.control[RejectReason.EQUIVOCATION] += 1
             return [
-                Alarm(
+                SecurityAlarm(
                     "error",
                     f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies "
                     "and is no longer followed",
@@ -448,13 +452,13 @@ class ControlPlane:
     def _check_head(self, announcement: Announcement) -> None:
         head = announcement.head
         if head.swarm != self.trust.swarm:
-            raise Rejected(Reason.SWARM)
+            raise Rejected(RejectReason.SWARM)
         for entry in head.roster:
             certified = self.directory.get(entry.fingerprint)
             if certified is not None and (certified.name != entry.name or certified.role is not entry.role):
-                raise Rejected(Reason.ROSTER, f"{entry.name} is not what its certificate says")
+                raise Rejected(RejectReason.ROSTER, f"{entry.name} is not what its certificate says")
             if certified is not None and certified.serial in self.trust.crl.serials:
-                raise Rejected(Reason.REVOKED, f"epoch {head.epoch} names {entry.name}")
+                raise Rejected(RejectReason.REVOKED, f"epoch {head.epoch} names {entry.name}")
 
     def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
         """Installs a verified announcement for every hosted member that passes its own checks."""
@@ -463,7 +467,7 @@ class ControlPlane:
         while len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
         if not self.sessions.may_add(head.epoch):
-            raise Rejected(Reason.STALE, f"epoch {head.epoch}")
+            raise Rejected(RejectReason.STALE, f"epoch {head.epoch}")
         effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
         if head.evictions:
             self._flush_at = now + _FLUSH_S
@@ -475,9 +479,9 @@ class ControlPlane:
         openings, troubles = store_numbers(announcement, openings, self._proven_ns(), self._map)
         if troubles:
             self._known.pop(head.epoch, None)  # the same announcement, repeated, may still be installed
-            self._counters.control[Reason.STORE] += 1
+            self._counters.control[RejectReason.STORE] += 1
             if self._store_told.take(now):
-                effects.append(Alarm("error", str(troubles[0])))
+                effects.append(SecurityAlarm("error", str(troubles[0])))
         if not openings:
             return effects
         session = self.sessions.open.get(head.epoch)
@@ -546,11 +550,11 @@ class ControlPlane:
             if order.epoch > newest:
                 self.check_signature(issuer, message, now)
                 self._early_switch = message  # it overtook its announcement
-            raise Rejected(Reason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
+            raise Rejected(RejectReason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
         if session.announcement.head.issuer != order.issuer:
-            raise Rejected(Reason.ISSUER)
+            raise Rejected(RejectReason.ISSUER)
         if not self._would_switch(session):
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         self.check_signature(issuer, message, now)
         return self.switch(session, now)  # no sign of life: it may have been held back
 
@@ -573,7 +577,7 @@ class ControlPlane:
 
     def _on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         if self.fallback is None or not self.silent:
-            raise Rejected(Reason.FALLBACK, "a crypto node is heard, or there is no secret")
+            raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no secret")
         return self.fallback.on_hello(message, now, wall_ns)
 
     # Beats and silence
@@ -598,14 +602,16 @@ class ControlPlane:
             if told != beat.transcript_hash and now >= told_at + _TELL_S:
                 self._split_told[beat.issuer] = (beat.transcript_hash, now)
                 effects.append(
-                    Alarm("error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here")
+                    SecurityAlarm(
+                        "error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here"
+                    )
                 )
-            self._counters.control[Reason.EQUIVOCATION] += 1
+            self._counters.control[RejectReason.EQUIVOCATION] += 1
             return effects
         effects += self.catch_up.on_beat(beat, issuer)
         newest = max((s.epoch for s in self.sessions.open.values()), default=0)
         if beat.epoch < newest:
-            self._counters.control[Reason.STALE] += 1
+            self._counters.control[RejectReason.STALE] += 1
             return effects
         if self.colleague is not None:
             effects += self.colleague.heard_beat(beat, issuer, now)
@@ -616,7 +622,7 @@ class ControlPlane:
             self.last_beat = now
             if self.silent:
                 self._awake()
-                effects.append(Alarm("info", f"{issuer.name} is heard again"))
+                effects.append(SecurityAlarm("info", f"{issuer.name} is heard again"))
         if session is not None and ours and beat.switched:
             effects += self.switch(session, now)
         behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
@@ -639,7 +645,7 @@ class ControlPlane:
         if silent_at is not None and not self.silent and now >= silent_at:
             if any(member.sending is not None for member in self.members.values()):
                 effects.append(
-                    Alarm(
+                    SecurityAlarm(
                         "error",
                         f"no crypto node heard for {self.limits.silence_s:g} s: {self._rest(wall_ns)}",
                     )

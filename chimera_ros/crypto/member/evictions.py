@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..effects import Alarm, Effect
+from ..effects import Effect, SecurityAlarm
 from ..messages.eviction import BY_HEAD, EvictionOrder, order_against
 from ..trust.roles import Role
 
 if TYPE_CHECKING:
     from ..messages.announcement import Announcement
-    from ..session.open_epochs import Sessions
-    from ..trust.certificate_cache import Directory
+    from ..session.open_epochs import OpenEpochs
+    from ..trust.certificate_cache import CertificateCache
     from .member import Member
 
 
 def lines_of(
-    fingerprints: Iterable[bytes], directory: Directory, issuer: bytes, evidence: bytes, wall_ns: int
+    fingerprints: Iterable[bytes], directory: CertificateCache, issuer: bytes, evidence: bytes, wall_ns: int
 ) -> tuple[EvictionOrder, ...]:
     """Lines for what another crypto node's head puts out, as far as the certificates are known."""
     known = [item for item in map(directory.get, sorted(fingerprints)) if item is not None]
@@ -27,8 +27,8 @@ def lines_of(
 def obey(
     announcement: Announcement,
     members: Iterable[Member],
-    directory: Directory,
-    sessions: Sessions,
+    directory: CertificateCache,
+    sessions: OpenEpochs,
     wall_ns: int,
 ) -> list[Effect]:
     """Remembers whom a verified announcement puts out, then wipes every earlier epoch that one of them is in.
@@ -50,10 +50,14 @@ def obey(
             lines = lines_of(new, directory, head.issuer, announcement.transcript_hash, wall_ns)
         trouble = member.obey_evictions(new, lines)
         if trouble is not None:
-            effects.append(Alarm("error", f"an eviction is obeyed, but not safe from a restart: {trouble}"))
+            effects.append(
+                SecurityAlarm("error", f"an eviction is obeyed, but not safe from a restart: {trouble}")
+            )
         if member.identity.fingerprint in new:
             effects.append(
-                Alarm("error", f"{member.name} was put out of the swarm; only a new key and certificate help")
+                SecurityAlarm(
+                    "error", f"{member.name} was put out of the swarm; only a new key and certificate help"
+                )
             )
     sessions.wipe_naming(frozenset(head.evictions), head.epoch)
     return effects

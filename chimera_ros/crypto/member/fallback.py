@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from ..effects import Alarm, Effect, Send
+from ..effects import Effect, SecurityAlarm, Send
 from ..encoding import fields, u16, u32, u64
-from ..errors import ForkedProcess, NotReady, Reason, Rejected
+from ..errors import ForkedProcess, NotReady, Rejected, RejectReason
 from ..keystore.fallback_secret import FallbackSecret
 from ..messages.announcement import INCARNATION_BYTES, MAX_ROSTER
 from ..messages.body import signed
@@ -36,7 +36,7 @@ from ..messages.stop import check_age
 from ..primitives import labels
 from ..primitives.replay_window import ReplayWindow
 from ..primitives.suite import AESGCMSIV, InvalidTag, digest, expand, extract
-from ..rate_limit import Budget
+from ..rate_limit import TokenBucket
 from ..session.epoch_session import Opened
 from ..trust.identity import CertifiedMember
 from ..trust.policy import Rule
@@ -73,10 +73,10 @@ _PREFIX: Final = INCARNATION_BYTES + 8
 _MIN_SEALED: Final = _PREFIX + NONCE_BYTES + STAMP_BYTES + 4 + TAG_BYTES
 
 
-def _purses() -> dict[int, Budget]:
+def _purses() -> dict[int, TokenBucket]:
     return {
-        Lane.COMMAND: Budget(_COMMAND_CHECKS_PER_S),
-        Lane.TELEMETRY: Budget(_TELEMETRY_CHECKS_PER_S),
+        Lane.COMMAND: TokenBucket(_COMMAND_CHECKS_PER_S),
+        Lane.TELEMETRY: TokenBucket(_TELEMETRY_CHECKS_PER_S),
     }
 
 
@@ -87,7 +87,9 @@ class _Peer:
     member: CertifiedMember
     incarnation: bytes
     hello_ns: int  # of the first hello of this incarnation
-    checks: dict[int, Budget]  # by lane, of messages in this member's name; a new incarnation inherits them
+    checks: dict[
+        int, TokenBucket
+    ]  # by lane, of messages in this member's name; a new incarnation inherits them
     windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
 
 
@@ -137,7 +139,7 @@ class Fallback:
         if not self.usable(wall_ns):
             told, self._told = self._told, True
             expired = "the fallback secret is older than 24 hours or from the future: nothing is sent"
-            return [] if told else [Alarm("error", expired)]
+            return [] if told else [SecurityAlarm("error", expired)]
         effects: list[Effect] = []
         for member in self._members.values():
             hello = FallbackHello(
@@ -163,25 +165,25 @@ class Fallback:
         """Raises Rejected; then nothing has changed."""
         hello = FallbackHello.parse(message.parts[0], self._swarm)
         if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
-            raise Rejected(Reason.FALLBACK, "another secret, or an expired one")
+            raise Rejected(RejectReason.FALLBACK, "another secret, or an expired one")
         if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
-            raise Rejected(Reason.OWN)
+            raise Rejected(RejectReason.OWN)
         try:
             member = self._control.directory.good(hello.fingerprint, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
+            if refusal.reason is RejectReason.NO_CERTIFICATE:
                 self._control.directory.wait_for(hello.fingerprint, message)
             raise
         if self._evicted(hello.fingerprint):
-            raise Rejected(Reason.EVICTED, member.name)
+            raise Rejected(RejectReason.EVICTED, member.name)
         check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
         known = self._peers.get(member.name)
         if known is not None and known.incarnation == hello.incarnation and known.member == member:
-            raise Rejected(Reason.DUPLICATE)  # it says nothing new, so it costs no signature check
+            raise Rejected(RejectReason.DUPLICATE)  # it says nothing new, so it costs no signature check
         if known is not None and hello.sent_ns <= known.hello_ns:
-            raise Rejected(Reason.STALE, f"an earlier hello of {member.name}")
+            raise Rejected(RejectReason.STALE, f"an earlier hello of {member.name}")
         if known is None and len(self._peers) >= MAX_ROSTER:
-            raise Rejected(Reason.SIZE, "more members than a swarm may have")
+            raise Rejected(RejectReason.SIZE, "more members than a swarm may have")
         self._control.check_signature(member, message, now)
         checks = _purses() if known is None else known.checks
         self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns, checks)
@@ -203,10 +205,10 @@ class Fallback:
         rule = self._control.policy.rule_for(channel)
         lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
         if rule is None or rule.lane != lane or not is_carried(channel):
-            raise Rejected(Reason.FALLBACK, f"{channel} is not carried without an epoch")
+            raise Rejected(RejectReason.FALLBACK, f"{channel} is not carried without an epoch")
         names = frozenset((*self._peers, *self._members))
         if not rule.permits(channel, name, role, names):
-            raise Rejected(Reason.NOT_PERMITTED, f"{name} ({role}) may not publish on {channel}")
+            raise Rejected(RejectReason.NOT_PERMITTED, f"{name} ({role}) may not publish on {channel}")
         return rule
 
     def _key(self, incarnation: bytes) -> AESGCMSIV:
@@ -256,7 +258,7 @@ class Fallback:
             addressed = drones[:_MAX_ADDRESSED]
         plaintext = b"".join((_U64.pack(sent_ns), u32(len(addressed)), *addressed, payload))
         if _PREFIX + NONCE_BYTES + len(plaintext) + TAG_BYTES > MAX_SEALED:
-            raise Rejected(Reason.SIZE, f"message of {len(payload)} bytes")
+            raise Rejected(RejectReason.SIZE, f"message of {len(payload)} bytes")
         with self._lock:
             self._counters[name] += 1
             counter = self._counters[name]
@@ -271,33 +273,33 @@ class Fallback:
         """The message in an envelope of epoch 0. Raises Rejected; then nothing has changed."""
         sealed, lane = bytes(envelope.sealed), envelope.lane
         if len(sealed) < _MIN_SEALED or len(sealed) > MAX_SEALED:
-            raise Rejected(Reason.SIZE, f"{len(sealed)} sealed bytes")
+            raise Rejected(RejectReason.SIZE, f"{len(sealed)} sealed bytes")
         if envelope.version != ENVELOPE_VERSION:
-            raise Rejected(Reason.VERSION, f"version {envelope.version}")
+            raise Rejected(RejectReason.VERSION, f"version {envelope.version}")
         if len(envelope.signature) != SIGNATURE_BYTES:
-            raise Rejected(Reason.SIGNATURE, "no signature")
+            raise Rejected(RejectReason.SIGNATURE, "no signature")
         if envelope.sender != 0:
-            raise Rejected(Reason.UNKNOWN_SENDER, "fallback has sender 0")
+            raise Rejected(RejectReason.UNKNOWN_SENDER, "fallback has sender 0")
         if not self.usable(wall_ns):
-            raise Rejected(Reason.FALLBACK, "the secret has expired")
+            raise Rejected(RejectReason.FALLBACK, "the secret has expired")
         prefix, nonce = sealed[:_PREFIX], sealed[_PREFIX : _PREFIX + NONCE_BYTES]
         incarnation = prefix[:INCARNATION_BYTES]
         counter: int = _U64.unpack_from(prefix, INCARNATION_BYTES)[0]
         speakers = [peer for peer in list(self._peers.values()) if peer.incarnation == incarnation]
         if not speakers:
-            raise Rejected(Reason.UNKNOWN_SENDER, "no hello has shown this incarnation")
+            raise Rejected(RejectReason.UNKNOWN_SENDER, "no hello has shown this incarnation")
         refusal: Rejected | None = None
         allowed: list[_Peer] = []
         for peer in speakers:
             try:
                 self._control.directory.good(peer.member.fingerprint, wall_ns)
                 if self._evicted(peer.member.fingerprint):
-                    raise Rejected(Reason.EVICTED, peer.member.name)
+                    raise Rejected(RejectReason.EVICTED, peer.member.name)
                 rule = self._rule(channel, peer.member.name, peer.member.role)
                 if rule.lane != lane:
-                    raise Rejected(Reason.LANE, f"{channel} belongs to another lane")
+                    raise Rejected(RejectReason.LANE, f"{channel} belongs to another lane")
                 if not self._window(peer, lane).fresh(counter):
-                    raise Rejected(Reason.REPLAY)
+                    raise Rejected(RejectReason.REPLAY)
             except Rejected as error:
                 refusal = error
                 continue
@@ -305,23 +307,25 @@ class Fallback:
             if len(allowed) == _MAX_NAMESAKES:
                 break
         if not allowed:
-            raise refusal or Rejected(Reason.UNKNOWN_SENDER)
+            raise refusal or Rejected(RejectReason.UNKNOWN_SENDER)
         aad = self._aad(lane, channel, type_name, prefix)
         try:
             plaintext = self._key(incarnation).decrypt(nonce, sealed[_PREFIX + NONCE_BYTES :], aad)
         except InvalidTag:
-            raise Rejected(Reason.AUTHENTICATION, channel) from None
+            raise Rejected(RejectReason.AUTHENTICATION, channel) from None
         # Before the signature: recordings that are too old or not for us must cost nobody a check.
         sent_ns: int = _U64.unpack_from(plaintext)[0]
         check_age(sent_ns, wall_ns, rule.lifespan_ns * 1e-9, self._ahead_ns * 1e-9)
         names, payload = self._addressed(plaintext[STAMP_BYTES:])
         hosts_drones = any(member.role is Role.DRONE for member in self._members.values())
         if lane == Lane.COMMAND and hosts_drones and not names:
-            raise Rejected(Reason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now")
+            raise Rejected(
+                RejectReason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now"
+            )
         peer = self._signer(allowed, lane, envelope.signature, self._signed(aad, sealed), wall_ns)
         with self._lock:
             if not self._window(peer, lane).accept(counter):
-                raise Rejected(Reason.REPLAY)
+                raise Rejected(RejectReason.REPLAY)
         member = peer.member
         return Opened(member.name, member.role, payload, sent_ns, True, 0, lane, counter, 0, names)
 
@@ -331,10 +335,10 @@ class Fallback:
         """Which of them signed. Each check is paid from the purse of the one whose key is tried."""
         most = _TELEMETRY_CHECKS_PER_S / _LEAST_TELEMETRY_CHECKS_PER_S
         cost = 1.0 if lane == Lane.COMMAND else min(float(len(self._peers)), most)
-        reason = Reason.SIGNATURE
+        reason = RejectReason.SIGNATURE
         for peer in allowed:
             if not peer.checks[lane].take(wall_ns * 1e-9, cost):
-                reason = Reason.BUDGET
+                reason = RejectReason.BUDGET
             elif peer.member.verify(signature, signed_bytes, labels.SIGN_FALLBACK):
                 return peer
         raise Rejected(reason, "fallback")
@@ -348,6 +352,6 @@ class Fallback:
         count = _U32.unpack_from(data)[0]
         end = 4 + count * INCARNATION_BYTES
         if count > _MAX_ADDRESSED or end > len(data):
-            raise Rejected(Reason.MALFORMED, "addressees")
+            raise Rejected(RejectReason.MALFORMED, "addressees")
         named = {data[at : at + INCARNATION_BYTES] for at in range(4, end, INCARNATION_BYTES)}
         return tuple(sorted(self._own[item] for item in named if item in self._own)), data[end:]

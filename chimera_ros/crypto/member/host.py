@@ -15,15 +15,15 @@ from threading import Lock, RLock
 from typing import Any, Final
 
 from ..counters import Counters
-from ..effects import Alarm, Effect
-from ..errors import NotReady, Reason, Rejected
-from ..evidence.checkpoint_tracker import CheckpointBook
+from ..effects import Effect, SecurityAlarm
+from ..errors import NotReady, Rejected, RejectReason
+from ..evidence.checkpoint_tracker import CheckpointTracker
 from ..keystore.fallback_secret import FallbackSecret
 from ..keystore.member_state import StateStore
 from ..messages.announcement import Announcement, RosterEntry
 from ..messages.checkpoint import Checkpoint
 from ..primitives.suite import digest
-from ..rate_limit import Budget
+from ..rate_limit import TokenBucket
 from ..session.epoch_session import Opened, check_shape, response_binding
 from ..trust.identity import CertificateError, CertifiedMember, MemberIdentity, Trust
 from ..trust.policy import Policy
@@ -93,8 +93,8 @@ class SecureHost:
         self._lock = Lock()
         self._control_lock = RLock()
         self._wall_ns = 0
-        self._set_back_told = Budget(1.0 / _SET_BACK_TOLD_S, 1.0)
-        self.checkpoints = CheckpointBook(
+        self._set_back_told = TokenBucket(1.0 / _SET_BACK_TOLD_S, 1.0)
+        self.checkpoints = CheckpointTracker(
             self.swarm,
             self._lock,
             config.verify_checkpoints,
@@ -286,7 +286,7 @@ class SecureHost:
                 session = self._sessions.get(envelope.epoch)
                 if session is None:
                     self.control.catch_up.note_higher(envelope.epoch)
-                    raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
+                    raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
                 self._wall_ns = wall_ns
                 found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
         except Rejected as refusal:
@@ -343,7 +343,7 @@ class SecureHost:
         back_s = self.checkpoints.take_set_back()
         if back_s and self._set_back_told.take(now):
             effects.append(
-                Alarm(
+                SecurityAlarm(
                     "warning",
                     f"the clock of {', '.join(self.members)} went back by {back_s:.1f} s: telemetry waits "
                     "for a new epoch",
@@ -386,12 +386,12 @@ class SecureHost:
         """
         requests = tuple(pending)[:_MAX_PENDING]
         if not requests:
-            self.counters.rejected[Reason.UNMATCHED_RESPONSE] += 1
-            raise Rejected(Reason.UNMATCHED_RESPONSE, service)
+            self.counters.rejected[RejectReason.UNMATCHED_RESPONSE] += 1
+            raise Rejected(RejectReason.UNMATCHED_RESPONSE, service)
 
         def answer(index: int) -> None:
             if requests[index].answered:
-                raise Rejected(Reason.ALREADY_ANSWERED, service)
+                raise Rejected(RejectReason.ALREADY_ANSWERED, service)
             requests[index].answered = True
 
         bindings = tuple(item.binding for item in requests)

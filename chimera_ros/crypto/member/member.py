@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..errors import KeystoreError, Reason, Rejected
+from ..errors import KeystoreError, Rejected, RejectReason
 from ..keystore.member_state import StateStore, StoredState
 from ..messages.announcement import INCARNATION_BYTES, MAX_JUMP, NO_HASH, Announcement, SignedHead, seed_info
 from ..messages.body import CONTEXT_OF
@@ -142,7 +142,7 @@ class Member:
         """Keeps the union with these, in one write. Raises KeystoreError or Rejected(SIZE)."""
         evictions = self.state.evictions.union(fingerprints)
         if len(evictions) > MAX_EVICTIONS:
-            raise Rejected(Reason.SIZE, f"more than {MAX_EVICTIONS} evictions")
+            raise Rejected(RejectReason.SIZE, f"more than {MAX_EVICTIONS} evictions")
         self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
 
     def obey_evictions(
@@ -255,26 +255,26 @@ class Member:
         head = announcement.head
         if head.epoch <= self.state.highest_epoch:
             raise Rejected(
-                Reason.STALE, f"epoch {head.epoch}, {self.name} has had {self.state.highest_epoch}"
+                RejectReason.STALE, f"epoch {head.epoch}, {self.name} has had {self.state.highest_epoch}"
             )
         if head.epoch > self.state.highest_epoch + MAX_JUMP:
-            raise Rejected(Reason.TOO_FAR, f"epoch {head.epoch}")
+            raise Rejected(RejectReason.TOO_FAR, f"epoch {head.epoch}")
         entry = head.entry_of(self.identity.fingerprint, self.incarnation)
         package = next((item for item in self._packages if entry and item.hash == entry.package_hash), None)
         if entry is None or package is None or entry.name != self.name or entry.role is not self.role:
-            raise Rejected(Reason.NOT_NAMED, f"{self.name} in epoch {head.epoch}")
+            raise Rejected(RejectReason.NOT_NAMED, f"{self.name} in epoch {head.epoch}")
         evicted = self.state.evictions
         if any(item.fingerprint in evicted for item in head.roster):
-            raise Rejected(Reason.EVICTED, f"epoch {head.epoch} names an evicted member")
+            raise Rejected(RejectReason.EVICTED, f"epoch {head.epoch} names an evicted member")
         index = head.roster.index(entry)
         seed = package.key.open(
             announcement.seeds[index], seed_info(announcement.transcript_hash, entry.slot, entry.package_hash)
         )
         if len(seed) != SEED_BYTES:
-            raise Rejected(Reason.SEED)
+            raise Rejected(RejectReason.SEED)
         keys = derive_keys(announcement.transcript_hash, seed)
         if not hmac.compare_digest(keys.key_tag, announcement.key_tag):
-            raise Rejected(Reason.KEY_TAG)
+            raise Rejected(RejectReason.KEY_TAG)
         return Opening(self, entry.slot, keys)
 
     def store_epoch(self, announcement: Announcement, proven_ns: int) -> None:
@@ -311,7 +311,7 @@ Mapper = Callable[..., Iterable[Any]]
 
 
 def open_seeds(
-    announcement: Announcement, members: Iterable[Member], mapper: Mapper, refused: Counter[Reason]
+    announcement: Announcement, members: Iterable[Member], mapper: Mapper, refused: Counter[RejectReason]
 ) -> list[Opening]:
     """Of every member that passes its own checks; the others are counted by reason."""
 

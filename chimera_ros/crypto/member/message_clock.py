@@ -22,7 +22,7 @@ DRIFT: Final = 1e-4  # s/s, bound of two quartzes against each other: nobody slo
 _NS: Final = 1e9
 
 
-class Timekeeper:
+class MessageClock:
     """`now` is boot-time seconds, `wall_ns` the own wall clock; times are ns since the Unix epoch."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..effects import Alarm
+from ..effects import SecurityAlarm
 from ..trust.rank import rank_of
 
 
@@ -18,7 +18,7 @@ class RankWatch:
         self._holders: dict[int, tuple[str, bytes]] = {}  # by rank: name, fingerprint
         self._told: set[tuple[str, str]] = set()
 
-    def seen(self, name: str, fingerprint: bytes, wall_ns: int) -> list[Alarm]:
+    def seen(self, name: str, fingerprint: bytes, wall_ns: int) -> list[SecurityAlarm]:
         """A crypto node whose signature, or whose place in a signed roster, was verified."""
         rank = rank_of(name)
         former, known = self._holders.get(rank, (name, fingerprint))
@@ -29,7 +29,7 @@ class RankWatch:
             return []
         self._told.add((former, name))
         return [
-            Alarm(
+            SecurityAlarm(
                 "error",
                 f"the crypto nodes {former} and {name} both have rank {rank} and could announce the same "
                 "epoch numbers: revoke one, and enrol another under a name that ends in a free rank",

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ..effects import Alarm, Effect, Send
-from ..errors import Reason, Rejected
+from ..effects import Effect, SecurityAlarm, Send
+from ..errors import Rejected, RejectReason
 from ..messages.announcement import MAX_JUMP
 from ..messages.control import BEHIND_FLAG, Beat, Ready
-from ..rate_limit import Budget
+from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember
 from ..wire import ControlMessage
 
@@ -37,7 +37,7 @@ _MAX_TOLD: Final = 1024
 _TELL_S: Final = 30.0  # between two alarms about what one member says: it may make up as much as it likes
 
 
-class CatchUp:
+class Resync:
     """Times are monotonic seconds."""
 
     def __init__(self, view: ControlPlane, random: Callable[[int], bytes]) -> None:
@@ -51,7 +51,7 @@ class CatchUp:
         self._repeat_after = float("-inf")
         self._low: dict[bytes, int] = {}  # issuer -> beats in a row below what we have had
         self._told: set[bytes] = set()
-        self._tellers: dict[bytes, Budget] = {}  # by who said it
+        self._tellers: dict[bytes, TokenBucket] = {}  # by who said it
 
     # We are behind
 
@@ -75,7 +75,7 @@ class CatchUp:
         view = self._view
         ready = Ready.parse(message.parts[0], view.trust.swarm)
         if view.is_own(ready.fingerprint):
-            raise Rejected(Reason.OWN)
+            raise Rejected(RejectReason.OWN)
         known = view.known(ready.epoch)
         teller = self._tellers.get(ready.fingerprint)
         split = known not in (None, ready.transcript_hash) and ready.transcript_hash not in self._told
@@ -85,16 +85,16 @@ class CatchUp:
             return []
         sender = view.directory.good(ready.fingerprint, wall_ns)
         if any(sender.fingerprint in member.state.evictions for member in view.members.values()):
-            raise Rejected(Reason.EVICTED, sender.name)
+            raise Rejected(RejectReason.EVICTED, sender.name)
         view.check_signature(sender, message, now)
         if split:
             if len(self._told) >= _MAX_TOLD:
                 self._told.clear()
                 self._tellers.clear()
             self._told.add(ready.transcript_hash)
-            self._tellers.setdefault(ready.fingerprint, Budget(1.0 / _TELL_S, 1.0)).take(now)
+            self._tellers.setdefault(ready.fingerprint, TokenBucket(1.0 / _TELL_S, 1.0)).take(now)
             return [
-                Alarm(
+                SecurityAlarm(
                     "error",
                     f"{sender.name} holds another epoch {ready.epoch} than this process: a crypto node shows "
                     f"two faces, or {sender.name} lies",
@@ -136,7 +136,7 @@ class CatchUp:
         if count != _LOW_BEATS:
             return []
         return [
-            Alarm(
+            SecurityAlarm(
                 "error",
                 f"{issuer.name} is at epoch {beat.epoch}, but {member.name} has had {highest} and refuses "
                 "lower ones: restore the crypto node's state.json, or look for another crypto node in charge",

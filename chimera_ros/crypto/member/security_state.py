@@ -24,7 +24,7 @@ BEAT_LATE_S: Final = 3.0  # beats come every 0.3 s; a standby takes over within 
 _HASH_SHOWN: Final = 8  # bytes of a transcript hash: enough to see that two views differ
 
 
-class Level(IntEnum):
+class DiagnosticLevel(IntEnum):
     """As in diagnostic_msgs/DiagnosticStatus."""
 
     OK = 0
@@ -33,7 +33,7 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PutOut:
+class EvictedMember:
     """A member that is no longer in: `why` is one sentence, `epoch` the first one without it."""
 
     name: str
@@ -52,7 +52,7 @@ class SecurityState:
     epoch: int | None = None  # of the first hosted member
     transcript: str = ""  # first bytes of the epoch's transcript hash, hexadecimal
     roster: tuple[str, ...] = ()  # who is in
-    put_out: tuple[PutOut, ...] = ()  # newest last
+    put_out: tuple[EvictedMember, ...] = ()  # newest last
     evictions: int = 0  # entries of the eviction list that is in force here
     policy_version: int = 0
     crl_number: int = 0
@@ -77,26 +77,32 @@ class SecurityState:
     events: tuple[str, ...] = ()  # authentication events, newest last
     alarms: tuple[str, ...] = ()  # newest last
 
-    def verdict(self) -> tuple[Level, str]:
+    def verdict(self) -> tuple[DiagnosticLevel, str]:
         """How it stands, in one line: the worst first."""
         if self.degraded:
-            return Level.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
+            return DiagnosticLevel.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
         if self.silent:
-            return Level.ERROR, "no crypto node is heard: nothing is sent"
+            return DiagnosticLevel.ERROR, "no crypto node is heard: nothing is sent"
         if self.barred:
-            return Level.ERROR, _names(self.barred, 4)[:MAX_TEXT]
+            return DiagnosticLevel.ERROR, _names(self.barred, 4)[:MAX_TEXT]
         if self.checkpoints.mismatched:
-            return Level.ERROR, f"{self.checkpoints.mismatched} packets contradict their sender's checkpoint"
+            return (
+                DiagnosticLevel.ERROR,
+                f"{self.checkpoints.mismatched} packets contradict their sender's checkpoint",
+            )
         if not self.ready:
-            return Level.WARN, "security is on; waits for the keys of an epoch"
+            return DiagnosticLevel.WARN, "security is on; waits for the keys of an epoch"
         failing = sorted(name for name, state in self.entropy.items() if state.startswith("failed"))
         if failing:
-            return Level.WARN, f"security is on; entropy without {', '.join(failing)}"[:MAX_TEXT]
+            return DiagnosticLevel.WARN, f"security is on; entropy without {', '.join(failing)}"[:MAX_TEXT]
         if self.beat_age_s is not None and self.beat_age_s > BEAT_LATE_S and not self.crypto_active:
-            return Level.WARN, f"security is on; no crypto node is heard for {self.beat_age_s:.0f} s"
+            return (
+                DiagnosticLevel.WARN,
+                f"security is on; no crypto node is heard for {self.beat_age_s:.0f} s",
+            )
         if self.cautions:
-            return Level.WARN, f"security is on; {_names(self.cautions, 4)}"[:MAX_TEXT]
-        return Level.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
+            return DiagnosticLevel.WARN, f"security is on; {_names(self.cautions, 4)}"[:MAX_TEXT]
+        return DiagnosticLevel.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
 
     def key_values(self) -> list[tuple[str, str]]:
         """For diagnostics: bounded texts."""
@@ -168,10 +174,10 @@ class RosterWatch:
         self._names: dict[str, bytes] = {}  # of the newest epoch: name -> fingerprint
         self._epoch = 0
         self._known: OrderedDict[bytes, str] = OrderedDict()  # fingerprint -> name, also of those who left
-        self._out: OrderedDict[str, PutOut] = OrderedDict()
+        self._out: OrderedDict[str, EvictedMember] = OrderedDict()
 
     @property
-    def put_out(self) -> tuple[PutOut, ...]:
+    def put_out(self) -> tuple[EvictedMember, ...]:
         """Who is not in any more, oldest first."""
         return tuple(self._out.values())
 
@@ -192,15 +198,15 @@ class RosterWatch:
             self._known.move_to_end(entry.fingerprint)
         for name in names:
             self._out.pop(name, None)
-        lost: list[PutOut] = []
+        lost: list[EvictedMember] = []
         for name in gone:
             evicted = self._names[name] in head.evictions
             why = "evicted" if evicted else "left, or sent no fresh key package in time"
-            lost.append(PutOut(name, f"{why} (epoch {head.epoch})", head.epoch))
+            lost.append(EvictedMember(name, f"{why} (epoch {head.epoch})", head.epoch))
         for fingerprint in head.evictions:  # put out before we saw it in, or by a list from the disk
             known = self._known.get(fingerprint)
             if known is not None and known not in names and known not in self._out and known not in gone:
-                self._remember(PutOut(known, f"evicted (epoch {head.epoch} or before)", head.epoch))
+                self._remember(EvictedMember(known, f"evicted (epoch {head.epoch} or before)", head.epoch))
         for item in lost:  # last, for only the newest are kept
             self._remember(item)
         self._names = names
@@ -211,7 +217,7 @@ class RosterWatch:
             changes += [f"{item.name} is out: {item.why}" for item in lost[:8]]
             self.note(f"epoch {head.epoch} ({head.reason.name.lower()}): {'; '.join(changes) or 'no change'}")
 
-    def _remember(self, item: PutOut) -> None:
+    def _remember(self, item: EvictedMember) -> None:
         self._out[item.name] = item
         self._out.move_to_end(item.name)
         while len(self._out) > MAX_OUT:

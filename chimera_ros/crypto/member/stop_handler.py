@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..effects import Alarm, Effect, Send, StopAcked, StopOrder
-from ..errors import ClockTrouble, Reason, Rejected
+from ..effects import Effect, SecurityAlarm, Send, StopAcked, StopOrder
+from ..errors import ClockTrouble, Rejected, RejectReason
 from ..messages.body import signed
-from ..messages.stop import Level, Stop, StopReceipt, check_age, make_stop
+from ..messages.stop import Stop, StopLevel, StopReceipt, check_age, make_stop
 from ..primitives.suite import digest
-from ..trust.certificate_cache import Directory
+from ..trust.certificate_cache import CertificateCache
 from ..trust.identity import CertifiedMember, Trust
 from ..trust.policy import Limits
 from ..trust.roles import Role
@@ -17,7 +17,7 @@ from ..wire import ControlKind, ControlMessage
 from .member import Member
 
 
-class StopDesk:
+class StopHandler:
     """`check_signature` pays from the process's budget and raises Rejected; `mistimed` makes what is to be
     raised of a stop that is not of now; `own_clock_ns` shows the own wall clock. All are the control plane's.
 
@@ -30,7 +30,7 @@ class StopDesk:
         self,
         trust: Trust,
         members: Mapping[str, Member],
-        directory: Directory,
+        directory: CertificateCache,
         check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
         mistimed: Callable[[ClockTrouble, CertifiedMember, ControlMessage, float], ClockTrouble],
         own_clock_ns: Callable[[], int],
@@ -51,7 +51,7 @@ class StopDesk:
         """A stop under a hosted operator's signature; its counter is stored first."""
         member = self._members[operator]
         if member.role is not Role.OPERATOR:
-            raise Rejected(Reason.ROLE, f"{operator} is no operator")
+            raise Rejected(RejectReason.ROLE, f"{operator} is no operator")
         counter = member.state.stop_counter + 1
         message = make_stop(member.identity, counter, level, targets, wall_ns)
         member.remember(stop_counter=counter)
@@ -66,20 +66,20 @@ class StopDesk:
         stop = Stop.parse(message.parts[0], self._trust.swarm)
         meant = [member for member in drones if not stop.targets or member.name in stop.targets]
         if not meant:
-            raise Rejected(Reason.NOT_ADDRESSED)
+            raise Rejected(RejectReason.NOT_ADDRESSED)
         try:
             operator = self._directory.good(stop.operator, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
+            if refusal.reason is RejectReason.NO_CERTIFICATE:
                 self._directory.wait_for(stop.operator, message)
             raise
         if operator.role is not Role.OPERATOR:
-            raise Rejected(Reason.ROLE, f"{operator.name} is no operator")
+            raise Rejected(RejectReason.ROLE, f"{operator.name} is no operator")
         if any(stop.operator in member.state.evictions for member in drones):
-            raise Rejected(Reason.EVICTED, operator.name)
+            raise Rejected(RejectReason.EVICTED, operator.name)
         fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
         try:
-            at_ns = self._of_now(stop.sent_ns, wall_ns, own=stop.level is not Level.KILL)
+            at_ns = self._of_now(stop.sent_ns, wall_ns, own=stop.level is not StopLevel.KILL)
         except ClockTrouble as refusal:
             if not fresh:
                 raise
@@ -93,12 +93,12 @@ class StopDesk:
         if not fresh:
             if receipts:
                 return receipts  # obeyed already; the acknowledgement may have been lost
-            raise Rejected(Reason.STALE, f"stop {stop.counter} of {operator.name}")
+            raise Rejected(RejectReason.STALE, f"stop {stop.counter} of {operator.name}")
         self._check_signature(operator, message, now)
         for member in fresh:
             trouble = member.remember_stop(operator.name, stop.counter)
             if trouble is not None:
-                receipts.append(Alarm("error", str(trouble)))
+                receipts.append(SecurityAlarm("error", str(trouble)))
             receipt = StopReceipt(
                 self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, at_ns
             )
@@ -139,16 +139,16 @@ class StopDesk:
         receipt = StopReceipt.parse(message.parts[0], self._trust.swarm)
         operator = operators.get(receipt.operator)
         if operator is None:
-            raise Rejected(Reason.NOT_ADDRESSED)
+            raise Rejected(RejectReason.NOT_ADDRESSED)
         # An old receipt must not pass for that of a stop which never arrived.
         self._of_now(receipt.sent_ns, wall_ns, own=True)
         try:
             drone = self._directory.good(receipt.drone, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is Reason.NO_CERTIFICATE:
+            if refusal.reason is RejectReason.NO_CERTIFICATE:
                 self._directory.wait_for(receipt.drone, message)
             raise
         if drone.role is not Role.DRONE:
-            raise Rejected(Reason.ROLE)
+            raise Rejected(RejectReason.ROLE)
         self._check_signature(drone, message, now)
         return [StopAcked(drone.name, operator.name, receipt.counter)]

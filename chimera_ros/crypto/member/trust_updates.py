@@ -12,14 +12,14 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from ..effects import Alarm, Effect
+from ..effects import Effect, SecurityAlarm
 from ..encoding import Reader, malformed, var
-from ..errors import KeystoreError, Reason, Rejected
+from ..errors import KeystoreError, Rejected, RejectReason
 from ..keystore.member_state import StateStore
 from ..messages.body import opening, read_opening
-from ..rate_limit import Purse
-from ..session.open_epochs import Sessions
-from ..trust.certificate_cache import Directory
+from ..rate_limit import RateLimiter
+from ..session.open_epochs import OpenEpochs
+from ..trust.certificate_cache import CertificateCache
 from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
 from ..wire import SIGNATURE_BYTES, ControlKind, ControlMessage
@@ -50,7 +50,7 @@ def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:
     return best
 
 
-class TrustDesk:
+class TrustUpdates:
     """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`).
 
     `on_change` is called after something was taken over: the key server acts on it.
@@ -60,9 +60,9 @@ class TrustDesk:
         self,
         trust: Trust,
         members: Iterable[Member],
-        directory: Directory,
-        sessions: Sessions,
-        purse: Purse,
+        directory: CertificateCache,
+        sessions: OpenEpochs,
+        purse: RateLimiter,
     ) -> None:
         self.on_change: Callable[[Document, float, int], list[Effect]] | None = None
         self.taken = False  # something came in flight
@@ -94,9 +94,9 @@ class TrustDesk:
         content = reader.var(MAX_DOCUMENT)
         reader.end()
         if content in (self._trust.crl_der, self._trust.policy_text):
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         if not self._purse.take(ControlKind.TRUST, now):
-            raise Rejected(Reason.BUDGET, "trust")
+            raise Rejected(RejectReason.BUDGET, "trust")
         if kind == Document.CRL and not signature:
             return self.take_crl(content, now, wall_ns)
         if kind == Document.POLICY:
@@ -120,7 +120,7 @@ class TrustDesk:
                     effects += self.take_policy(files.policy_text, files.policy_signature, now, wall_ns)
                 taken = True
             except (Rejected, KeystoreError) as error:
-                effects.append(Alarm("error", f"{name} on disk was not taken over: {error}"))
+                effects.append(SecurityAlarm("error", f"{name} on disk was not taken over: {error}"))
         return effects, taken
 
     def take_crl(self, der: bytes, now: float, wall_ns: int) -> list[Effect]:
@@ -128,15 +128,15 @@ class TrustDesk:
         crl = read_signed_crl(der, self._trust.authority)
         if crl.number <= self._trust.crl.number:
             raise Rejected(
-                Reason.STALE, f"revocation list {crl.number}, but {self._trust.crl.number} is in force"
+                RejectReason.STALE, f"revocation list {crl.number}, but {self._trust.crl.number} is in force"
             )
         for member in self._members:
             member.remember_document(CRL_FILE, der, crl_number=crl.number)
         self._trust.crl, self._trust.crl_der = crl, der
         self._sessions.bar(self._revoked())
-        effects: list[Effect] = [Alarm("info", f"revocation list {crl.number} is in force")]
+        effects: list[Effect] = [SecurityAlarm("info", f"revocation list {crl.number} is in force")]
         effects += [
-            Alarm("error", f"the certificate of {member.name} has been revoked")
+            SecurityAlarm("error", f"the certificate of {member.name} has been revoked")
             for member in self._members
             if member.identity.member.serial in crl.serials
         ]
@@ -150,17 +150,19 @@ class TrustDesk:
         policy = read_signed_policy(text, signature, self._trust)
         if policy.version <= self._trust.policy.version:
             raise Rejected(
-                Reason.STALE, f"policy {policy.version}, but {self._trust.policy.version} is in force"
+                RejectReason.STALE, f"policy {policy.version}, but {self._trust.policy.version} is in force"
             )
         if max(wall_ns, self._trust.wall_floor_ns) > policy.expires_ns:
-            raise Rejected(Reason.AGE, f"policy {policy.version} has expired")
+            raise Rejected(RejectReason.AGE, f"policy {policy.version} has expired")
         blob = var(text) + var(signature)
         for member in self._members:
             member.remember_document(POLICY_FILE, blob, policy_version=policy.version)
         trust = self._trust
         trust.policy, trust.policy_text, trust.policy_signature = policy, text, signature
         self._sessions.limits = policy.limits
-        effects: list[Effect] = [Alarm("info", f"policy {policy.version} applies from the next epoch on")]
+        effects: list[Effect] = [
+            SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")
+        ]
         return effects + self._changed(Document.POLICY, now, wall_ns)
 
     def _changed(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:

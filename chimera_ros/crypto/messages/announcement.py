@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ..encoding import Reader, fields, malformed, text, u16, u32, u64, var
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..primitives import labels
 from ..primitives.suite import HASH_BYTES, PublicKey, Suite, digest
 from ..trust.roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
@@ -102,10 +102,10 @@ def encode_head(head: Head) -> bytes:
 def parse_head(data: bytes) -> Head:
     """A head from the network. Raises Rejected(MALFORMED or VERSION)."""
     if len(data) > MAX_HEAD:
-        raise Rejected(Reason.SIZE, "head")
+        raise Rejected(RejectReason.SIZE, "head")
     reader = Reader(data)
     if reader.u8() != labels.PROTOCOL_VERSION:
-        raise Rejected(Reason.VERSION)
+        raise Rejected(RejectReason.VERSION)
     swarm = reader.name()
     suite = reader.var(48).decode("ascii", "replace")
     policy_hash = reader.raw(HASH_BYTES)
@@ -233,7 +233,7 @@ def parse_announcement(message: ControlMessage, suite: Suite) -> Announcement:
         raise malformed("key tag or signature has another length")
     head = parse_head(head_bytes)
     if head.suite != suite.name:
-        raise Rejected(Reason.SUITE, head.suite)
+        raise Rejected(RejectReason.SUITE, head.suite)
     proof = SignedHead(bytes(head_bytes), bytes(key_tag), digest(seeds), bytes(signature))
     return Announcement(
         head,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..encoding import Reader, text
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..primitives import labels
 from ..trust.identity import MemberIdentity
 from ..wire import ControlKind, ControlMessage
@@ -31,16 +31,16 @@ def read_opening(data: bytes, swarm: str) -> Reader:
     """Checks the first two fields. Raises Rejected(VERSION, SWARM or MALFORMED)."""
     reader = Reader(data)
     if reader.u8() != labels.PROTOCOL_VERSION:
-        raise Rejected(Reason.VERSION)
+        raise Rejected(RejectReason.VERSION)
     if reader.name() != swarm:
-        raise Rejected(Reason.SWARM)
+        raise Rejected(RejectReason.SWARM)
     return reader
 
 
 def read_suite(reader: Reader, suite: str) -> None:
     """Raises Rejected(SUITE) unless the next field names our suite."""
     if reader.var(48) != suite.encode():
-        raise Rejected(Reason.SUITE)
+        raise Rejected(RejectReason.SUITE)
 
 
 def signed(kind: ControlKind, body: bytes, identity: MemberIdentity) -> ControlMessage:

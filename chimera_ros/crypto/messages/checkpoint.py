@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..encoding import malformed, u16, u32, u64
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..primitives import labels, merkle
 from ..primitives.suite import HASH_BYTES
 from ..trust.identity import CertifiedMember, MemberIdentity
@@ -102,12 +102,12 @@ def parse_checkpoint(
     Raises Rejected(SIZE, LANE or MALFORMED).
     """
     if len(transcript_hash) != HASH_BYTES or len(root) != HASH_BYTES or len(signature) != SIGNATURE_BYTES:
-        raise Rejected(Reason.SIZE, "checkpoint")
+        raise Rejected(RejectReason.SIZE, "checkpoint")
     count, rest = divmod(len(leaves), HASH_BYTES)
     if rest or not 1 <= count <= MAX_LEAVES:
-        raise Rejected(Reason.SIZE, f"{len(leaves)} bytes of leaves")
+        raise Rejected(RejectReason.SIZE, f"{len(leaves)} bytes of leaves")
     if lane >= len(LANE_SIGNED) or LANE_SIGNED[lane]:
-        raise Rejected(Reason.LANE, f"checkpoint of lane {lane}")
+        raise Rejected(RejectReason.LANE, f"checkpoint of lane {lane}")
     if not 1 <= first <= MAX_COUNTER or last != first + count - 1 or epoch == 0:
         raise malformed(f"range {first} to {last} with {count} leaves in epoch {epoch}")
     parts = tuple(leaves[at : at + HASH_BYTES] for at in range(0, len(leaves), HASH_BYTES))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, cast
 
-from ..effects import StopLevel
+from ..effects import StopLevelName
 from ..encoding import Reader, malformed, text, u32, u64
 from ..errors import ClockTrouble
 from ..primitives.suite import HASH_BYTES
@@ -18,7 +18,7 @@ from .body import opening, read_opening, signed
 MAX_TARGETS: Final = 1024
 
 
-class Level(IntEnum):
+class StopLevel(IntEnum):
     """How a stop is flown; the names are those of StopOrder.level."""
 
     HOLD = 1
@@ -26,11 +26,11 @@ class Level(IntEnum):
     KILL = 3
 
     @property
-    def word(self) -> StopLevel:
-        return cast(StopLevel, self.name.lower())
+    def word(self) -> StopLevelName:
+        return cast(StopLevelName, self.name.lower())
 
     @classmethod
-    def from_word(cls, word: str) -> Level:
+    def from_word(cls, word: str) -> StopLevel:
         """Raises ValueError naming what is allowed."""
         try:
             return cls[word.upper()]
@@ -46,7 +46,7 @@ class Stop:
     operator: bytes  # fingerprint
     counter: int
     sent_ns: int
-    level: Level
+    level: StopLevel
     targets: tuple[str, ...]
 
     def encode(self) -> bytes:
@@ -73,9 +73,9 @@ class Stop:
         return cls(swarm, operator, counter, sent_ns, level, targets)
 
 
-def _level(reader: Reader) -> Level:
+def _level(reader: Reader) -> StopLevel:
     try:
-        return Level(reader.u8())
+        return StopLevel(reader.u8())
     except ValueError:
         raise malformed("unknown stop level") from None
 
@@ -112,7 +112,7 @@ def make_stop(
         identity.fingerprint,
         counter,
         wall_ns,
-        Level.from_word(level),
+        StopLevel.from_word(level),
         tuple(sorted(set(targets))),
     )
     return signed(ControlKind.STOP, stop.encode(), identity)

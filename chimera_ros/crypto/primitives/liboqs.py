@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from ..errors import ProviderError, Reason, Rejected
+from ..errors import ProviderError, Rejected, RejectReason
 from .interfaces import (
     AESGCM,
     MLKEM_CIPHERTEXT_BYTES,
@@ -192,7 +192,7 @@ class _SeedFeed:
             return public
 
 
-class _SigningKey:
+class _LiboqsSigningKey:
     __slots__ = ("__weakref__", "_public", "_signer")
 
     def __init__(self, oqs: Any, feed: _SeedFeed, key: mldsa.MLDSA87PrivateKey) -> None:
@@ -213,7 +213,7 @@ class _SigningKey:
         return "SigningKey(ML-DSA-87)"
 
 
-class _VerifyKey:
+class _LiboqsVerifyKey:
     __slots__ = ("_public", "_verifier")
 
     def __init__(self, verifier: Any, public: bytes) -> None:
@@ -255,7 +255,7 @@ def _key_schedule(shared_secret: bytes, info: bytes) -> tuple[AESGCM, bytes]:
     return AESGCM(key), nonce
 
 
-class _PackageKey:
+class _LiboqsPackageKey:
     __slots__ = ("__weakref__", "_kem", "public")
 
     def __init__(self, oqs: Any) -> None:
@@ -265,19 +265,19 @@ class _PackageKey:
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
         if len(sealed) < MLKEM_CIPHERTEXT_BYTES:
-            raise Rejected(Reason.SEED, "the sealed seed is cut short")
+            raise Rejected(RejectReason.SEED, "the sealed seed is cut short")
         try:
             shared_secret = self._kem.decap_secret(bytes(sealed[:MLKEM_CIPHERTEXT_BYTES]))
             aead, nonce = _key_schedule(shared_secret, info)
             return aead.decrypt(nonce, sealed[MLKEM_CIPHERTEXT_BYTES:], None)
         except (InvalidTag, RuntimeError):  # RuntimeError: the library says no
-            raise Rejected(Reason.SEED, "the sealed seed does not open") from None
+            raise Rejected(RejectReason.SEED, "the sealed seed does not open") from None
 
     def __repr__(self) -> str:
         return "PackageKey()"
 
 
-class _PublicKey:
+class _LiboqsPublicKey:
     __slots__ = ("_kem", "_public")
 
     def __init__(self, kem: Any, public: bytes) -> None:
@@ -288,7 +288,7 @@ class _PublicKey:
             # a key that nothing can be sealed to would stop the next announcement.
             kem.encap_secret(public)
         except (RuntimeError, ValueError):
-            raise Rejected(Reason.MALFORMED, "not an HPKE public key") from None
+            raise Rejected(RejectReason.MALFORMED, "not an HPKE public key") from None
         self._kem = kem
         self._public = public
 
@@ -312,13 +312,13 @@ class LiboqsProvider:
         self._openssl = OpenSslProvider()
 
     def signing_key(self, key: mldsa.MLDSA87PrivateKey) -> SigningKey:
-        return _SigningKey(self._oqs, self._feed, key)
+        return _LiboqsSigningKey(self._oqs, self._feed, key)
 
     def verify_key(self, public: bytes) -> VerifyKey:
-        return _VerifyKey(self._verifier, public)
+        return _LiboqsVerifyKey(self._verifier, public)
 
     def package_key(self, hybrid: bool) -> PackageKey:
-        return self._openssl.package_key(True) if hybrid else _PackageKey(self._oqs)
+        return self._openssl.package_key(True) if hybrid else _LiboqsPackageKey(self._oqs)
 
     def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
-        return self._openssl.public_key(True, public) if hybrid else _PublicKey(self._kem, public)
+        return self._openssl.public_key(True, public) if hybrid else _LiboqsPublicKey(self._kem, public)

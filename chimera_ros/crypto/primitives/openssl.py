@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from .interfaces import (
     MLKEM_PUBLIC_BYTES,
     P384_PUBLIC_BYTES,
@@ -20,7 +20,7 @@ from .interfaces import (
 )
 
 
-class _SigningKey:
+class _OpenSslSigningKey:
     __slots__ = ("_key",)
 
     def __init__(self, key: mldsa.MLDSA87PrivateKey) -> None:
@@ -36,7 +36,7 @@ class _SigningKey:
         return "SigningKey(ML-DSA-87)"
 
 
-class _VerifyKey:
+class _OpenSslVerifyKey:
     __slots__ = ("_key",)
 
     def __init__(self, public: bytes) -> None:
@@ -54,7 +54,7 @@ _HYBRID: Final = hpke.Suite(hpke.KEM.MLKEM1024_P384, hpke.KDF.HKDF_SHA512, hpke.
 _PURE: Final = hpke.Suite(hpke.KEM.MLKEM1024, hpke.KDF.HKDF_SHA512, hpke.AEAD.AES_256_GCM)
 
 
-class _PackageKey:
+class _OpenSslPackageKey:
     __slots__ = ("_key", "_suite", "public")
 
     def __init__(self, hybrid: bool) -> None:
@@ -74,13 +74,13 @@ class _PackageKey:
         try:
             return self._suite.decrypt(sealed, self._key, info=info)
         except (InvalidTag, ValueError):
-            raise Rejected(Reason.SEED, "the sealed seed does not open") from None
+            raise Rejected(RejectReason.SEED, "the sealed seed does not open") from None
 
     def __repr__(self) -> str:
         return "PackageKey()"
 
 
-class _PublicKey:
+class _OpenSslPublicKey:
     __slots__ = ("_key", "_suite")
 
     def __init__(self, hybrid: bool, public: bytes) -> None:
@@ -98,7 +98,7 @@ class _PublicKey:
                 self._key = hpke.MLKEM1024P384PublicKey(kem, curve)
                 self._suite = _HYBRID
         except ValueError:
-            raise Rejected(Reason.MALFORMED, "not an HPKE public key") from None
+            raise Rejected(RejectReason.MALFORMED, "not an HPKE public key") from None
 
     def seal(self, seed: bytes, info: bytes) -> bytes:
         return self._suite.encrypt(seed, self._key, info=info)
@@ -108,13 +108,13 @@ class OpenSslProvider:
     """ML-DSA and HPKE from `cryptography`. sign, verify, seal and open release the GIL."""
 
     def signing_key(self, key: mldsa.MLDSA87PrivateKey) -> SigningKey:
-        return _SigningKey(key)
+        return _OpenSslSigningKey(key)
 
     def verify_key(self, public: bytes) -> VerifyKey:
-        return _VerifyKey(public)
+        return _OpenSslVerifyKey(public)
 
     def package_key(self, hybrid: bool) -> PackageKey:
-        return _PackageKey(hybrid)
+        return _OpenSslPackageKey(hybrid)
 
     def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
-        return _PublicKey(hybrid, public)
+        return _OpenSslPublicKey(hybrid, public)

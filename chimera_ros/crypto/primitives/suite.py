@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from .interfaces import (
     AEAD_TAG_BYTES,
     AESGCM,
@@ -66,7 +66,7 @@ class Suite:
     def public_key(self, public: bytes) -> PublicKey:
         """A member's key, parsed. Raises Rejected(MALFORMED) when it is none."""
         if len(public) != self.package_public_bytes:
-            raise Rejected(Reason.MALFORMED, f"HPKE public key of {len(public)} bytes")
+            raise Rejected(RejectReason.MALFORMED, f"HPKE public key of {len(public)} bytes")
         return provider().public_key(self.hybrid, public)
 
 

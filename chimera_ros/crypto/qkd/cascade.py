@@ -45,7 +45,7 @@ class Query(NamedTuple):
     end: int
 
 
-class Plan:
+class CascadePlan:
     """What both ends derive from public data: the order of bits and the first blocks of each pass.
 
     seed: 32 public random bytes. n: bits of the key. error_rate: of the sample, at least 1 of 2 n is assumed.
@@ -87,7 +87,7 @@ def prefix_parities(key: Bits, order: NDArray[np.intp]) -> list[int]:
 class Reference:
     """The end whose key counts: answers, and counts what it tells."""
 
-    def __init__(self, key: Bits, plan: Plan, most: int) -> None:
+    def __init__(self, key: Bits, plan: CascadePlan, most: int) -> None:
         self._plan = plan
         self._prefixes = [prefix_parities(key, order) for order in plan.orders]
         self._most = most
@@ -113,7 +113,7 @@ class Reference:
 class Corrector:
     """The end with errors: `queries()`, then `answer(parities)`, until `queries()` is empty; then `key`."""
 
-    def __init__(self, key: Bits, plan: Plan) -> None:
+    def __init__(self, key: Bits, plan: CascadePlan) -> None:
         self._plan = plan
         self._key = key.copy()
         self._places = []  # by pass: where in its order a bit stands

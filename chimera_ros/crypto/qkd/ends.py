@@ -22,7 +22,7 @@ Random = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class SessionConfig:
+class QkdConfig:
     """photons: sent in one session; a quarter of them makes the key, a quarter the sample."""
 
     photons: int = 16384
@@ -43,7 +43,7 @@ class SessionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class QkdOutcome:
     """secret: the key's whole bytes, None when there is none; `why` then says so.
     key_id: 16 bytes, the same at both ends. report: JSON-ready.
     """
@@ -70,10 +70,10 @@ class End:
     """What Alice and Bob have in common."""
 
     def __init__(
-        self, config: SessionConfig, me: MemberIdentity, peer: CertifiedMember, random: Random, alice: bool
+        self, config: QkdConfig, me: MemberIdentity, peer: CertifiedMember, random: Random, alice: bool
     ) -> None:
         self.config = config
-        self.outcome: Outcome | None = None
+        self.outcome: QkdOutcome | None = None
         self._me = me
         self._peer = peer
         self._random = random
@@ -134,7 +134,7 @@ class End:
 
     def succeed(self, raw: Bits, seed: Bits, length: int) -> None:
         secret = np.packbits(toeplitz(raw, seed, length)).tobytes()
-        self.outcome = Outcome(secret, self._transcript.digest()[:16], None, self._report)
+        self.outcome = QkdOutcome(secret, self._transcript.digest()[:16], None, self._report)
 
     @staticmethod
     def wipe(*bits: Bits) -> None:
@@ -144,7 +144,7 @@ class End:
 
     def fail(self, why: Why) -> None:
         if self.outcome is None:
-            self.outcome = Outcome(None, b"", why, self._report)
+            self.outcome = QkdOutcome(None, b"", why, self._report)
 
     def aborted(self, why: Why) -> bytes:
         self.fail(why)

@@ -33,8 +33,8 @@ from ..entropy.conditioning import Bits
 from ..errors import Rejected
 from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import seed_bits, toeplitz
-from .cascade import Corrector, Plan, Reference
-from .ends import End, Ended, Outcome, Random, SessionConfig, random_bits
+from .cascade import CascadePlan, Corrector, Reference
+from .ends import End, Ended, QkdConfig, QkdOutcome, Random, random_bits
 from .messages import (
     SEED_BYTES,
     SESSION_BYTES,
@@ -63,9 +63,7 @@ X: Final = 1
 class Alice(End):
     """Prepares photons and answers; `handle` every message of Bob's. One object is one session."""
 
-    def __init__(
-        self, config: SessionConfig, me: MemberIdentity, peer: CertifiedMember, random: Random
-    ) -> None:
+    def __init__(self, config: QkdConfig, me: MemberIdentity, peer: CertifiedMember, random: Random) -> None:
         super().__init__(config, me, peer, random, alice=True)
         self._expected: tuple[Kind, ...] = (Kind.HELLO,)
         self._last: tuple[bytes, bytes] | None = None
@@ -119,7 +117,7 @@ class Alice(End):
         seed = self._random(SEED_BYTES)
         rate = self.measure_errors(sample, theirs.sample[both_z[in_z]], len(self._raw))
         most = self.config.security.leak_limit // 2
-        self._reference = Reference(self._raw, Plan(seed, len(self._raw), rate), most)
+        self._reference = Reference(self._raw, CascadePlan(seed, len(self._raw), rate), most)
         answer = Sifted(self._session, self._bases, sample, seed).encode()
         self.note(message, answer)
         self._expected = (Kind.QUESTIONS, Kind.FINISH)
@@ -179,9 +177,7 @@ class Bob(End):
     every answer and send what it returns, until it returns None. One object is one session.
     """
 
-    def __init__(
-        self, config: SessionConfig, me: MemberIdentity, peer: CertifiedMember, random: Random
-    ) -> None:
+    def __init__(self, config: QkdConfig, me: MemberIdentity, peer: CertifiedMember, random: Random) -> None:
         super().__init__(config, me, peer, random, alice=False)
         self.bases = random_bits(random, config.photons)
         self._nonce = b""
@@ -266,7 +262,7 @@ class Bob(End):
         raw = self._found[(self.bases == X) & (sifted.bases == X)]
         self.note(self._sent, message)
         rate = self.measure_errors(self._found[both_z], sifted.sample, len(raw))
-        self._corrector = Corrector(raw, Plan(sifted.seed, len(raw), rate))
+        self._corrector = Corrector(raw, CascadePlan(sifted.seed, len(raw), rate))
         self._expected = (Kind.PARITIES,)
         return self._ask()
 
@@ -326,4 +322,4 @@ _BOB: Final[dict[Kind, Callable[[Bob, bytes], bytes | None]]] = {
     Kind.DONE: Bob._on_done,
 }
 
-__all__ = ["Alice", "Bob", "Message", "Outcome", "SessionConfig"]
+__all__ = ["Alice", "Bob", "Message", "QkdConfig", "QkdOutcome"]

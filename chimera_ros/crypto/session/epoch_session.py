@@ -17,8 +17,8 @@ from threading import Lock
 from typing import Final
 
 from ..encoding import fields, u16
-from ..errors import ForkedProcess, NotReady, Reason, Rejected
-from ..evidence.checkpoint_tracker import CheckpointBook
+from ..errors import ForkedProcess, NotReady, Rejected, RejectReason
+from ..evidence.checkpoint_tracker import CheckpointTracker
 from ..evidence.ledgers import LARGE, Pending, ReceiverLedger, SenderLedger
 from ..messages.announcement import Announcement, RosterEntry
 from ..messages.associated_data import associated_data
@@ -65,7 +65,7 @@ class Opened:
     addressed: tuple[str, ...] = ()  # fallback commands: hosted members whose incarnation is named
 
 
-class _Source:
+class _SenderState:
     """Keys and window of one sender on one lane; the ledger where its packets wait for a checkpoint."""
 
     __slots__ = ("_seen_ns", "_spent_s", "aead", "ledger", "salt", "window")
@@ -91,7 +91,7 @@ class _Source:
         self._spent_s += seconds
 
 
-class _Outlet:
+class _SealState:
     """Keys and counter of one hosted sender on one lane."""
 
     __slots__ = ("aead", "counter", "ledger", "salt", "volume_bytes")
@@ -117,8 +117,8 @@ class _Route:
         self.aad = aad
         self.aad_hash = digest(aad)
         self.prefix = sign_prefix + fields(self.aad_hash)
-        self.source: _Source | None = None
-        self.outlet: _Outlet | None = None
+        self.source: _SenderState | None = None
+        self.outlet: _SealState | None = None
 
 
 class EpochSession:
@@ -130,7 +130,7 @@ class EpochSession:
         keys: EpochKeys,
         policy: Policy,
         lock: Lock,
-        book: CheckpointBook | None = None,
+        book: CheckpointTracker | None = None,
     ) -> None:
         head = announcement.head
         self.announcement = announcement
@@ -151,8 +151,8 @@ class EpochSession:
         self._ahead_ns = int(policy.limits.clock_ahead_s * 1e9)
         self._key_tag = announcement.key_tag
         self._sign_prefix = fields(policy.swarm.encode(), self.transcript_hash, announcement.key_tag)
-        self._sources: dict[tuple[int, int], _Source] = {}
-        self._outlets: dict[tuple[int, int], _Outlet] = {}
+        self._sources: dict[tuple[int, int], _SenderState] = {}
+        self._outlets: dict[tuple[int, int], _SealState] = {}
         self._open_routes: dict[tuple[int, str, str], _Route] = {}
         self._seal_routes: dict[tuple[int, str, str], _Route] = {}
 
@@ -200,15 +200,19 @@ class EpochSession:
     def _rule(self, entry: RosterEntry, channel: str) -> Rule:
         rule = self._policy.rule_for(channel)
         if rule is None:
-            raise Rejected(Reason.NOT_PERMITTED, f"the policy has no rule for channel {channel}")
+            raise Rejected(RejectReason.NOT_PERMITTED, f"the policy has no rule for channel {channel}")
         if not rule.permits(channel, entry.name, entry.role, self._names):
-            raise Rejected(Reason.NOT_PERMITTED, f"{entry.name} ({entry.role}) may not publish on {channel}")
+            raise Rejected(
+                RejectReason.NOT_PERMITTED, f"{entry.name} ({entry.role}) may not publish on {channel}"
+            )
         return rule
 
     def _route(self, slot: int, channel: str, type_name: str) -> _Route:
         entry = self.by_slot.get(slot)
         if entry is None:
-            raise Rejected(Reason.UNKNOWN_SENDER, f"slot {slot} is not in the roster of epoch {self.epoch}")
+            raise Rejected(
+                RejectReason.UNKNOWN_SENDER, f"slot {slot} is not in the roster of epoch {self.epoch}"
+            )
         rule = self._rule(entry, channel)
         aad = associated_data(
             self._policy.swarm, self.transcript_hash, rule.lane, slot, self.epoch, channel, type_name
@@ -217,12 +221,12 @@ class EpochSession:
 
     def _lane_key(self, lane: int) -> bytes:
         if self._keys is None:
-            raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
+            raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
         return self._keys.lanes[lane]
 
     def _open_route(self, slot: int, channel: str, type_name: str) -> _Route:
         if slot in self._barred:
-            raise Rejected(Reason.REVOKED, f"slot {slot} of epoch {self.epoch}")
+            raise Rejected(RejectReason.REVOKED, f"slot {slot} of epoch {self.epoch}")
         route = self._route(slot, channel, type_name)
         with self._lock:
             source = self._sources.get((slot, route.lane))
@@ -234,7 +238,7 @@ class EpochSession:
                     ledger = self._book.receiver(
                         self.transcript_hash, self.epoch, self._key_tag, entry, route.lane, blind
                     )
-                source = _Source(*sender_key(lane_key, slot, entry.incarnation), ledger)
+                source = _SenderState(*sender_key(lane_key, slot, entry.incarnation), ledger)
                 self._sources[(slot, route.lane)] = source
             route.source = source
             if len(self._open_routes) >= _MAX_ROUTES:
@@ -252,7 +256,7 @@ class EpochSession:
             if self._book is not None and not route.signed:
                 blind = blind_key(lane_key, slot, entry.incarnation)
                 ledger = self._book.sender(self.transcript_hash, self.epoch, entry, route.lane, blind)
-            outlet = _Outlet(*sender_key(lane_key, slot, entry.incarnation), ledger)
+            outlet = _SealState(*sender_key(lane_key, slot, entry.incarnation), ledger)
             self._outlets[(slot, route.lane)] = outlet
         route.outlet = outlet
         if len(self._seal_routes) >= _MAX_ROUTES:
@@ -282,7 +286,7 @@ class EpochSession:
         size = len(payload) + _MIN_SEALED
         if size > MAX_SEALED:
             raise Rejected(
-                Reason.SIZE, f"message of {len(payload)} bytes, at most {MAX_SEALED - _MIN_SEALED}"
+                RejectReason.SIZE, f"message of {len(payload)} bytes, at most {MAX_SEALED - _MIN_SEALED}"
             )
         plaintext = _U64.pack(sent_ns) + payload
         with self._lock:
@@ -343,20 +347,20 @@ class EpochSession:
         if route is None:
             route = self._open_route(slot, channel, type_name)
         if lane != route.lane:
-            raise Rejected(Reason.LANE, f"{channel} belongs to another lane")
+            raise Rejected(RejectReason.LANE, f"{channel} belongs to another lane")
         if len(signature) != (SIGNATURE_BYTES if route.signed else 0):
-            raise Rejected(Reason.SIGNATURE, f"{channel}: signature of {len(signature)} bytes")
+            raise Rejected(RejectReason.SIGNATURE, f"{channel}: signature of {len(signature)} bytes")
         source = route.source
         assert source is not None
         nonce = bytes(sealed[:NONCE_BYTES])
         if nonce[:4] != source.salt:
-            raise Rejected(Reason.AUTHENTICATION, "nonce of another sender key")
+            raise Rejected(RejectReason.AUTHENTICATION, "nonce of another sender key")
         counter: int = _U64.unpack_from(nonce, 4)[0]
         if not source.window.fresh(counter):
-            raise Rejected(Reason.REPLAY)
+            raise Rejected(RejectReason.REPLAY)
         limited = lane == Lane.TELEMETRY
         if limited and source.spent(wall_ns):
-            raise Rejected(Reason.BUDGET, f"more than {1 / self._telemetry_s:g} messages a second")
+            raise Rejected(RejectReason.BUDGET, f"more than {1 / self._telemetry_s:g} messages a second")
         aad = route.aad
         for index, binding in enumerate(bindings):  # noqa: B007  # the one that fits is used below
             try:
@@ -368,28 +372,30 @@ class EpochSession:
                 continue
         else:
             plain = bindings == (b"",)
-            raise Rejected(Reason.AUTHENTICATION if plain else Reason.UNMATCHED_RESPONSE, channel)
+            raise Rejected(RejectReason.AUTHENTICATION if plain else RejectReason.UNMATCHED_RESPONSE, channel)
         if route.signed:
             owner = certificates(route.entry.fingerprint)
             if owner is None:
-                raise Rejected(Reason.NO_CERTIFICATE, f"no good certificate of {route.entry.name}")
+                raise Rejected(RejectReason.NO_CERTIFICATE, f"no good certificate of {route.entry.name}")
             if owner.name != route.entry.name or owner.role is not route.entry.role:
-                raise Rejected(Reason.ROSTER, f"{route.entry.name} is not what its certificate says")
+                raise Rejected(RejectReason.ROSTER, f"{route.entry.name} is not what its certificate says")
             if not owner.verify(signature, self._signed(route, binding, sealed), labels.SIGN_ENVELOPE):
-                raise Rejected(Reason.SIGNATURE, route.entry.name)
+                raise Rejected(RejectReason.SIGNATURE, route.entry.name)
         sent_ns: int = _U64.unpack_from(plaintext)[0]
         age_ns = wall_ns - sent_ns
         if age_ns > route.lifespan_ns or -age_ns > self._ahead_ns:
-            raise Rejected(Reason.AGE, f"{channel} from {route.entry.name} is {age_ns * 1e-9:.3f} s old")
+            raise Rejected(
+                RejectReason.AGE, f"{channel} from {route.entry.name} is {age_ns * 1e-9:.3f} s old"
+            )
         ledger = source.ledger
         waits: Pending = (channel, route.aad_hash, plaintext, sent_ns)
         if ledger is not None and (binding or len(plaintext) > LARGE):
             waits = _hashed(ledger, counter, digest(aad, binding) if binding else route.aad_hash, waits)
         with self._lock:
             if self.closed:
-                raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
+                raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {self.epoch} is closed")
             if not source.window.fresh(counter):
-                raise Rejected(Reason.REPLAY)
+                raise Rejected(RejectReason.REPLAY)
             if veto is not None:
                 veto(index)
             source.window.accept(counter)
@@ -419,7 +425,7 @@ def _hashed(ledger: ReceiverLedger, counter: int, aad_hash: bytes, waits: Pendin
     """What waits for a checkpoint as its leaf: large plaintexts are not kept."""
     found = ledger.leaf(counter, aad_hash, waits[2])
     if found is None:
-        raise Rejected(Reason.UNKNOWN_EPOCH, f"epoch {ledger.epoch} is closed")
+        raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {ledger.epoch} is closed")
     return (waits[0], b"", found, waits[3])
 
 
@@ -427,11 +433,11 @@ def check_shape(envelope: Envelope) -> None:
     """Size and version, before anything is looked up. Raises Rejected(SIZE, VERSION or FALLBACK)."""
     size = len(envelope.sealed)
     if size < _MIN_SEALED or size > MAX_SEALED or len(envelope.signature) > SIGNATURE_BYTES:
-        raise Rejected(Reason.SIZE, f"{size} sealed bytes")
+        raise Rejected(RejectReason.SIZE, f"{size} sealed bytes")
     if envelope.version != ENVELOPE_VERSION:
-        raise Rejected(Reason.VERSION, f"version {envelope.version}")
+        raise Rejected(RejectReason.VERSION, f"version {envelope.version}")
     if envelope.epoch == 0:
-        raise Rejected(Reason.FALLBACK, "a crypto node is heard, or there is no fallback secret")
+        raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no fallback secret")
 
 
 def response_binding(request: Envelope) -> bytes:

@@ -18,7 +18,7 @@ _PACKETS: Final = 5
 _LOOK_S: Final = 0.25
 
 
-class Sessions:
+class OpenEpochs:
     """Open sessions by epoch number."""
 
     def __init__(self, limits: Limits, lock: Lock) -> None:

@@ -35,7 +35,7 @@ _MOST_TICKS = 256
 WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
 
 
-class Node(Protocol):
+class SimulatedNode(Protocol):
     """What a wire carries messages to: a SecureHost or a KeyServer."""
 
     def start(self, now: float, wall_ns: int) -> list[Effect]: ...
@@ -116,7 +116,7 @@ class Wire:
     def __init__(self, seed: int = 0, weather: Weather | None = None, wall_ns: int = WALL_START_NS) -> None:
         self.now = 100.0
         self.weather = weather or Weather()
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, SimulatedNode] = {}
         self.effects: list[tuple[float, str, Effect]] = []
         self.sent: list[tuple[float, str, ControlMessage]] = []
         self.on_effect: Callable[[str, Effect], None] | None = None
@@ -139,7 +139,7 @@ class Wire:
         """What a node's own wall clock shows."""
         return self.wall_ns + int(self.clock_s.get(name, 0.0) * 1e9)
 
-    def add(self, name: str, node: Node) -> None:
+    def add(self, name: str, node: SimulatedNode) -> None:
         """Puts a node on the wire and starts it; a node of that name is replaced (its process has died)."""
         self.nodes[name] = node
         self._queue = [item for item in self._queue if item.target != name]

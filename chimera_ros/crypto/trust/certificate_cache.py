@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..primitives.suite import digest
-from ..rate_limit import Purse
+from ..rate_limit import RateLimiter
 from ..wire import ControlKind, ControlMessage
 from .identity import CertificateError, CertificateFault, CertifiedMember, Trust, read_member_certificate
 
@@ -20,10 +20,10 @@ _MAX_WAITING: Final = 256
 _MAX_WAITING_BYTES: Final = 8_388_608
 
 
-class Directory:
+class CertificateCache:
     """Certificates by fingerprint."""
 
-    def __init__(self, trust: Trust, purse: Purse) -> None:
+    def __init__(self, trust: Trust, purse: RateLimiter) -> None:
         self._trust = trust
         self._purse = purse
         self._members: dict[bytes, CertifiedMember] = {}
@@ -40,16 +40,16 @@ class Directory:
         shows whom a revoked serial number belongs to and which numbers a crypto node has used.
         """
         if digest(der) in self._members:
-            raise Rejected(Reason.DUPLICATE)
+            raise Rejected(RejectReason.DUPLICATE)
         if not self._purse.take(ControlKind.CERTIFICATE, now):
-            raise Rejected(Reason.BUDGET, "certificate")
+            raise Rejected(RejectReason.BUDGET, "certificate")
         try:
             member = self._trust.certify(der, wall_ns)
         except CertificateError as error:
             reason = {
-                CertificateFault.REVOKED: Reason.REVOKED,
-                CertificateFault.SWARM: Reason.SWARM,
-            }.get(error.fault, Reason.CERTIFICATE)
+                CertificateFault.REVOKED: RejectReason.REVOKED,
+                CertificateFault.SWARM: RejectReason.SWARM,
+            }.get(error.fault, RejectReason.CERTIFICATE)
             if error.fault in (CertificateFault.EXPIRED, CertificateFault.REVOKED):
                 self.put(read_member_certificate(der))
             raise Rejected(reason, error.fault.value) from None
@@ -70,7 +70,7 @@ class Directory:
         """The member, checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
         member = self._members.get(fingerprint)
         if member is None:
-            raise Rejected(Reason.NO_CERTIFICATE)
+            raise Rejected(RejectReason.NO_CERTIFICATE)
         self._trust.standing(member, wall_ns)
         return member
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from ..encoding import NAME_PATTERN
-from ..errors import Reason, Rejected
+from ..errors import Rejected, RejectReason
 from ..primitives.providers import provider
 from ..primitives.suite import SigningKey, VerifyKey, digest
 from .policy import Policy
@@ -218,7 +218,9 @@ class Trust:
             self.check_member(member, wall_ns)
         except CertificateError as error:
             revoked = error.fault is CertificateFault.REVOKED
-            raise Rejected(Reason.REVOKED if revoked else Reason.CERTIFICATE, error.fault.value) from None
+            raise Rejected(
+                RejectReason.REVOKED if revoked else RejectReason.CERTIFICATE, error.fault.value
+            ) from None
 
 
 def check_issuer(der: bytes, authority: x509.Certificate) -> None:

@@ -19,7 +19,7 @@ from ..errors import PolicyError
 from ..primitives.labels import PROTOCOL_VERSION
 from ..primitives.suite import SUITES, digest
 from ..wire import LANE_NAMES, LANE_SIGNED
-from .policy_yaml import Node, read_yaml
+from .policy_yaml import YamlNode, read_yaml
 from .roles import RESERVED_NAMES, Role
 
 MODES: Final = {True: "always", False: "checkpoint"}
@@ -189,7 +189,7 @@ def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
     )
 
 
-def _limits(node: Node | None) -> Limits:
+def _limits(node: YamlNode | None) -> Limits:
     if node is None:
         return Limits()
     names = tuple(item.name for item in fields(Limits))
@@ -207,7 +207,7 @@ def _limits(node: Node | None) -> Limits:
     return limits
 
 
-def _lane(entry: Node) -> tuple[int, int]:
+def _lane(entry: YamlNode) -> tuple[int, int]:
     """(lane, lifespan_ns) of an entry; a signature mode, where given, must be the lane's own."""
     lane = LANE_NAMES.index(entry.need("lane").one_of(LANE_NAMES))
     mode = entry.get("signature")
@@ -221,12 +221,12 @@ def _lane(entry: Node) -> tuple[int, int]:
     return lane, int(entry.need("lifespan_s").number(0.05, 3600.0) * _NS)
 
 
-def _roles(node: Node) -> frozenset[Role]:
+def _roles(node: YamlNode) -> frozenset[Role]:
     names = [item.one_of((*Role, "any")) for item in node.items()]
     return frozenset(Role) if "any" in names else frozenset(Role(name) for name in names)
 
 
-def _segments(node: Node, last: bool) -> tuple[str, ...]:
+def _segments(node: YamlNode, last: bool) -> tuple[str, ...]:
     pattern = node.string()
     parts = tuple(pattern.split("/"))
     for index, part in enumerate(parts):
@@ -242,7 +242,7 @@ def _segments(node: Node, last: bool) -> tuple[str, ...]:
     return parts
 
 
-def _channel(entry: Node, last: bool) -> Rule:
+def _channel(entry: YamlNode, last: bool) -> Rule:
     entry.only("channel", "publish", "lane", "signature", "lifespan_s")
     name = entry.need("channel")
     segments = _segments(name, last)
@@ -250,7 +250,7 @@ def _channel(entry: Node, last: bool) -> Rule:
     return Rule(name.string(), _roles(entry.need("publish")), lane, lifespan_ns, False, segments)
 
 
-def _service(entry: Node) -> list[Rule]:
+def _service(entry: YamlNode) -> list[Rule]:
     entry.only("service", "request", "respond", "lane", "respond_lane", "signature", "lifespan_s")
     name = entry.need("service")
     segments = _segments(name, last=False)
@@ -265,7 +265,7 @@ def _service(entry: Node) -> list[Rule]:
     ]
 
 
-def _refuse_twins(rules: list[Rule], root: Node) -> None:
+def _refuse_twins(rules: list[Rule], root: YamlNode) -> None:
     seen: set[str] = set()
     for rule in rules:
         if rule.pattern in seen:

@@ -13,7 +13,7 @@ from ..errors import PolicyError
 _MAX_BYTES = 1_048_576
 
 
-class Node:
+class YamlNode:
     """A YAML node with its place in the file."""
 
     __slots__ = ("_field", "_file", "_node")
@@ -37,13 +37,13 @@ class Node:
             if not isinstance(key, yaml.ScalarNode):
                 self.fail("has a key that is no word")
             if key.value in pairs:
-                Node(key, self._file, self._field).fail(f"`{key.value}` is given twice")
+                YamlNode(key, self._file, self._field).fail(f"`{key.value}` is given twice")
             pairs[key.value] = value
         return pairs
 
-    def _child(self, name: str | int, node: yaml.Node) -> Node:
+    def _child(self, name: str | int, node: yaml.Node) -> YamlNode:
         inside = f"[{name}]" if isinstance(name, int) else (f".{name}" if self._field else name)
-        return Node(node, self._file, f"{self._field}{inside}")
+        return YamlNode(node, self._file, f"{self._field}{inside}")
 
     def only(self, *names: str) -> None:
         """Refuses unknown fields."""
@@ -51,17 +51,17 @@ class Node:
             if name not in names:
                 self._child(name, value).fail(f"is unknown; allowed are {', '.join(names)}")
 
-    def get(self, name: str) -> Node | None:
+    def get(self, name: str) -> YamlNode | None:
         value = self._pairs().get(name)
         return None if value is None else self._child(name, value)
 
-    def need(self, name: str) -> Node:
+    def need(self, name: str) -> YamlNode:
         value = self.get(name)
         if value is None:
             self.fail(f"`{name}` is missing")
         return value
 
-    def items(self) -> list[Node]:
+    def items(self) -> list[YamlNode]:
         if not isinstance(self._node, yaml.SequenceNode) or not self._node.value:
             self.fail("must be a list with at least one entry")
         return [self._child(index, node) for index, node in enumerate(self._node.value)]
@@ -120,7 +120,7 @@ class Node:
         return int(moment.timestamp()) * 1_000_000_000
 
 
-def read_yaml(text: str, filename: str) -> Node:
+def read_yaml(text: str, filename: str) -> YamlNode:
     """The root mapping of a YAML file. Raises PolicyError."""
     if len(text) > _MAX_BYTES:
         raise PolicyError(f"{filename}: is larger than {_MAX_BYTES} bytes.")
@@ -136,4 +136,4 @@ def read_yaml(text: str, filename: str) -> Node:
         raise PolicyError(f"{filename}: nested too deeply.") from None
     if node is None:
         raise PolicyError(f"{filename}: is empty.")
-    return Node(node, filename, "")
+    return YamlNode(node, filename, "")

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from ..encoding import malformed
-from ..errors import PolicyError, Reason, Rejected
+from ..errors import PolicyError, Rejected, RejectReason
 from ..primitives import labels
 from ..primitives.providers import provider
 from .certificates import read_crl
@@ -39,7 +39,7 @@ class TrustFiles:
 def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
     """A revocation list of this authority. Raises Rejected(SIZE, MALFORMED or SIGNATURE)."""
     if len(der) > MAX_DOCUMENT:
-        raise Rejected(Reason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
+        raise Rejected(RejectReason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
     try:
         crl = x509.load_der_x509_crl(der)
         key: Any = authority.public_key()  # the type stubs do not know ML-DSA here yet
@@ -48,7 +48,7 @@ def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
     except Exception:  # the parser raises many types on hostile input; every one means the same
         raise malformed("not a revocation list") from None
     if view is None:
-        raise Rejected(Reason.SIGNATURE, "the revocation list is not of this swarm's authority")
+        raise Rejected(RejectReason.SIGNATURE, "the revocation list is not of this swarm's authority")
     return view
 
 
@@ -58,17 +58,19 @@ def read_signed_policy(text: bytes, signature: bytes, trust: Trust) -> Policy:
     Raises Rejected(SIZE, SIGNATURE, MALFORMED, SWARM or SUITE).
     """
     if len(text) > MAX_DOCUMENT:
-        raise Rejected(Reason.SIZE, f"policy of {len(text)} bytes, at most {MAX_DOCUMENT}")
+        raise Rejected(RejectReason.SIZE, f"policy of {len(text)} bytes, at most {MAX_DOCUMENT}")
     public = trust.authority.public_key()
     assert isinstance(public, mldsa.MLDSA87PublicKey)
     if not provider().verify_key(public.public_bytes_raw()).verify(signature, text, labels.SIGN_POLICY):
-        raise Rejected(Reason.SIGNATURE, "the policy is not signed by this swarm's authority")
+        raise Rejected(RejectReason.SIGNATURE, "the policy is not signed by this swarm's authority")
     try:
         policy = load_policy(text.decode("utf-8", "replace"))
     except PolicyError as error:
         raise malformed(str(error)) from None
     if policy.swarm != trust.swarm:
-        raise Rejected(Reason.SWARM, policy.swarm)
+        raise Rejected(RejectReason.SWARM, policy.swarm)
     if policy.suite != trust.policy.suite:
-        raise Rejected(Reason.SUITE, f"{policy.suite}: another suite needs a restart of the whole swarm")
+        raise Rejected(
+            RejectReason.SUITE, f"{policy.suite}: another suite needs a restart of the whole swarm"
+        )
     return policy

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import isfinite
 
-from ..effects import Alarm, FollowerEffect, SendAck
+from ..effects import FlightAlarm, FollowerEffect, SendAck
 from ..geometry import distance
 from ..messages import MAX_REASON, OPERATOR, AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
 from ..trajectory import Path
 from ..vehicle import OrderKind
 from .orders import Orders
-from .state import AUTOMATIC, IDLE, Drone, Mode
-from .steering import Plan, Steering
+from .state import AUTOMATIC, IDLE, Drone, FollowerMode
+from .steering import ActivePlan, Steering
 
 _LATE_NS = 500_000_000  # how late FOLLOW may join a plan: its start is slow enough
 _AHEAD_NS = 120_000_000_000  # how far ahead a plan may start
@@ -126,20 +126,20 @@ class Commands:
     def _hold(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
         v = drone.vehicle
-        if not v.in_air and drone.mode in (*IDLE, Mode.KILLED):
+        if not v.in_air and drone.mode in (*IDLE, FollowerMode.KILLED):
             return "", [drone.answer(cmd, AckStatus.COMPLETED, "on the ground")]
-        if drone.mode is Mode.LANDING:
+        if drone.mode is FollowerMode.LANDING:
             return "landing already", []
         if drone.mode in IDLE:
             return "in the air, but not under my control", []
-        if drone.mode is Mode.YIELDED and not all(map(isfinite, v.position_enu_m)):
+        if drone.mode is FollowerMode.YIELDED and not all(map(isfinite, v.position_enu_m)):
             return "my position is not known", []
         self._begin(cmd)
         return "", self._orders.stand(now, swarm_ns)
 
     def _go_home(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
-        if drone.mode is not Mode.FLYING:
+        if drone.mode is not FollowerMode.FLYING:
             return "not flying under my own control", []
         height = cmd.target_enu_m[2] if cmd.target_enu_m[2] > 0.0 else drone.config.return_height_m
         if drone.home is None:
@@ -154,7 +154,7 @@ class Commands:
     def _fly_to(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
         envelope = drone.config.envelope
-        if drone.mode is not Mode.FLYING:
+        if drone.mode is not FollowerMode.FLYING:
             return "not flying under my own control", []
         if not (isfinite(cmd.speed_m_s) and cmd.speed_m_s >= 0.0):
             return "the speed is not a number from 0", []
@@ -174,7 +174,7 @@ class Commands:
         plan = self._steering.plans.get(cmd.plan_id)
         if plan is None or plan.ack.term != cmd.term:
             return f"I have no accepted plan {cmd.plan_id}", []
-        if drone.mode is not Mode.FLYING or self._steering.returning:
+        if drone.mode is not FollowerMode.FLYING or self._steering.returning:
             return "not flying under my own control", []
         if swarm_ns > plan.start_ns + _LATE_NS:
             return f"plan {cmd.plan_id} began {(swarm_ns - plan.start_ns) * 1e-9:.2f} s ago without me", []
@@ -201,7 +201,7 @@ class Commands:
         ack = CommandAck(name, 0, trajectory.plan_id, trajectory.term, status, why[:MAX_REASON])
         if path is not None and not why:
             self.enter_term(trajectory.term)
-            self._steering.keep(trajectory.plan_id, Plan(path, trajectory.start_ns, ack))
+            self._steering.keep(trajectory.plan_id, ActivePlan(path, trajectory.start_ns, ack))
         return [SendAck(ack)]
 
     def _refuses_plan(self, trajectory: Trajectory, path: Path, swarm_ns: int) -> str:
@@ -210,7 +210,7 @@ class Commands:
             return f"term {trajectory.term} is over, {drone.term} is in force"
         if drone.stop is not None:
             return f"operator {drone.stop[1]} ordered {drone.stop[0]}"
-        if drone.mode is not Mode.FLYING or self._steering.returning:
+        if drone.mode is not FollowerMode.FLYING or self._steering.returning:
             return "not flying under my own control"
         if not swarm_ns - _LATE_NS < trajectory.start_ns < swarm_ns + _AHEAD_NS:
             ahead_s = (trajectory.start_ns - swarm_ns) * 1e-9
@@ -232,23 +232,23 @@ class Commands:
         drone = self._drone
         name = drone.config.drone
         if level not in _RANK:
-            return [Alarm(f"{name}: operator {operator} ordered {level!r}, not hold, land or kill")]
-        effects: list[FollowerEffect] = [Alarm(f"{name}: operator {operator} ordered {level}")]
+            return [FlightAlarm(f"{name}: operator {operator} ordered {level!r}, not hold, land or kill")]
+        effects: list[FollowerEffect] = [FlightAlarm(f"{name}: operator {operator} ordered {level}")]
         if level == "kill" and not drone.config.allow_kill:
-            effects.append(Alarm(f"{name}: kill is not enabled for this flight, landing instead"))
+            effects.append(FlightAlarm(f"{name}: kill is not enabled for this flight, landing instead"))
             level = "land"
         if drone.stop is not None and _RANK[drone.stop[0]] > _RANK[level]:
             return effects
         drone.stop = (level, operator)
         in_air = drone.vehicle.in_air
-        if drone.mode in (*IDLE, Mode.KILLED) and not in_air and level != "kill":
+        if drone.mode in (*IDLE, FollowerMode.KILLED) and not in_air and level != "kill":
             return effects
         drone.reason = f"{OPERATOR}{operator} ordered {level}"
         effects += drone.fail(drone.reason, stopped=True)
         if level == "kill":
             return effects + self._orders.kill(now)
         # a hold before it has left the ground calls the take-off off
-        if level == "land" or (drone.mode is Mode.ARMING and not in_air):
+        if level == "land" or (drone.mode is FollowerMode.ARMING and not in_air):
             return effects + self._orders.land_here(now, swarm_ns)
         if drone.mode in IDLE:  # in the air, but not steered by this core
             if drone.vehicle.mode in AUTOMATIC:

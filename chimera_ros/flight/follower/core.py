@@ -8,7 +8,7 @@ House rules, in the order in which they win:
 5. The leader's commands: newest term, newest id, within the deadline; a duplicate gets the same answer again.
 
 The core itself only hands events to its parts, which share what is known of the drone (`follower_state`):
-`Commands` obeys, `Watch` notices losses, `Orders` deals with the autopilot, `Steering` knows the way.
+`Commands` obeys, `Failsafes` notices losses, `Orders` deals with the autopilot, `Steering` knows the way.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..vehicle import OrderKind, OrderResult, Vec3, VehicleState
 from .avoidance import Avoider
 from .commands import Commands
 from .config import FollowerConfig
-from .failsafes import Watch
+from .failsafes import Failsafes
 from .orders import Orders
-from .state import IDLE, Drone, Mode
-from .steering import Progress, Steering
+from .state import IDLE, Drone, FollowerMode
+from .steering import PathProgress, Steering
 
-__all__ = ["FollowerConfig", "FollowerCore", "Mode"]
+__all__ = ["FollowerConfig", "FollowerCore", "FollowerMode"]
 
 
 class FollowerCore:
@@ -40,7 +40,7 @@ class FollowerCore:
         self._steering = Steering(config)
         self._orders = Orders(self._drone, self._steering)
         self._commands = Commands(self._drone, self._steering, self._orders)
-        self._watch = Watch(self._drone, self._steering, self._orders)
+        self._watch = Failsafes(self._drone, self._steering, self._orders)
 
     # ---- events ----------------------------------------------------------------------------------
 
@@ -101,13 +101,15 @@ class FollowerCore:
         drone, steering = self._drone, self._steering
         effects = self._orders.give_up(now, swarm_ns)
         effects += self._watch.tick(now, swarm_ns)
-        if drone.mode is Mode.CLIMBING:
+        if drone.mode is FollowerMode.CLIMBING:
             effects += self._orders.climb(now, swarm_ns)
-        elif drone.mode is Mode.FLYING:
+        elif drone.mode is FollowerMode.FLYING:
             effects += self._advance(now, swarm_ns)
         # until it has accepted to land, a drone that was steered still needs setpoints
-        landing = drone.mode is Mode.LANDING and steering.live and self._orders.waits_for(OrderKind.LAND)
-        if drone.mode in (Mode.ENGAGING, Mode.FLYING) or landing:
+        landing = (
+            drone.mode is FollowerMode.LANDING and steering.live and self._orders.waits_for(OrderKind.LAND)
+        )
+        if drone.mode in (FollowerMode.ENGAGING, FollowerMode.FLYING) or landing:
             effects.append(steering.steer(drone.vehicle, drone.mode, now, swarm_ns))
         else:
             steering.rest(now)
@@ -116,11 +118,11 @@ class FollowerCore:
     def _advance(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         drone = self._drone
         progress = self._steering.advance(drone.home, now, swarm_ns)
-        if progress is Progress.AT_PAD:
+        if progress is PathProgress.AT_PAD:
             return self._orders.land_here(now, swarm_ns)
-        if progress is Progress.TOO_FAR:
+        if progress is PathProgress.TOO_FAR:
             return drone.fail("the plan does not begin where I am")
-        return drone.complete() if progress is Progress.STANDING else []
+        return drone.complete() if progress is PathProgress.STANDING else []
 
     def telemetry(
         self, now: float, swarm_ns: int, epoch: int = 0, clock_offset_s: float = 0.0
@@ -163,27 +165,27 @@ class FollowerCore:
             return DroneState.UNKNOWN
         if drone.silent(now):
             return DroneState.LOST
-        if mode is Mode.FLYING:
+        if mode is FollowerMode.FLYING:
             if self._steering.returning:
                 return DroneState.FAILSAFE if drone.battery_low else DroneState.RETURNING
             return DroneState.FOLLOWING if self._steering.moving else DroneState.HOLDING
         if mode in IDLE and v.in_air:
             return DroneState.FAILSAFE  # this core was restarted in flight, or somebody else took off
-        if mode is Mode.GROUND and v.armed:
+        if mode is FollowerMode.GROUND and v.armed:
             return DroneState.ARMED
         return {
-            Mode.GROUND: DroneState.GROUNDED,
-            Mode.ARMING: DroneState.ARMED if v.armed else DroneState.GROUNDED,
-            Mode.CLIMBING: DroneState.TAKING_OFF,
-            Mode.ENGAGING: DroneState.TAKING_OFF,
-            Mode.LANDING: DroneState.LANDING,
-            Mode.LANDED: DroneState.LANDED,
+            FollowerMode.GROUND: DroneState.GROUNDED,
+            FollowerMode.ARMING: DroneState.ARMED if v.armed else DroneState.GROUNDED,
+            FollowerMode.CLIMBING: DroneState.TAKING_OFF,
+            FollowerMode.ENGAGING: DroneState.TAKING_OFF,
+            FollowerMode.LANDING: DroneState.LANDING,
+            FollowerMode.LANDED: DroneState.LANDED,
         }.get(mode, DroneState.FAILSAFE)
 
     # ---- what others may look at -----------------------------------------------------------------
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> FollowerMode:
         """What the core is busy with."""
         return self._drone.mode
 

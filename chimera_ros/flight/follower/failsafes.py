@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..effects import Alarm, FollowerEffect
+from ..effects import FlightAlarm, FollowerEffect
 from ..messages import TAKEN
 from ..vehicle import OrderKind
 from .orders import Orders
-from .state import Drone, Mode
+from .state import Drone, FollowerMode
 from .steering import Steering
 
 # modes in which a drone stays up when its follower dies, until the battery is empty
@@ -15,7 +15,7 @@ _ORPHAN_MODES = frozenset(("hold", "offboard", "takeoff", "guided", "loiter", "b
 _PILOT_MODES = frozenset(("manual", "altctl", "posctl", "acro", "stabilized", "rattitude"))
 
 
-class Watch:
+class Failsafes:
     """Notices what one drone has lost, and says what follows (docs/missions.md)."""
 
     def __init__(self, drone: Drone, steering: Steering, orders: Orders) -> None:
@@ -38,14 +38,14 @@ class Watch:
         if self._steering.returning or drone.reason != self._leader_reason:
             return []
         drone.reason = ""
-        return [Alarm(f"{drone.config.drone}: the leader is heard again, holding until it commands")]
+        return [FlightAlarm(f"{drone.config.drone}: the leader is heard again, holding until it commands")]
 
     def tick(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         """Losses and take-overs."""
         mode = self._drone.mode
-        if mode is Mode.GROUND:
+        if mode is FollowerMode.GROUND:
             return self._orphan(now, swarm_ns)
-        return [] if mode is Mode.LANDED else self._busy(now, swarm_ns)
+        return [] if mode is FollowerMode.LANDED else self._busy(now, swarm_ns)
 
     def _busy(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         drone, v = self._drone, self._drone.vehicle
@@ -55,24 +55,24 @@ class Watch:
         effects: list[FollowerEffect] = []
         if self._vehicle_lost:
             self._vehicle_lost = False
-            effects.append(Alarm(f"{name}: its autopilot is heard again"))
-        if drone.mode is Mode.LANDING:
+            effects.append(FlightAlarm(f"{name}: its autopilot is heard again"))
+        if drone.mode is FollowerMode.LANDING:
             return effects + self._landing(now)
-        watched = (Mode.FLYING, Mode.YIELDED, Mode.KILLED, Mode.ENGAGING)
+        watched = (FollowerMode.FLYING, FollowerMode.YIELDED, FollowerMode.KILLED, FollowerMode.ENGAGING)
         if drone.mode in watched and not v.armed and not v.in_air:
-            if now - drone.mode_since > 1.0 or drone.mode is Mode.KILLED:
-                if drone.mode is not Mode.KILLED:
+            if now - drone.mode_since > 1.0 or drone.mode is FollowerMode.KILLED:
+                if drone.mode is not FollowerMode.KILLED:
                     drone.reason = "the vehicle disarmed outside of a landing"
-                    effects.append(Alarm(f"{name}: {drone.reason}"))
+                    effects.append(FlightAlarm(f"{name}: {drone.reason}"))
                     effects += drone.fail(drone.reason)
                 self._orders.touched_down(now)
             return effects
-        if drone.mode is not Mode.FLYING:
+        if drone.mode is not FollowerMode.FLYING:
             return effects
         if self._taken_over(not v.offboard, now):
             return effects + self._yield(now)
         effects += self._battery(now, swarm_ns)
-        if drone.mode is Mode.FLYING:
+        if drone.mode is FollowerMode.FLYING:
             effects += self._leader(now, swarm_ns)
         return effects
 
@@ -84,9 +84,9 @@ class Watch:
             self._vehicle_lost = True
             self._steering.pause(now, swarm_ns)
             self._retry_s = now + drone.config.blind_land_s
-            alarm = Alarm(f"{drone.config.drone}: its autopilot is silent, holding the reference")
+            alarm = FlightAlarm(f"{drone.config.drone}: its autopilot is silent, holding the reference")
             return [alarm, *drone.fail("the autopilot fell silent")]
-        if now > self._retry_s and drone.mode is not Mode.KILLED:
+        if now > self._retry_s and drone.mode is not FollowerMode.KILLED:
             # it may still hear: better down where it is than hovering unseen
             self._retry_s = now + 5.0
             return [self._orders.give(OrderKind.LAND, now, 3.0)]
@@ -103,10 +103,10 @@ class Watch:
     def _yield(self, now: float) -> list[FollowerEffect]:
         drone = self._drone
         drone.reason = f"{TAKEN} for {drone.vehicle.mode}"
-        drone.set_mode(Mode.YIELDED, now)
+        drone.set_mode(FollowerMode.YIELDED, now)
         self._taken_since = None
         self._steering.drop()
-        alarm = Alarm(f"{drone.config.drone}: {drone.reason}, not steering any more")
+        alarm = FlightAlarm(f"{drone.config.drone}: {drone.reason}, not steering any more")
         return [alarm, *drone.fail(drone.reason)]
 
     def _landing(self, now: float) -> list[FollowerEffect]:
@@ -141,7 +141,7 @@ class Watch:
             self._orphan_since = now
         if now - self._orphan_since < drone.config.orphan_land_s:
             return []
-        alarm = Alarm(f"{drone.config.drone}: found hovering without a follower: landing in place")
+        alarm = FlightAlarm(f"{drone.config.drone}: found hovering without a follower: landing in place")
         return [alarm, *self._orders.land_here(now, swarm_ns)]
 
     # ---- battery and leader ----------------------------------------------------------------------
@@ -151,12 +151,12 @@ class Watch:
         level = drone.vehicle.battery_fraction
         if level < envelope.critical_battery_fraction:  # NaN compares false
             drone.reason = f"battery at {level * 100:.0f} %, landing here"
-            alarm = Alarm(f"{drone.config.drone}: {drone.reason}")
+            alarm = FlightAlarm(f"{drone.config.drone}: {drone.reason}")
             return [alarm, *drone.fail(drone.reason), *self._orders.land_here(now, swarm_ns)]
         if level < envelope.min_battery_fraction and not drone.battery_low and drone.stop is None:
             drone.battery_low = True
             drone.reason = f"battery at {level * 100:.0f} %, returning"
-            effects = [Alarm(f"{drone.config.drone}: {drone.reason}"), *drone.fail(drone.reason)]
+            effects = [FlightAlarm(f"{drone.config.drone}: {drone.reason}"), *drone.fail(drone.reason)]
             if not self._steering.returning and drone.home is not None:
                 self._steering.start_return(drone.home, drone.config.return_height_m, now, swarm_ns)
             return effects
@@ -170,7 +170,7 @@ class Watch:
             self._leader_lost = True
             if not self._steering.returning and not held:
                 drone.reason = self._leader_reason = f"no leader heard for {silence:.1f} s, holding"
-                alarm = Alarm(f"{cfg.drone}: {drone.reason}")
+                alarm = FlightAlarm(f"{cfg.drone}: {drone.reason}")
                 return [alarm, *drone.fail(drone.reason), *self._orders.stand(now, swarm_ns)]
         if (
             silence > cfg.heartbeat_return_s
@@ -180,5 +180,5 @@ class Watch:
         ):
             drone.reason = self._leader_reason = f"no leader heard for {silence:.0f} s, returning"
             self._steering.start_return(drone.home, cfg.return_height_m, now, swarm_ns)
-            return [Alarm(f"{cfg.drone}: {drone.reason}")]
+            return [FlightAlarm(f"{cfg.drone}: {drone.reason}")]
         return []

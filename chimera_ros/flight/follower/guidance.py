@@ -21,7 +21,7 @@ ZERO: Vec3 = (0.0, 0.0, 0.0)
 _SET_NS = 300_000_000  # swarm time that gains or loses more than this between two looks was set
 
 
-class Guidance:
+class PathGuidance:
     """The moving reference of one drone."""
 
     def __init__(self, limits: MotionLimits) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import isfinite
 
-from ..effects import Alarm, FollowerEffect, GiveOrder
+from ..effects import FlightAlarm, FollowerEffect, GiveOrder
 from ..geometry import flat_distance
 from ..vehicle import Order, OrderKind, Vec3
-from .state import AUTOMATIC, IDLE, Drone, Mode
+from .state import AUTOMATIC, IDLE, Drone, FollowerMode
 from .steering import Steering
 
 _TRIES = 3
@@ -50,10 +50,10 @@ class Orders:
         drone, name = self._drone, self._drone.config.drone
         if kind is OrderKind.ARM:
             return self._armed(ok, reason, now)
-        if kind is OrderKind.TAKEOFF and not ok and drone.mode is Mode.CLIMBING:
+        if kind is OrderKind.TAKEOFF and not ok and drone.mode is FollowerMode.CLIMBING:
             drone.reason = f"take-off failed: {reason}"
             return [*drone.fail(drone.reason), *self.land_here(now, swarm_ns)]
-        if kind is OrderKind.START_OFFBOARD and drone.mode is Mode.ENGAGING:
+        if kind is OrderKind.START_OFFBOARD and drone.mode is FollowerMode.ENGAGING:
             if ok:
                 self._engaged(now, swarm_ns)
                 return []
@@ -61,38 +61,44 @@ class Orders:
             if self._tries < _TRIES:
                 return [self.give(OrderKind.START_OFFBOARD, now, 5.0)]
             return [*drone.fail(f"offboard refused: {reason}"), *self.land_here(now, swarm_ns)]
-        if kind is OrderKind.LAND and not ok and drone.mode is Mode.LANDING:
+        if kind is OrderKind.LAND and not ok and drone.mode is FollowerMode.LANDING:
             if self.waits_for(OrderKind.LAND):  # overtaken by a newer one
                 return []
             self._tries += 1
             if self._tries < 10 * _TRIES:
                 return [self.give(OrderKind.LAND, now, 5.0)]
             drone.reason = f"the autopilot refuses to land: {reason}"
-            return [Alarm(f"{name}: {drone.reason}")]
+            return [FlightAlarm(f"{name}: {drone.reason}")]
         if kind is OrderKind.KILL and not ok:
-            effects: list[FollowerEffect] = [Alarm(f"{name}: kill failed: {reason}")]
+            effects: list[FollowerEffect] = [FlightAlarm(f"{name}: kill failed: {reason}")]
             self._tries += 1
-            if drone.mode is Mode.KILLED and self._tries < _TRIES and not self.waits_for(OrderKind.KILL):
+            if (
+                drone.mode is FollowerMode.KILLED
+                and self._tries < _TRIES
+                and not self.waits_for(OrderKind.KILL)
+            ):
                 effects.append(self.give(OrderKind.KILL, now, 2.0))
             return effects
         return []
 
     def _armed(self, ok: bool, reason: str, now: float) -> list[FollowerEffect]:
         drone = self._drone
-        if drone.mode is not Mode.ARMING:
-            return [self.give(OrderKind.DISARM, now, 4.0)] if ok and drone.mode is Mode.LANDING else []
+        if drone.mode is not FollowerMode.ARMING:
+            return (
+                [self.give(OrderKind.DISARM, now, 4.0)] if ok and drone.mode is FollowerMode.LANDING else []
+            )
         if not ok:
-            drone.set_mode(Mode.GROUND, now)
+            drone.set_mode(FollowerMode.GROUND, now)
             drone.reason = f"arming failed: {reason}"
             return drone.fail(drone.reason)
         assert drone.home is not None
-        drone.set_mode(Mode.CLIMBING, now)
+        drone.set_mode(FollowerMode.CLIMBING, now)
         limit = drone.config.takeoff_timeout_s  # its result comes when the height is reached
         return [self.give(OrderKind.TAKEOFF, now, limit, drone.hover_z - drone.home[2])]
 
     def _engaged(self, now: float, swarm_ns: int) -> None:
         drone = self._drone
-        drone.set_mode(Mode.FLYING, now)
+        drone.set_mode(FollowerMode.FLYING, now)
         home = drone.home
         if drone.stop is None and home is not None and flat_distance(home, self._steering.goal_enu_m) < 2.0:
             # settle exactly above the pad, where the leader's plan begins
@@ -105,7 +111,7 @@ class Orders:
         drone = self._drone
         drone.home, drone.hover_z, drone.cancelled = home_enu_m, hover_z_m, False
         self._steering.avoider.ground_m = home_enu_m[2]
-        drone.set_mode(Mode.ARMING, now)
+        drone.set_mode(FollowerMode.ARMING, now)
         return [self.give(OrderKind.ARM, now, 6.0)]
 
     def climb(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
@@ -123,12 +129,12 @@ class Orders:
     def stand(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
         """Hover here: brake along the path; take up again what the autopilot had taken over."""
         drone = self._drone
-        if drone.mode is Mode.FLYING:
+        if drone.mode is FollowerMode.FLYING:
             self._steering.brake(now, swarm_ns)
             return []
         self._steering.drop()
         v = drone.vehicle
-        if drone.mode is Mode.YIELDED and v.in_air and v.mode in AUTOMATIC:
+        if drone.mode is FollowerMode.YIELDED and v.in_air and v.mode in AUTOMATIC:
             return self._engage(now)
         return []
 
@@ -137,7 +143,7 @@ class Orders:
         if not all(map(isfinite, v.position_enu_m)):
             return []
         self._tries = 0
-        self._drone.set_mode(Mode.ENGAGING, now)
+        self._drone.set_mode(FollowerMode.ENGAGING, now)
         setpoint = self._steering.engage(v.position_enu_m, v.yaw_enu_rad)
         return [setpoint, self.give(OrderKind.START_OFFBOARD, now, 5.0)]
 
@@ -146,29 +152,29 @@ class Orders:
         drone = self._drone
         self._steering.drop()
         self._steering.plans.clear()
-        if drone.mode in (Mode.ARMING, *IDLE) and not drone.vehicle.in_air:
+        if drone.mode in (FollowerMode.ARMING, *IDLE) and not drone.vehicle.in_air:
             drone.cancelled = True
-            drone.set_mode(Mode.LANDING, now)  # may be about to arm: LANDING ends when it is disarmed
+            drone.set_mode(FollowerMode.LANDING, now)  # may be about to arm: LANDING ends when it is disarmed
             return [self.give(OrderKind.DISARM, now, 5.0)]
-        if drone.mode is Mode.LANDING:
+        if drone.mode is FollowerMode.LANDING:
             return []
-        if drone.mode is Mode.FLYING:
+        if drone.mode is FollowerMode.FLYING:
             self._steering.brake(now, swarm_ns)
         self._tries = 0
-        drone.set_mode(Mode.LANDING, now)
+        drone.set_mode(FollowerMode.LANDING, now)
         return [self.give(OrderKind.LAND, now, 5.0)]
 
     def kill(self, now: float) -> list[FollowerEffect]:
         """Stops the motors wherever it is."""
         self._tries = 0
         self._steering.drop()
-        self._drone.set_mode(Mode.KILLED, now)
+        self._drone.set_mode(FollowerMode.KILLED, now)
         return [self.give(OrderKind.KILL, now, 2.0)]
 
     def touched_down(self, now: float) -> None:
         """It is down and disarmed: nothing is latched any more, unless it never left the ground."""
         drone = self._drone
-        drone.set_mode(Mode.LANDED, now)
+        drone.set_mode(FollowerMode.LANDED, now)
         self._steering.drop()
         self._steering.plans.clear()
         self._steering.avoider.reset()

@@ -19,7 +19,7 @@ AUTOMATIC = frozenset(
 )
 
 
-class Mode(Enum):
+class FollowerMode(Enum):
     """What the core itself is busy with."""
 
     GROUND = "ground"
@@ -33,7 +33,7 @@ class Mode(Enum):
     KILLED = "killed"
 
 
-IDLE = (Mode.GROUND, Mode.LANDED)
+IDLE = (FollowerMode.GROUND, FollowerMode.LANDED)
 
 
 class Drone:
@@ -42,7 +42,7 @@ class Drone:
     def __init__(self, config: FollowerConfig) -> None:
         self.config = config
         self.vehicle = VehicleState(config.drone)
-        self.mode = Mode.GROUND
+        self.mode = FollowerMode.GROUND
         self.mode_since = 0.0
         self.blockers: tuple[str, ...] = ()
         self.home: Vec3 | None = None  # where it took off
@@ -58,7 +58,7 @@ class Drone:
         self.battery_low = False
         self.reason = ""
 
-    def set_mode(self, mode: Mode, now: float) -> None:
+    def set_mode(self, mode: FollowerMode, now: float) -> None:
         """Changes what it is busy with."""
         self.mode, self.mode_since = mode, now
 
@@ -91,7 +91,7 @@ class Drone:
 
     def flown_by_a_pilot(self) -> bool:
         """In the air, not steered by this core, in a mode that is none of the autopilot's own."""
-        loose = self.mode is Mode.YIELDED or (self.mode in IDLE and self.vehicle.in_air)
+        loose = self.mode is FollowerMode.YIELDED or (self.mode in IDLE and self.vehicle.in_air)
         return loose and self.vehicle.mode not in AUTOMATIC
 
     # ---- answers ---------------------------------------------------------------------------------

@@ -15,15 +15,15 @@ from ..trajectory import MotionLimits, Path
 from ..vehicle import Setpoint, Vec3, VehicleState
 from .avoidance import Avoider
 from .config import FollowerConfig
-from .guidance import Guidance
-from .state import Mode
+from .guidance import PathGuidance
+from .state import FollowerMode
 
 _PLANS = 4  # accepted plans kept
 _LOOK_S, _LOOKS = 0.2, 60  # how finely and how far a change of direction is looked at beforehand
 _OUTSIDE_M = 0.05  # beyond the fence by so much is only rounding
 
 
-class Progress(Enum):
+class PathProgress(Enum):
     """How far the steering has come."""
 
     UNDER_WAY = "under way"
@@ -33,7 +33,7 @@ class Progress(Enum):
 
 
 @dataclass(slots=True)
-class Plan:
+class ActivePlan:
     """An accepted part of a plan, with the answer that it got."""
 
     path: Path
@@ -54,11 +54,11 @@ class Steering:
     def __init__(self, config: FollowerConfig) -> None:
         self._config = config
         self.avoider = Avoider(config.drone, config.avoid_m)
-        self.plans: OrderedDict[int, Plan] = OrderedDict()
-        self.armed: Plan | None = None  # starts at its time
+        self.plans: OrderedDict[int, ActivePlan] = OrderedDict()
+        self.armed: ActivePlan | None = None  # starts at its time
         self.live = False  # setpoints run
         self.setpoint: Vec3 = NOWHERE
-        self._guidance = Guidance(
+        self._guidance = PathGuidance(
             MotionLimits(
                 config.speed_m_s,
                 config.climb_m_s,
@@ -104,7 +104,7 @@ class Steering:
         self.live = True
         return GiveSetpoint(Setpoint(point_enu_m, yaw_enu_rad=yaw_enu_rad))
 
-    def keep(self, plan_id: int, plan: Plan) -> None:
+    def keep(self, plan_id: int, plan: ActivePlan) -> None:
         """Keeps an accepted plan until it is to be flown."""
         self.plans[plan_id] = plan
         while len(self.plans) > _PLANS:
@@ -157,7 +157,7 @@ class Steering:
 
     # ---- time ------------------------------------------------------------------------------------
 
-    def advance(self, home_enu_m: Vec3 | None, now: float, swarm_ns: int) -> Progress:
+    def advance(self, home_enu_m: Vec3 | None, now: float, swarm_ns: int) -> PathProgress:
         """Takes the next step of the way when its time has come."""
         if self._after_brake is not None and not self._guidance.moving:
             (goal, speed, yaw), self._after_brake = self._after_brake, None
@@ -167,20 +167,20 @@ class Steering:
         if self._return is not None:
             if now >= self._return.ready_s and not self.moving and home_enu_m is not None:
                 return self._return_stage(self._return, home_enu_m, now, swarm_ns)
-            return Progress.UNDER_WAY
-        return Progress.UNDER_WAY if self.moving else Progress.STANDING
+            return PathProgress.UNDER_WAY
+        return PathProgress.UNDER_WAY if self.moving else PathProgress.STANDING
 
-    def steer(self, vehicle: VehicleState, mode: Mode, now: float, swarm_ns: int) -> GiveSetpoint:
+    def steer(self, vehicle: VehicleState, mode: FollowerMode, now: float, swarm_ns: int) -> GiveSetpoint:
         """The setpoint for now: the reference, shifted aside from neighbours, never beyond the fence."""
         p, v, a, yaw = self._guidance.at(now, swarm_ns)
         dt = 0.05 if self._last_s is None else min(max(now - self._last_s, 0.0), 0.2)
         self._last_s = now
-        if mode is Mode.FLYING:
+        if mode is FollowerMode.FLYING:
             own = vehicle.position_enu_m
             shift = self.avoider.shift(own if not isnan(own[0]) else p, vehicle.velocity_enu_m_s, now, dt)
             if shift != (0.0, 0.0, 0.0):
                 p = plus(p, shift)
-        if mode is not Mode.ENGAGING:  # which begins wherever the drone is
+        if mode is not FollowerMode.ENGAGING:  # which begins wherever the drone is
             p, v, a = self._config.envelope.fence.contain(p, v, a)
         self.setpoint = p
         return GiveSetpoint(Setpoint(p, v, a, yaw))
@@ -191,34 +191,34 @@ class Steering:
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _start_plan(self, plan: Plan, now: float, swarm_ns: int) -> Progress:
+    def _start_plan(self, plan: ActivePlan, now: float, swarm_ns: int) -> PathProgress:
         if swarm_ns < plan.start_ns:
-            return Progress.UNDER_WAY
+            return PathProgress.UNDER_WAY
         self.armed = None
         here = self._guidance.at(now, swarm_ns)[0]
         begins = plan.path.evaluate((swarm_ns - plan.start_ns) * 1e-9)[0]
         if distance(here, begins) > self._config.join_m + 0.5:  # it was moved since it has accepted
             self.brake(now, swarm_ns)
-            return Progress.TOO_FAR
+            return PathProgress.TOO_FAR
         self._after_brake = None
         self._guidance.plan(plan.path, plan.start_ns, now, swarm_ns)
-        return Progress.UNDER_WAY
+        return PathProgress.UNDER_WAY
 
-    def _return_stage(self, back: _Return, home: Vec3, now: float, swarm_ns: int) -> Progress:
+    def _return_stage(self, back: _Return, home: Vec3, now: float, swarm_ns: int) -> PathProgress:
         back.stage += 1
         x, y, z = home
         clamp = self._config.envelope.fence.clamp
         if back.stage == 1:
             took = self.leg(clamp((x, y, back.height_m)), now, swarm_ns)
             back.ready_s = now + max(took + 1.0, self._config.return_transit_s)
-            return Progress.UNDER_WAY
+            return PathProgress.UNDER_WAY
         if back.stage == 2:
             took = self.leg(clamp((x, y, z + self._config.approach_m)), now, swarm_ns)
             back.ready_s = now + took + 0.5
-            return Progress.UNDER_WAY
-        return Progress.AT_PAD
+            return PathProgress.UNDER_WAY
+        return PathProgress.AT_PAD
 
-    def _leaves_fence(self, guidance: Guidance, now: float, swarm_ns: int) -> bool:
+    def _leaves_fence(self, guidance: PathGuidance, now: float, swarm_ns: int) -> bool:
         fence = self._config.envelope.fence
         for step in range(1, _LOOKS + 1):
             p = guidance.at(now + step * _LOOK_S, swarm_ns + int(step * _LOOK_S * 1e9))[0]

@@ -1,8 +1,8 @@
 """The heart of the leader: flies a checked mission step by step. Events in, effects out; no clock, no socket.
 
 The core itself only hands events and time to its parts, which share where the mission stands
-(`leader_state`): `Scripts` says what happens, `Manoeuvres` makes the drones do it, `KnownSwarm` knows the
-drones and watches for losses, `Post` sends, repeats and collects the answers.
+(`state`): `MissionScript` says what happens, `Manoeuvres` makes the drones do it, `DroneTracker` knows the
+drones and watches for losses, `Outbox` sends, repeats and collects the answers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..messages import CommandAck, DroneTelemetry, LeaderHeartbeat
 from ..moderation_call import Moderate, ModerationAnswer
 from ..planning.mission import Land, Mission
 from ..planning.mission_file import MissionError, parse_steps
-from ..planning.planner import Plan
-from .drone_tracker import KnownSwarm
+from ..planning.planner import MissionPlan
+from .drone_tracker import DroneTracker
 from .manoeuvres import Manoeuvres
-from .mission_script import Scripts
-from .moderation_client import Moderation
-from .outbox import Post
+from .mission_script import MissionScript
+from .moderation_client import ModerationClient
+from .outbox import Outbox
 from .state import Failed, LeaderConfig, Script, Situation, some
 
 __all__ = ["LeaderConfig", "LeaderCore"]
@@ -40,11 +40,11 @@ class LeaderCore:
         self.mission = mission
         self.drones = tuple(drones)
         self._situation = Situation()
-        self._post = Post(config, self._situation)
-        self._known = KnownSwarm(config, mission, drones, self._post, self._situation)
-        self._moderation = Moderation(config, mission, self._post, self._situation)
+        self._post = Outbox(config, self._situation)
+        self._known = DroneTracker(config, mission, drones, self._post, self._situation)
+        self._moderation = ModerationClient(config, mission, self._post, self._situation)
         fly = Manoeuvres(config, mission, self._known, self._post, self._moderation, self._situation)
-        self._scripts = Scripts(mission, self._known, self._post, fly, self._situation, moderate)
+        self._scripts = MissionScript(mission, self._known, self._post, fly, self._situation, moderate)
         self._began: float | None = None
         self._script: Script | None = self._scripts.main() if mission.steps else None
         if self._script is None:
@@ -182,7 +182,7 @@ class LeaderCore:
         return self._situation.failure
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> MissionPlan | None:
         """The whole mission's plan; None where there is no mission."""
         return self._scripts.plan
 

@@ -11,7 +11,7 @@ from ..geometry import distance, norm
 from ..messages import OPERATOR, TAKEN, DroneState, DroneTelemetry
 from ..planning.mission import Mission
 from ..vehicle import Vec3
-from .outbox import Post
+from .outbox import Outbox
 from .state import FLYING, GROUND, KnownDrone, LeaderConfig, Situation, point
 
 _OVERTAKEN_S = 0.5
@@ -20,11 +20,11 @@ _FINDS_S = 120.0  # ... so it stays lost when less than this lies between its lo
 _STALL_S = 0.3  # a leader that was not ticked for so long has heard nobody, which is not the drones' silence
 
 
-class KnownSwarm:
+class DroneTracker:
     """The drones of one mission as their telemetry shows them."""
 
     def __init__(
-        self, config: LeaderConfig, mission: Mission, names: Sequence[str], post: Post, situation: Situation
+        self, config: LeaderConfig, mission: Mission, names: Sequence[str], post: Outbox, situation: Situation
     ) -> None:
         self._config, self._mission, self._post, self._situation = config, mission, post, situation
         self.names = tuple(names)

@@ -11,12 +11,12 @@ import numpy as np
 from ..messages import AckStatus, CommandKind, DroneState
 from ..moderation_call import Knots
 from ..planning.mission import Mission
-from ..planning.planner import TIGHT_MARGIN_M, Phase, Plan, direct, replan_move
+from ..planning.planner import TIGHT_MARGIN_M, MissionPlan, Phase, direct, replan_move
 from ..trajectory import Path
-from .drone_tracker import KnownSwarm
-from .moderation_client import Moderation
-from .outbox import Post
-from .plan_handout import Turning, Turns
+from .drone_tracker import DroneTracker
+from .moderation_client import ModerationClient
+from .outbox import Outbox
+from .plan_handout import PlanHandout, Turning
 from .state import FLYING, GROUND, Failed, LeaderConfig, Replan, Script, Situation, some
 
 
@@ -27,15 +27,15 @@ class Manoeuvres:
         self,
         config: LeaderConfig,
         mission: Mission,
-        known: KnownSwarm,
-        post: Post,
-        moderation: Moderation,
+        known: DroneTracker,
+        post: Outbox,
+        moderation: ModerationClient,
         situation: Situation,
     ) -> None:
         self._config, self._mission = config, mission
         self._known, self._post, self._situation = known, post, situation
         self._moderation = moderation
-        self._turns = Turns(config, mission, known, post, moderation, situation)
+        self._turns = PlanHandout(config, mission, known, post, moderation, situation)
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Manoeuvres:
 
     # ---- taking off ------------------------------------------------------------------------------
 
-    def take_off(self, phase: Phase, plan: Plan) -> Script:
+    def take_off(self, phase: Phase, plan: MissionPlan) -> Script:
         """Wave by wave; ends when all hover where the plan goes on."""
         sent: dict[str, int] = {}
         for index, wave in enumerate(phase.waves):
@@ -139,7 +139,7 @@ class Manoeuvres:
 
     # ---- moving ----------------------------------------------------------------------------------
 
-    def move(self, phase: Phase, plan: Plan) -> Script:
+    def move(self, phase: Phase, plan: MissionPlan) -> Script:
         """Hands out trajectories, lets all acknowledge, starts all at once, waits until all have arrived."""
         rows = {name: row for row, name in enumerate(plan.drones)}
         places_of = {name: phase.ends[row] for name, row in rows.items()}
@@ -178,7 +178,7 @@ class Manoeuvres:
         raise Failed(f"{phase.title} failed {self._config.attempts} times: {problem}")
 
     def _improved(
-        self, phase: Phase, plan: Plan, names: list[str], rows: dict[str, int]
+        self, phase: Phase, plan: MissionPlan, names: list[str], rows: dict[str, int]
     ) -> Generator[None, None, tuple[Phase, dict[str, int]]]:
         """The phase as path moderation would fly it; as it was planned where nothing better is heard."""
         wished = phase.wish or phase.knots

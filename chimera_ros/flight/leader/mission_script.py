@@ -10,31 +10,31 @@ from collections.abc import Sequence
 from ..messages import CommandKind, DroneState
 from ..moderation_call import Moderate
 from ..planning.mission import Formation, Land, Mission, Step, Takeoff
-from ..planning.planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, Plan, plan_mission, plan_steps
-from .drone_tracker import KnownSwarm
+from ..planning.planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, MissionPlan, plan_mission, plan_steps
+from .drone_tracker import DroneTracker
 from .manoeuvres import Manoeuvres
-from .outbox import Post
+from .outbox import Outbox
 from .state import FLYING, GROUND, Failed, Replan, Script, Situation, point, some
 
 _COME_HOME_S = 180.0  # after that, whoever is still up lands where it is
 _SAY_AGAIN_S = 2.0
 
 
-class Scripts:
+class MissionScript:
     """The whole courses that a leader can take."""
 
     def __init__(
         self,
         mission: Mission,
-        known: KnownSwarm,
-        post: Post,
+        known: DroneTracker,
+        post: Outbox,
         fly: Manoeuvres,
         situation: Situation,
         moderate: Moderate | None = None,
     ) -> None:
         self._mission, self._known, self._post, self._fly = mission, known, post, fly
         self._situation, self._moderate = situation, moderate
-        self.plan: Plan | None = None
+        self.plan: MissionPlan | None = None
         if mission.steps:
             self.plan = plan_mission(mission, known.names, moderate=moderate)
 
@@ -167,7 +167,7 @@ class Scripts:
 
     # ---- plans -----------------------------------------------------------------------------------
 
-    def _run(self, plan: Plan, steps: Sequence[Step]) -> Script:
+    def _run(self, plan: MissionPlan, steps: Sequence[Step]) -> Script:
         """Flies a plan's phases, leaving out drones that are lost on the way."""
         step = -1
         rows = {name: row for row, name in enumerate(plan.drones)}
@@ -225,7 +225,7 @@ class Scripts:
         self._post.event("replanned", f"the rest of the mission is planned anew: {why}.")
         yield from self._run(plan, steps)
 
-    def plan_from_here(self, steps: Sequence[Step], margin_m: float = TRACKING_MARGIN_M) -> Plan | str:
+    def plan_from_here(self, steps: Sequence[Step], margin_m: float = TRACKING_MARGIN_M) -> MissionPlan | str:
         """Steps planned from present positions; a text when it is not clear who would fly them."""
         airborne = self._known.airborne()
         if airborne and isinstance(steps[0], Takeoff):

@@ -12,7 +12,7 @@ from ..planning.mission import Mission
 from ..planning.plan_check import Ask, refuses_answer
 from ..planning.planner import TRACKING_MARGIN_M
 from ..trajectory import Array
-from .outbox import Post
+from .outbox import Outbox
 from .state import LeaderConfig, Situation, point
 
 _TIMES_KEPT: Final = 1000
@@ -27,10 +27,10 @@ class _Open:
     failure: str = ""
 
 
-class Moderation:
+class ModerationClient:
     """Calls, what became of them, and how long they took. Nothing that comes back is flown unchecked."""
 
-    def __init__(self, config: LeaderConfig, mission: Mission, post: Post, situation: Situation) -> None:
+    def __init__(self, config: LeaderConfig, mission: Mission, post: Outbox, situation: Situation) -> None:
         self._config, self._mission, self._post, self._situation = config, mission, post, situation
         self._open: _Open | None = None
         self._call_id = 0

@@ -26,7 +26,7 @@ class Sent:
     answers: dict[str, CommandAck] = field(default_factory=dict)
 
 
-class Post:
+class Outbox:
     """Everything that leaves the leader core passes here."""
 
     def __init__(self, config: LeaderConfig, situation: Situation) -> None:

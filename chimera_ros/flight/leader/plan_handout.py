@@ -12,9 +12,9 @@ from ..planning.mission import Mission
 from ..planning.planner import TRACKING_MARGIN_M
 from ..planning.prediction import Risk, predicted_risk
 from ..trajectory import Path, rest_of
-from .drone_tracker import KnownSwarm
-from .moderation_client import Moderation
-from .outbox import Post
+from .drone_tracker import DroneTracker
+from .moderation_client import ModerationClient
+from .outbox import Outbox
 from .state import LeaderConfig, Situation, some
 
 _SHORTEST_S = 2.0  # a path with less than this left is flown to its end
@@ -37,16 +37,16 @@ class Turning:
         self.end_ns = start_ns + int(max(path.duration_s for path in paths.values()) * 1e9)
 
 
-class Turns:
+class PlanHandout:
     """Hands out trajectories, starts them, and turns drones to new ones in flight."""
 
     def __init__(
         self,
         config: LeaderConfig,
         mission: Mission,
-        known: KnownSwarm,
-        post: Post,
-        moderation: Moderation,
+        known: DroneTracker,
+        post: Outbox,
+        moderation: ModerationClient,
         situation: Situation,
     ) -> None:
         self._config, self._mission, self._known = config, mission, known

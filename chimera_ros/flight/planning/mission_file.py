@@ -38,7 +38,7 @@ class MissionError(ValueError):
     """A mission file that cannot be flown as written; the text is `file:line: field: what is allowed`."""
 
 
-class _Fields:
+class _MissionFields:
     """The fields of one YAML mapping, each read once; unknown ones are refused."""
 
     def __init__(self, name: str, where: str, node: yaml.Node, allowed: tuple[str, ...]) -> None:
@@ -135,17 +135,17 @@ _ENU = ("east", "north", "up")
 _FAR = 20000.0
 
 
-def _point(fields: _Fields, field: str) -> Vec3:
+def _point(fields: _MissionFields, field: str) -> Vec3:
     east, north, up = fields.numbers(field, _ENU, -_FAR, _FAR)
     return east, north, up
 
 
-def _takeoff(f: _Fields, line: int) -> Step:
+def _takeoff(f: _MissionFields, line: int) -> Step:
     wave, interval = f.whole("wave", 1, 256, 5), f.number("interval_s", 0.0, 60.0, 2.0)
     return Takeoff(f.number("height_m", 1.0, 500.0), wave, interval, line)
 
 
-def _formation(f: _Fields, line: int) -> Step:
+def _formation(f: _MissionFields, line: int) -> Step:
     return Formation(
         f.word("shape", tuple(SHAPES)),
         f.number("spacing_m", 0.5, 200.0),
@@ -156,13 +156,13 @@ def _formation(f: _Fields, line: int) -> Step:
     )
 
 
-def _swap(f: _Fields, line: int) -> Step:
+def _swap(f: _MissionFields, line: int) -> Step:
     if f.flag("moderate") and f.has("layers"):
         raise f.error(f.node, "", "has either layers or moderate: true")
     return Swap(f.whole("layers", 1, 20, 4), f.flag("moderate"), line)
 
 
-def _goto(f: _Fields, line: int) -> Step:
+def _goto(f: _MissionFields, line: int) -> Step:
     if f.has("center_m") == f.has("by_m"):
         raise f.error(f.node, "", "needs exactly one of center_m and by_m")
     if f.has("center_m"):
@@ -170,12 +170,12 @@ def _goto(f: _Fields, line: int) -> Step:
     return Goto(by_enu_m=_point(f, "by_m"), line=line)
 
 
-def _land(f: _Fields, line: int) -> Step:
+def _land(f: _MissionFields, line: int) -> Step:
     wave, interval = f.whole("wave", 1, 256, 10), f.number("interval_s", 0.0, 60.0, 1.0)
     return Land(wave, interval, f.word("pads", ("any", "own"), "any"), line)
 
 
-_STEPS: dict[str, tuple[tuple[str, ...], Callable[[_Fields, int], Step]]] = {
+_STEPS: dict[str, tuple[tuple[str, ...], Callable[[_MissionFields, int], Step]]] = {
     "takeoff": (("height_m", "wave", "interval_s"), _takeoff),
     "formation": (("shape", "spacing_m", "center_m", "heading_deg", "moderate"), _formation),
     "goto": (("center_m", "by_m"), _goto),
@@ -202,20 +202,20 @@ def load_mission(path: str | FilePath) -> Mission:
 
 def parse_mission(text: str, name: str = "mission.yaml") -> Mission:
     """A mission from YAML text; `name` stands for the file in error texts. Raises MissionError."""
-    top = _Fields(name, "", _compose(text, name), _TOP)
+    top = _MissionFields(name, "", _compose(text, name), _TOP)
     title = top.need("mission")
     if not isinstance(title, yaml.ScalarNode) or not 1 <= len(title.value) <= 48:
         raise top.error(title, "mission", "must be a name of 1 to 48 characters")
-    limits = _Fields(
+    limits = _MissionFields(
         name, "limits", top.items.get("limits", yaml.ScalarNode("", "", top.node.start_mark)),
         ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3"),
     )  # fmt: skip
     usual = MotionLimits()
-    pads = _Fields(
+    pads = _MissionFields(
         name, "pads", top.items.get("pads", yaml.ScalarNode("", "", top.node.start_mark)),
         ("spacing_m", "center_m", "heading_deg"),
     )  # fmt: skip
-    battery = _Fields(
+    battery = _MissionFields(
         name, "battery", top.items.get("battery", yaml.ScalarNode("", "", top.node.start_mark)),
         ("endurance_s", "reserve"),
     )  # fmt: skip
@@ -264,13 +264,13 @@ def _compose(text: str, name: str) -> yaml.Node:
     return node
 
 
-def _datum(top: _Fields) -> Datum | None:
+def _datum(top: _MissionFields) -> Datum | None:
     node = top.need("datum")
     if isinstance(node, yaml.ScalarNode):
         if node.value == "local":
             return None
         raise top.error(node, "datum", "must be local, or lat_deg, lon_deg and amsl_m")
-    f = _Fields(top.name, "datum", node, ("lat_deg", "lon_deg", "amsl_m"))
+    f = _MissionFields(top.name, "datum", node, ("lat_deg", "lon_deg", "amsl_m"))
     return Datum(
         f.number("lat_deg", -89.0, 89.0),
         f.number("lon_deg", -180.0, 180.0),
@@ -278,8 +278,8 @@ def _datum(top: _Fields) -> Datum | None:
     )
 
 
-def _fence(top: _Fields) -> Fence:
-    f = _Fields(top.name, "fence", top.need("fence"), ("east_m", "north_m", "polygon_m", "height_m"))
+def _fence(top: _MissionFields) -> Fence:
+    f = _MissionFields(top.name, "fence", top.need("fence"), ("east_m", "north_m", "polygon_m", "height_m"))
     low, high = f.span("height_m", -100.0, 2000.0)
     if f.has("polygon_m"):
         if f.has("east_m") or f.has("north_m"):
@@ -317,5 +317,5 @@ def _steps(node: yaml.Node, name: str, where: str) -> tuple[Step, ...]:
         if word not in _STEPS:
             raise MissionError(f"{name}:{line}: {path}: unknown step {str(word)[:40]!r}; allowed are {names}")
         allowed, make = _STEPS[word]
-        steps.append(make(_Fields(name, f"{path}.{word}", fields, allowed), line))
+        steps.append(make(_MissionFields(name, f"{path}.{word}", fields, allowed), line))
     return tuple(steps)

@@ -44,7 +44,7 @@ _LAND_M_S, _LAND_DEAD_S = 0.6, 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PlanVerdict:
     """GO when `ok`; otherwise each reason is one sentence with step, drones, time and distance."""
 
     ok: bool
@@ -73,13 +73,13 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MissionPlan:
     """The checked plan of a mission for the named drones; only one whose verdict is ok may be flown."""
 
     drones: tuple[str, ...]
     starts: Array
     pads: tuple[Vec3, ...]
-    verdict: Verdict
+    verdict: PlanVerdict
     phases: tuple[Phase, ...] = ()
     duration_s: float = 0.0
     min_separation_m: float = inf
@@ -137,7 +137,7 @@ def plan_mission(
     pads: Sequence[Vec3] | None = None,
     battery: Mapping[str, float] | None = None,
     moderate: Moderate | None = None,
-) -> Plan:
+) -> MissionPlan:
     """Plans and checks a whole mission from the pads (the mission's own when None); `battery` are fractions
     now, `moderate` is who plans the moderated steps.
     """
@@ -158,7 +158,7 @@ def plan_steps(
     must_land: bool = True,
     margin_m: float = TRACKING_MARGIN_M,
     moderate: Moderate | None = None,
-) -> Plan:
+) -> MissionPlan:
     """Plans steps from present positions (one per drone); `pads` are the free pads, at least one per drone.
 
     `must_land` refuses steps that leave drones in the air at the end.
@@ -187,11 +187,11 @@ def plan_steps(
                     f"{name} would land with {max(left, 0.0) * 100:.0f} % of its battery; "
                     f"{mission.battery.reserve * 100:.0f} % must be left."
                 )
-    return Plan(
+    return MissionPlan(
         draft.drones,
         start,
         tuple((float(x), float(y), float(z)) for x, y, z in draft.pads),
-        Verdict(not draft.reasons, tuple(draft.reasons[:MAX_REASONS])),
+        PlanVerdict(not draft.reasons, tuple(draft.reasons[:MAX_REASONS])),
         tuple(draft.phases),
         duration,
         min((phase.min_separation_m for phase in draft.phases), default=inf),

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..effects import (
-    Alarm,
     AskModeration,
+    FlightAlarm,
     FollowerEffect,
     GiveOrder,
     GiveSetpoint,
@@ -43,7 +43,7 @@ SWARM_START_NS = 1_800_000_000_000_000_000
 
 
 @dataclass(slots=True)
-class Outcome:
+class RehearsalOutcome:
     """What a rehearsal has shown; metres and seconds."""
 
     completed: bool
@@ -94,7 +94,7 @@ class Rehearsal:
         self.core_of_leader = self.leader
         self.deaf: set[str] = set()  # drones whose radio is dead
         self.dead: set[str] = set()  # drones whose follower process is dead
-        self.outcome = Outcome(False, None, 0.0, inf, None, 0.0, 0)
+        self.outcome = RehearsalOutcome(False, None, 0.0, inf, None, 0.0, 0)
         self._wire: dict[int, list[Callable[[], None]]] = defaultdict(list)
         self._tick = 0
         self._plans: list[tuple[float, Callable[[Rehearsal], None]]] = []
@@ -107,7 +107,7 @@ class Rehearsal:
         """Calls `what(rehearsal)` at a time."""
         self._plans.append((time_s, what))
 
-    def run(self, limit_s: float = 600.0) -> Outcome:
+    def run(self, limit_s: float = 600.0) -> RehearsalOutcome:
         """Until the leader has finished, at most `limit_s`."""
         while self.now < limit_s and not self.core_of_leader.finished:
             self.step()
@@ -161,7 +161,7 @@ class Rehearsal:
                 self._later(partial(self._hear_result, name, result), 2)
             elif isinstance(effect, SendAck):
                 self._send(name, partial(self._hear_ack, effect.ack))
-            elif isinstance(effect, Alarm):
+            elif isinstance(effect, FlightAlarm):
                 self.outcome.alarms.append(effect.text)
 
     def _hear_ack(self, ack: CommandAck) -> None:
