@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from chimera_ros.records.histogram import Histogram, percentile
-from chimera_ros.records.security_glance import SecuritySummary, read_glance, together
 from chimera_ros.records.status_view import (
     SILENT_S,
     DroneRow,
@@ -26,6 +25,8 @@ from chimera_ros.records.status_view import (
     SwarmView,
     Vec3,
 )
+
+from .security_summary import SecuritySummary, read_summary, together
 
 MAX_DRONES = 512
 MAX_TEXT = 200
@@ -71,7 +72,7 @@ class _Process:
     running: bool = True
     note: str = ""
     pid: int | None = None
-    glance: SecuritySummary = field(default_factory=SecuritySummary)
+    summary: SecuritySummary = field(default_factory=SecuritySummary)
     spoke: bool = False  # of its security
     now: _Counts = field(default_factory=_Counts)
     before: _Counts = field(default_factory=_Counts)
@@ -352,9 +353,9 @@ class StatusAggregator:
                         found[str(reason)[:64]] = number
                 process.now.rejected = found
         self._suite = self._get(security, "suite", _text, self._suite)
-        process.glance = read_glance(security.get("state"))
+        process.summary = read_summary(security.get("state"))
         process.spoke = True
-        process.now.checkpoints = dict(process.glance.checkpoints) or process.now.checkpoints
+        process.now.checkpoints = dict(process.summary.checkpoints) or process.now.checkpoints
 
     def _counts(self) -> _Counts:
         total = _Counts()
@@ -383,8 +384,8 @@ class StatusAggregator:
             sealed=counts.sealed,
             opened=counts.opened,
             rejected=dict(sorted(counts.rejected.items())),
-            glance=together(
-                (item.glance for item in fresh), counts.checkpoints, stale=bool(known) and not fresh
+            summary=together(
+                (item.summary for item in fresh), counts.checkpoints, stale=bool(known) and not fresh
             ),
         )
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chimera_ros.records.histogram import Histogram
-from chimera_ros.records.security_glance import SecuritySummary
+
+from .security_summary import SecuritySummary
 
 STALE_S: Final = 2.0  # a drone not heard for so long is shown as such
 SILENT_S: Final = 3 * STALE_S  # and a process
@@ -46,7 +47,7 @@ class SecurityTotals:
     sealed: int = 0
     opened: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
-    glance: SecuritySummary = field(default_factory=SecuritySummary)
+    summary: SecuritySummary = field(default_factory=SecuritySummary)
 
     @property
     def rejected_total(self) -> int:

@@ -174,43 +174,43 @@ def _security_line(view: SwarmView) -> Text:
 
 def _trust_line(view: SwarmView) -> Text:
     """Is telemetry what its senders signed, who computes the signatures, who was put out and why."""
-    glance = view.security.glance
-    counts = glance.checkpoints
+    summary = view.security.summary
+    counts = summary.checkpoints
     wrong, open_ = counts.get("mismatched", 0), counts.get("unconfirmed", 0)
     text = Text()
-    if glance.stale:
+    if summary.stale:
         text.append("SECURITY NOT HEARD  ", "bold red")
-    elif glance.degraded:
-        text.append(f"DEGRADED: {glance.degraded}  ", "bold red")
-    elif glance.silent:
+    elif summary.degraded:
+        text.append(f"DEGRADED: {summary.degraded}  ", "bold red")
+    elif summary.silent:
         text.append("NO CRYPTO NODE  ", "bold red")
     text.append("confirmed ", "dim").append(_short(counts.get("confirmed", 0)))
     text.append("  unconfirmed ", "dim").append(_short(open_), "yellow" if open_ else "green")
     text.append("  forged ", "dim").append(_short(wrong), "bold red" if wrong else "green")
-    if glance.put_out:
-        name, why = glance.put_out[-1]
-        text.append(f"  out: {name}, {why}{_more(len(glance.put_out) - 1)}", "bold red")
-    text.append("  keys by ", "dim").append(glance.crypto_node or "–")
-    text.append("  ").append(glance.provider or "–", "dim")
+    if summary.put_out:
+        name, why = summary.put_out[-1]
+        text.append(f"  out: {name}, {why}{_more(len(summary.put_out) - 1)}", "bold red")
+    text.append("  keys by ", "dim").append(summary.crypto_node or "–")
+    text.append("  ").append(summary.provider or "–", "dim")
     text.no_wrap = True
     text.overflow = "ellipsis"
     return text
 
 
 def _trust_words(view: SwarmView) -> list[str]:
-    glance = view.security.glance
+    summary = view.security.summary
     words = []
-    if glance.stale:
+    if summary.stale:
         words.append("no process speaks of its security")
-    if glance.degraded:
-        words.append(f"DEGRADED: {glance.degraded}")
-    if glance.silent:
+    if summary.degraded:
+        words.append(f"DEGRADED: {summary.degraded}")
+    if summary.silent:
         words.append("no crypto node heard")
-    if glance.checkpoints.get("mismatched"):
-        words.append(f"{glance.checkpoints['mismatched']} packets contradict their sender's checkpoint")
-    if glance.put_out:
-        name, why = glance.put_out[-1]
-        words.append(f"out: {name}, {why}" + _more(len(glance.put_out) - 1))
+    if summary.checkpoints.get("mismatched"):
+        words.append(f"{summary.checkpoints['mismatched']} packets contradict their sender's checkpoint")
+    if summary.put_out:
+        name, why = summary.put_out[-1]
+        words.append(f"out: {name}, {why}" + _more(len(summary.put_out) - 1))
     return words
 
 

@@ -201,8 +201,8 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
         2.0,
     )
     swarm.feed(line("follower_0", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted"),)), 2.0)
-    glance = swarm.view(3.0).security.glance
-    assert glance.checkpoints == {
+    summary = swarm.view(3.0).security.summary
+    assert summary.checkpoints == {
         "sent": 0,
         "dropped": 0,
         "verified": 0,
@@ -211,13 +211,13 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
         "unconfirmed": 2,
         "mismatched": 1,
     }
-    assert glance.put_out == (("drone_02", "evicted, ordered by operator"),)
-    assert glance.provider == "openssl"
+    assert summary.put_out == (("drone_02", "evicted, ordered by operator"),)
+    assert summary.provider == "openssl"
     for junk in (None, 3, [], {"checkpoints": 5, "put_out": [4, {"name": 7}], "degraded": ["x"]}):
         swarm.feed({"process": "leader", "security": {"state": junk}}, 4.0, pid=1)
     swarm.feed(line("leader", CheckpointCounts(), degraded="no\x1b[2J crypto node"), 5.0, pid=1)
-    assert swarm.view(5.0).security.glance.degraded == "no [2J crypto node"
-    assert swarm.totals().security.glance.degraded
+    assert swarm.view(5.0).security.summary.degraded == "no [2J crypto node"
+    assert swarm.totals().security.summary.degraded
 
 
 def test_what_a_dead_or_hanging_process_said_last_is_no_state() -> None:
@@ -226,20 +226,20 @@ def test_what_a_dead_or_hanging_process_said_last_is_no_state() -> None:
         return {"process": process, "security": {"suite": "CHIMERA-1", "state": state}}
 
     status = StatusAggregator(DRONES, now=0.0)
-    assert not status.view(60.0).security.glance.stale, "nobody has spoken yet"
+    assert not status.view(60.0).security.summary.stale, "nobody has spoken yet"
     status.feed(line("crypto", crypto_node="crypto_0", degraded="no crypto node"), 1.0)
     for now in (2.0, 5.0, 8.0):
         status.feed(line("follower_0", crypto_node="crypto_1"), now)
-    glance = status.view(8.5).security.glance
-    assert (glance.crypto_node, glance.degraded, glance.stale) == ("crypto_1", "", False)
+    summary = status.view(8.5).security.summary
+    assert (summary.crypto_node, summary.degraded, summary.stale) == ("crypto_1", "", False)
     status.process_exited("follower_0", "was ended by SIGKILL", 9.0)
     view = status.view(9.5)
-    assert view.security.glance.stale
-    assert view.security.glance.crypto_node == ""
+    assert view.security.summary.stale
+    assert view.security.summary.crypto_node == ""
     assert "no process speaks of its security" in plain_line(view)
     console = Console(width=80, file=io.StringIO())
     console.print(render_view(view, "x"))
     assert "SECURITY NOT HEARD" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert status.totals().security.glance.degraded, "the report tells of the whole flight"
+    assert status.totals().security.summary.degraded, "the report tells of the whole flight"
     status.feed({"process": "leader", "finished": True}, 10.0)
-    assert not status.view(30.0).security.glance.stale, "all end after a flight"
+    assert not status.view(30.0).security.summary.stale, "all end after a flight"

@@ -27,7 +27,7 @@ class SecuritySummary:
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_glance(value: object) -> SecuritySummary:
+def read_summary(value: object) -> SecuritySummary:
     """From the field `state` of a status line's `security`."""
     if not isinstance(value, Mapping):
         return SecuritySummary()
@@ -54,22 +54,22 @@ def read_glance(value: object) -> SecuritySummary:
 
 
 def together(
-    glances: Iterable[SecuritySummary], checkpoints: Mapping[str, int], *, stale: bool = False
+    summaries: Iterable[SecuritySummary], checkpoints: Mapping[str, int], *, stale: bool = False
 ) -> SecuritySummary:
     """The swarm's security: who is out for anybody is out, who is degraded makes all degraded."""
     providers: dict[str, None] = {}
     put_out: dict[str, str] = {}
     crypto_node = degraded = ""
     silent = False
-    for glance in glances:
-        if glance.provider:
-            providers[glance.provider] = None
-        for name, why in glance.put_out:
+    for summary in summaries:
+        if summary.provider:
+            providers[summary.provider] = None
+        for name, why in summary.put_out:
             if len(why) > len(put_out.get(name, "")):  # the crypto node knows more than "evicted"
                 put_out[name] = why
-        crypto_node = crypto_node or glance.crypto_node
-        degraded = degraded or glance.degraded
-        silent |= glance.silent
+        crypto_node = crypto_node or summary.crypto_node
+        degraded = degraded or summary.degraded
+        silent |= summary.silent
     return SecuritySummary(
         ", ".join(providers), crypto_node, degraded, silent, stale, tuple(put_out.items()), dict(checkpoints)
     )
