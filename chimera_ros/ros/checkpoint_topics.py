@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rclpy.duration import Duration
 
@@ -22,11 +22,9 @@ from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 
 from . import names, qos
 from .cdr import CdrError, decode_checkpoint, encode_checkpoint
+from .context import SessionContext
 from .lifecycle import boot_time_s, where
 from .retrying_publisher import RetryingPublisher
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 MAX_WAITING: Final = 1024  # checkpoints that came and were not looked at yet
 END_S: Final = 1.0
@@ -54,9 +52,9 @@ def checkpoint_to_cdr(checkpoint: Checkpoint) -> bytes:
 class CheckpointTopics:
     """Publishers for the hosted members, subscriptions to those who are heard, and the thread between."""
 
-    def __init__(self, session: SecureSession) -> None:
-        self._session = session
-        self._host = session.host
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+        self._host = context.host
         self._outlets: dict[str, RetryingPublisher] = {}
         self._subscriptions: dict[str, Any] = {}
         self._callbacks: list[CheckpointCallback] = []
@@ -69,34 +67,34 @@ class CheckpointTopics:
 
     def open(self) -> None:
         """Make the publishers, so that DDS matches them early, and start the thread."""
-        session = self._session
-        for name in session.members:
+        context = self._context
+        for name in context.members:
             profile = qos.for_checkpoints(reader=False)
-            self._outlets[name] = RetryingPublisher(session, msg.Checkpoint, names.checkpoint(name), profile)
+            self._outlets[name] = RetryingPublisher(context, msg.Checkpoint, names.checkpoint(name), profile)
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def look(self) -> None:
         """Once a second, in the node's executor: listen to everybody whose packets are opened here."""
-        session = self._session
+        context = self._context
         heard = self._host.checkpoints.heard()
         for name in heard - self._subscriptions.keys():
-            self._subscriptions[name] = session.node.create_subscription(
+            self._subscriptions[name] = context.node.create_subscription(
                 msg.Checkpoint,
-                names.topic(names.checkpoint(name), session.namespace),
+                names.topic(names.checkpoint(name), context.namespace),
                 self._receiver(name),
                 qos.for_checkpoints(reader=True),
                 raw=True,
             )
         for name in self._subscriptions.keys() - heard:
-            session.node.destroy_subscription(self._subscriptions.pop(name))
+            context.node.destroy_subscription(self._subscriptions.pop(name))
 
     def _receiver(self, name: str) -> Callable[[bytes], None]:
         def receive(data: bytes) -> None:
             try:
                 self._queue.put_nowait((name, bytes(data)))
             except queue.Full:
-                self._session.counts["checkpoints_dropped"] += 1
+                self._context.counts["checkpoints_dropped"] += 1
 
         return receive
 
@@ -120,31 +118,31 @@ class CheckpointTopics:
                     self._troubled(error)
 
     def _troubled(self, error: Exception) -> None:
-        self._session.counts["checkpoint_errors"] += 1
-        self._session.node.get_logger().error(f"checkpoints: {type(error).__name__} at {where(error)}")
+        self._context.counts["checkpoint_errors"] += 1
+        self._context.node.get_logger().error(f"checkpoints: {type(error).__name__} at {where(error)}")
 
     def _work(self) -> None:
-        session, now = self._session, boot_time_s()
+        context, now = self._context, boot_time_s()
         self._publish()
-        session.perform_later(self._host.tick_checkpoints(now))
+        context.perform_later(self._host.tick_checkpoints(now))
 
     def _publish(self) -> None:
-        session = self._session
-        for name, checkpoint in self._host.make_checkpoints(boot_time_s(), session.swarm_ns()):
+        context = self._context
+        for name, checkpoint in self._host.make_checkpoints(boot_time_s(), context.swarm_ns()):
             self._outlets[name].send(checkpoint_to_cdr(checkpoint))
 
     def _take(self, name: str, data: bytes) -> None:
-        session = self._session
+        context = self._context
         try:
             checkpoint = parse_checkpoint(*decode_checkpoint(data))
         except (CdrError, Rejected):
-            session.counts["malformed_checkpoint"] += 1
+            context.counts["malformed_checkpoint"] += 1
             return
-        effects = self._host.take_checkpoint(name, checkpoint, boot_time_s(), session.swarm_ns())
+        effects = self._host.take_checkpoint(name, checkpoint, boot_time_s(), context.swarm_ns())
         if effects is not None:
-            session.perform_later(effects)
+            context.perform_later(effects)
             for callback in self._callbacks:
-                session.guarded(f"{name}/checkpoint", callback, name, data)
+                context.guarded(f"{name}/checkpoint", callback, name, data)
 
     def close(self) -> None:
         """End the thread, send the last checkpoints, take the topics out of the node."""
@@ -160,7 +158,7 @@ class CheckpointTopics:
                 if outlet.publisher.get_subscription_count():
                     outlet.publisher.wait_for_all_acked(Duration(seconds=ACKED_S / len(self._outlets)))
         for subscription in self._subscriptions.values():
-            self._session.node.destroy_subscription(subscription)
+            self._context.node.destroy_subscription(subscription)
         for outlet in self._outlets.values():
             outlet.destroy()
         self._subscriptions.clear()

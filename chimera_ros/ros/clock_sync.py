@@ -10,18 +10,17 @@ alive; all answers go into one filter, since the members of a process share a cl
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chimera_ros.crypto.member.clock_filter import ClockFilter
 from chimera_ros.crypto.rate_limit import TokenBucket
 from chimera_ros.srv import ClockSync
 
 from . import names
+from .context import SessionContext
+from .endpoint_registry import EndpointRegistry
 from .lifecycle import boot_time_ns
 from .services import Reply, SecureClient, SecureService
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 PERIOD_S: Final = 1.8  # per member: the crypto node takes a member for live for 3 s
 FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
@@ -35,29 +34,31 @@ class ClockServer:
     from another crypto node, the other's as it last measured it, so that time goes on without a step.
     """
 
-    def __init__(self, session: SecureSession, member: str) -> None:
-        self._session = session
+    def __init__(self, context: SessionContext, endpoints: EndpointRegistry, member: str) -> None:
+        self._context = context
         self._budget = TokenBucket(ANSWERS_PER_S)
-        self._service: SecureService = session.create_service(
-            ClockSync, names.CRYPTO_CLOCK, self._on_request, member=member
+        self._service: SecureService = endpoints.service(
+            ClockSync, names.CRYPTO_CLOCK, self._on_request, member
         )
 
     def _on_request(self, request: ClockSync.Request, _sender: str) -> ClockSync.Response | None:
-        t2_ns = self._session.swarm_ns()
-        if not self._budget.take(self._session.now()):
-            self._session.counts["clock_not_answered"] += 1
+        t2_ns = self._context.swarm_ns()
+        if not self._budget.take(self._context.now()):
+            self._context.counts["clock_not_answered"] += 1
             return None
-        return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=self._session.swarm_ns())
+        return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=self._context.swarm_ns())
 
 
 class ClockClient:
     """A member's side: asks in turn for each hosted member."""
 
-    def __init__(self, session: SecureSession, members: tuple[str, ...]) -> None:
+    def __init__(
+        self, context: SessionContext, endpoints: EndpointRegistry, members: tuple[str, ...]
+    ) -> None:
         self.filter = ClockFilter()
-        self._session = session
+        self._context = context
         self._clients: list[SecureClient] = [
-            session.create_client(ClockSync, names.CRYPTO_CLOCK, member=member) for member in members
+            endpoints.client(ClockSync, names.CRYPTO_CLOCK, member) for member in members
         ]
         self._turn = 0
         self._due = 0.0
@@ -88,9 +89,9 @@ class ClockClient:
         self._due = now + (FIRST_PERIOD_S if first else PERIOD_S / len(self._clients))
         client = self._clients[self._turn % len(self._clients)]
         self._turn += 1
-        if self._session.in_charge:
+        if self._context.active:
             return  # it is this one that the others ask
-        if not self._session.host.ready(client.member) or not client.service_is_ready():
+        if not self._context.host.ready(client.member) or not client.service_is_ready():
             return
         request = ClockSync.Request(t1_ns=self._own_ns)
         client.call_async(request, TIMEOUT_S, lambda reply: self._on_reply(request.t1_ns, reply))
@@ -98,10 +99,10 @@ class ClockClient:
     def _on_reply(self, t1_ns: int, reply: Reply) -> None:
         response = reply.response
         if response is None or response.t1_ns != t1_ns:
-            self._session.counts["clock_unanswered"] += 1
+            self._context.counts["clock_unanswered"] += 1
             return
         t4_ns = self._began_ns + reply.received_ns
-        if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, t4_ns, self._session.now()):
+        if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, t4_ns, self._context.now()):
             self._offset_ns = round(self.filter.offset_s * 1e9)
             self._measured = True
 
@@ -111,5 +112,5 @@ class ClockClient:
         return {
             "offset_s": self.filter.offset_s,
             "error_s": error_s if error_s != float("inf") else None,
-            "synchronised": self.filter.synchronised(now=self._session.now()),
+            "synchronised": self.filter.synchronised(now=self._context.now()),
         }

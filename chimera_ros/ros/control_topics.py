@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from chimera_ros import msg
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 from . import names, qos
 from .cdr import CdrError, decode_parts, encode_parts, type_bounds
+from .context import SessionContext
 from .retrying_publisher import RetryingPublisher
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 TOPICS: Final[dict[ControlKind, tuple[str, type[Any]]]] = {
     ControlKind.KEY_REQUEST: (names.CRYPTO_KEY_REQUEST, msg.KeyRequest),
@@ -51,28 +49,34 @@ def decode_control(kind: ControlKind, data: bytes) -> ControlMessage:
 class ControlTopics:
     """Publishers and subscriptions of the control topics that a process needs."""
 
-    def __init__(self, session: SecureSession, heard: Iterable[ControlKind]) -> None:
-        self._session = session
+    def __init__(
+        self,
+        context: SessionContext,
+        heard: Iterable[ControlKind],
+        on_message: Callable[[ControlMessage], None],
+    ) -> None:
+        self._context = context
+        self._on_message = on_message
         self._heard = frozenset(heard)
         self._outlets: dict[ControlKind, RetryingPublisher] = {}
         self._subscriptions: list[Any] = []
 
     def open(self) -> None:
         """Subscribe, and make the publishers that will be needed, so that DDS matches them early."""
-        session = self._session
+        context = self._context
         for kind in self._heard:
             channel, message_type = TOPICS[kind]
             self._subscriptions.append(
-                session.node.create_subscription(
+                context.node.create_subscription(
                     message_type,
-                    names.topic(channel, session.namespace),
+                    names.topic(channel, context.namespace),
                     self._receiver(kind),
                     qos.for_control(channel, reader=True),
                     raw=True,
                 )
             )
         needed = {ControlKind.CERTIFICATE, ControlKind.KEY_PACKAGE, ControlKind.READY}
-        if session.key_server is not None:
+        if context.key_server is not None:
             needed |= {
                 ControlKind.KEY_REQUEST,
                 ControlKind.ANNOUNCEMENT,
@@ -93,9 +97,9 @@ class ControlTopics:
             try:
                 message = decode_control(kind, data)
             except CdrError:
-                self._session.counts["malformed_control"] += 1
+                self._context.counts["malformed_control"] += 1
                 return
-            self._session.on_control(message)
+            self._on_message(message)
 
         return receive
 
@@ -104,7 +108,7 @@ class ControlTopics:
         if outlet is None:
             channel, message_type = TOPICS[kind]
             profile = qos.for_control(channel, reader=False)
-            outlet = self._outlets[kind] = RetryingPublisher(self._session, message_type, channel, profile)
+            outlet = self._outlets[kind] = RetryingPublisher(self._context, message_type, channel, profile)
         return outlet
 
     def send(self, message: ControlMessage) -> None:
@@ -118,7 +122,7 @@ class ControlTopics:
     def close(self) -> None:
         """Take every control topic out of the node."""
         for subscription in self._subscriptions:
-            self._session.node.destroy_subscription(subscription)
+            self._context.node.destroy_subscription(subscription)
         for outlet in self._outlets.values():
             outlet.destroy()
         self._subscriptions.clear()

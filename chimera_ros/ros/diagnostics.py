@@ -4,51 +4,58 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
 
+from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, shown_hash
 from chimera_ros.crypto.primitives.providers import current
 from chimera_ros.crypto.trust.identity import Trust
 from chimera_ros.crypto.trust.roles import Role
 
 from . import names, qos
+from .context import SessionContext
 from .lifecycle import boot_time_s
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 DEGRADED: Final = "no crypto node is heard; telemetry, hold, land and return under the pre-shared secret"
 
 
-def security_state(session: SecureSession) -> SecurityState:
+def security_state(
+    context: SessionContext,
+    *,
+    entropy: Mapping[str, str],
+    alarms: Iterable[str],
+    clock_offset_s: float,
+    clock_error_s: float,
+) -> SecurityState:
     """The security of a session's process at this moment."""
-    host, control = session.host, session.host.control
-    first, wall_ns = session.members[0], time.time_ns()
+    host, control = context.host, context.host.control
+    first, wall_ns = context.members[0], time.time_ns()
     epoch = host.epoch(first)
     announcement = host.announcement(epoch) if epoch is not None else None
     issuer = host.certificate(announcement.head.issuer) if announcement is not None else None
     snapshot = host.counters.snapshot()
-    error_s = session.clock_error_s
     states = [member.state for member in control.members.values()]
-    server = session.key_server
+    server = context.key_server
     roster = host.roster()
     return SecurityState(
-        members=session.members,
-        suite=session.policy.suite,
+        members=context.members,
+        suite=host.policy.suite,
         provider=current().name,
-        ready=session.ready,
+        ready=all(host.ready(name) for name in context.members),
         epoch=epoch,
         transcript=shown_hash(host.transcript_hash(first)),
         roster=tuple(entry.name for entry in roster),
-        put_out=_put_out(session),
+        put_out=_put_out(host),
         evictions=len(frozenset().union(*(state.evictions for state in states))),
-        policy_version=session.policy.version,
+        policy_version=host.policy.version,
         crl_number=max(state.crl_number for state in states),
         crypto_node=issuer.name if issuer is not None else "",
         crypto_rank=server.rank if server is not None else None,
-        crypto_active=server.in_charge if server is not None else None,
+        crypto_active=context.active if server is not None else None,
         standbys=tuple(
             entry.name
             for entry in roster
@@ -58,28 +65,28 @@ def security_state(session: SecureSession) -> SecurityState:
         cautions=_cautions(control.trust, wall_ns),
         beat_age_s=host.beat_age_s(boot_time_s()),
         silent=control.silent,
-        degraded=DEGRADED if session.degraded else "",
-        entropy=session.entropy,
+        degraded=DEGRADED if host.degraded(wall_ns) else "",
+        entropy=entropy,
         checkpoints=host.checkpoints.counts,
         checkpoints_on=host.checkpoints.verify,
         sealed=host.counters.sealed,
         opened=host.counters.opened,
         rejected=_counts(snapshot["rejected"]),
         control_rejected=_counts(snapshot["control"]),
-        clock_offset_s=session.clock_offset_s,
-        clock_error_s=error_s if math.isfinite(error_s) else None,
+        clock_offset_s=clock_offset_s,
+        clock_error_s=clock_error_s if math.isfinite(clock_error_s) else None,
         events=tuple(control.roster_watch.events),
-        alarms=tuple(text for _, text in session.alarms),
+        alarms=tuple(alarms),
     )
 
 
-def _put_out(session: SecureSession) -> tuple[EvictedMember, ...]:
+def _put_out(host: SecureHost) -> tuple[EvictedMember, ...]:
     """Who is out; a crypto node also knows who ordered it (the `crl` did, or an operator), and of evictions
     before its start.
     """
-    control = session.host.control
+    control = host.control
     found = {item.name: item for item in control.roster_watch.put_out}
-    present = {entry.name for entry in session.host.roster()}
+    present = {entry.name for entry in host.roster()}
     for member in control.members.values():
         for order in member.state.orders:
             if order.name not in present:
@@ -105,28 +112,27 @@ def _counts(value: Any) -> dict[str, int]:
 class Diagnostics:
     """Publisher of a process's security on `/diagnostics`."""
 
-    def __init__(self, session: SecureSession) -> None:
-        self._session = session
-        self._publisher = session.node.create_publisher(
-            DiagnosticArray, names.DIAGNOSTICS, qos.for_diagnostics()
-        )
+    def __init__(self, node: Node, swarm: str, snapshot: Callable[[], SecurityState]) -> None:
+        self._node = node
+        self._swarm = swarm
+        self._snapshot = snapshot
+        self._publisher = node.create_publisher(DiagnosticArray, names.DIAGNOSTICS, qos.for_diagnostics())
 
     def publish(self) -> None:
-        """Say how security stands."""
-        session = self._session
-        state = security_state(session)
+        """Publish the present state."""
+        state = self._snapshot()
         level, text = state.verdict()
         status = DiagnosticStatus(
             level=bytes((level,)),
-            name=f"{session.node.get_name()}: security",
+            name=f"{self._node.get_name()}: security",
             message=text,
-            hardware_id=session.host.swarm,
+            hardware_id=self._swarm,
             values=[KeyValue(key=key, value=value) for key, value in state.key_values()],
         )
         array = DiagnosticArray(status=[status])
-        array.header.stamp = session.node.get_clock().now().to_msg()
+        array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
     def destroy(self) -> None:
         """Take the publisher out of its node."""
-        self._session.node.destroy_publisher(self._publisher)
+        self._node.destroy_publisher(self._publisher)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import names
+from .context import Retry, SessionContext
 from .endpoints import Channel, SecurePublisher, SecureSubscription
-from .retrying_publisher import RETRY_S, RetryingPublisher
+from .retrying_publisher import RETRY_S
 from .services import ResponseChannel, SecureClient, SecureService
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 
 class EndpointRegistry:
     """Publishers, channels, services and clients of a session. Names of members have been checked."""
 
-    def __init__(self, session: SecureSession) -> None:
-        self._session = session
+    def __init__(self, context: SessionContext, check_permission: Callable[[str, str], None]) -> None:
+        self._context = context
+        self._check_permission = check_permission
         self._channels: dict[str, Channel] = {}
         self._publishers: list[SecurePublisher] = []
         self._services: dict[str, SecureService] = {}
         self._responses: dict[str, ResponseChannel] = {}
         self._clients: list[SecureClient] = []
-        self._retries: list[RetryingPublisher] = []
+        self._retries: list[Retry] = []
         self._retries_lock = Lock()  # other threads publish, too
 
     # Making them
@@ -33,8 +32,10 @@ class EndpointRegistry:
     def publisher(self, message_type: type[Any], channel: str, member: str, latched: bool) -> SecurePublisher:
         """A publisher in the name of `member`. Raises ValueError, PermissionError."""
         names.check_channel(channel)
-        self._session.check_permission(channel, member)
-        publisher = SecurePublisher(self._session, message_type, channel, member, latched)
+        self._check_permission(channel, member)
+        publisher = SecurePublisher(
+            self._context, message_type, channel, member, latched, self._forget_publisher
+        )
         self._publishers.append(publisher)
         return publisher
 
@@ -45,7 +46,7 @@ class EndpointRegistry:
         names.check_channel(channel)
         hub = self._channels.get(channel)
         if hub is None:
-            hub = self._channels[channel] = Channel(self._session, channel, message_type, latched)
+            hub = self._channels[channel] = Channel(self._context, channel, message_type, latched)
         elif hub.message_type is not message_type:
             raise ValueError(
                 f"channel {channel} is subscribed as {hub.type_name}, not {names.type_name(message_type)}"
@@ -61,20 +62,20 @@ class EndpointRegistry:
         names.check_channel(service)
         if service in self._services:
             raise ValueError(f"service {service} is answered by this session already")
-        self._session.check_permission(names.response(service), member)
-        server = SecureService(self._session, service_type, service, callback, member)
+        self._check_permission(names.response(service), member)
+        server = SecureService(self._context, service_type, service, callback, member)
         self._services[service] = server
         return server
 
     def client(self, service_type: type[Any], service: str, member: str) -> SecureClient:
         """A caller of a service. Raises ValueError, PermissionError."""
         names.check_channel(service)
-        self._session.check_permission(names.request(service), member)
+        self._check_permission(names.request(service), member)
         responses = self._responses.get(service)
         if responses is None:
-            responses = self._responses[service] = ResponseChannel(self._session, service_type, service)
+            responses = self._responses[service] = ResponseChannel(self._context, service_type, service)
         responses.clients += 1
-        client = SecureClient(self._session, service_type, responses, member)
+        client = SecureClient(self._context, service_type, responses, member, self._forget_client)
         self._clients.append(client)
         return client
 
@@ -95,9 +96,9 @@ class EndpointRegistry:
             responses.expire(now)
         with self._retries_lock:
             waiting, self._retries = self._retries, []
-        for outlet in waiting:
-            if not outlet.retry():
-                self.retry_later(outlet)
+        for retry in waiting:
+            if not retry():
+                self.retry_later(retry)
 
     def reseal(self, member: str) -> None:
         """`member` sends under another epoch: its latched samples go out again."""
@@ -111,21 +112,19 @@ class EndpointRegistry:
             if publisher.latched:
                 publisher.look_for_latecomers()
 
-    def retry_later(self, outlet: RetryingPublisher) -> None:
-        """An outlet has messages that a saturated writer did not take. May be called from any thread."""
+    def retry_later(self, retry: Retry) -> None:
+        """Call `retry` at every tick until it returns True. May be called from any thread."""
         with self._retries_lock:
-            if outlet not in self._retries:
-                self._retries.append(outlet)
+            if retry not in self._retries:
+                self._retries.append(retry)
 
     # Taking them out
 
-    def forget_publisher(self, publisher: SecurePublisher) -> None:
-        """A publisher was destroyed."""
+    def _forget_publisher(self, publisher: SecurePublisher) -> None:
         if publisher in self._publishers:
             self._publishers.remove(publisher)
 
-    def forget_client(self, client: SecureClient, responses: ResponseChannel) -> None:
-        """A client was destroyed; with the last one of a service its responses are no longer listened to."""
+    def _forget_client(self, client: SecureClient, responses: ResponseChannel) -> None:
         if client in self._clients:
             self._clients.remove(client)
             responses.clients -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rclpy.serialization import deserialize_message, serialize_message
 
@@ -16,10 +16,8 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
+from .context import SessionContext
 from .retrying_publisher import RetryingPublisher
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 RESEAL_PAUSE_S: Final = 0.5
 
@@ -47,20 +45,27 @@ class SecurePublisher:
     """
 
     def __init__(
-        self, session: SecureSession, message_type: type[Any], channel: str, member: str, latched: bool
+        self,
+        context: SessionContext,
+        message_type: type[Any],
+        channel: str,
+        member: str,
+        latched: bool,
+        forget: Callable[[SecurePublisher], None],
     ) -> None:
-        self._session = session
-        self._seal = session.host.seal
+        self._context = context
+        self._seal = context.host.seal
         self._message_type = message_type
         self._type_name = names.type_name(message_type)
         self._latched = latched
+        self._forget = forget
         self._last: bytes | None = None
         self._resealed_at = float("-inf")
         self._readers = 0
         self.channel = channel
         self.member = member
         self._outlet = RetryingPublisher(
-            session, SecureEnvelope, channel, qos.for_publisher(channel, latched)
+            context, SecureEnvelope, channel, qos.for_publisher(channel, latched)
         )
 
     def publish(self, message: Any) -> bool:
@@ -87,11 +92,11 @@ class SecurePublisher:
         return self._send(payload)
 
     def _send(self, payload: bytes) -> bool:
-        session = self._session
+        context = self._context
         try:
-            envelope = self._seal(self.channel, self._type_name, payload, session.swarm_ns(), self.member)
+            envelope = self._seal(self.channel, self._type_name, payload, context.swarm_ns(), self.member)
         except NotReady:
-            session.counts["not_ready"] += 1
+            context.counts["not_ready"] += 1
             return False
         return self._outlet.send(encode_envelope(*envelope))
 
@@ -119,15 +124,15 @@ class SecurePublisher:
         """Stop publishing."""
         self._last = None
         self._outlet.destroy()
-        self._session.endpoints.forget_publisher(self)
+        self._forget(self)
 
 
 class Channel:
     """The process's one DDS subscription to a channel: a packet is opened once, then handed to everyone."""
 
-    def __init__(self, session: SecureSession, channel: str, message_type: type[Any], latched: bool) -> None:
-        self._session = session
-        self._open = session.host.open
+    def __init__(self, context: SessionContext, channel: str, message_type: type[Any], latched: bool) -> None:
+        self._context = context
+        self._open = context.host.open
         self.channel = channel
         self.message_type = message_type
         self.type_name = names.type_name(message_type)
@@ -140,13 +145,13 @@ class Channel:
 
     def subscribe(self, latched: bool) -> None:
         """Make the DDS subscription, or make it again with another durability."""
-        node = self._session.node
+        node = self._context.node
         if self._subscription is not None:
             node.destroy_subscription(self._subscription)
         self.latched = latched
         self._subscription = node.create_subscription(
             SecureEnvelope,
-            names.topic(self.channel, self._session.namespace),
+            names.topic(self.channel, self._context.namespace),
             self.on_packet,
             qos.for_subscription(self.channel, latched),
             raw=True,
@@ -154,41 +159,41 @@ class Channel:
 
     def on_packet(self, data: bytes) -> None:
         """One packet from DDS: decode, open, hand out."""
-        session = self._session
+        context = self._context
         try:
             envelope = Envelope(*decode_envelope(data))
         except CdrError:
-            session.counts["malformed_packet"] += 1
+            context.counts["malformed_packet"] += 1
             return
         try:
-            opened = self._open(self.channel, self.type_name, envelope, session.swarm_ns())
+            opened = self._open(self.channel, self.type_name, envelope, context.swarm_ns())
         except Rejected:
             return  # counted by reason in the host
         if self.latched:
             # A latched sample comes again after every switch of epochs; the receiver has it already.
             if self._delivered.get(opened.sender) == opened.payload:
-                session.counts["resealed_again"] += 1
+                context.counts["resealed_again"] += 1
                 return
             self._delivered[opened.sender] = bytes(opened.payload)
         if self.callbacks:
             try:
                 message = deserialize_message(checked_payload(opened.payload), self.message_type)
             except Exception:  # CdrError, and rmw implementations raise different classes
-                session.counts["malformed_payload"] += 1
+                context.counts["malformed_payload"] += 1
                 return
             for callback in tuple(self.callbacks):
-                session.guarded(self.channel, callback, message, opened.sender)
+                context.guarded(self.channel, callback, message, opened.sender)
         if self.raw_callbacks:
             raw = RawMessage(self.channel, self.type_name, opened, data)
             for raw_callback in tuple(self.raw_callbacks):
-                session.guarded(self.channel, raw_callback, raw)
+                context.guarded(self.channel, raw_callback, raw)
 
     def destroy(self) -> None:
         """Take the subscription out of its node."""
         self.callbacks.clear()
         self.raw_callbacks.clear()
         if self._subscription is not None:
-            self._session.node.destroy_subscription(self._subscription)
+            self._context.node.destroy_subscription(self._subscription)
             self._subscription = None
 
 

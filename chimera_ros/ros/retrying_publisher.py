@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.qos import ReliabilityPolicy
 
 from . import names
-
-if TYPE_CHECKING:
-    from .session import SecureSession
+from .context import SessionContext
 
 RETRY_S: Final = 0.01
 RETRY_FOR_S: Final = 1.0
@@ -23,12 +21,12 @@ MAX_WAITING: Final = 256
 class RetryingPublisher:
     """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits."""
 
-    def __init__(self, session: SecureSession, message_type: type[Any], channel: str, profile: Any) -> None:
-        self._session = session
+    def __init__(self, context: SessionContext, message_type: type[Any], channel: str, profile: Any) -> None:
+        self._context = context
         self._reliable = profile.reliability == ReliabilityPolicy.RELIABLE
         self._waiting: deque[tuple[float, bytes]] = deque()
-        self.publisher = session.node.create_publisher(
-            message_type, names.topic(channel, session.namespace), profile
+        self.publisher = context.node.create_publisher(
+            message_type, names.topic(channel, context.namespace), profile
         )
 
     def send(self, data: bytes) -> bool:
@@ -38,14 +36,14 @@ class RetryingPublisher:
                 self.publisher.publish(data)
                 return True
             except _rclpy.RCLError:
-                self._session.counts["writer_saturated"] += 1
+                self._context.counts["writer_saturated"] += 1
         if not self._reliable:
             return False
         if len(self._waiting) >= MAX_WAITING:
-            self._session.counts["publish_dropped"] += 1
+            self._context.counts["publish_dropped"] += 1
             return False
         self._waiting.append((time.monotonic() + RETRY_FOR_S, data))
-        self._session.retry_later(self)
+        self._context.retry_later(self.retry)
         return False
 
     def send_when_heard(self, data: bytes) -> None:
@@ -54,7 +52,7 @@ class RetryingPublisher:
             self.send(data)
             return
         self._waiting.append((time.monotonic() + UNHEARD_FOR_S, data))
-        self._session.retry_later(self)
+        self._context.retry_later(self.retry)
 
     def retry(self) -> bool:
         """Send what waits, in order; True when nothing is left."""
@@ -67,13 +65,13 @@ class RetryingPublisher:
             except _rclpy.RCLError:
                 if time.monotonic() < deadline:
                     return False
-                self._session.counts["publish_dropped"] += 1
+                self._context.counts["publish_dropped"] += 1
             else:
-                self._session.counts["publish_retried"] += 1
+                self._context.counts["publish_retried"] += 1
             self._waiting.popleft()
         return True
 
     def destroy(self) -> None:
         """Take the publisher out of its node."""
         self._waiting.clear()
-        self._session.node.destroy_publisher(self.publisher)
+        self._context.node.destroy_publisher(self.publisher)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rclpy.serialization import deserialize_message, serialize_message
 
@@ -21,11 +21,9 @@ from chimera_ros.msg import SecureEnvelope
 
 from . import names, qos
 from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
+from .context import SessionContext
 from .lifecycle import boot_time_ns
 from .retrying_publisher import RetryingPublisher
-
-if TYPE_CHECKING:
-    from .session import SecureSession
 
 MAX_PENDING: Final = 64
 
@@ -82,13 +80,13 @@ class SecureService:
 
     def __init__(
         self,
-        session: SecureSession,
+        context: SessionContext,
         service_type: type[Any],
         service: str,
         callback: ServiceCallback,
         member: str,
     ) -> None:
-        self._session = session
+        self._context = context
         self._callback = callback
         self._request_type = service_type.Request
         self._response_type = service_type.Response
@@ -99,63 +97,63 @@ class SecureService:
         self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering, and ...
         self.sent_ns = 0  # ... the swarm time at which it was sealed
         channel = names.response(service)
-        self._outlet = RetryingPublisher(session, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._outlet = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
         channel = names.request(service)
-        self._subscription = session.node.create_subscription(
+        self._subscription = context.node.create_subscription(
             SecureEnvelope,
-            names.topic(channel, session.namespace),
+            names.topic(channel, context.namespace),
             self._on_packet,
             qos.for_subscription(channel),
             raw=True,
         )
 
     def _on_packet(self, data: bytes) -> None:
-        session = self._session
-        if session.stands_by:
+        context = self._context
+        if context.standby:
             return  # the crypto node in charge answers
         try:
             envelope = Envelope(*decode_envelope(data))
         except CdrError:
-            session.counts["malformed_packet"] += 1
+            context.counts["malformed_packet"] += 1
             return
         try:
-            opened = session.host.open(
-                names.request(self.service), self._request_name, envelope, session.swarm_ns()
+            opened = context.host.open(
+                names.request(self.service), self._request_name, envelope, context.swarm_ns()
             )
         except Rejected:
             return
         try:
             request = deserialize_message(checked_payload(opened.payload), self._request_type)
         except Exception:  # CdrError, and rmw implementations raise different classes
-            session.counts["malformed_payload"] += 1
+            context.counts["malformed_payload"] += 1
             return
         self.evidence = digest(envelope.canonical())
         self.sent_ns = opened.sent_ns
-        answer = session.guarded(self.service, self._callback, request, opened.sender)
+        answer = context.guarded(self.service, self._callback, request, opened.sender)
         if isinstance(answer, Deferred):
             answer.bind(lambda response: self._answer(envelope, response))
         elif answer is not None:  # else the callback failed: the caller's time-out tells
             self._answer(envelope, answer)
 
     def _answer(self, envelope: Envelope, answer: Any) -> None:
-        session = self._session
+        context = self._context
         try:
-            sealed = session.host.seal_response(
+            sealed = context.host.seal_response(
                 self.service,
                 self._response_name,
                 serialize_message(answer),
-                session.swarm_ns(),
+                context.swarm_ns(),
                 self.member,
                 envelope,
             )
         except (NotReady, Rejected):
-            session.counts["unanswered"] += 1
+            context.counts["unanswered"] += 1
             return
         self._outlet.send(encode_envelope(*sealed))
 
     def destroy(self) -> None:
         """Stop answering."""
-        self._session.node.destroy_subscription(self._subscription)
+        self._context.node.destroy_subscription(self._subscription)
         self._outlet.destroy()
 
 
@@ -170,17 +168,17 @@ class _Call:
 class ResponseChannel:
     """The process's one subscription to a service's responses, for the clients of all hosted members."""
 
-    def __init__(self, session: SecureSession, service_type: type[Any], service: str) -> None:
-        self._session = session
+    def __init__(self, context: SessionContext, service_type: type[Any], service: str) -> None:
+        self._context = context
         self._response_type = service_type.Response
         self._response_name = names.type_name(self._response_type)
         self.service = service
         self.clients = 0
         self._calls: list[_Call] = []
         channel = names.response(service)
-        self._subscription = session.node.create_subscription(
+        self._subscription = context.node.create_subscription(
             SecureEnvelope,
-            names.topic(channel, session.namespace),
+            names.topic(channel, context.namespace),
             self._on_packet,
             qos.for_subscription(channel),
             raw=True,
@@ -202,18 +200,18 @@ class ResponseChannel:
         received_ns = boot_time_ns()
         if not self._calls:
             return  # somebody else's
-        session = self._session
+        context = self._context
         try:
             envelope = Envelope(*decode_envelope(data))
         except CdrError:
-            session.counts["malformed_packet"] += 1
+            context.counts["malformed_packet"] += 1
             return
         try:
-            pending, opened = session.host.open_response(
+            pending, opened = context.host.open_response(
                 self.service,
                 self._response_name,
                 envelope,
-                session.swarm_ns(),
+                context.swarm_ns(),
                 [call.pending for call in self._calls],
             )
         except Rejected:
@@ -223,11 +221,11 @@ class ResponseChannel:
         try:
             response = deserialize_message(checked_payload(opened.payload), self._response_type)
         except Exception:  # CdrError, and rmw implementations raise different classes
-            session.counts["malformed_payload"] += 1
+            context.counts["malformed_payload"] += 1
             reply = Reply(None, opened.sender, f"{opened.sender} answered {self.service} with nonsense")
         else:
             reply = Reply(response, opened.sender, None, received_ns)
-        session.guarded(self.service, call.on_done, reply)
+        context.guarded(self.service, call.on_done, reply)
 
     def next_deadline(self) -> float | None:
         """When the next call times out, s of the session's clock."""
@@ -241,28 +239,34 @@ class ResponseChannel:
         self._calls = [call for call in self._calls if call.deadline > now]
         for call in over:
             reply = Reply(None, failure=f"no answer from {self.service} in time")
-            self._session.guarded(self.service, call.on_done, reply)
+            self._context.guarded(self.service, call.on_done, reply)
 
     def destroy(self) -> None:
         """Stop listening; calls that wait are dropped."""
         self._calls.clear()
-        self._session.node.destroy_subscription(self._subscription)
+        self._context.node.destroy_subscription(self._subscription)
 
 
 class SecureClient:
     """Calls a sealed service in the name of one member; made by `SecureSession.create_client`."""
 
     def __init__(
-        self, session: SecureSession, service_type: type[Any], responses: ResponseChannel, member: str
+        self,
+        context: SessionContext,
+        service_type: type[Any],
+        responses: ResponseChannel,
+        member: str,
+        forget: Callable[[SecureClient, ResponseChannel], None],
     ) -> None:
-        self._session = session
+        self._context = context
         self._request_type = service_type.Request
         self._request_name = names.type_name(service_type.Request)
         self._responses = responses
+        self._forget = forget
         self.service = responses.service
         self.member = member
         channel = names.request(self.service)
-        self._outlet = RetryingPublisher(session, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._outlet = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
 
     def service_is_ready(self) -> bool:
         """Whether DDS has matched a server in both directions; says nothing about who it is."""
@@ -281,23 +285,23 @@ class SecureClient:
         """
         if not isinstance(request, self._request_type):
             raise TypeError(f"{self.service} takes {self._request_name}, not {type(request).__name__}")
-        session = self._session
+        context = self._context
         try:
-            pending = session.host.seal_request(
-                self.service, self._request_name, serialize_message(request), session.swarm_ns(), self.member
+            pending = context.host.seal_request(
+                self.service, self._request_name, serialize_message(request), context.swarm_ns(), self.member
             )
         except NotReady:
-            session.counts["not_ready"] += 1
+            context.counts["not_ready"] += 1
             on_done(Reply(None, failure=f"{self.member} has not joined the swarm yet"))
             return False
-        if not self._responses.add(pending, session.now() + timeout_s, on_done):
+        if not self._responses.add(pending, context.now() + timeout_s, on_done):
             on_done(Reply(None, failure=f"{MAX_PENDING} calls of {self.service} are still open"))
             return False
         self._outlet.send(encode_envelope(*pending.envelope))
-        session.rearm()
+        context.rearm()
         return True
 
     def destroy(self) -> None:
         """Stop calling."""
         self._outlet.destroy()
-        self._session.endpoints.forget_client(self, self._responses)
+        self._forget(self, self._responses)

@@ -13,7 +13,7 @@ in the node's executor. What the core decides is specified in docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.keystore.watch import KeystoreWatch
 from chimera_ros.crypto.member.host import SecureHost
+from chimera_ros.crypto.member.security_state import SecurityState
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.trust.policy import Policy
@@ -48,12 +49,12 @@ from chimera_ros.crypto.wire import ControlKind
 
 from .checkpoint_topics import CheckpointCallback, CheckpointTopics
 from .clock_sync import ClockClient, ClockServer
+from .context import Retry, SessionContext
 from .control_topics import ControlTopics
 from .diagnostics import Diagnostics, security_state
 from .endpoint_registry import EndpointRegistry
 from .endpoints import SecurePublisher, SecureSubscription
-from .lifecycle import SetupError, boot_time_s, where
-from .retrying_publisher import RetryingPublisher
+from .lifecycle import SetupError, boot_time_s
 from .services import SecureClient, SecureService
 from .session_config import SessionConfig, host_config
 from .stop_call import StopCall
@@ -109,10 +110,6 @@ class SecureSession:
         identities = [store.load_identity(name, wall_ns=wall_ns, passphrase=passphrase) for name in chosen]
         stores = {name: store.state_store(name) for name in chosen}
 
-        self.node = node
-        self.namespace = namespace if namespace is not None else node.get_namespace()
-        self.members = chosen
-        self.counts: Counter[str] = Counter()
         self.key_server: KeyServer | None = None
         self._roles = {identity.name: identity.role for identity in identities}
         if any(role is Role.CRYPTO for role in self._roles.values()):
@@ -131,10 +128,25 @@ class SecureSession:
         self._watch = KeystoreWatch(keystore, trust) if self.key_server is not None else None
         self._core: SecureHost | KeyServer = self.key_server if self.key_server is not None else self.host
 
+        self._context = SessionContext(
+            node=node,
+            namespace=namespace if namespace is not None else node.get_namespace(),
+            members=chosen,
+            host=self.host,
+            key_server=self.key_server,
+            swarm_ns=self.swarm_ns,
+            rearm=self.rearm,
+            perform_later=self.perform_later,
+            retry_later=self.retry_later,
+        )
+        self.node = node
+        self.namespace = self._context.namespace
+        self.members = chosen
+        self.counts = self._context.counts
         self._lock = RLock()
         self._started = False
         self._closed = False
-        self.endpoints = EndpointRegistry(self)
+        self.endpoints = EndpointRegistry(self._context, self.check_permission)
         self._stops: list[StopCall] = []
         self._installed: dict[str, int] = {}
         self._ready_members: set[str] = set()
@@ -147,8 +159,8 @@ class SecureSession:
         heard = self._control_kinds(identities)
         if self.host.control.fallback is not None:
             heard.add(ControlKind.FALLBACK_HELLO)
-        self._control = ControlTopics(self, heard)
-        self._checkpoints = CheckpointTopics(self)
+        self._control = ControlTopics(self._context, heard, self.on_control)
+        self._checkpoints = CheckpointTopics(self._context)
         self._diagnostics: Diagnostics | None = None
         self._later: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
         self._clock: ClockClient | None = None
@@ -193,13 +205,13 @@ class SecureSession:
         self._started = True
         self._control.open()
         self._checkpoints.open()
-        self._diagnostics = Diagnostics(self)
+        self._diagnostics = Diagnostics(self.node, self.host.swarm, self.security_state)
         with self._lock:
             self._perform(self._core.start(boot_time_s(), time.time_ns()))
         if self.key_server is not None:
-            self._clock_server = ClockServer(self, self.members[0])
+            self._clock_server = ClockServer(self._context, self.endpoints, self.members[0])
         if self._synchronise:
-            self._clock = ClockClient(self, self.members)
+            self._clock = ClockClient(self._context, self.endpoints, self.members)
         self.rearm()
 
     def close(self) -> None:
@@ -264,12 +276,12 @@ class SecureSession:
     @property
     def in_charge(self) -> bool:
         """Crypto nodes: whether this one issues the epochs and answers the crypto services."""
-        return self.key_server is not None and self.key_server.in_charge
+        return self._context.active
 
     @property
     def stands_by(self) -> bool:
         """Crypto nodes: whether another one does."""
-        return self.key_server is not None and not self.key_server.in_charge
+        return self._context.standby
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
         """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""
@@ -439,8 +451,18 @@ class SecureSession:
             "clock": self._clock.status() if self._clock is not None else None,
             "key_server": self.key_server.status() if self.key_server is not None else None,
             "alarms": [text for _, text in self.alarms],
-            "state": security_state(self).to_status(),
+            "state": self.security_state().to_status(),
         }
+
+    def security_state(self) -> SecurityState:
+        """The security of this process at this moment, as `/diagnostics` shows it."""
+        return security_state(
+            self._context,
+            entropy=self.entropy,
+            alarms=(text for _, text in self.alarms),
+            clock_offset_s=self.clock_offset_s,
+            clock_error_s=self.clock_error_s,
+        )
 
     def _member(self, member: str | None) -> str:
         if member is None:
@@ -485,7 +507,7 @@ class SecureSession:
                     self._alarm(severity, text)
                 case StopOrder():
                     for callback in tuple(self._on_stop):
-                        self.guarded("operator/stop", callback, effect)
+                        self._context.guarded("operator/stop", callback, effect)
                 case StopAcked(drone, _, counter):
                     for call in self._stops:
                         call.acknowledged_by(drone, counter)
@@ -499,12 +521,12 @@ class SecureSession:
     def _switched(self, member: str, epoch: int) -> None:
         self.endpoints.reseal(member)
         for callback in tuple(self._on_switched):
-            self.guarded("crypto/switch", callback, member, epoch)
+            self._context.guarded("crypto/switch", callback, member, epoch)
         self._ready_members.add(member)
         if self._on_ready and self._ready_members.issuperset(self.members):
             waiting, self._on_ready = self._on_ready, []
             for ready in waiting:
-                self.guarded("crypto/switch", ready)
+                self._context.guarded("crypto/switch", ready)
 
     def alarm(self, severity: Severity, text: str) -> None:
         """Say what a person should know, as the protocol does; from the executor's thread."""
@@ -520,17 +542,7 @@ class SecureSession:
         else:
             logger.info(text)
         for callback in tuple(self._on_alarm):
-            self.guarded("alarm", callback, severity, text)
-
-    def guarded(self, what: str, callback: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a user's callback. An exception is counted and logged by type, never by text."""
-        try:
-            return callback(*arguments)
-        except Exception as error:
-            self.counts["callback_errors"] += 1
-            text = f"{what}: {type(error).__name__} in a callback at {where(error)}"
-            self.node.get_logger().error(text)
-            return None
+            self._context.guarded("alarm", callback, severity, text)
 
     # The one timer -------------------------------------------------------------------------------------
 
@@ -589,7 +601,7 @@ class SecureSession:
         for call in tuple(self._stops):
             if call.over(now):
                 self._stops.remove(call)
-                self.guarded("operator/stop", call.on_done, call.acknowledged)
+                self._context.guarded("operator/stop", call.on_done, call.acknowledged)
         self.endpoints.tick(now)
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_S
@@ -615,9 +627,9 @@ class SecureSession:
 
     # What endpoints call -------------------------------------------------------------------------------
 
-    def retry_later(self, outlet: RetryingPublisher) -> None:
-        """An outlet has messages that a saturated writer did not take."""
-        self.endpoints.retry_later(outlet)
+    def retry_later(self, retry: Retry) -> None:
+        """Call `retry` until it returns True. May be called from any thread."""
+        self.endpoints.retry_later(retry)
         self.rearm()
 
 

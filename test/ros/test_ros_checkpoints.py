@@ -12,7 +12,6 @@ from chimera_ros.crypto.primitives.key_schedule import sender_key
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Lane
 from chimera_ros.ros import SecureSession, SessionConfig, qos
 from chimera_ros.ros.cdr import encode_envelope
-from chimera_ros.ros.diagnostics import security_state
 
 QUIET = SessionConfig(synchronise_clock=False)
 PLACE = Point(x=1234.567891, y=-9876.543211, z=444.333222111)
@@ -97,8 +96,8 @@ def test_telemetry_is_confirmed_and_a_forger_is_found(party):
     (severity, text), *_ = alarms
     assert severity == "error"
     assert f"drone_01/telemetry packet {counter} of epoch {leader.epoch()}" in text
-    assert security_state(leader).verdict()[0] == 2
-    assert "contradict" in security_state(leader).verdict()[1]
+    assert leader.security_state().verdict()[0] == 2
+    assert "contradict" in leader.security_state().verdict()[1]
     timer.cancel()
 
     assert counts(bystander).confirmed == counts(bystander).verified == 0

@@ -18,10 +18,10 @@ NEAR_NS = 500_000_000
 
 
 class Caller:
-    """A client and a session in one, with a crypto node whose clock is five seconds ahead."""
+    """Context, endpoints and client in one, with a crypto node whose clock is five seconds ahead."""
 
     member = "drone_01"
-    in_charge = False
+    active = False
     host = SimpleNamespace(ready=lambda _: True)
     now = staticmethod(boot_time_s)
 
@@ -29,7 +29,7 @@ class Caller:
         self.counts: Counter[str] = Counter()
         self.real_ns = time.time_ns  # before anybody sets the clock
 
-    def create_client(self, *_: object, **__: object) -> Caller:
+    def client(self, *_: object, **__: object) -> Caller:
         return self
 
     def service_is_ready(self) -> bool:
@@ -45,7 +45,7 @@ class Caller:
 def test_swarm_time_goes_on_when_the_wall_clock_is_set(monkeypatch: pytest.MonkeyPatch, set_ns: int) -> None:
     caller = Caller()
     real_ns = time.time_ns
-    client = ClockClient(caller, ("drone_01",))  # type: ignore[arg-type]
+    client = ClockClient(caller, caller, ("drone_01",))  # type: ignore[arg-type]
     assert abs(client.swarm_ns() - real_ns()) < NEAR_NS
     client.tick(boot_time_s())
     assert abs(client.swarm_ns() - real_ns() - AHEAD_NS) < NEAR_NS
@@ -58,7 +58,7 @@ def test_swarm_time_goes_on_when_the_wall_clock_is_set(monkeypatch: pytest.Monke
 
 def test_before_the_first_answer_it_is_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     caller = Caller()
-    client = ClockClient(caller, ("drone_01",))  # type: ignore[arg-type]
+    client = ClockClient(caller, caller, ("drone_01",))  # type: ignore[arg-type]
     real_ns = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3600 * 10**9)
     assert client.swarm_ns() - real_ns() > 3599 * 10**9
