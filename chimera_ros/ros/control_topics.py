@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any, Final
 
 from chimera_ros import msg
+from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 from . import names, qos
@@ -44,6 +45,28 @@ def encode_control(message: ControlMessage) -> bytes:
 def decode_control(kind: ControlKind, data: bytes) -> ControlMessage:
     """A control message from its CDR. Raises CdrError."""
     return ControlMessage(kind, decode_parts(data, bounds_of(kind)))
+
+
+def subscribed_kinds(roles: Set[Role], *, fallback: bool) -> frozenset[ControlKind]:
+    """Kinds of control messages that a process with members of these roles subscribes to."""
+    kinds = {
+        ControlKind.KEY_REQUEST,
+        ControlKind.ANNOUNCEMENT,
+        ControlKind.SWITCH,
+        ControlKind.BEAT,
+        ControlKind.CERTIFICATE,
+        ControlKind.TRUST,
+        ControlKind.READY,
+    }
+    if Role.CRYPTO in roles:
+        kinds.add(ControlKind.KEY_PACKAGE)
+    if Role.DRONE in roles:
+        kinds.add(ControlKind.STOP)
+    if Role.OPERATOR in roles:
+        kinds.add(ControlKind.STOP_ACK)
+    if fallback:
+        kinds.add(ControlKind.FALLBACK_HELLO)
+    return frozenset(kinds)
 
 
 class ControlTopics:

@@ -13,28 +13,18 @@ in the node's executor. What the core decides is specified in docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
-from typing import Any, Final
+from typing import Any
 
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from chimera_ros.crypto.effects import (
     Effect,
-    Installed,
-    SecurityAlarm,
-    Send,
     Severity,
-    StopAcked,
     StopOrder,
-    Switched,
 )
-from chimera_ros.crypto.errors import KeystoreError
 from chimera_ros.crypto.key_server.evictions import EvictionVerdict
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.keystore import Keystore
@@ -42,28 +32,20 @@ from chimera_ros.crypto.keystore.watch import KeystoreWatch
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.member.security_state import SecurityState
 from chimera_ros.crypto.primitives import providers
-from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.crypto.trust.policy import Policy
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.crypto.wire import ControlKind
 
-from .checkpoint_topics import CheckpointCallback, CheckpointTopics
-from .clock_sync import ClockClient, ClockServer
+from .checkpoint_topics import CheckpointCallback
 from .context import Retry, SessionContext
-from .control_topics import ControlTopics
-from .diagnostics import Diagnostics, security_state
+from .control_topics import subscribed_kinds
+from .diagnostics import security_state
 from .endpoint_registry import EndpointRegistry
 from .endpoints import SecurePublisher, SecureSubscription
 from .lifecycle import SetupError, boot_time_s
 from .services import SecureClient, SecureService
 from .session_config import SessionConfig, host_config
+from .session_driver import SessionDriver
 from .stop_call import StopCall
-
-HOUSEKEEPING_S: Final = 1.0
-_SOONEST_S: Final = 0.0002
-_REST_S: Final = 0.02
-_KEPT_ALARMS: Final = 32
-_KEPT_EFFECTS: Final = 256
 
 
 class SecureSession:
@@ -110,6 +92,7 @@ class SecureSession:
         identities = [store.load_identity(name, wall_ns=wall_ns, passphrase=passphrase) for name in chosen]
         stores = {name: store.state_store(name) for name in chosen}
 
+        host_options = config.host
         self.key_server: KeyServer | None = None
         self._roles = {identity.name: identity.role for identity in identities}
         if any(role is Role.CRYPTO for role in self._roles.values()):
@@ -118,16 +101,12 @@ class SecureSession:
                     f"{chosen[0]}: a crypto member is hosted alone, not with {len(chosen) - 1} others"
                 )
             self.key_server = KeyServer(
-                identities[0], trust, stores[chosen[0]], config=config.key_server, host_config=config.host
+                identities[0], trust, stores[chosen[0]], config=config.key_server, host_config=host_options
             )
             self.host: SecureHost = self.key_server.host
         else:
-            self.host = SecureHost(
-                identities, trust, stores, config=replace(config.host, fallback=store.fallback())
-            )
-        self._watch = KeystoreWatch(keystore, trust) if self.key_server is not None else None
-        self._core: SecureHost | KeyServer = self.key_server if self.key_server is not None else self.host
-
+            host_options = replace(host_options, fallback=store.fallback())
+            self.host = SecureHost(identities, trust, stores, config=host_options)
         self._context = SessionContext(
             node=node,
             namespace=namespace if namespace is not None else node.get_namespace(),
@@ -143,93 +122,29 @@ class SecureSession:
         self.namespace = self._context.namespace
         self.members = chosen
         self.counts = self._context.counts
-        self._lock = RLock()
-        self._started = False
-        self._closed = False
         self.endpoints = EndpointRegistry(self._context, self.check_permission)
-        self._stops: list[StopCall] = []
-        self._installed: dict[str, int] = {}
-        self._ready_members: set[str] = set()
-        self._on_ready: list[Callable[[], None]] = []
-        self._on_switched: list[Callable[[str, int], None]] = []
-        self._on_alarm: list[Callable[[str, str], None]] = []
-        self._on_stop: list[Callable[[StopOrder], None]] = []
-        self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
-        self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
-        heard = self._control_kinds(identities)
-        if self.host.control.fallback is not None:
-            heard.add(ControlKind.FALLBACK_HELLO)
-        self._control = ControlTopics(self._context, heard, self.on_control)
-        self._checkpoints = CheckpointTopics(self._context)
-        self._diagnostics: Diagnostics | None = None
-        self._later: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
-        self._clock: ClockClient | None = None
-        self._synchronise = config.synchronise_clock
-        self._housekeeping_due = 0.0
-        self._armed_at = float("inf")
-        self._core_rests_until = 0.0
-        self._timer = node.create_timer(
-            HOUSEKEEPING_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        self._driver = SessionDriver(
+            self._context,
+            self.endpoints,
+            subscribed_kinds(set(self._roles.values()), fallback=host_options.fallback is not None),
+            KeystoreWatch(keystore, trust) if self.key_server is not None else None,
+            self.security_state,
+            config.synchronise_clock,
         )
-        self._timer.cancel()
+        self.alarms = self._driver.alarms
+        self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
         if autostart:
             self.start()
-
-    @staticmethod
-    def _control_kinds(identities: Iterable[MemberIdentity]) -> set[ControlKind]:
-        """Which control topics this process has to hear."""
-        roles = {identity.role for identity in identities}
-        kinds = {
-            ControlKind.KEY_REQUEST,
-            ControlKind.ANNOUNCEMENT,
-            ControlKind.SWITCH,
-            ControlKind.BEAT,
-            ControlKind.CERTIFICATE,
-            ControlKind.TRUST,
-            ControlKind.READY,
-        }
-        if Role.CRYPTO in roles:
-            kinds.add(ControlKind.KEY_PACKAGE)
-        if Role.DRONE in roles:
-            kinds.add(ControlKind.STOP)
-        if Role.OPERATOR in roles:
-            kinds.add(ControlKind.STOP_ACK)
-        return kinds
 
     # Joining -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Join the swarm: open the control topics, offer certificates and keys. Does nothing when started."""
-        if self._started or self._closed:
-            return
-        self._started = True
-        self._control.open()
-        self._checkpoints.open()
-        self._diagnostics = Diagnostics(self.node, self.host.swarm, self.security_state)
-        with self._lock:
-            self._perform(self._core.start(boot_time_s(), time.time_ns()))
-        if self.key_server is not None:
-            self._clock_server = ClockServer(self._context, self.endpoints, self.members[0])
-        if self._synchronise:
-            self._clock = ClockClient(self._context, self.endpoints, self.members)
-        self.rearm()
+        self._driver.start()
 
     def close(self) -> None:
         """Leave: take every topic out of the node and let go of all keys."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._started and self.key_server is None:
-            with self._lock:
-                self._perform(self.host.leave())
-        self.node.destroy_timer(self._timer)
-        self._checkpoints.close()
-        self._control.close()
-        if self._diagnostics is not None:
-            self._diagnostics.destroy()
-        self._clock = None
-        self.endpoints.close()
-        self.host.close()
+        self._driver.close()
 
     @property
     def ready(self) -> bool:
@@ -254,19 +169,19 @@ class SecureSession:
         if self.ready:
             callback()
         else:
-            self._on_ready.append(callback)
+            self._driver.on_ready(callback)
 
     def on_switched(self, callback: Callable[[str, int], None]) -> None:
         """Call `callback(member, epoch)` whenever a hosted member begins to send under another epoch."""
-        self._on_switched.append(callback)
+        self._driver.on_switched(callback)
 
     def on_alarm(self, callback: Callable[[str, str], None]) -> None:
         """Call `callback(severity, text)` for what a person should know; info, warning or error."""
-        self._on_alarm.append(callback)
+        self._driver.on_alarm(callback)
 
     def on_stop(self, callback: Callable[[StopOrder], None]) -> None:
         """Call `callback(order)` for a verified operator's stop; `order.targets` are hosted drones."""
-        self._on_stop.append(callback)
+        self._driver.on_stop(callback)
 
     @property
     def degraded(self) -> bool:
@@ -285,7 +200,7 @@ class SecureSession:
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
         """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""
-        self._checkpoints.on_checkpoint(callback)
+        self._driver.checkpoints.on_checkpoint(callback)
 
     # Time ----------------------------------------------------------------------------------------------
 
@@ -296,25 +211,29 @@ class SecureSession:
 
     def swarm_ns(self) -> int:
         """Swarm time: the crypto node's wall clock as far as it was measured, ns since the Unix epoch."""
-        return time.time_ns() if self._clock is None else self._clock.swarm_ns()
+        clock = self._driver.clock
+        return time.time_ns() if clock is None else clock.swarm_ns()
 
     @property
     def clock_offset_s(self) -> float:
         """Measured offset, crypto node minus own clock as set at the start, s; 0 before the first answer."""
-        return 0.0 if self._clock is None else self._clock.filter.offset_s
+        clock = self._driver.clock
+        return 0.0 if clock is None else clock.filter.offset_s
 
     @property
     def clock_error_s(self) -> float:
         """Largest error that the offset can have, s; infinite before the first answer."""
         if self.in_charge:
             return 0.0
-        return float("inf") if self._clock is None else self._clock.filter.error_s
+        clock = self._driver.clock
+        return float("inf") if clock is None else clock.filter.error_s
 
     def clock_synchronised(self, limit_s: float = 0.02) -> bool:
         """Whether the offset is known to within `limit_s`."""
         if self.in_charge:
             return True
-        return self._clock is not None and self._clock.filter.synchronised(limit_s, self.now())
+        clock = self._driver.clock
+        return clock is not None and clock.filter.synchronised(limit_s, self.now())
 
     # Sealed topics and services ------------------------------------------------------------------------
 
@@ -407,31 +326,18 @@ class SecureSession:
                 raise PermissionError("only a member with the role operator can order a stop")
             operator = operators[0]
         message = self.host.sign_stop(operator, level, list(targets), time.time_ns())
-        self._stops.append(StopCall(message, frozenset(targets), on_done, self.now(), timeout_s))
-        self.rearm()
+        self._driver.stop(StopCall(message, frozenset(targets), on_done, self.now(), timeout_s))
 
     def rotate(self, reason: str = "manual") -> None:
         """Crypto node only: announce a new epoch now."""
-        if self.key_server is None:
-            raise PermissionError("only the crypto node can rotate; others ask it through crypto/rotate")
-        with self._lock:
-            self._perform(self.key_server.rotate(reason, boot_time_s(), time.time_ns()))
-        self.rearm()
+        self._driver.rotate(reason)
 
     def evict(self, name: str, operator: str, evidence: bytes) -> EvictionVerdict:
         """Crypto node only: put a member out, on the verified word of `operator`.
 
         `evidence` is BLAKE3 of the operator's request envelope.
         """
-        if self.key_server is None:
-            raise PermissionError("only the crypto node can evict; operators ask it through crypto/evict")
-        with self._lock:
-            verdict = self.key_server.evict(name, operator, evidence, boot_time_s(), time.time_ns())
-            self._perform(verdict.effects)
-            if verdict.acted:  # our own switch, so that the answer goes out under the new epoch
-                self._perform(self._core.tick(boot_time_s(), time.time_ns()))
-        self.rearm()
-        return verdict
+        return self._driver.evict(name, operator, evidence)
 
     def status(self) -> dict[str, Any]:
         """What diagnostics and reports show; no secrets, JSON-ready."""
@@ -448,7 +354,7 @@ class SecureSession:
             "epoch": {name: self.host.epoch(name) for name in self.members},
             **counters,
             "shell": shell,
-            "clock": self._clock.status() if self._clock is not None else None,
+            "clock": self._driver.clock.status() if self._driver.clock is not None else None,
             "key_server": self.key_server.status() if self.key_server is not None else None,
             "alarms": [text for _, text in self.alarms],
             "state": self.security_state().to_status(),
@@ -485,152 +391,24 @@ class SecureSession:
                 f"the swarm's policy lets {allowed} publish on {channel}; {member} is a {role.value}"
             )
 
-    # Wiring --------------------------------------------------------------------------------------------
+    def alarm(self, severity: Severity, text: str) -> None:
+        """Say what a person should know, as the protocol does; from the executor's thread."""
+        self._driver.alarm(severity, text)
 
-    def on_control(self, message: Any) -> None:
-        """A control message from the network, decoded."""
-        with self._lock:
-            self._perform(self._core.handle(message, boot_time_s(), time.time_ns()))
-            self._core_rests_until = 0.0
-        self.rearm()
+    # What the parts call -------------------------------------------------------------------------------
 
-    def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(message):
-                    self._control.send(message)
-                case Installed(member, epoch, _):
-                    self._installed[member] = epoch
-                case Switched(member, epoch, _):
-                    self._switched(member, epoch)
-                case SecurityAlarm(severity, text):
-                    self._alarm(severity, text)
-                case StopOrder():
-                    for callback in tuple(self._on_stop):
-                        self._context.guarded("operator/stop", callback, effect)
-                case StopAcked(drone, _, counter):
-                    for call in self._stops:
-                        call.acknowledged_by(drone, counter)
+    def rearm(self) -> None:
+        """Set the timer to the next thing that is due. May be called from any thread."""
+        self._driver.rearm()
 
     def perform_later(self, effects: list[Effect]) -> None:
         """Perform effects in the node's executor. May be called from any thread."""
-        if effects and not self._closed:
-            self._later.extend(effects)
-            self.rearm()
-
-    def _switched(self, member: str, epoch: int) -> None:
-        self.endpoints.reseal(member)
-        for callback in tuple(self._on_switched):
-            self._context.guarded("crypto/switch", callback, member, epoch)
-        self._ready_members.add(member)
-        if self._on_ready and self._ready_members.issuperset(self.members):
-            waiting, self._on_ready = self._on_ready, []
-            for ready in waiting:
-                self._context.guarded("crypto/switch", ready)
-
-    def alarm(self, severity: Severity, text: str) -> None:
-        """Say what a person should know, as the protocol does; from the executor's thread."""
-        self._alarm(severity, text)
-
-    def _alarm(self, severity: str, text: str) -> None:
-        self.alarms.append((severity, text))
-        logger = self.node.get_logger()
-        if severity == "error":
-            logger.error(text)
-        elif severity == "warning":
-            logger.warning(text)
-        else:
-            logger.info(text)
-        for callback in tuple(self._on_alarm):
-            self._context.guarded("alarm", callback, severity, text)
-
-    # The one timer -------------------------------------------------------------------------------------
-
-    def rearm(self) -> None:
-        """Set the one-shot timer to the next thing that is due. May be called from any thread."""
-        with self._lock:
-            self._rearm()
-
-    def _rearm(self) -> None:
-        if self._closed or not self._started:
-            return
-        due = self._housekeeping_due
-        core = self._core.next_timer()
-        if core is not None:
-            due = min(due, max(core, self._core_rests_until))
-        if self._clock is not None:
-            due = min(due, self._clock.next_timer())
-        for call in self._stops:
-            due = min(due, call.next_timer())
-        now = boot_time_s()
-        due = min(due, self.endpoints.next_timer(now))
-        if self._later:
-            due = now
-        if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
-            return
-        due = max(due, now)  # the core says "at once" with minus infinity
-        self._armed_at = due
-        self._timer.cancel()
-        self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_SOONEST_S * 1e9))
-        self._timer.reset()
-
-    def _on_timer(self) -> None:
-        if self._closed:  # it was due already when the session ended
-            return
-        self._timer.cancel()
-        self._armed_at = float("inf")
-        now = boot_time_s()
-        core = self._core.next_timer()
-        if core is not None and core <= now:
-            with self._lock:
-                effects = self._core.tick(now, time.time_ns())
-                self._perform(effects)
-            again = self._core.next_timer()
-            if not effects and again is not None and again <= now:
-                # Due and nothing to do: it waits for something that time alone does not bring.
-                self._core_rests_until = now + _REST_S
-        if self._later:
-            with self._lock:
-                self._perform([self._later.popleft() for _ in range(len(self._later))])
-        if self._clock is not None:
-            self._clock.tick(now)
-        for call in tuple(self._stops):
-            message = call.due(now)
-            if message is not None:
-                self._control.send(message)
-        for call in tuple(self._stops):
-            if call.over(now):
-                self._stops.remove(call)
-                self._context.guarded("operator/stop", call.on_done, call.acknowledged)
-        self.endpoints.tick(now)
-        if now >= self._housekeeping_due:
-            self._housekeeping_due = now + HOUSEKEEPING_S
-            self._watch_keystore(now)
-            self.endpoints.look_for_latecomers()
-            self._checkpoints.look()
-            if self._diagnostics is not None:
-                self._diagnostics.publish()
-        self.rearm()
-
-    def _watch_keystore(self, now: float) -> None:
-        """Crypto nodes take over a revocation list or policy that was replaced on disk."""
-        if self._watch is None or self.key_server is None:
-            return
-        try:
-            files = self._watch.poll()
-        except KeystoreError as error:
-            self._alarm("error", str(error))
-            return
-        if files is not None:
-            with self._lock:
-                self._perform(self.key_server.update_trust(files, now, time.time_ns()))
-
-    # What endpoints call -------------------------------------------------------------------------------
+        self._driver.perform_later(effects)
 
     def retry_later(self, retry: Retry) -> None:
         """Call `retry` until it returns True. May be called from any thread."""
         self.endpoints.retry_later(retry)
-        self.rearm()
+        self._driver.rearm()
 
 
 __all__ = ["SecureSession", "SessionConfig", "SetupError", "host_config"]

@@ -318,4 +318,4 @@ def test_qos_is_that_of_the_design():
 def test_a_timer_that_was_due_when_the_session_closed_does_nothing(party):
     session = party.join("drone_01")
     session.close()
-    session._on_timer()
+    session._driver._on_timer()

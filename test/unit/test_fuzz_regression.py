@@ -71,6 +71,7 @@ NOT_FUZZED = {
     "chimera_ros/ros/endpoints.py:Channel.on_packet": _WIRES,
     "chimera_ros/ros/services.py:ResponseChannel._on_packet": _WIRES,
     "chimera_ros/ros/services.py:SecureService._on_packet": _WIRES,
+    "chimera_ros/ros/session_driver.py:SessionDriver._on_control": _WIRES,
 }
 READER = re.compile(r"_?(parse|read|decode|checked|kind_of|open|handle|on|take)(_|$)")
 RAW = re.compile(r"\b(bytes|ControlMessage|Envelope|Checkpoint)\b")
