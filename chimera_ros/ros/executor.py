@@ -120,7 +120,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     try:
         node = make_node()
         spinner = Spinner(on_stop=getattr(node, "stop_requested", None))
-        node.stop_spinning = spinner.stop
+        node.on_stop_spinning(spinner.stop)
         spinner.install_signal_handlers()
         spinner.add(node)
         try:

@@ -26,10 +26,6 @@ from .parameters import ParameterError, declare
 P = TypeVar("P")
 
 
-def _not_spinning() -> None:
-    """Whoever spins the node ends it."""
-
-
 class SetupError(Exception):
     """A node cannot start; the text is one sentence for people: what, where, how to mend it."""
 
@@ -78,7 +74,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
             parameter_overrides=[Parameter(key, value=value) for key, value in values.items()],
         )
         self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
-        self.stop_spinning: Callable[[], None] = _not_spinning  # `run_node` knows how
+        self._on_stop_spinning: Callable[[], None] | None = None
         self.add_on_set_parameters_callback(self._refuse_when_active)
 
     # Hooks ---------------------------------------------------------------------------------------------
@@ -118,6 +114,15 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
         """A timer on the monotonic clock, whatever /clock says: for failsafes, security and control."""
         return self.create_timer(period_s, callback, clock=self._steady_clock)
+
+    def on_stop_spinning(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the node asks for its executor to stop; set by `run_node`."""
+        self._on_stop_spinning = callback
+
+    def stop_spinning(self) -> None:
+        """Stop the executor after the present callback."""
+        if self._on_stop_spinning is not None:
+            self._on_stop_spinning()
 
     def autostart(self) -> bool:
         """Configure and activate; False (and `failure` set) if either did not work."""
