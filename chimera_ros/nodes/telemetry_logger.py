@@ -9,7 +9,6 @@ from pathlib import Path
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import CryptoError
-from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
@@ -106,7 +105,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
 
     def close(self) -> None:
         """Leave the swarm, complete the files, sign what they add up to."""
-        host = self.session.host if self._session is not None else None
+        session = self._session
         self._record_evidence()
         super().close()
         if self._recorder is not None:
@@ -115,17 +114,16 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 self.get_logger().error(f"{status.dropped} messages could not be recorded")
             if status.problem:
                 self.get_logger().error(status.problem)
-            elif host is not None and 0 < status.opened <= MOST_FOR_TOTALS:
-                self._sign_totals(host)
+            elif session is not None and 0 < status.opened <= MOST_FOR_TOTALS:
+                self._sign_totals(session)
             elif status.opened:
                 self.get_logger().info("a long record: `chimera log totals` adds it up")
 
-    def _sign_totals(self, host: SecureHost) -> None:
+    def _sign_totals(self, session: SecureSession) -> None:
         folder = Path(self.parameters.record)
-        identity = host.control.members[self.parameters.member].identity
         try:
             files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
-            write_totals(folder / "totals.json", Auditor(files, host.control.trust.authority), identity)
+            write_totals(folder / "totals.json", Auditor(files, session.authority), session.identity())
         except (OSError, RecordError, CryptoError) as error:
             self.get_logger().error(f"no totals of this flight: {error}")
 
@@ -150,16 +148,9 @@ class LoggerNode(MemberNode[LoggerParameters]):
         session, recorder = self._session, self._recorder
         if session is None or recorder is None:
             return
-        waiting = session.host.checkpoints.evidence
-        for _ in range(len(waiting or ())):
-            assert waiting is not None
-            item = waiting.popleft()
-            member = session.host.certificate(item.entry.fingerprint)
-            if member is None:  # its certificate is still on its way
-                waiting.append(item)
-                continue
+        for item, sender in session.take_evidence():
             evidence = SenderEvidence(
-                session.host.swarm,
+                session.policy.swarm,
                 item.entry.name,
                 item.epoch,
                 item.entry.slot,
@@ -167,7 +158,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 item.transcript_hash,
                 item.key_tag,
                 item.blind_key,
-                member.certificate_der,
+                sender.certificate_der,
             )
             recorder.write_json("evidence", EVIDENCE, evidence.to_json(), session.swarm_ns())
 

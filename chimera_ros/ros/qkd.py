@@ -178,14 +178,12 @@ class QkdAsker:
 
     def _begin(self, now: float) -> None:
         self._next_at = now + self._period_s
-        host = self._session.host
         issuer = _issuer(self._session, self._member)
-        peer = None if issuer is None else host.certificate(issuer)
+        peer = None if issuer is None else self._session.host.certificate(issuer)
         if peer is None:
             return
         self._peer = peer.name
-        identity = host.control.members[self._member].identity
-        self._bob = Bob(self._config, identity, peer, os.urandom)
+        self._bob = Bob(self._config, self._session.identity(self._member), peer, os.urandom)
         self._send(self._bob.hello())
 
     def _send(self, data: bytes) -> None:

@@ -25,6 +25,7 @@ from chimera_ros.crypto.effects import (
     Severity,
     StopOrder,
 )
+from chimera_ros.crypto.evidence.ledgers import Evidence
 from chimera_ros.crypto.key_server.evictions import EvictionVerdict
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.keystore import Keystore
@@ -32,6 +33,7 @@ from chimera_ros.crypto.keystore.watch import KeystoreWatch
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.member.security_state import SecurityState
 from chimera_ros.crypto.primitives import providers
+from chimera_ros.crypto.trust.identity import CertifiedMember, MemberIdentity
 from chimera_ros.crypto.trust.policy import Policy
 from chimera_ros.crypto.trust.roles import Role
 
@@ -94,8 +96,10 @@ class SecureSession:
 
         host_options = config.host
         self.key_server: KeyServer | None = None
-        self._roles = {identity.name: identity.role for identity in identities}
-        if any(role is Role.CRYPTO for role in self._roles.values()):
+        self._identities = {identity.name: identity for identity in identities}
+        self.authority = trust.authority  # the swarm's root certificate
+        roles = {identity.role for identity in identities}
+        if Role.CRYPTO in roles:
             if len(identities) > 1:
                 raise ValueError(
                     f"{chosen[0]}: a crypto member is hosted alone, not with {len(chosen) - 1} others"
@@ -126,7 +130,7 @@ class SecureSession:
         self._driver = SessionDriver(
             self._context,
             self.endpoints,
-            subscribed_kinds(set(self._roles.values()), fallback=host_options.fallback is not None),
+            subscribed_kinds(roles, fallback=host_options.fallback is not None),
             KeystoreWatch(keystore, trust) if self.key_server is not None else None,
             self.security_state,
             config.synchronise_clock,
@@ -201,6 +205,34 @@ class SecureSession:
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
         """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""
         self._driver.checkpoints.on_checkpoint(callback)
+
+    # Records -------------------------------------------------------------------------------------------
+
+    def identity(self, member: str | None = None) -> MemberIdentity:
+        """Certificate and signing key of a hosted member, for what it signs outside the session.
+
+        Raises:
+            ValueError: not hosted here, or None while several members are.
+        """
+        return self._identities[self._member(member)]
+
+    def take_evidence(self) -> list[tuple[Evidence, CertifiedMember]]:
+        """Keys that open the leaves of senders' checkpoints, each once, with the sender's certificate.
+
+        Those whose certificate has not been received yet follow later. Empty unless `keep_evidence` is set.
+        """
+        waiting = self.host.checkpoints.evidence
+        found: list[tuple[Evidence, CertifiedMember]] = []
+        if waiting is None:
+            return found
+        for _ in range(len(waiting)):
+            item = waiting.popleft()
+            sender = self.host.certificate(item.entry.fingerprint)
+            if sender is None:
+                waiting.append(item)
+            else:
+                found.append((item, sender))
+        return found
 
     # Time ----------------------------------------------------------------------------------------------
 
@@ -321,7 +353,7 @@ class SecureSession:
             role operator; the first one if None.
         """
         if operator is None:
-            operators = [name for name, role in self._roles.items() if role is Role.OPERATOR]
+            operators = [item.name for item in self._identities.values() if item.role is Role.OPERATOR]
             if not operators:
                 raise PermissionError("only a member with the role operator can order a stop")
             operator = operators[0]
@@ -375,7 +407,7 @@ class SecureSession:
             if len(self.members) > 1:
                 raise ValueError(f"this session hosts {', '.join(self.members)}: say which member is meant")
             return self.members[0]
-        if member not in self._roles:
+        if member not in self._identities:
             raise ValueError(f"{member} is not hosted by this session, which hosts {', '.join(self.members)}")
         return member
 
@@ -384,7 +416,7 @@ class SecureSession:
         rule = self.policy.rule_for(channel)
         if rule is None:
             raise PermissionError(f"the swarm's policy has no rule for channel {channel}")
-        role = self._roles[member]
+        role = self._identities[member].role
         if role not in rule.publish:
             allowed = ", ".join(sorted(item.value for item in rule.publish))
             raise PermissionError(
