@@ -288,7 +288,7 @@ def implausible_telemetry(trial: Trial) -> str:
     channel = names.telemetry(CAPTURED)
     session = scene.captured()
     publisher = session.create_publisher(DroneTelemetry, channel)
-    scene.wait(lambda: publisher._outlet.publisher.get_subscription_count() >= 2, 15.0, "for readers")
+    scene.wait(lambda: publisher._writer.publisher.get_subscription_count() >= 2, 15.0, "for readers")
 
     def say(lie: Lie | None, seconds: float, size: float) -> None:
         began = time.monotonic()

@@ -15,7 +15,7 @@ from math import nan
 from chimera_ros.msg import CommandAcks, DroneTelemetry
 
 from chimera_ros.flight.messages import AckStatus, CommandKind, DroneState, SwarmCommand
-from chimera_ros.nodes.leader import MOST_COMMANDS, LeaderNode
+from chimera_ros.nodes.leader import MAX_COMMANDS, LeaderNode
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import boot_time_s
 
@@ -74,7 +74,7 @@ class CommandLeader(LeaderNode):
         if now < self._tick_due_s:
             return
         self._tick_due_s = max(self._tick_due_s + 1.0 / tick_hz, now - 0.1)
-        due = min(int(elapsed_s * rate_hz) - self._sent, MOST_COMMANDS)
+        due = min(int(elapsed_s * rate_hz) - self._sent, MAX_COMMANDS)
         if due > 0:
             self.send_commands([self._next_command() for _ in range(due)])
 

@@ -17,15 +17,15 @@ class AckSender:
 
     A signature takes most of a millisecond and a saturated reliable writer blocks for up to a tenth of a
     second: the control cycle must wait for neither. What waits for one drone leaves under one signature.
-    At most `LIMIT` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
+    At most `MAX_QUEUED` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
     repeats its command.
     """
 
-    LIMIT = 256
-    MOST = 64  # per message, the bound of CommandAcks.msg
+    MAX_QUEUED = 256
+    MAX_PER_MESSAGE = 64  # per message, the bound of CommandAcks.msg
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[tuple[SecurePublisher, CommandAck] | None] = queue.Queue(self.LIMIT)
+        self._queue: queue.Queue[tuple[SecurePublisher, CommandAck] | None] = queue.Queue(self.MAX_QUEUED)
         self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
         self.dropped = 0
         self._thread.start()
@@ -56,8 +56,8 @@ class AckSender:
                     break
             ended = item is None
             for publisher, acks in waiting.items():
-                for first in range(0, len(acks), self.MOST):
-                    part = acks[first : first + self.MOST]
+                for first in range(0, len(acks), self.MAX_PER_MESSAGE):
+                    part = acks[first : first + self.MAX_PER_MESSAGE]
                     try:
                         publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
                     except Exception:  # the policy, or a session that is being closed: the thread goes on

@@ -30,14 +30,14 @@ from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import SetupError, boot_time_s, where
+from chimera_ros.ros.lifecycle import SetupError, boot_time_s, raised_at
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 from .ack_sender import AckSender
 
 CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
-GOODBYE_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
+EXIT_LANDING_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
 STATUS_S = 0.5
 LATE_CYCLES = 2.0
 SWITCH_S = 0.0005
@@ -80,9 +80,9 @@ class FollowerNode(MemberNode[FollowerParameters]):
         self._tracking_m = Histogram()
         self._latency_ms = Histogram()
         self._alarms: list[str] = []
-        self._broken: set[str] = set()
-        self._goodbye_until_s: float | None = None
-        self._goodbye_open: set[str] = set()
+        self._failed_drones: set[str] = set()
+        self._exit_deadline_s: float | None = None
+        self._exit_pending: set[str] = set()
 
     def setup(self) -> None:
         """Load the mission's limits, make the cores and the connections, load keys."""
@@ -162,7 +162,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             raise SetupError(str(error)) from None
         self.session.start()
         values = self.parameters
-        self._every = max(1, round(values.control_hz / values.telemetry_hz))
+        self._telemetry_cycles = max(1, round(values.control_hz / values.telemetry_hz))
         self._cycle = 0
         self._controlled_s = boot_time_s()
         self._periodic = [
@@ -198,11 +198,11 @@ class FollowerNode(MemberNode[FollowerParameters]):
         """Asked to end: what is in the air is told to land first; True while that is under way."""
         if count > 1 or self._bridge is None or not self.active:
             return False
-        self._goodbye_open = {drone for drone in self._names if self._bridge.state(drone).in_air}
-        for drone in self._goodbye_open:
-            self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=GOODBYE_S))
-        self._goodbye_until_s = boot_time_s() + GOODBYE_S
-        return bool(self._goodbye_open)
+        self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
+        for drone in self._exit_pending:
+            self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=EXIT_LANDING_S))
+        self._exit_deadline_s = boot_time_s() + EXIT_LANDING_S
+        return bool(self._exit_pending)
 
     # Control cycle
 
@@ -214,40 +214,40 @@ class FollowerNode(MemberNode[FollowerParameters]):
         self._controlled_s = now
         while not self._results.empty():
             drone, result = self._results.get_nowait()
-            self._goodbye_open.discard(drone)
+            self._exit_pending.discard(drone)
             if result.order_id:
                 self._perform(self._shard.on_order_result(drone, result, now, swarm_ns))
-        if self._goodbye_until_s is not None:
-            if not self._goodbye_open or now > self._goodbye_until_s:
+        if self._exit_deadline_s is not None:
+            if not self._exit_pending or now > self._exit_deadline_s:
                 self.stop_spinning()
             return
         airborne = False
         for drone in self._names:
             state = bridge.state(drone)
             airborne |= state.in_air
-            if drone not in self._broken:
+            if drone not in self._failed_drones:
                 try:
                     self._perform(self._shard.step(drone, state, now, swarm_ns))
                 except Exception as error:  # one drone's trouble must not bring down those beside it
-                    self._give_up(drone, error)
+                    self._land_after_failure(drone, error)
         bridge.tick(now)
         # A hung interpreter must not hold a drone in the air: the process ends, its autopilot lands.
         if airborne != self._watchdog.enabled:
             self._watchdog.enable() if airborne else self._watchdog.disable()
         self._watchdog.pet()
         self._cycle += 1
-        if self._cycle % self._every == 0:
+        if self._cycle % self._telemetry_cycles == 0:
             self._send_telemetry(session, now, swarm_ns)
 
-    def _give_up(self, drone: str, error: Exception) -> None:
+    def _land_after_failure(self, drone: str, error: Exception) -> None:
         """A drone whose core has failed is told to land in place, and is steered no more."""
         assert self._bridge is not None
-        self._broken.add(drone)
+        self._failed_drones.add(drone)
         self._bridge.submit(drone, Order(0, OrderKind.LAND))
-        reason = f"{type(error).__name__} at {where(error)}"
+        reason = f"{type(error).__name__} at {raised_at(error)}"
         self._alarms.append(f"{drone}: its core failed ({reason}); landing in place")
 
-    def _keep_pace(self) -> None:
+    def _run_if_late(self) -> None:
         """Run a control cycle that is late: events are taken in turn, and a flood must not delay it."""
         if boot_time_s() - self._controlled_s > LATE_CYCLES / self.parameters.control_hz:
             self._control()
@@ -255,7 +255,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
     def _send_telemetry(self, session: SecureSession, now: float, swarm_ns: int) -> None:
         offset_s = session.clock_offset_s
         for drone in self._names:
-            if drone in self._broken:
+            if drone in self._failed_drones:
                 continue  # the leader takes its silence for what it is
             core = self._shard.cores[drone]
             blockers = []
@@ -302,7 +302,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             if setpoints:
                 self._latency_ms.add(max(0, self.session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
             self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
-        self._keep_pace()
+        self._run_if_late()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:
         if message.drone not in self._shard.cores:
@@ -315,7 +315,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         self._perform(self._shard.on_heartbeat(heartbeat, sender, boot_time_s(), self.session.swarm_ns()))
 
     def _on_neighbour(self, message: DroneTelemetry, sender: str) -> None:
-        self._keep_pace()
+        self._run_if_late()
         if message.drone == sender:
             self._shard.on_neighbour(convert.telemetry_from_msg(message), boot_time_s())
 

@@ -35,10 +35,12 @@ from .entropy import LeaderQkd
 TICK_HZ = 20.0
 HEARTBEAT_HZ = 10.0
 STATUS_S = 0.5
-ANSWERS_KEPT = 16
-MOST_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
+MAX_ANSWERS = 16
+MAX_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
 STAMP_AHEAD_NS = 500_000_000  # beyond what clocks may differ
-UNHEARD_S = 1.0  # beyond its deadline a call of path moderation is kept open: the core has gone on by then
+REPLY_MARGIN_S = (
+    1.0  # beyond its deadline a call of path moderation is kept open: the core has gone on by then
+)
 SENDS_PER_TICK = (
     16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
 )
@@ -70,11 +72,11 @@ class LeaderNode(MemberNode[LeaderParameters]):
         super().__init__("leader", LeaderParameters)
         self._qkd: LeaderQkd | None = None
         self._events: list[str] = []
-        self._answered: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], SubmitSteps.Response] = OrderedDict()
         self._outbox: deque[SendCommand | SendTrajectory] = deque()
         self._commands_sent = 0
         self._moderation: SecureClient | None = None
-        self._land_asked = False
+        self._landing_requested = False
         self._degraded = False
         self._ending = False  # the process ends as soon as everything has landed
 
@@ -110,7 +112,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def begin(self) -> None:
         """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
         self.session.start()
-        signal.signal(signal.SIGUSR1, self._ask_to_land)
+        signal.signal(signal.SIGUSR1, self._request_landing)
         if self.parameters.qkd and self._qkd is None:
             try:
                 self._qkd = LeaderQkd(self.session, self.parameters.member, self.parameters.qkd_eavesdropper)
@@ -118,7 +120,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
                 self.session.alarm("warning", f"no quantum key distribution: {error}; sign a newer policy")
         self._periodic = [
             self.create_steady_timer(1.0 / TICK_HZ, self._tick),
-            self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._beat),
+            self.create_steady_timer(1.0 / HEARTBEAT_HZ, self._send_heartbeat),
             self.create_steady_timer(STATUS_S, self._report_status),
         ]
         if self._qkd is not None:
@@ -143,11 +145,11 @@ class LeaderNode(MemberNode[LeaderParameters]):
         """
         if count > 1 or not self.active or self._core.finished or self._status.attached:
             return False
-        self._land_asked = self._ending = True
+        self._landing_requested = self._ending = True
         return True
 
-    def _ask_to_land(self, *_: object) -> None:
-        self._land_asked = True
+    def _request_landing(self, *_: object) -> None:
+        self._landing_requested = True
 
     def _tick(self) -> None:
         session = self._session
@@ -159,8 +161,8 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self._outbox.clear()
             self._core.come_home("no crypto node is heard any more, the swarm comes home", now, swarm_ns)
         self._degraded = degraded
-        if self._land_asked:
-            self._land_asked = False
+        if self._landing_requested:
+            self._landing_requested = False
             self._core.abort_and_land("asked to end", now, swarm_ns)
         for effect in self._core.tick(now, swarm_ns):
             if isinstance(effect, MissionEvent):
@@ -171,11 +173,11 @@ class LeaderNode(MemberNode[LeaderParameters]):
             else:
                 self._outbox.append(effect)
         if session.ready or degraded:
-            self._send_some()
+            self._send_queued()
         if self._core.finished and self._ending:
             self.stop_spinning()
 
-    def _send_some(self) -> None:
+    def _send_queued(self) -> None:
         """Send what waits, in order; commands that follow each other leave under one signature."""
         for _ in range(SENDS_PER_TICK):
             if not self._outbox:
@@ -187,7 +189,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
                 self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
                 continue
             commands = [effect.command]
-            while self._outbox and len(commands) < MOST_COMMANDS:
+            while self._outbox and len(commands) < MAX_COMMANDS:
                 following = self._outbox[0]
                 if not isinstance(following, SendCommand):
                     break
@@ -196,11 +198,11 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self.send_commands(commands)
 
     def send_commands(self, commands: Sequence[Command]) -> None:
-        """Publish commands under one signature, `MOST_COMMANDS` at most."""
+        """Publish commands under one signature, `MAX_COMMANDS` at most."""
         self._command_publisher.publish(SwarmCommands(commands=[convert.command_to_msg(c) for c in commands]))
         self._commands_sent += len(commands)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         session = self._session
         if session is None or not session.ready:
             return
@@ -228,7 +230,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
 
         try:
             client.call_async(
-                convert_moderation.moderation_call_to_msg(call), call.deadline_s + UNHEARD_S, done
+                convert_moderation.moderation_call_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
             )
         except (
             Rejected,
@@ -250,17 +252,17 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
         # An operator who heard no answer asks again with the same text, which bears a number: done once.
         asked = (sender, request.steps_yaml)
-        if asked in self._answered:
-            return self._answered[asked]
+        if asked in self._answers:
+            return self._answers[asked]
         accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self.session.swarm_ns())
         word = "accepted" if accepted else "refused"
         self._events.append(
             f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}"
         )
         answer = SubmitSteps.Response(accepted=accepted, reason=reason[:500])
-        self._answered[asked] = answer
-        if len(self._answered) > ANSWERS_KEPT:
-            self._answered.popitem(last=False)
+        self._answers[asked] = answer
+        if len(self._answers) > MAX_ANSWERS:
+            self._answers.popitem(last=False)
         return answer
 
     def _moderation_times(self) -> dict[str, object]:

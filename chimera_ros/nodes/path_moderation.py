@@ -22,19 +22,19 @@ from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
 from chimera_ros.ros.convert_moderation import failed_response, request_from_msg, response_of
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.lifecycle import where
+from chimera_ros.ros.lifecycle import raised_at
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.services import Deferred
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories
 
 STATUS_S = 0.5
-MOST_WAITING = 4  # requests; a leader has one open, so that more are a mistake or an attack
+MAX_QUEUED = 4  # requests; a leader has one open, so that more are a mistake or an attack
 ENCODE_S = (
     0.03  # of every deadline: conversion, signature and delivery of the response, what the way here ...
 )
 ENCODE_PER_KNOT_S = 2e-5  # ... took once more, and this for every knot
-MOST_UNDER_WAY_S = 1.0  # a request that seems older was sent by a clock that is wrong
+MAX_TRANSIT_S = 1.0  # a request that seems older was sent by a clock that is wrong
 SWITCH_S = 0.001  # the thread that computes hands the interpreter over so often
 
 
@@ -51,11 +51,11 @@ class ModerationParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _QueuedRequest:
     message: ModerateTrajectories.Request
     deferred: Deferred
     began_s: float  # when the deadline began to run, and ...
-    under_way_s: float  # ... how long the request took to come here
+    transit_s: float  # ... how long the request took to come here
 
 
 class PathModerationNode(MemberNode[ModerationParameters]):
@@ -65,7 +65,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         super().__init__("path_moderation", ModerationParameters, overrides=overrides)
         self._worker: AerWorker | None = None
         self._moderator = Moderator(time.monotonic)
-        self._asked: queue.Queue[_Asked | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[_QueuedRequest | None] = queue.Queue(MAX_QUEUED)
         self._thread: threading.Thread | None = None
         self._counts: Counter[str] = Counter()
         self._ms = Histogram()
@@ -112,52 +112,52 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             return
         while True:  # who still waits gets no answer, and learns it by the time-out
             try:
-                self._asked.get_nowait()
+                self._queue.get_nowait()
             except queue.Empty:
                 break
-        self._asked.put(None)
+        self._queue.put(None)
         thread.join(timeout=LONGEST_S)
 
     # ---- requests --------------------------------------------------------------------------------
 
     def _on_request(self, request: ModerateTrajectories.Request, sender: str) -> object:
         age_s = (self.session.swarm_ns() - self._service.sent_ns) * 1e-9
-        under_way_s = min(max(age_s, 0.0), MOST_UNDER_WAY_S)
-        asked = _Asked(request, Deferred(), time.monotonic() - under_way_s, under_way_s)
+        transit_s = min(max(age_s, 0.0), MAX_TRANSIT_S)
+        queued = _QueuedRequest(request, Deferred(), time.monotonic() - transit_s, transit_s)
         try:
-            self._asked.put_nowait(asked)
+            self._queue.put_nowait(queued)
         except queue.Full:
             self._counts["busy"] += 1
-            return failed_response(f"{MOST_WAITING} requests wait already")
-        return asked.deferred
+            return failed_response(f"{MAX_QUEUED} requests wait already")
+        return queued.deferred
 
     def _work(self) -> None:
-        while (asked := self._asked.get()) is not None:
+        while (queued := self._queue.get()) is not None:
             try:
-                response = self._moderate(asked)
+                response = self._moderate(queued)
             except Exception as error:  # a mistake in here must not end the service; its text may hold data
                 self._counts["errors"] += 1
-                self.get_logger().error(f"moderation failed: {type(error).__name__} at {where(error)}")
+                self.get_logger().error(f"moderation failed: {type(error).__name__} at {raised_at(error)}")
                 response = failed_response(f"moderation failed: {type(error).__name__}")
-            asked.deferred.answer(response)
-            self._ms.add(1e3 * (time.monotonic() - asked.began_s))
+            queued.deferred.answer(response)
+            self._ms.add(1e3 * (time.monotonic() - queued.began_s))
 
-    def _moderate(self, asked: _Asked) -> ModerateTrajectories.Response:
+    def _moderate(self, queued: _QueuedRequest) -> ModerateTrajectories.Response:
         self._counts["calls"] += 1
         try:
-            request = request_from_msg(asked.message)
+            request = request_from_msg(queued.message)
         except (ConversionError, ModerationError) as error:
             self._counts["refused"] += 1
             return failed_response(str(error))
         knots = sum(map(len, request.knots))
-        reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + asked.under_way_s
+        reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + queued.transit_s
         sampler = None
         if self._worker is not None and not self._worker.absent:
             sampler = AerSampler(self._worker, self.parameters.backend)
-        answer = self._moderator.run(request, asked.began_s, sampler, reserve_s)
+        answer = self._moderator.run(request, queued.began_s, sampler, reserve_s)
         self._counts["conflicts"] += len(answer.before)
         self._counts[answer.status.name.lower()] += 1
-        return response_of(asked.message, answer)
+        return response_of(queued.message, answer)
 
     def _report_status(self) -> None:
         if self._session is None:

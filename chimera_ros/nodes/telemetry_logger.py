@@ -27,10 +27,10 @@ from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 STATUS_S = 0.5
-MOST_FOR_TOTALS = 50_000  # messages: a few seconds' work when the process ends
+MAX_FOR_TOTALS = 50_000  # messages: a few seconds' work when the process ends
 NICE = 5  # a record may wait, a setpoint may not
-DOUBT_AGAIN_S = 10.0  # the same doubt about the same drone is an alarm again after this long
-CLOCK_KNOWN_S = 0.1
+DOUBT_REPEAT_S = 10.0  # the same doubt about the same drone is an alarm again after this long
+CLOCK_LIMIT_S = 0.1
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
 
@@ -114,7 +114,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 self.get_logger().error(f"{status.dropped} messages could not be recorded")
             if status.problem:
                 self.get_logger().error(status.problem)
-            elif session is not None and 0 < status.opened <= MOST_FOR_TOTALS:
+            elif session is not None and 0 < status.opened <= MAX_FOR_TOTALS:
                 self._sign_totals(session)
             elif status.opened:
                 self.get_logger().info("a long record: `chimera log totals` adds it up")
@@ -174,11 +174,11 @@ class LoggerNode(MemberNode[LoggerParameters]):
             doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
         else:
             # Before the clocks are compared only one drone's own stamps can be.
-            known = self.session.clock_synchronised(CLOCK_KNOWN_S)
+            known = self.session.clock_synchronised(CLOCK_LIMIT_S)
             swarm_ns = self.session.swarm_ns() if known else report.stamp_ns
             doubts = self._plausibility.check(report, now, swarm_ns)
         for doubt in doubts:
-            if now - self._doubted_s.get((sender, doubt), -DOUBT_AGAIN_S) >= DOUBT_AGAIN_S:
+            if now - self._doubted_s.get((sender, doubt), -DOUBT_REPEAT_S) >= DOUBT_REPEAT_S:
                 self._doubted_s[(sender, doubt)] = now
                 self._doubt_alarms.append(f"telemetry of {sender} cannot be true: {doubt.value}")
 

@@ -23,10 +23,10 @@ from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 from . import names, qos
 from .cdr import CdrError, decode_checkpoint, encode_checkpoint
 from .context import SessionContext
-from .lifecycle import boot_time_s, where
+from .lifecycle import boot_time_s, raised_at
 from .retrying_publisher import RetryingPublisher
 
-MAX_WAITING: Final = 1024  # checkpoints that came and were not looked at yet
+MAX_QUEUED: Final = 1024  # checkpoints that came and were not looked at yet
 END_S: Final = 1.0
 ACKED_S: Final = 0.2
 
@@ -55,10 +55,10 @@ class CheckpointTopics:
     def __init__(self, context: SessionContext) -> None:
         self._context = context
         self._host = context.host
-        self._outlets: dict[str, RetryingPublisher] = {}
+        self._writers: dict[str, RetryingPublisher] = {}
         self._subscriptions: dict[str, Any] = {}
         self._callbacks: list[CheckpointCallback] = []
-        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_QUEUED)
         self._thread: threading.Thread | None = None
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
@@ -70,15 +70,15 @@ class CheckpointTopics:
         context = self._context
         for name in context.members:
             profile = qos.for_checkpoints(reader=False)
-            self._outlets[name] = RetryingPublisher(context, msg.Checkpoint, names.checkpoint(name), profile)
+            self._writers[name] = RetryingPublisher(context, msg.Checkpoint, names.checkpoint(name), profile)
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
-    def look(self) -> None:
+    def update_subscriptions(self) -> None:
         """Once a second, in the node's executor: listen to everybody whose packets are opened here."""
         context = self._context
-        heard = self._host.checkpoints.heard()
-        for name in heard - self._subscriptions.keys():
+        senders = self._host.checkpoints.heard()
+        for name in senders - self._subscriptions.keys():
             self._subscriptions[name] = context.node.create_subscription(
                 msg.Checkpoint,
                 names.topic(names.checkpoint(name), context.namespace),
@@ -86,7 +86,7 @@ class CheckpointTopics:
                 qos.for_checkpoints(reader=True),
                 raw=True,
             )
-        for name in self._subscriptions.keys() - heard:
+        for name in self._subscriptions.keys() - senders:
             context.node.destroy_subscription(self._subscriptions.pop(name))
 
     def _receiver(self, name: str) -> Callable[[bytes], None]:
@@ -109,19 +109,19 @@ class CheckpointTopics:
             except queue.Empty:
                 pass
             except Exception as error:  # the thread goes on, whatever one checkpoint was
-                self._troubled(error)
+                self._count_error(error)
             if boot_time_s() >= due:
                 due = boot_time_s() + NOTICE_S
                 try:
-                    self._work()
+                    self._tick()
                 except Exception as error:
-                    self._troubled(error)
+                    self._count_error(error)
 
-    def _troubled(self, error: Exception) -> None:
+    def _count_error(self, error: Exception) -> None:
         self._context.counts["checkpoint_errors"] += 1
-        self._context.node.get_logger().error(f"checkpoints: {type(error).__name__} at {where(error)}")
+        self._context.node.get_logger().error(f"checkpoints: {type(error).__name__} at {raised_at(error)}")
 
-    def _work(self) -> None:
+    def _tick(self) -> None:
         context, now = self._context, boot_time_s()
         self._publish()
         context.perform_later(self._host.tick_checkpoints(now))
@@ -129,7 +129,7 @@ class CheckpointTopics:
     def _publish(self) -> None:
         context = self._context
         for name, checkpoint in self._host.make_checkpoints(boot_time_s(), context.swarm_ns()):
-            self._outlets[name].send(checkpoint_to_cdr(checkpoint))
+            self._writers[name].send(checkpoint_to_cdr(checkpoint))
 
     def _take(self, name: str, data: bytes) -> None:
         context = self._context
@@ -154,12 +154,12 @@ class CheckpointTopics:
                 self._host.checkpoints.end()
                 self._publish()
             self._thread = None
-            for outlet in self._outlets.values():
-                if outlet.publisher.get_subscription_count():
-                    outlet.publisher.wait_for_all_acked(Duration(seconds=ACKED_S / len(self._outlets)))
+            for writer in self._writers.values():
+                if writer.publisher.get_subscription_count():
+                    writer.publisher.wait_for_all_acked(Duration(seconds=ACKED_S / len(self._writers)))
         for subscription in self._subscriptions.values():
             self._context.node.destroy_subscription(subscription)
-        for outlet in self._outlets.values():
-            outlet.destroy()
+        for writer in self._writers.values():
+            writer.destroy()
         self._subscriptions.clear()
-        self._outlets.clear()
+        self._writers.clear()

@@ -25,7 +25,7 @@ from .services import Reply, SecureClient, SecureService
 PERIOD_S: Final = 1.8  # per member: the crypto node takes a member for live for 3 s
 FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
 TIMEOUT_S: Final = 1.0
-ENOUGH: Final = 4
+FIRST_SAMPLES: Final = 4
 ANSWERS_PER_S: Final = 50.0  # each is signed; who gets none asks again
 
 
@@ -36,14 +36,14 @@ class ClockServer:
 
     def __init__(self, context: SessionContext, endpoints: EndpointRegistry, member: str) -> None:
         self._context = context
-        self._budget = TokenBucket(ANSWERS_PER_S)
+        self._bucket = TokenBucket(ANSWERS_PER_S)
         self._service: SecureService = endpoints.service(
             ClockSync, names.CRYPTO_CLOCK, self._on_request, member
         )
 
     def _on_request(self, request: ClockSync.Request, _sender: str) -> ClockSync.Response | None:
         t2_ns = self._context.swarm_ns()
-        if not self._budget.take(self._context.now()):
+        if not self._bucket.take(self._context.now()):
             self._context.counts["clock_not_answered"] += 1
             return None
         return ClockSync.Response(t1_ns=request.t1_ns, t2_ns=t2_ns, t3_ns=self._context.swarm_ns())
@@ -60,7 +60,7 @@ class ClockClient:
         self._clients: list[SecureClient] = [
             endpoints.client(ClockSync, names.CRYPTO_CLOCK, member) for member in members
         ]
-        self._turn = 0
+        self._next_client = 0
         self._due = 0.0
         self._began_ns = (
             time.time_ns() - boot_time_ns()
@@ -85,10 +85,10 @@ class ClockClient:
         """Ask if it is time."""
         if now < self._due:
             return
-        first = self.filter.samples < ENOUGH
+        first = self.filter.samples < FIRST_SAMPLES
         self._due = now + (FIRST_PERIOD_S if first else PERIOD_S / len(self._clients))
-        client = self._clients[self._turn % len(self._clients)]
-        self._turn += 1
+        client = self._clients[self._next_client % len(self._clients)]
+        self._next_client += 1
         if self._context.active:
             return  # it is this one that the others ask
         if not self._context.host.ready(client.member) or not client.service_is_ready():

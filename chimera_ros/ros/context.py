@@ -16,7 +16,7 @@ from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.member.host import SecureHost
 
-from .lifecycle import boot_time_s, where
+from .lifecycle import boot_time_s, raised_at
 
 Retry = Callable[[], bool]
 """Sends what a saturated writer did not take; True when nothing is left."""
@@ -68,6 +68,6 @@ class SessionContext:
             return callback(*arguments)
         except Exception as error:
             self.counts["callback_errors"] += 1
-            text = f"{what}: {type(error).__name__} in a callback at {where(error)}"
+            text = f"{what}: {type(error).__name__} in a callback at {raised_at(error)}"
             self.node.get_logger().error(text)
             return None

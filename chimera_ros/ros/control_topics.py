@@ -75,19 +75,19 @@ class ControlTopics:
     def __init__(
         self,
         context: SessionContext,
-        heard: Iterable[ControlKind],
+        kinds: Iterable[ControlKind],
         on_message: Callable[[ControlMessage], None],
     ) -> None:
         self._context = context
         self._on_message = on_message
-        self._heard = frozenset(heard)
-        self._outlets: dict[ControlKind, RetryingPublisher] = {}
+        self._kinds = frozenset(kinds)
+        self._writers: dict[ControlKind, RetryingPublisher] = {}
         self._subscriptions: list[Any] = []
 
     def open(self) -> None:
         """Subscribe, and make the publishers that will be needed, so that DDS matches them early."""
         context = self._context
-        for kind in self._heard:
+        for kind in self._kinds:
             channel, message_type = TOPICS[kind]
             self._subscriptions.append(
                 context.node.create_subscription(
@@ -106,14 +106,14 @@ class ControlTopics:
                 ControlKind.SWITCH,
                 ControlKind.BEAT,
             }
-        if ControlKind.STOP in self._heard:
+        if ControlKind.STOP in self._kinds:
             needed.add(ControlKind.STOP_ACK)
-        if ControlKind.FALLBACK_HELLO in self._heard:
+        if ControlKind.FALLBACK_HELLO in self._kinds:
             needed.add(ControlKind.FALLBACK_HELLO)
-        if ControlKind.STOP_ACK in self._heard:
+        if ControlKind.STOP_ACK in self._kinds:
             needed.add(ControlKind.STOP)
         for kind in needed:
-            self._outlet(kind)
+            self._writer(kind)
 
     def _receiver(self, kind: ControlKind) -> Callable[[bytes], None]:
         def receive(data: bytes) -> None:
@@ -126,27 +126,27 @@ class ControlTopics:
 
         return receive
 
-    def _outlet(self, kind: ControlKind) -> RetryingPublisher:
-        outlet = self._outlets.get(kind)
-        if outlet is None:
+    def _writer(self, kind: ControlKind) -> RetryingPublisher:
+        writer = self._writers.get(kind)
+        if writer is None:
             channel, message_type = TOPICS[kind]
             profile = qos.for_control(channel, reader=False)
-            outlet = self._outlets[kind] = RetryingPublisher(self._context, message_type, channel, profile)
-        return outlet
+            writer = self._writers[kind] = RetryingPublisher(self._context, message_type, channel, profile)
+        return writer
 
     def send(self, message: ControlMessage) -> None:
         """Publish a control message."""
-        outlet, data = self._outlet(message.kind), encode_control(message)
+        writer, data = self._writer(message.kind), encode_control(message)
         if message.kind in _VOLATILE:
-            outlet.send_when_heard(data)
+            writer.send_when_matched(data)
         else:
-            outlet.send(data)
+            writer.send(data)
 
     def close(self) -> None:
         """Take every control topic out of the node."""
         for subscription in self._subscriptions:
             self._context.node.destroy_subscription(subscription)
-        for outlet in self._outlets.values():
-            outlet.destroy()
+        for writer in self._writers.values():
+            writer.destroy()
         self._subscriptions.clear()
-        self._outlets.clear()
+        self._writers.clear()

@@ -18,8 +18,8 @@ from chimera_ros.flight.vehicle import Vec3
 
 E = TypeVar("E", bound=IntEnum)
 
-FARTHEST_M: Final = 1e6  # no drone is farther from the swarm's datum, ...
-FASTEST_M_S: Final = 1e3  # ... or faster
+MAX_POSITION_M: Final = 1e6  # no drone is farther from the swarm's datum, ...
+MAX_SPEED_M_S: Final = 1e3  # ... or faster
 
 
 class ConversionError(ValueError):
@@ -43,10 +43,10 @@ def _motion(position: Vec3, velocity: Vec3) -> None:
     if all(isnan(value) for value in position):
         return
     # Written so that NaN and infinity are refused.
-    if not all(abs(value) <= FARTHEST_M for value in position):
-        raise ConversionError(f"a position is no number or farther than {FARTHEST_M:g} m")
-    if not all(abs(value) <= FASTEST_M_S for value in velocity):
-        raise ConversionError(f"a velocity is no number or faster than {FASTEST_M_S:g} m/s")
+    if not all(abs(value) <= MAX_POSITION_M for value in position):
+        raise ConversionError(f"a position is no number or farther than {MAX_POSITION_M:g} m")
+    if not all(abs(value) <= MAX_SPEED_M_S for value in velocity):
+        raise ConversionError(f"a velocity is no number or faster than {MAX_SPEED_M_S:g} m/s")
 
 
 def _enum(kind: type[E], number: int) -> E:

@@ -18,8 +18,8 @@ from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S, Answer, Reques
 
 from .convert import ConversionError, fitting, trajectory_from_msg, trajectory_to_msg
 
-MOST_LISTED: Final = 64  # conflicts in a response
-_MOST_RUNGS: Final = 16
+MAX_LISTED: Final = 64  # conflicts in a response
+_MAX_RUNGS: Final = 16
 
 
 # ---- the leader's side -------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def response_of(
     message: srv.ModerateTrajectories.Request, answer: Answer
 ) -> srv.ModerateTrajectories.Response:
     """The response to a request: the drones, plan ids, terms and start times that were asked, other knots."""
-    rungs = answer.rungs[:_MOST_RUNGS]
+    rungs = answer.rungs[:_MAX_RUNGS]
     return srv.ModerateTrajectories.Response(
         status=int(answer.status),
         reason=fitting(answer.reason, 500),
@@ -151,7 +151,7 @@ def response_of(
                 horizontal_m=clash.horizontal_m,
                 vertical_m=clash.vertical_m,
             )
-            for clash in answer.remaining[:MOST_LISTED]
+            for clash in answer.remaining[:MAX_LISTED]
         ],
         cost=answer.cost,
         gain_over_greedy=answer.gain_over_greedy,

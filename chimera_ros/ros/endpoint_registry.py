@@ -106,11 +106,11 @@ class EndpointRegistry:
             if publisher.latched and publisher.member == member:
                 publisher.reseal()
 
-    def look_for_latecomers(self) -> None:
+    def serve_late_joiners(self) -> None:
         """Once a second: latched samples for readers that have come."""
         for publisher in self._publishers:
             if publisher.latched:
-                publisher.look_for_latecomers()
+                publisher.serve_late_joiners()
 
     def retry_later(self, retry: Retry) -> None:
         """Call `retry` at every tick until it returns True. May be called from any thread."""

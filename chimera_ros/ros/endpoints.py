@@ -19,7 +19,7 @@ from .cdr import CdrError, checked_payload, decode_envelope, encode_envelope
 from .context import SessionContext
 from .retrying_publisher import RetryingPublisher
 
-RESEAL_PAUSE_S: Final = 0.5
+RESEAL_INTERVAL_S: Final = 0.5
 
 MessageCallback = Callable[[Any, str], None]
 RawCallback = Callable[["RawMessage"], None]
@@ -61,10 +61,10 @@ class SecurePublisher:
         self._forget = forget
         self._last: bytes | None = None
         self._resealed_at = float("-inf")
-        self._readers = 0
+        self._matched_readers = 0
         self.channel = channel
         self.member = member
-        self._outlet = RetryingPublisher(
+        self._writer = RetryingPublisher(
             context, SecureEnvelope, channel, qos.for_publisher(channel, latched)
         )
 
@@ -98,7 +98,7 @@ class SecurePublisher:
         except NotReady:
             context.counts["not_ready"] += 1
             return False
-        return self._outlet.send(encode_envelope(*envelope))
+        return self._writer.send(encode_envelope(*envelope))
 
     @property
     def latched(self) -> bool:
@@ -111,19 +111,19 @@ class SecurePublisher:
             self._resealed_at = time.monotonic()
             self._send(self._last)
 
-    def look_for_latecomers(self) -> None:
+    def serve_late_joiners(self) -> None:
         """Reseal a latched sample when readers have come: the one DDS keeps may be too old to be accepted."""
-        readers = self._outlet.publisher.get_subscription_count()
-        if readers > self._readers and time.monotonic() - self._resealed_at < RESEAL_PAUSE_S:
+        readers = self._writer.publisher.get_subscription_count()
+        if readers > self._matched_readers and time.monotonic() - self._resealed_at < RESEAL_INTERVAL_S:
             return  # look again later
-        if readers > self._readers:
+        if readers > self._matched_readers:
             self.reseal()
-        self._readers = readers
+        self._matched_readers = readers
 
     def destroy(self) -> None:
         """Stop publishing."""
         self._last = None
-        self._outlet.destroy()
+        self._writer.destroy()
         self._forget(self)
 
 

@@ -98,7 +98,7 @@ class Spinner:
         self._executor.shutdown()
 
 
-def without_core_dumps() -> None:
+def disable_core_dumps() -> None:
     """This process and its children leave no core dump, which would hold their keys. Linux takes a limit of
     one byte to mean that a handler behind a pipe is not called either.
     """
@@ -113,7 +113,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     that it needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. A
     node parameter ``autostart`` of False leaves it unconfigured.
     """
-    without_core_dumps()
+    disable_core_dumps()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: SwarmNode[Any] | None = None
     status = 1

@@ -1,9 +1,9 @@
 """The base of all nodes: a lifecycle node with the doors shut that starts itself.
 
 What ROS opens by itself can be used by anyone on the network, without authentication: transition services,
-parameter services, the type description service. They are off unless `open_doors` asks for them. Transitions
-come from the own process (or from sealed commands that it accepts); parameters are read-only once the node
-is active.
+parameter services, the type description service. They are off unless `expose_services` asks for them.
+Transitions come from the own process (or from sealed commands that it accepts); parameters are read-only once
+the node is active.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         parameters_type: frozen dataclass made with `parameters.parameter`; None declares nothing.
         namespace: default ROS namespace, which is also the swarm's; remapping (``-r __ns:=…``) wins.
         overrides: parameter values that win over the command line's, for tests and embedding.
-        open_doors: offer lifecycle and parameter services on the network, for use on a bench only.
+        expose_services: offer lifecycle and parameter services on the network, for use on a bench only.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         overrides: dict[str, Any] | None = None,
-        open_doors: bool = False,
+        expose_services: bool = False,
         context: Context | None = None,
         cli_args: Sequence[str] | None = None,
     ) -> None:
@@ -63,14 +63,14 @@ class SwarmNode(LifecycleNode, Generic[P]):
         self._failing: str | None = None
         self._failure: str | None = None
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        values = {**(overrides or {}), "start_type_description_service": open_doors}
+        values = {**(overrides or {}), "start_type_description_service": expose_services}
         super().__init__(
             name,
             namespace=namespace,
             context=context,
             cli_args=list(cli_args) if cli_args is not None else None,
-            enable_communication_interface=open_doors,
-            start_parameter_services=open_doors,
+            enable_communication_interface=expose_services,
+            start_parameter_services=expose_services,
             parameter_overrides=[Parameter(key, value=value) for key, value in values.items()],
         )
         self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
@@ -215,7 +215,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def _report(self, what: str, error: Exception) -> None:
         # Only texts written for people are passed on: any other exception may carry data in its text.
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
-        detail = str(error) if expected else f"{type(error).__name__} at {where(error)}"
+        detail = str(error) if expected else f"{type(error).__name__} at {raised_at(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
         self.get_logger().error(self._failure)
 
@@ -223,10 +223,10 @@ class SwarmNode(LifecycleNode, Generic[P]):
         try:
             hook()
         except Exception as error:
-            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {where(error)}")
+            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
 
 
-def where(error: BaseException) -> str:
+def raised_at(error: BaseException) -> str:
     """File and line where an exception was raised; its text is left out, for it may hold data."""
     trace = error.__traceback__
     if trace is None:

@@ -30,7 +30,7 @@ PERIOD_S: Final = 10.0  # between two sessions
 TICK_S: Final = 0.5
 _REPEAT_S: Final = 1.0
 _REPEATS: Final = 3
-_LEAST_GAP_S: Final = 2.0  # between two sessions that Alice takes part in
+_MIN_INTERVAL_S: Final = 2.0  # between two sessions that Alice takes part in
 _MAX_BYTES: Final = 262_144
 
 
@@ -104,7 +104,7 @@ class QkdAnswerer:
             key_server.identity.fingerprint
         ):
             return False  # a standby: the one in charge answers
-        if peer is None or now < self._began_at + _LEAST_GAP_S:
+        if peer is None or now < self._began_at + _MIN_INTERVAL_S:
             return False
         self._began_at = now
         if not self._wanted():
@@ -145,7 +145,7 @@ class QkdAsker:
         self._bob: Bob | None = None
         self._peer = ""
         self._sent = b""
-        self._heard = b""
+        self._received = b""
         self._sent_at = 0.0
         self._repeats = 0
         self._next_at = 0.0
@@ -199,9 +199,9 @@ class QkdAsker:
         bob = self._bob
         if bob is None or sender != self._peer or len(data) > _MAX_BYTES:
             return
-        if data == self._heard or self._thread is not None:
+        if data == self._received or self._thread is not None:
             return  # the answer to a repeated question
-        self._heard = data
+        self._received = data
         if self._sent[:1] == bytes([Kind.HELLO]):
             photons = bob.photons(data)
             if photons is not None:

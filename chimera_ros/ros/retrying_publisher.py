@@ -14,8 +14,8 @@ from .context import SessionContext
 
 RETRY_S: Final = 0.01
 RETRY_FOR_S: Final = 1.0
-UNHEARD_FOR_S: Final = 3.0
-MAX_WAITING: Final = 256
+UNMATCHED_FOR_S: Final = 3.0
+MAX_QUEUED: Final = 256
 
 
 class RetryingPublisher:
@@ -24,14 +24,14 @@ class RetryingPublisher:
     def __init__(self, context: SessionContext, message_type: type[Any], channel: str, profile: Any) -> None:
         self._context = context
         self._reliable = profile.reliability == ReliabilityPolicy.RELIABLE
-        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._queue: deque[tuple[float, bytes]] = deque()
         self.publisher = context.node.create_publisher(
             message_type, names.topic(channel, context.namespace), profile
         )
 
     def send(self, data: bytes) -> bool:
         """Publish serialised bytes; False if they were dropped (best effort) or had to wait (reliable)."""
-        if not self._waiting:
+        if not self._queue:
             try:
                 self.publisher.publish(data)
                 return True
@@ -39,25 +39,25 @@ class RetryingPublisher:
                 self._context.counts["writer_saturated"] += 1
         if not self._reliable:
             return False
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._queue) >= MAX_QUEUED:
             self._context.counts["publish_dropped"] += 1
             return False
-        self._waiting.append((time.monotonic() + RETRY_FOR_S, data))
+        self._queue.append((time.monotonic() + RETRY_FOR_S, data))
         self._context.retry_later(self.retry)
         return False
 
-    def send_when_heard(self, data: bytes) -> None:
+    def send_when_matched(self, data: bytes) -> None:
         """Publish once DDS has matched a reader: a volatile sample sent before that is lost for good."""
-        if self._waiting or self.publisher.get_subscription_count() > 0:
+        if self._queue or self.publisher.get_subscription_count() > 0:
             self.send(data)
             return
-        self._waiting.append((time.monotonic() + UNHEARD_FOR_S, data))
+        self._queue.append((time.monotonic() + UNMATCHED_FOR_S, data))
         self._context.retry_later(self.retry)
 
     def retry(self) -> bool:
         """Send what waits, in order; True when nothing is left."""
-        while self._waiting:
-            deadline, data = self._waiting[0]
+        while self._queue:
+            deadline, data = self._queue[0]
             if self.publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
                 return False
             try:
@@ -68,10 +68,10 @@ class RetryingPublisher:
                 self._context.counts["publish_dropped"] += 1
             else:
                 self._context.counts["publish_retried"] += 1
-            self._waiting.popleft()
+            self._queue.popleft()
         return True
 
     def destroy(self) -> None:
         """Take the publisher out of its node."""
-        self._waiting.clear()
+        self._queue.clear()
         self._context.node.destroy_publisher(self.publisher)

@@ -97,7 +97,7 @@ class SecureService:
         self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering, and ...
         self.sent_ns = 0  # ... the swarm time at which it was sealed
         channel = names.response(service)
-        self._outlet = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._writer = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
         channel = names.request(service)
         self._subscription = context.node.create_subscription(
             SecureEnvelope,
@@ -149,12 +149,12 @@ class SecureService:
         except (NotReady, Rejected):
             context.counts["unanswered"] += 1
             return
-        self._outlet.send(encode_envelope(*sealed))
+        self._writer.send(encode_envelope(*sealed))
 
     def destroy(self) -> None:
         """Stop answering."""
         self._context.node.destroy_subscription(self._subscription)
-        self._outlet.destroy()
+        self._writer.destroy()
 
 
 @dataclass(slots=True)
@@ -266,11 +266,11 @@ class SecureClient:
         self.service = responses.service
         self.member = member
         channel = names.request(self.service)
-        self._outlet = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
+        self._writer = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
 
     def service_is_ready(self) -> bool:
         """Whether DDS has matched a server in both directions; says nothing about who it is."""
-        return self._outlet.publisher.get_subscription_count() > 0 and self._responses.publishers > 0
+        return self._writer.publisher.get_subscription_count() > 0 and self._responses.publishers > 0
 
     def call_async(self, request: Any, timeout_s: float, on_done: DoneCallback) -> bool:
         """Send a request; `on_done(reply)` is called exactly once, with the response or why there is none.
@@ -297,11 +297,11 @@ class SecureClient:
         if not self._responses.add(pending, context.now() + timeout_s, on_done):
             on_done(Reply(None, failure=f"{MAX_PENDING} calls of {self.service} are still open"))
             return False
-        self._outlet.send(encode_envelope(*pending.envelope))
+        self._writer.send(encode_envelope(*pending.envelope))
         context.rearm()
         return True
 
     def destroy(self) -> None:
         """Stop calling."""
-        self._outlet.destroy()
+        self._writer.destroy()
         self._forget(self, self._responses)

@@ -34,8 +34,8 @@ from .lifecycle import boot_time_s
 from .stop_call import StopCall
 
 HOUSEKEEPING_S: Final = 1.0
-_SOONEST_S: Final = 0.0002
-_REST_S: Final = 0.02
+_MIN_TIMER_S: Final = 0.0002
+_IDLE_S: Final = 0.02
 _KEPT_ALARMS: Final = 32
 _KEPT_EFFECTS: Final = 256
 
@@ -80,10 +80,10 @@ class SessionDriver:
         self._on_switched: list[Callable[[str, int], None]] = []
         self._on_alarm: list[Callable[[str, str], None]] = []
         self._on_stop: list[Callable[[StopOrder], None]] = []
-        self._later: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
+        self._pending_effects: deque[Effect] = deque(maxlen=_KEPT_EFFECTS)
         self._housekeeping_due = 0.0
         self._armed_at = float("inf")
-        self._core_rests_until = 0.0
+        self._core_idle_until = 0.0
         self._timer = context.node.create_timer(
             HOUSEKEEPING_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -171,7 +171,7 @@ class SessionDriver:
     def _on_control(self, message: ControlMessage) -> None:
         with self._lock:
             self._perform(self._core.handle(message, boot_time_s(), time.time_ns()))
-            self._core_rests_until = 0.0
+            self._core_idle_until = 0.0
         self.rearm()
 
     # Effects
@@ -195,7 +195,7 @@ class SessionDriver:
     def perform_later(self, effects: list[Effect]) -> None:
         """Perform effects in the node's executor. May be called from any thread."""
         if effects and not self._closed:
-            self._later.extend(effects)
+            self._pending_effects.extend(effects)
             self.rearm()
 
     def _switched(self, member: str, epoch: int) -> None:
@@ -234,21 +234,21 @@ class SessionDriver:
         due = self._housekeeping_due
         core = self._core.next_timer()
         if core is not None:
-            due = min(due, max(core, self._core_rests_until))
+            due = min(due, max(core, self._core_idle_until))
         if self.clock is not None:
             due = min(due, self.clock.next_timer())
         for call in self._stops:
             due = min(due, call.next_timer())
         now = boot_time_s()
         due = min(due, self._endpoints.next_timer(now))
-        if self._later:
+        if self._pending_effects:
             due = now
-        if abs(due - self._armed_at) < _SOONEST_S and self._armed_at > now:
+        if abs(due - self._armed_at) < _MIN_TIMER_S and self._armed_at > now:
             return
         due = max(due, now)  # the core says "at once" with minus infinity
         self._armed_at = due
         self._timer.cancel()
-        self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_SOONEST_S * 1e9))
+        self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_MIN_TIMER_S * 1e9))
         self._timer.reset()
 
     def _on_timer(self) -> None:
@@ -258,9 +258,9 @@ class SessionDriver:
         self._armed_at = float("inf")
         now = boot_time_s()
         self._tick_core(now)
-        if self._later:
+        if self._pending_effects:
             with self._lock:
-                self._perform([self._later.popleft() for _ in range(len(self._later))])
+                self._perform([self._pending_effects.popleft() for _ in range(len(self._pending_effects))])
         if self.clock is not None:
             self.clock.tick(now)
         self._tick_stops(now)
@@ -268,8 +268,8 @@ class SessionDriver:
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_S
             self._watch_keystore(now)
-            self._endpoints.look_for_latecomers()
-            self.checkpoints.look()
+            self._endpoints.serve_late_joiners()
+            self.checkpoints.update_subscriptions()
             if self._diagnostics is not None:
                 self._diagnostics.publish()
         self.rearm()
@@ -284,7 +284,7 @@ class SessionDriver:
         again = self._core.next_timer()
         if not effects and again is not None and again <= now:
             # Due and nothing to do: it waits for something that time alone does not bring.
-            self._core_rests_until = now + _REST_S
+            self._core_idle_until = now + _IDLE_S
 
     def _tick_stops(self, now: float) -> None:
         for call in tuple(self._stops):
@@ -292,7 +292,7 @@ class SessionDriver:
             if message is not None:
                 self._control.send(message)
         for call in tuple(self._stops):
-            if call.over(now):
+            if call.finished(now):
                 self._stops.remove(call)
                 self._context.guarded("operator/stop", call.on_done, call.acknowledged)
 

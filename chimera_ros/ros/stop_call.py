@@ -40,23 +40,23 @@ class StopCall:
         if counter != self._counter:
             return
         self._acknowledged.add(drone)
-        if self._all_there():
-            self._next = float("-inf")  # `over` at the next tick
+        if self._all_acknowledged():
+            self._next = float("-inf")  # `finished` at the next tick
 
-    def _all_there(self) -> bool:
+    def _all_acknowledged(self) -> bool:
         return bool(self._targets) and self._targets <= self._acknowledged
 
     def next_timer(self) -> float:
-        """When `due` and `over` want to be asked."""
+        """When `due` and `finished` want to be asked."""
         return min(self._next, self._deadline)
 
     def due(self, now: float) -> ControlMessage | None:
         """The message, if it is time to send it (again)."""
-        if now < self._next or self._all_there() or now >= self._deadline:
+        if now < self._next or self._all_acknowledged() or now >= self._deadline:
             return None
         self._next = now + REPEAT_S
         return self._message
 
-    def over(self, now: float) -> bool:
-        """Whether everyone has acknowledged or the time is over."""
-        return self._all_there() or now >= self._deadline
+    def finished(self, now: float) -> bool:
+        """True if everyone has acknowledged or the time is over."""
+        return self._all_acknowledged() or now >= self._deadline

@@ -49,7 +49,7 @@ def test_hostile_payloads_through_a_real_session(party):
         got.clear()
         publisher = speaker.create_publisher(type(message), channel)
         hearer.create_subscription(type(message), channel, lambda m, sender: got.append(sender))
-        party.wait(lambda p=publisher: p._outlet.publisher.get_subscription_count() > 0, "for the hearer")
+        party.wait(lambda p=publisher: p._writer.publisher.get_subscription_count() > 0, "for the hearer")
         before = hearer.host.counters.opened
         payloads = list(hostile(message))
         for number, payload in enumerate(payloads, 1):
@@ -77,8 +77,8 @@ def test_a_receipt_of_another_stop_ends_no_stop():
     over = []
     call = StopCall(make_stop(identity, 7, "land", ["d"], 10**18), frozenset({"d"}), over.append, 0.0, 8.0)
     call.acknowledged_by("d", 6)
-    assert not call.over(1.0)
+    assert not call.finished(1.0)
     assert call.due(1.0) is not None
     call.acknowledged_by("d", 7)
-    assert call.over(1.0)
+    assert call.finished(1.0)
     assert call.acknowledged == {"d"}

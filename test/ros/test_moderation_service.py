@@ -20,7 +20,7 @@ from chimera_ros.flight.moderation_call import ModerationCall, ModerationStatus
 from chimera_ros.flight.planning.mission import Mission
 from chimera_ros.flight.planning.plan_check import Ask, refuses_answer
 from chimera_ros.moderation.scenes import antipodal
-from chimera_ros.nodes.path_moderation import MOST_WAITING, PathModerationNode
+from chimera_ros.nodes.path_moderation import MAX_QUEUED, PathModerationNode
 from chimera_ros.ros import names
 from chimera_ros.ros.convert_moderation import moderation_answer_from_msg, moderation_call_to_msg
 
@@ -151,9 +151,9 @@ def test_a_killed_quantum_worker_costs_the_circuits_and_nothing_else(party, serv
 def test_many_requests_at_once_are_bounded(party, service) -> None:
     client = leader_client(party)
     replies: list = []
-    for _ in range(MOST_WAITING + 4):
+    for _ in range(MAX_QUEUED + 4):
         assert client.call_async(moderation_call_to_msg(call_of(5, 1.0)), PATIENCE_S, replies.append)
-    party.wait(lambda: len(replies) == MOST_WAITING + 4, "for all answers", 3.0 * PATIENCE_S)
+    party.wait(lambda: len(replies) == MAX_QUEUED + 4, "for all answers", 3.0 * PATIENCE_S)
     refused = [r for r in replies if r.response is not None and "wait already" in r.response.reason]
     assert 1 <= len(refused) <= 4
     assert all(r.response is not None for r in replies)

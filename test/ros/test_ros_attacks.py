@@ -62,7 +62,7 @@ def swarm(party):
 
 def say(party, publisher, attacker, messages):
     """Publish messages once DDS has matched the attacker; returns the packets as recorded."""
-    party.wait(lambda: publisher._outlet.publisher.get_subscription_count() > 0, "for the recorder")
+    party.wait(lambda: publisher._writer.publisher.get_subscription_count() > 0, "for the recorder")
     before = len(attacker.heard)
     for message in messages:
         assert publisher.publish(message)
@@ -89,7 +89,7 @@ def test_replayed_changed_and_cut_envelopes(party, swarm):
         attacker = Attacker(party, channel)
         party.all_ready()
         party.wait(
-            lambda publisher=publisher: publisher._outlet.publisher.get_subscription_count() == 2,
+            lambda publisher=publisher: publisher._writer.publisher.get_subscription_count() == 2,
             "for readers",
         )
         packets = say(party, publisher, attacker, messages)

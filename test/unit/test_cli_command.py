@@ -64,8 +64,8 @@ def test_processes_with_keys_leave_no_core_dump(tmp_path: Path) -> None:
     code = """
 import os, resource
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
-from chimera_ros.ros.executor import without_core_dumps
-without_core_dumps()
+from chimera_ros.ros.executor import disable_core_dumps
+disable_core_dumps()
 assert resource.getrlimit(resource.RLIMIT_CORE)[0] <= 1
 if not os.fork():
     os.abort()
