@@ -1,6 +1,11 @@
-"""ROS names, QoS, parameters, message conversion, and the secure layer on rclpy nodes.
+"""Secure publishers, subscriptions and services on rclpy nodes, and what every node needs beside them.
 
-Importing this package does not import rclpy; the names below are loaded when they are first used.
+Topic names and QoS, parameters, the lifecycle node, the executor and message conversion. Must not import
+nodes, launcher, commands or a package with I/O of its own (autopilot, records, sitl, quantum, gateway): it
+stands on crypto, flight and moderation alone. Begin reading with `session` (the public interface), then
+`context` and `session_driver`; `names` and `qos` list the topics.
+
+Importing this package does not import rclpy: the names below are loaded at their first use.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
     from .services import Reply, SecureClient, SecureService
     from .session import SecureSession, SessionConfig
 
-_HOMES = {
+_MODULES = {
     "RawMessage": "endpoints",
     "Reply": "services",
     "SecureClient": "services",
@@ -50,7 +55,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{home}", __name__), name)
+    return getattr(import_module(f".{module}", __name__), name)

@@ -1,10 +1,10 @@
-"""CDR of the messages that carry the protocol, written and read by hand.
+"""CDR codec of the messages that carry the security protocol.
 
-Serialised bytes go straight to ``Publisher.publish`` and come straight from ``raw=True`` subscriptions, which
-saves a conversion to and from Python objects of several kilobytes each way. The format is XCDR version 1,
-little endian (DDS-XTypes 1.3, 7.4; header ``00 01`` and two option bytes): integers aligned to their size
-counted from the end of the header, sequences as uint32 length and bytes. Everything read is bounded by the
-message definitions.
+Serialised bytes go straight to ``Publisher.publish`` and come straight from ``raw=True`` subscriptions,
+which saves a conversion to and from Python objects of several kilobytes in each direction. The format is
+XCDR version 1, little endian (DDS-XTypes 1.3, 7.4; header ``00 01`` and two option bytes): integers aligned
+to their size counted from the end of the header, sequences as uint32 length and bytes. Everything read is
+bounded by the message definitions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ type_bounds: Final[dict[str, tuple[int, ...]]] = {
     "StopAck": (1024, MAX_SIGNATURE),
     "FallbackHello": (1024, MAX_SIGNATURE),
 }
-"""Largest length of each byte field, in field order, of the plain control messages."""
+"""Maximum length of each byte field, in field order, of the plain control messages."""
 
 
 _CHECKPOINT = struct.Struct("<4sI32sIHB5xQQQI32sI")  # up to the length of `leaves`
@@ -77,11 +77,11 @@ def decode_envelope(data: bytes) -> EnvelopeFields:
     """Fields of a SecureEnvelope from its CDR.
 
     Raises:
-        CdrError: not little-endian XCDR1, cut short, longer than announced or over a bound.
+        CdrError: not little-endian XCDR1, truncated, longer than its length fields or over a bound.
     """
     total = len(data)
     if total < 20:
-        raise CdrError(f"an envelope of {total} bytes is cut short")
+        raise CdrError(f"an envelope of {total} bytes is truncated")
     header, version, lane, sender, epoch, size = _ENVELOPE.unpack_from(data)
     if header not in _ACCEPTED:
         raise CdrError("an envelope in an encoding other than little-endian XCDR1")
@@ -135,12 +135,12 @@ def decode_checkpoint(data: bytes) -> CheckpointFields:
     """Fields of a Checkpoint from its CDR.
 
     Raises:
-        CdrError: not little-endian XCDR1, cut short, longer than announced, over a bound, or hashes that are
-        not of 32 bytes.
+        CdrError: not little-endian XCDR1, truncated, longer than its length fields, over a bound, or hashes
+        that are not of 32 bytes.
     """
     total = len(data)
     if total < _CHECKPOINT.size + 4:
-        raise CdrError(f"a checkpoint of {total} bytes is cut short")
+        raise CdrError(f"a checkpoint of {total} bytes is truncated")
     header, hash_size, transcript_hash, epoch, slot, lane, first, last, made_ns, root_size, root, size = (
         _CHECKPOINT.unpack_from(data)
     )
@@ -180,17 +180,17 @@ def decode_parts(data: bytes, bounds: Sequence[int]) -> tuple[bytes, ...]:
     """Byte fields of a control message from its CDR, as many as `bounds` has entries.
 
     Raises:
-        CdrError: not little-endian XCDR1, cut short, longer than announced or over a bound.
+        CdrError: not little-endian XCDR1, truncated, longer than its length fields or over a bound.
     """
     total = len(data)
     if data[:4] not in _ACCEPTED:
-        raise CdrError("a control message cut short or in an encoding other than little-endian XCDR1")
+        raise CdrError("a control message truncated or in an encoding other than little-endian XCDR1")
     parts = []
     end = 4
     for bound in bounds:
         start = (end + 3) & ~3
         if start + 4 > total:
-            raise CdrError(f"a control message of {total} bytes is cut short")
+            raise CdrError(f"a control message of {total} bytes is truncated")
         (size,) = _LENGTH.unpack_from(data, start)
         end = start + 4 + size
         if size > bound or end > total:
@@ -204,16 +204,16 @@ def decode_parts(data: bytes, bounds: Sequence[int]) -> tuple[bytes, ...]:
 
 
 def checked_payload(payload: bytes) -> bytes:
-    """The CDR of a message in clear, safe to hand to a deserialiser.
+    """The CDR of a plaintext message, safe to pass to a deserialiser.
 
-    A member's own message may be hostile too: Fast CDR reads outside its buffer, and takes the process with
-    it, when the encapsulation header announces more padding than there are bytes. Only what rmw writes
-    passes: little-endian XCDR1, and at least one byte.
+    A message from a member may be hostile too: Fast CDR reads outside its buffer, and the process crashes,
+    when the encapsulation header announces more padding than there are bytes. Only what rmw writes
+    is accepted: little-endian XCDR1, and at least one byte.
 
     Raises:
-        CdrError: another encoding, or cut short.
+        CdrError: another encoding, or truncated.
     """
     header = bytes(payload[:4])
     if header not in _ACCEPTED or len(payload) <= 4 + header[3]:
-        raise CdrError(f"a message of {len(payload)} bytes is cut short or not little-endian XCDR1")
+        raise CdrError(f"a message of {len(payload)} bytes is truncated or not little-endian XCDR1")
     return HEADER + payload[4:] if header != HEADER else bytes(payload)

@@ -1,8 +1,9 @@
-"""Checkpoints to and from `<member>/checkpoint`: plain, signed topics, worked by a thread of their own.
+"""Publishers and subscriptions of the signed checkpoints on `<member>/checkpoint`, in a thread of their own.
 
-Signing takes most of a millisecond and checking a fifth of one: neither must delay a packet. The thread signs
-what is due, checks what comes and hands alarms to the node's executor; both operations let other threads run.
-Whose packets are opened here is listened to; a checkpoint that came before is fetched from its latched topic.
+A signature takes most of a millisecond, its verification a fifth of one: neither may delay a packet. The
+thread signs what is due, verifies what is received and passes alarms to the node's executor; both operations
+release the GIL. Subscribed are the members whose packets are opened here; the topics are latched, so that a
+late subscription still receives the last checkpoints.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .context import SessionContext
 from .lifecycle import boot_time_s, raised_at
 from .retrying_publisher import RetryingPublisher
 
-MAX_QUEUED: Final = 1024  # checkpoints that came and were not looked at yet
+MAX_QUEUED: Final = 1024  # received checkpoints that are not verified yet
 END_S: Final = 1.0
 ACKED_S: Final = 0.2
 
@@ -50,7 +51,7 @@ def checkpoint_to_cdr(checkpoint: Checkpoint) -> bytes:
 
 
 class CheckpointTopics:
-    """Publishers for the hosted members, subscriptions to those who are heard, and the thread between."""
+    """Publishers for the hosted members, subscriptions to their senders, and the thread that serves both."""
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
@@ -62,11 +63,11 @@ class CheckpointTopics:
         self._thread: threading.Thread | None = None
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
-        """Call `callback(member, cdr)` for every verified checkpoint, in the checkpoints' own thread."""
+        """Call `callback(member, cdr)` for every verified checkpoint, in the checkpoint thread."""
         self._callbacks.append(callback)
 
     def open(self) -> None:
-        """Make the publishers, so that DDS matches them early, and start the thread."""
+        """Create the publishers, so that DDS matches them early, and start the thread."""
         context = self._context
         for name in context.members:
             profile = qos.for_checkpoints(reader=False)
@@ -75,7 +76,7 @@ class CheckpointTopics:
         self._thread.start()
 
     def update_subscriptions(self) -> None:
-        """Once a second, in the node's executor: listen to everybody whose packets are opened here."""
+        """Subscribe to every member whose packets are opened here; once a second, in the node's executor."""
         context = self._context
         senders = self._host.checkpoints.heard()
         for name in senders - self._subscriptions.keys():
@@ -108,7 +109,7 @@ class CheckpointTopics:
                 self._take(*item)
             except queue.Empty:
                 pass
-            except Exception as error:  # the thread goes on, whatever one checkpoint was
+            except Exception as error:  # one checkpoint must not end the thread
                 self._count_error(error)
             if boot_time_s() >= due:
                 due = boot_time_s() + NOTICE_S
@@ -145,7 +146,7 @@ class CheckpointTopics:
                 context.guarded(f"{name}/checkpoint", callback, name, data)
 
     def close(self) -> None:
-        """End the thread, send the last checkpoints, take the topics out of the node."""
+        """End the thread, send the last checkpoints, destroy publishers and subscriptions."""
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=END_S)

@@ -1,10 +1,10 @@
-"""Swarm time: the crypto node's wall clock, as measured against the own boot-time clock.
+"""Swarm time: the active crypto node's wall clock, as an offset to the own boot-time clock (NTP, RFC 5905).
 
-A wall clock may be set while a drone flies; measured against the boot-time clock, swarm time goes on. Only
-before the first answer, and on the crypto node that the others ask, it is the wall clock's.
+A wall clock may be set in flight; an offset to the boot-time clock is not affected by that. Before the first
+answer, and on the active crypto node, swarm time is the wall clock.
 
-Each hosted member asks in its turn, at least every two seconds, which also tells the crypto node that it is
-alive; all answers go into one filter, since the members of a process share a clock.
+The hosted members send requests in turn, each at least every two seconds, which is also their sign of life
+to the crypto node; all answers go into one filter, since the members of a process share a clock.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from .endpoint_registry import EndpointRegistry
 from .lifecycle import boot_time_ns
 from .services import Reply, SecureClient, SecureService
 
-PERIOD_S: Final = 1.8  # per member: the crypto node takes a member for live for 3 s
+PERIOD_S: Final = 1.8  # per member: the crypto node assumes a member live for 3 s
 FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
 TIMEOUT_S: Final = 1.0
 FIRST_SAMPLES: Final = 4
-ANSWERS_PER_S: Final = 50.0  # each is signed; who gets none asks again
+ANSWERS_PER_S: Final = 50.0  # each is signed; a client without an answer asks again
 
 
 class ClockServer:
-    """The crypto node's side: answers, signed, with swarm time: its own wall clock, or when it took over
-    from another crypto node, the other's as it last measured it, so that time goes on without a step.
+    """Time server of a crypto node: signed answers with swarm time, at most `ANSWERS_PER_S`.
+
+    Swarm time is its own wall clock or, after it took over from another crypto node, that node's clock as it
+    measured it last, so that swarm time has no step.
     """
 
     def __init__(self, context: SessionContext, endpoints: EndpointRegistry, member: str) -> None:
@@ -50,7 +52,7 @@ class ClockServer:
 
 
 class ClockClient:
-    """A member's side: asks in turn for each hosted member."""
+    """Time client of all hosted members, which send requests in turn."""
 
     def __init__(
         self, context: SessionContext, endpoints: EndpointRegistry, members: tuple[str, ...]
@@ -70,7 +72,7 @@ class ClockClient:
 
     @property
     def _own_ns(self) -> int:
-        """The wall clock, had nobody set it since the start."""
+        """The wall clock at the start, continued by the boot-time clock."""
         return self._began_ns + boot_time_ns()
 
     def swarm_ns(self) -> int:
@@ -78,11 +80,11 @@ class ClockClient:
         return self._own_ns + self._offset_ns if self._measured else time.time_ns()
 
     def next_timer(self) -> float:
-        """When `tick` wants to be called."""
+        """When `tick` is due."""
         return self._due
 
     def tick(self, now: float) -> None:
-        """Ask if it is time."""
+        """Send a request if one is due."""
         if now < self._due:
             return
         first = self.filter.samples < FIRST_SAMPLES
@@ -90,7 +92,7 @@ class ClockClient:
         client = self._clients[self._next_client % len(self._clients)]
         self._next_client += 1
         if self._context.active:
-            return  # it is this one that the others ask
+            return  # the server itself
         if not self._context.host.ready(client.member) or not client.service_is_ready():
             return
         request = ClockSync.Request(t1_ns=self._own_ns)

@@ -19,21 +19,21 @@ from chimera_ros.crypto.member.host import SecureHost
 from .lifecycle import boot_time_s, raised_at
 
 Retry = Callable[[], bool]
-"""Sends what a saturated writer did not take; True when nothing is left."""
+"""Sends what a saturated writer did not accept; True when nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """One session as its parts see it.
+    """What one session gives to its parts.
 
     Args:
         namespace: of the swarm. members: names of the hosted members.
         key_server: crypto nodes only; its host is `host`.
         swarm_ns: swarm time, ns since the Unix epoch.
-        rearm: sets the session's timer to what is due next. From any thread.
+        rearm: sets the session's timer to the next thing due. From any thread.
         perform_later: performs effects in the node's executor. From any thread.
         retry_later: calls a `Retry` again until it returns True. From any thread.
-        counts: of what the secure layer does not count itself; part of the session's status.
+        counts: events outside the host's own counters; part of the session's status.
     """
 
     node: Node

@@ -1,4 +1,4 @@
-"""The plain, signed control topics of the key protocol, to and from the core."""
+"""Publishers and subscriptions of the plain, signed control topics of the key protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VOLATILE: Final = frozenset((ControlKind.KEY_PACKAGE, ControlKind.READY, Contro
 
 
 def bounds_of(kind: ControlKind) -> tuple[int, ...]:
-    """Largest length of each part of a control message, in field order."""
+    """Maximum length of each part of a control message, in field order."""
     return type_bounds[TOPICS[kind][1].__name__]
 
 
@@ -85,7 +85,7 @@ class ControlTopics:
         self._subscriptions: list[Any] = []
 
     def open(self) -> None:
-        """Subscribe, and make the publishers that will be needed, so that DDS matches them early."""
+        """Subscribe, and create the publishers that will be needed, so that DDS matches them early."""
         context = self._context
         for kind in self._kinds:
             channel, message_type = TOPICS[kind]
@@ -143,7 +143,7 @@ class ControlTopics:
             writer.send(data)
 
     def close(self) -> None:
-        """Take every control topic out of the node."""
+        """Destroy all publishers and subscriptions."""
         for subscription in self._subscriptions:
             self._context.node.destroy_subscription(subscription)
         for writer in self._writers.values():

@@ -1,7 +1,7 @@
-"""Flight dataclasses to generated messages and back.
+"""Conversion between the dataclasses of flight and the generated messages.
 
-Both have the same field names. What comes from the network may hold numbers that no enum has, NaN where a
-number is needed, or names that are none: `from_…` raises ConversionError and the message is dropped.
+Both have the same field names. A received message may hold numbers that no enum has, NaN or impossible
+motion: `…_from_msg` raises ConversionError and the message is dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SPEED_M_S: Final = 1e3  # ... or faster
 
 
 class ConversionError(ValueError):
-    """A message holds a value that its definition does not name."""
+    """A message holds a value outside its definition."""
 
 
 def _point(value: Vec3) -> Point:
@@ -39,7 +39,7 @@ def _xyz(value: Any) -> Vec3:
 
 
 def _motion(position: Vec3, velocity: Vec3) -> None:
-    """Raises ConversionError unless both are possible, or the position is NaN: not known."""
+    """Raises ConversionError unless both are possible, or the position is NaN (unknown)."""
     if all(isnan(value) for value in position):
         return
     # Written so that NaN and infinity are refused.
@@ -88,7 +88,7 @@ def command_from_msg(message: msg.SwarmCommand) -> messages.SwarmCommand:
 
 
 def ack_to_msg(ack: messages.CommandAck) -> msg.CommandAck:
-    """CommandAck.msg of an answer; the reason is cut to what fits."""
+    """CommandAck.msg of an acknowledgement; the reason is truncated."""
     return msg.CommandAck(
         drone=ack.drone,
         command_id=ack.command_id,
@@ -100,7 +100,7 @@ def ack_to_msg(ack: messages.CommandAck) -> msg.CommandAck:
 
 
 def ack_from_msg(message: msg.CommandAck) -> messages.CommandAck:
-    """An answer from its message. Raises ConversionError for an unknown status."""
+    """An acknowledgement from its message. Raises ConversionError for an unknown status."""
     return messages.CommandAck(
         drone=message.drone,
         command_id=message.command_id,
@@ -112,7 +112,7 @@ def ack_from_msg(message: msg.CommandAck) -> messages.CommandAck:
 
 
 def trajectory_to_msg(trajectory: messages.Trajectory) -> msg.Trajectory:
-    """Trajectory.msg of a drone's part of a plan."""
+    """Trajectory.msg of one drone's trajectory."""
     return msg.Trajectory(
         plan_id=trajectory.plan_id,
         term=trajectory.term,
@@ -132,7 +132,7 @@ def trajectory_to_msg(trajectory: messages.Trajectory) -> msg.Trajectory:
 
 
 def trajectory_from_msg(message: msg.Trajectory) -> messages.Trajectory:
-    """A drone's part of a plan from its message; the flight core checks it."""
+    """One drone's trajectory from its message; the flight core checks it."""
     return messages.Trajectory(
         plan_id=message.plan_id,
         term=message.term,
@@ -152,7 +152,7 @@ def trajectory_from_msg(message: msg.Trajectory) -> messages.Trajectory:
 
 
 def telemetry_to_msg(telemetry: messages.DroneTelemetry) -> msg.DroneTelemetry:
-    """DroneTelemetry.msg of a drone's state; the reason is cut to what fits."""
+    """DroneTelemetry.msg of a drone's state; the reason is truncated."""
     x, y, z, w = telemetry.orientation
     return msg.DroneTelemetry(
         drone=telemetry.drone,
@@ -176,9 +176,7 @@ def telemetry_to_msg(telemetry: messages.DroneTelemetry) -> msg.DroneTelemetry:
 
 
 def telemetry_from_msg(message: msg.DroneTelemetry) -> messages.DroneTelemetry:
-    """A drone's state from its message. Raises ConversionError for an unknown state, or a motion that is
-    none.
-    """
+    """A drone's state from its message. Raises ConversionError for an unknown state or impossible motion."""
     orientation = message.orientation
     position, velocity = _xyz(message.position_enu_m), _xyz(message.velocity_enu_m_s)
     _motion(position, velocity)
@@ -204,7 +202,7 @@ def telemetry_from_msg(message: msg.DroneTelemetry) -> messages.DroneTelemetry:
 
 
 def heartbeat_to_msg(heartbeat: messages.LeaderHeartbeat) -> msg.LeaderHeartbeat:
-    """LeaderHeartbeat.msg of the leader's sign of life."""
+    """LeaderHeartbeat.msg of a heartbeat."""
     return msg.LeaderHeartbeat(
         leader=heartbeat.leader,
         term=heartbeat.term,
@@ -217,7 +215,7 @@ def heartbeat_to_msg(heartbeat: messages.LeaderHeartbeat) -> msg.LeaderHeartbeat
 
 
 def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> messages.LeaderHeartbeat:
-    """The leader's sign of life from its message."""
+    """A heartbeat from its message."""
     return messages.LeaderHeartbeat(
         leader=message.leader,
         term=message.term,
@@ -230,5 +228,5 @@ def heartbeat_from_msg(message: msg.LeaderHeartbeat) -> messages.LeaderHeartbeat
 
 
 def fitting(text: str, most: int = messages.MAX_REASON) -> str:
-    """The text cut to what the message definition allows; ROS counts bytes, so other letters are replaced."""
+    """The text truncated to the bound of its message field, as ASCII, since ROS counts bytes."""
     return text.encode("ascii", "replace").decode()[:most]

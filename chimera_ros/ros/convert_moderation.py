@@ -1,6 +1,6 @@
-"""ModerateTrajectories.srv to what the leader asks, to what the ladder takes, and back.
+"""Conversion between ModerateTrajectories.srv, the leader's call and the request of path moderation.
 
-What comes from the network may hold anything: `…_from_msg` raises ConversionError, and nothing is done.
+A received message may hold anything: `…_from_msg` raises ConversionError and changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LISTED: Final = 64  # conflicts in a response
 _MAX_RUNGS: Final = 16
 
 
-# ---- the leader's side -------------------------------------------------------------------------------------
+# ---- leader ------------------------------------------------------------------------------------------------
 
 
 def moderation_call_to_msg(call: ModerationCall) -> srv.ModerateTrajectories.Request:
@@ -51,7 +51,7 @@ def moderation_call_to_msg(call: ModerationCall) -> srv.ModerateTrajectories.Req
 
 
 def moderation_answer_from_msg(message: srv.ModerateTrajectories.Response, call_id: int) -> ModerationAnswer:
-    """What a service said to a call; the flight core checks it. Raises ConversionError: unknown status."""
+    """The response to a call; the flight core checks it. Raises ConversionError for an unknown status."""
     parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
     return ModerationAnswer(
         call_id,
@@ -71,11 +71,11 @@ def _status(number: int) -> ModerationStatus:
         raise ConversionError(f"status {number} of path moderation is unknown") from None
 
 
-# ---- the service's side ------------------------------------------------------------------------------------
+# ---- service -----------------------------------------------------------------------------------------------
 
 
 def request_from_msg(message: srv.ModerateTrajectories.Request) -> Request:
-    """What the ladder takes. Raises ConversionError, or ModerationError for a separation that is none."""
+    """The checked request. Raises ConversionError, or ModerationError for an invalid separation."""
     parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
     if not parts:
         raise ConversionError("there is no trajectory in the request")
@@ -132,7 +132,7 @@ def _fence(message: srv.ModerateTrajectories.Request) -> Fence | None:
 def response_of(
     message: srv.ModerateTrajectories.Request, answer: Answer
 ) -> srv.ModerateTrajectories.Response:
-    """The response to a request: the drones, plan ids, terms and start times that were asked, other knots."""
+    """The response: drones, plan ids, terms and start times of the request, with the new knots."""
     rungs = answer.rungs[:_MAX_RUNGS]
     return srv.ModerateTrajectories.Response(
         status=int(answer.status),
@@ -166,7 +166,7 @@ def response_of(
 
 
 def failed_response(reason: str) -> srv.ModerateTrajectories.Response:
-    """Nothing can be answered, and why."""
+    """A response with status FAILED and the reason."""
     return srv.ModerateTrajectories.Response(
         status=int(ModerationStatus.FAILED),
         reason=fitting(reason, 500),

@@ -1,4 +1,7 @@
-"""Security on `/diagnostics`, once a second and process: in the clear, so no position, command or key."""
+"""Security state of a process on `/diagnostics`, once a second.
+
+The topic is not encrypted: no position, command or key is published.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from . import names, qos
 from .context import SessionContext
 from .lifecycle import boot_time_s
 
-DEGRADED: Final = "no crypto node is heard; telemetry, hold, land and return under the pre-shared secret"
+DEGRADED: Final = (
+    "no beats from any crypto node; telemetry, hold, land and return under the pre-shared secret"
+)
 
 
 def security_state(
@@ -31,7 +36,7 @@ def security_state(
     clock_offset_s: float,
     clock_error_s: float,
 ) -> SecurityState:
-    """The security of a session's process at this moment."""
+    """The present security state of a session's process."""
     host, control = context.host, context.host.control
     first, wall_ns = context.members[0], time.time_ns()
     epoch = host.epoch(first)
@@ -81,8 +86,9 @@ def security_state(
 
 
 def _put_out(host: SecureHost) -> tuple[EvictedMember, ...]:
-    """Who is out; a crypto node also knows who ordered it (the `crl` did, or an operator), and of evictions
-    before its start.
+    """Members that are evicted or left, with the reason.
+
+    A crypto node also knows by whose order (the `crl`, or an operator), and evictions before its start.
     """
     control = host.control
     found = {item.name: item for item in control.roster_watch.put_out}
@@ -98,19 +104,19 @@ def _put_out(host: SecureHost) -> tuple[EvictedMember, ...]:
 def _cautions(trust: Trust, wall_ns: int) -> tuple[str, ...]:
     found = []
     if max(wall_ns, trust.wall_floor_ns) > trust.crl.expires_ns:
-        found.append("the revocation list has expired: nobody can join")
+        found.append("the revocation list has expired: no member can join")
     if max(wall_ns, trust.wall_floor_ns) > trust.policy.expires_ns:
-        found.append("the policy has expired: no process starts with it")
+        found.append("the policy has expired: no process can start with it")
     return tuple(found)
 
 
 def _counts(value: Any) -> dict[str, int]:
-    """Refusals without what is no refusal: everybody hears the answers to everybody's calls."""
+    """Rejections without responses to other members' calls, which every member receives."""
     return {name: count for name, count in value.items() if name != "unmatched_response"}
 
 
 class Diagnostics:
-    """Publisher of a process's security on `/diagnostics`."""
+    """Publisher of a process's security state on `/diagnostics`."""
 
     def __init__(self, node: Node, swarm: str, snapshot: Callable[[], SecurityState]) -> None:
         self._node = node
@@ -134,5 +140,5 @@ class Diagnostics:
         self._publisher.publish(array)
 
     def destroy(self) -> None:
-        """Take the publisher out of its node."""
+        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)

@@ -1,4 +1,7 @@
-"""The sealed endpoints of one session: what it made, what waits for an answer or for a saturated writer."""
+"""Registry of a session's secure publishers, subscriptions, services and clients.
+
+Also times out calls, retries saturated writers and reseals latched samples.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .services import ResponseChannel, SecureClient, SecureService
 
 
 class EndpointRegistry:
-    """Publishers, channels, services and clients of a session. Names of members have been checked."""
+    """Publishers, channels, services and clients of a session. Member names have been checked."""
 
     def __init__(self, context: SessionContext, check_permission: Callable[[str, str], None]) -> None:
         self._context = context
@@ -25,9 +28,9 @@ class EndpointRegistry:
         self._responses: dict[str, ResponseChannel] = {}
         self._clients: list[SecureClient] = []
         self._retries: list[Retry] = []
-        self._retries_lock = Lock()  # other threads publish, too
+        self._retries_lock = Lock()  # messages are published from several threads
 
-    # Making them
+    # Creation
 
     def publisher(self, message_type: type[Any], channel: str, member: str, latched: bool) -> SecurePublisher:
         """A publisher in the name of `member`. Raises ValueError, PermissionError."""
@@ -42,18 +45,18 @@ class EndpointRegistry:
     def subscription(
         self, message_type: type[Any], channel: str, callback: Callable[..., None], latched: bool, raw: bool
     ) -> SecureSubscription:
-        """One more receiver of a channel. Raises ValueError."""
+        """A receiver of a channel. Raises ValueError."""
         names.check_channel(channel)
-        hub = self._channels.get(channel)
-        if hub is None:
-            hub = self._channels[channel] = Channel(self._context, channel, message_type, latched)
-        elif hub.message_type is not message_type:
+        found = self._channels.get(channel)
+        if found is None:
+            found = self._channels[channel] = Channel(self._context, channel, message_type, latched)
+        elif found.message_type is not message_type:
             raise ValueError(
-                f"channel {channel} is subscribed as {hub.type_name}, not {names.type_name(message_type)}"
+                f"channel {channel} is subscribed as {found.type_name}, not {names.type_name(message_type)}"
             )
-        elif latched and not hub.latched:
-            hub.subscribe(latched=True)
-        return SecureSubscription(hub, callback, raw, self._forget_channel)
+        elif latched and not found.latched:
+            found.subscribe(latched=True)
+        return SecureSubscription(found, callback, raw, self._forget_channel)
 
     def service(
         self, service_type: type[Any], service: str, callback: Callable[[Any, str], Any], member: str
@@ -61,7 +64,7 @@ class EndpointRegistry:
         """The server of a service. Raises ValueError, PermissionError."""
         names.check_channel(service)
         if service in self._services:
-            raise ValueError(f"service {service} is answered by this session already")
+            raise ValueError(f"service {service} is already served by this session")
         self._check_permission(names.response(service), member)
         server = SecureService(self._context, service_type, service, callback, member)
         self._services[service] = server
@@ -79,7 +82,7 @@ class EndpointRegistry:
         self._clients.append(client)
         return client
 
-    # In the course of time
+    # Timer
 
     def next_timer(self, now: float) -> float:
         """When `tick` is due."""
@@ -91,7 +94,7 @@ class EndpointRegistry:
         return due
 
     def tick(self, now: float) -> None:
-        """Give up calls whose time is over, send what a saturated writer did not take."""
+        """Time out calls; send what a saturated writer did not accept."""
         for responses in tuple(self._responses.values()):
             responses.expire(now)
         with self._retries_lock:
@@ -101,13 +104,13 @@ class EndpointRegistry:
                 self.retry_later(retry)
 
     def reseal(self, member: str) -> None:
-        """`member` sends under another epoch: its latched samples go out again."""
+        """Publish latched samples of `member` again after it switched to another epoch."""
         for publisher in tuple(self._publishers):
             if publisher.latched and publisher.member == member:
                 publisher.reseal()
 
     def serve_late_joiners(self) -> None:
-        """Once a second: latched samples for readers that have come."""
+        """Publish latched samples again for readers that were matched since; once a second."""
         for publisher in self._publishers:
             if publisher.latched:
                 publisher.serve_late_joiners()
@@ -118,7 +121,7 @@ class EndpointRegistry:
             if retry not in self._retries:
                 self._retries.append(retry)
 
-    # Taking them out
+    # Removal
 
     def _forget_publisher(self, publisher: SecurePublisher) -> None:
         if publisher in self._publishers:
@@ -135,7 +138,7 @@ class EndpointRegistry:
         self._channels.pop(channel.channel, None)
 
     def close(self) -> None:
-        """Take all of them out of the node."""
+        """Destroy all endpoints."""
         for client in tuple(self._clients):
             client.destroy()
         for publisher in tuple(self._publishers):

@@ -1,4 +1,4 @@
-"""Sealed publishers and the one subscription per channel that a process has."""
+"""Secure publishers, and one DDS subscription per channel and process for all secure subscriptions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ RawCallback = Callable[["RawMessage"], None]
 
 @dataclass(frozen=True, slots=True)
 class RawMessage:
-    """An opened message with everything a recorder wants.
+    """An opened message with all that a recorder stores.
 
-    `opened.payload` is the CDR of the message in clear, `envelope_cdr` that of the SecureEnvelope it came in.
+    `opened.payload` is the CDR of the plaintext message, `envelope_cdr` that of its SecureEnvelope.
     """
 
     channel: str
@@ -39,7 +39,7 @@ class RawMessage:
 
 
 class SecurePublisher:
-    """Publishes sealed messages of one type on one channel in the name of one member.
+    """Publishes messages of one type on one channel in the name of one member, encrypted.
 
     Made by `SecureSession.create_publisher`.
     """
@@ -72,9 +72,9 @@ class SecurePublisher:
         """Seal and send a message, or its CDR as bytes.
 
         Returns:
-            True if it was handed to DDS. False if the member has no epoch yet (`SecureSession.on_ready` tells
-            when; a latched message is kept and sent then), or the writer is saturated (reliable channels
-            retry for a second, others drop).
+            True if DDS accepted it. False if the member has no epoch yet (see `SecureSession.on_ready`; a
+            latched message is kept and sent then), or the writer is saturated (reliable channels retry for a
+            second, others drop).
 
         Raises:
             TypeError: a message of another type.
@@ -102,20 +102,20 @@ class SecurePublisher:
 
     @property
     def latched(self) -> bool:
-        """Whether latecomers get the last message."""
+        """True if late joiners receive the last message."""
         return self._latched
 
     def reseal(self) -> None:
-        """Send the last sample of a latched publisher again, under the present epoch and time."""
+        """Publish the last sample of a latched publisher again, under the present epoch and time."""
         if self._last is not None:
             self._resealed_at = time.monotonic()
             self._send(self._last)
 
     def serve_late_joiners(self) -> None:
-        """Reseal a latched sample when readers have come: the one DDS keeps may be too old to be accepted."""
+        """Reseal for newly matched readers: the latched sample in DDS may be too old to be accepted."""
         readers = self._writer.publisher.get_subscription_count()
         if readers > self._matched_readers and time.monotonic() - self._resealed_at < RESEAL_INTERVAL_S:
-            return  # look again later
+            return  # at a later call
         if readers > self._matched_readers:
             self.reseal()
         self._matched_readers = readers
@@ -128,7 +128,7 @@ class SecurePublisher:
 
 
 class Channel:
-    """The process's one DDS subscription to a channel: a packet is opened once, then handed to everyone."""
+    """The process's one DDS subscription to a channel: each packet is opened once for all receivers."""
 
     def __init__(self, context: SessionContext, channel: str, message_type: type[Any], latched: bool) -> None:
         self._context = context
@@ -144,7 +144,7 @@ class Channel:
         self.subscribe(latched)
 
     def subscribe(self, latched: bool) -> None:
-        """Make the DDS subscription, or make it again with another durability."""
+        """Create the DDS subscription, again if the durability changes."""
         node = self._context.node
         if self._subscription is not None:
             node.destroy_subscription(self._subscription)
@@ -158,7 +158,7 @@ class Channel:
         )
 
     def on_packet(self, data: bytes) -> None:
-        """One packet from DDS: decode, open, hand out."""
+        """One packet from DDS: decode, open, deliver."""
         context = self._context
         try:
             envelope = Envelope(*decode_envelope(data))
@@ -170,7 +170,7 @@ class Channel:
         except Rejected:
             return  # counted by reason in the host
         if self.latched:
-            # A latched sample comes again after every switch of epochs; the receiver has it already.
+            # A latched sample is resealed after every switch; the receiver has it already.
             if self._delivered.get(opened.sender) == opened.payload:
                 context.counts["resealed_again"] += 1
                 return
@@ -189,7 +189,7 @@ class Channel:
                 context.guarded(self.channel, raw_callback, raw)
 
     def destroy(self) -> None:
-        """Take the subscription out of its node."""
+        """Destroy the subscription."""
         self.callbacks.clear()
         self.raw_callbacks.clear()
         if self._subscription is not None:

@@ -1,8 +1,8 @@
-"""Spinning: EventsExecutor, signals, a clean end.
+"""Executor of a process: EventsExecutor, signal handling, clean shutdown.
 
-EventsExecutor costs an eighth of the single-threaded executor's CPU. In rclpy 9.1.2 its `spin()` burns a core
-and runs nothing, while `spin_once` with a time-out works: it runs one event, or returns when the time is
-over.
+EventsExecutor costs an eighth of the single-threaded executor's CPU. In rclpy 9.1.2 its `spin()` uses a
+whole core and runs nothing, while `spin_once` with a time-out works: it runs one event, or returns at the
+time-out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from .lifecycle import SwarmNode
 
-_WAIT_S = 0.25  # a signal that arrives while nothing happens is seen within this time
+_WAIT_S = 0.25  # bound on the delay of a signal while no event arrives
 
 
 def make_executor(context: Context | None = None) -> Executor:
@@ -35,10 +35,10 @@ def make_executor(context: Context | None = None) -> Executor:
 
 
 class Spinner:
-    """Runs nodes until told to stop.
+    """Spins nodes until `stop`.
 
-    The first SIGINT or SIGTERM calls `on_stop(count=1)`; if that returns True the spinner goes on (a
-    supervised landing, say) until `stop` is called or a second signal comes, which always ends it.
+    The first SIGINT or SIGTERM calls `on_stop(count=1)`; if that returns True the spinner continues (during a
+    supervised landing, for example) until `stop` is called or a second signal arrives, which always ends it.
     """
 
     def __init__(self, context: Context | None = None, on_stop: Callable[[int], bool] | None = None) -> None:
@@ -56,21 +56,21 @@ class Spinner:
         self._nodes.append(node)
 
     def stop(self) -> None:
-        """End `spin` after the present callback; may be called from any thread."""
+        """End `spin` after the present callback. May be called from any thread."""
         self._running = False
         wake = getattr(self._executor, "wake", None)
         if wake is not None:
             wake()
 
     def install_signal_handlers(self) -> None:
-        """Take SIGINT and SIGTERM; call from the main thread."""
-        # Who starts a node with SIGINT ignored wants it to outlive a Ctrl-C, as launch does while all lands.
+        """Handle SIGINT and SIGTERM; call from the main thread."""
+        # A parent that ignores SIGINT wants the node to survive Ctrl-C, as launch does during a landing.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._signals += 1  # the rest is done outside the handler, between two callbacks
+        self._signals += 1  # handled between two callbacks, outside the signal handler
 
     def spin(self, until: Callable[[], bool] | None = None) -> None:
         """Run callbacks until `stop`, `until()` is true, a signal ends it, or the context is shut down."""
@@ -79,8 +79,8 @@ class Spinner:
                 return
             if self._handled != self._signals:
                 self._handled += 1
-                go_on = self._handled == 1 and self._on_stop is not None and self._on_stop(1)
-                if not go_on:
+                continues = self._handled == 1 and self._on_stop is not None and self._on_stop(1)
+                if not continues:
                     if self._handled > 1 and self._on_stop is not None:
                         self._on_stop(self._handled)
                     return
@@ -91,7 +91,7 @@ class Spinner:
         self._executor.spin_once(timeout_sec=0.0)
 
     def close(self) -> None:
-        """Take the nodes out and end the executor; the nodes are the caller's to destroy."""
+        """Remove the nodes and shut the executor down; the caller destroys the nodes."""
         for node in self._nodes:
             self._executor.remove_node(node)
         self._nodes.clear()
@@ -99,19 +99,20 @@ class Spinner:
 
 
 def disable_core_dumps() -> None:
-    """This process and its children leave no core dump, which would hold their keys. Linux takes a limit of
-    one byte to mean that a handler behind a pipe is not called either.
+    """Disable core dumps of this process and its children: they would hold keys.
+
+    With a limit of one byte Linux does not call a core_pattern pipe handler either (core(5)).
     """
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
 
 
 def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
-    """`main` of a node's executable: make it, start it, spin, end it cleanly. Returns the exit status.
+    """`main` of a node's executable: create, start, spin and shut down. Returns the exit status.
 
-    If the node has a method ``stop_requested(count) -> bool`` it is called at the first signal: True means
-    that it needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. A
-    node parameter ``autostart`` of False leaves it unconfigured.
+    A method ``stop_requested(count) -> bool`` of the node is called at the first signal: True means that it
+    needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. With the
+    node parameter ``autostart`` False it stays unconfigured.
     """
     disable_core_dumps()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

@@ -1,9 +1,8 @@
-"""The base of all nodes: a lifecycle node with the doors shut that starts itself.
+"""Base class of all nodes: a lifecycle (managed) node that starts itself and exposes no service.
 
-What ROS opens by itself can be used by anyone on the network, without authentication: transition services,
-parameter services, the type description service. They are off unless `expose_services` asks for them.
-Transitions come from the own process (or from sealed commands that it accepts); parameters are read-only once
-the node is active.
+The services that rclpy creates by default can be called by anyone on the network, without authentication:
+transitions, parameters, type description. They are off unless `expose_services` is set. Transitions are
+triggered in the process itself; parameters are read-only while the node is active.
 """
 
 from __future__ import annotations
@@ -27,23 +26,24 @@ P = TypeVar("P")
 
 
 class SetupError(Exception):
-    """A node cannot start; the text is one sentence for people: what, where, how to mend it."""
+    """A node cannot start; the text is one sentence for the user: what, where, and the remedy."""
 
 
 class SwarmNode(LifecycleNode, Generic[P]):
-    """A node of the swarm over a pure core.
+    """A node of the swarm around a pure core.
 
-    A subclass overrides `setup` (configure: load and check keys, build the core), `begin` (activate: join the
-    swarm), `pause` (deactivate), `close` (release everything) and `wipe` (forget key material, and whatever
-    keeps the vehicle safe without it). Each may raise `SetupError` with one sentence for people.
+    A subclass overrides `setup` (configure: load and check keys, build the core), `begin` (activate: join
+    the swarm), `pause` (deactivate), `close` (release everything) and `wipe` (erase key material and bring
+    the vehicle to a safe state). Each may raise `SetupError` with one sentence for the user.
 
-    Nothing secret and no position may be logged: the log travels in clear on /rosout.
+    Nothing secret and no position may be logged: /rosout is not encrypted.
 
     Args:
-        name: default node name; remapping (``-r __node:=…``) wins.
+        name: default node name; remapping (``-r __node:=…``) takes precedence.
         parameters_type: frozen dataclass made with `parameters.parameter`; None declares nothing.
-        namespace: default ROS namespace, which is also the swarm's; remapping (``-r __ns:=…``) wins.
-        overrides: parameter values that win over the command line's, for tests and embedding.
+        namespace: default ROS namespace, which is also the swarm's; remapping (``-r __ns:=…``) takes
+        precedence.
+        overrides: parameter values that take precedence over the command line, for tests and embedding.
         expose_services: offer lifecycle and parameter services on the network, for use on a bench only.
     """
 
@@ -89,16 +89,16 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Deactivate: stop sending."""
 
     def close(self) -> None:
-        """Release everything that `setup` made. Called at most once per `setup`, also after a failed one."""
+        """Release everything that `setup` created. At most once per `setup`, also after a failed one."""
 
     def wipe(self) -> None:
-        """Forget key material and put the vehicle into a safe state; called on error, must not raise."""
+        """Erase key material and bring the vehicle to a safe state; called on error, must not raise."""
 
     # What subclasses and the runner use ----------------------------------------------------------------
 
     @property
     def active(self) -> bool:
-        """Whether the node is in the lifecycle state *active*."""
+        """True if the lifecycle state is *active*."""
         return self._active
 
     @property
@@ -112,7 +112,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         return self.get_namespace()
 
     def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
-        """A timer on the monotonic clock, whatever /clock says: for failsafes, security and control."""
+        """A timer on the monotonic clock, independent of /clock: for failsafes, security and control."""
         return self.create_timer(period_s, callback, clock=self._steady_clock)
 
     def on_stop_spinning(self, callback: Callable[[], None]) -> None:
@@ -125,13 +125,13 @@ class SwarmNode(LifecycleNode, Generic[P]):
             self._on_stop_spinning()
 
     def autostart(self) -> bool:
-        """Configure and activate; False (and `failure` set) if either did not work."""
+        """Configure and activate; False, with `failure` set, if either failed."""
         if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             return False
         return self.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
     def fail(self, reason: str) -> None:
-        """Enter error processing from any state: keys are wiped, the node ends up unconfigured."""
+        """Enter error processing from any state: keys are erased, the node becomes unconfigured."""
         self.get_logger().error(reason)
         self._failure = reason
         if self._active:
@@ -141,7 +141,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
             self._safely(self.wipe)
 
     def end(self) -> None:
-        """Shut down from whatever state: pause, close, wipe. Safe to call twice."""
+        """Shut down from any state: pause, close, wipe. Idempotent."""
         label = self._state_machine.current_state[1]
         if label in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
@@ -164,7 +164,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `begin`."""
-        self._active = True  # before `begin`: what it starts may already look
+        self._active = True  # before `begin`, whose callbacks may read it
         try:
             self.begin()
         except Exception as error:
@@ -184,13 +184,13 @@ class SwarmNode(LifecycleNode, Generic[P]):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run `close` and forget keys."""
+        """Run `close` and `wipe`."""
         self._safely(self.close)
         self._safely(self.wipe)
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run `pause` if active, then `close`, and forget keys."""
+        """Run `pause` if active, then `close` and `wipe`."""
         if self._active:
             self._active = False
             self._safely(self.pause)
@@ -199,7 +199,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Forget keys; the node is unconfigured afterwards."""
+        """Run `wipe` and `close`; the node is unconfigured afterwards."""
         self._active = False
         self._safely(self.wipe)
         self._safely(self.close)
@@ -213,7 +213,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         return SetParametersResult(successful=True)
 
     def _report(self, what: str, error: Exception) -> None:
-        # Only texts written for people are passed on: any other exception may carry data in its text.
+        # Only texts written for the user are logged: those of other exceptions may contain data.
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
         detail = str(error) if expected else f"{type(error).__name__} at {raised_at(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
@@ -227,7 +227,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
 
 
 def raised_at(error: BaseException) -> str:
-    """File and line where an exception was raised; its text is left out, for it may hold data."""
+    """File and line where an exception was raised, without its text, which may contain data."""
     trace = error.__traceback__
     if trace is None:
         return "unknown place"

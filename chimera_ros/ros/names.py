@@ -1,7 +1,7 @@
-"""Topics, services and channel names, written once.
+"""Names of all topics, services and channels.
 
 A *channel* is the logical name that the protocol binds into every envelope: relative to the swarm namespace,
-for example ``drone_07/telemetry``. A *topic* is the ROS name it travels on: the namespace and the channel.
+for example ``drone_07/telemetry``. Its *topic* is the ROS name: the namespace and the channel.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any, Final
 
 DEFAULT_NAMESPACE: Final = "/chimera"
 
-# Sealed channels.
+# Secure channels: SecureEnvelope.
 LEADER_COMMAND: Final = "leader/command"
 LEADER_ELECTION: Final = "leader/election"
 LEADER_TRAJECTORY: Final = "leader/trajectory"
 LEADER_NEURAL_UPDATE: Final = "leader/neural_update"
 LEADER_HEARTBEAT: Final = "leader/heartbeat"
-# The classical channel of quantum key distribution, and (simulated) the line.
+# The classical channel of quantum key distribution and, simulated, its quantum channel.
 LEADER_QKD: Final = "leader/qkd"
 CRYPTO_QKD: Final = "crypto/qkd"
 
-# Sealed services.
+# Secure services.
 LEADER_STEPS: Final = "leader/steps"
 CRYPTO_CLOCK: Final = "crypto/clock"
 CRYPTO_ROTATE: Final = "crypto/rotate"
 CRYPTO_EVICT: Final = "crypto/evict"
 PATH_MODERATION: Final = "path_moderation/moderate"
 
-# Plain, signed control topics of the protocol.
+# Plain, signed control topics of the key protocol.
 CRYPTO_EPOCH: Final = "crypto/epoch"
 CRYPTO_SWITCH: Final = "crypto/switch"
 CRYPTO_BEAT: Final = "crypto/beat"
@@ -53,7 +53,7 @@ def telemetry(drone: str) -> str:
 
 
 def ack(drone: str) -> str:
-    """Channel of a drone's answers to commands (CommandAcks)."""
+    """Channel of a drone's acknowledgements (CommandAcks)."""
     return check_channel(f"{drone}/ack")
 
 
@@ -63,12 +63,12 @@ def checkpoint(member: str) -> str:
 
 
 def request(service: str) -> str:
-    """Channel that carries a sealed service's requests."""
+    """Request channel of a secure service."""
     return check_channel(f"{service}/request")
 
 
 def response(service: str) -> str:
-    """Channel that carries a sealed service's responses."""
+    """Response channel of a secure service."""
     return check_channel(f"{service}/response")
 
 
@@ -76,7 +76,7 @@ def check_channel(channel: str) -> str:
     """Return `channel` if it is a valid logical name.
 
     Raises:
-        ValueError: a part is not of ``[a-z0-9_]{1,48}`` or there are more than four parts.
+        ValueError: a part does not match ``[a-z0-9_]{1,48}`` or there are more than four parts.
     """
     parts = channel.split("/")
     if len(parts) > _MAX_SEGMENTS or not all(_SEGMENT.fullmatch(part) for part in parts):
@@ -90,7 +90,7 @@ def check_channel(channel: str) -> str:
 def topic(channel: str, namespace: str = DEFAULT_NAMESPACE) -> str:
     """Absolute ROS topic of a channel in a swarm namespace.
 
-    Parts that begin with a digit are not valid in ROS names and are refused by rclpy when the topic is made.
+    Parts that begin with a digit are not valid in ROS names; rclpy rejects them when the topic is created.
     """
     return f"{namespace.rstrip('/')}/{channel}"
 

@@ -1,9 +1,9 @@
-"""Node parameters, declared once: a frozen dataclass whose fields carry description and range.
+"""Node parameters as a frozen dataclass whose fields have a description and a range.
 
     @dataclass(frozen=True, slots=True)
     class FollowerParameters:
-        keystore: str = parameter("", "Directory of the keystore")
-        rate_hz: float = parameter(20.0, "Control rate, Hz", ge=1.0, le=50.0)
+        keystore: str = parameter("", "folder of the keystore")
+        rate_hz: float = parameter(20.0, "control rate, Hz", ge=1.0, le=50.0)
 
 ``declare(node, FollowerParameters)`` declares them on a node and returns the checked object.
 """
@@ -32,7 +32,7 @@ _TYPES: dict[Any, int] = {
 
 
 class ParameterError(ValueError):
-    """A parameter has a value that is not allowed; the text is one sentence for people."""
+    """A parameter has an invalid value; the text is one sentence for the user."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,17 +51,17 @@ def parameter(
     le: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that is a node parameter: default, description (with unit) and what is allowed."""
+    """A dataclass field that is a node parameter: default, description (with unit) and allowed values."""
     spec = _Spec(description, ge, le, choices)
     return dataclasses.field(default=default, metadata={_META: spec})
 
 
 def declare(node: Node, parameters_type: type[P]) -> P:
-    """Declare every field of `parameters_type` on `node` and return the values it was started with.
+    """Declare every field of `parameters_type` on `node` and return their initial values.
 
     Raises:
-        ParameterError: a value of the wrong type or outside its range; names the parameter and what is
-        allowed.
+        ParameterError: a value of the wrong type or outside its range; names the parameter and the allowed
+        values.
     """
     hints = typing.get_type_hints(parameters_type)
     values: dict[str, Any] = {}
@@ -70,9 +70,7 @@ def declare(node: Node, parameters_type: type[P]) -> P:
         kind = hints[field.name]
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         allowed = _allowed(kind, spec)
-        given = node._parameter_overrides.get(
-            field.name
-        )  # the only place rclpy keeps values from the command line
+        given = node._parameter_overrides.get(field.name)  # where rclpy keeps the values of the command line
         if (
             given is not None
             and kind is float
@@ -83,7 +81,7 @@ def declare(node: Node, parameters_type: type[P]) -> P:
             node._parameter_overrides[field.name] = type(given)(field.name, value=float(given.value))
         try:
             value = node.declare_parameter(field.name, default, _descriptor(field.name, kind, spec)).value
-        except Exception as error:  # rclpy raises a family of classes without common root
+        except Exception as error:  # rclpy raises classes without a common base
             shown = default if given is None else given.value
             raise ParameterError(f"parameter {field.name} is {shown!r}; allowed is {allowed}") from error
         if isinstance(default, list):
@@ -108,7 +106,7 @@ def _is_allowed(value: Any, spec: _Spec) -> bool:
     for item in value if isinstance(value, tuple) else (value,):
         if spec.choices and item not in spec.choices:
             return False
-        # Written so that NaN is refused wherever there is a bound.
+        # Written so that NaN is rejected where there is a bound.
         if (spec.ge is not None and not item >= spec.ge) or (spec.le is not None and not item <= spec.le):
             return False
     return True

@@ -1,9 +1,10 @@
-"""BB84 over the swarm's sealed, always signed channels: the crypto node is Alice, the leader is Bob.
+"""BB84 key distribution over two secure, signed channels: the crypto node is Alice, the leader is Bob.
 
-Bob asks every few seconds; Alice says whether keys are wanted. Each question is repeated until answered.
-The photons travel as data on the same channels: this is a simulation, its keys are as secret as those.
+Bob sends a hello every few seconds; Alice begins a session or answers BUSY. Bob repeats each message until
+it is answered, `_REPEATS` times at most. The quantum channel is simulated: its photons are data on the same
+channels, and the keys are no more secret than those channels.
 
-All callbacks run in the node's executor; the simulator, which takes its time, runs in a thread.
+All callbacks run in the node's executor; the simulator runs in a thread.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MAX_BYTES: Final = 262_144
 
 
 def _issuer(session: SecureSession, member: str) -> bytes | None:
-    """Fingerprint of the crypto node in charge, as the member sees it."""
+    """Fingerprint of the active crypto node, the issuer of the member's epoch."""
     epoch = session.host.epoch(member)
     announcement = None if epoch is None else session.host.announcement(epoch)
     return None if announcement is None else announcement.head.issuer
@@ -49,13 +50,13 @@ def _member_named(session: SecureSession, name: str, role: Role) -> CertifiedMem
 
 
 class QkdAnswerer:
-    """Alice in the crypto node.
+    """Alice, in the crypto node.
 
     Args:
-        wanted: whether keys are wanted now; False answers that no session is.
-        on_outcome: called once for every session that came to an end.
+        wanted: True while keys are needed; otherwise a hello is answered BUSY.
+        on_outcome: called once at the end of every session.
 
-    Raises PermissionError when the swarm's policy does not know the channel.
+    Raises PermissionError when the swarm's policy has no rule for the channel.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class QkdAnswerer:
         except Rejected:
             return
         if kind is Kind.HELLO and data != self._hello and not self._begin(data, sender):
-            return  # a session in progress knows nothing of it; it is said again when it is not answered
+            return  # a session in progress continues; Bob repeats the hello
         if self._alice is None or sender != self._peer:
             return
         answer = self._alice.handle(data)
@@ -96,14 +97,14 @@ class QkdAnswerer:
             self._on_outcome(self._alice.outcome)
 
     def _begin(self, hello: bytes, sender: str) -> bool:
-        """Whether a session begins."""
+        """Begin a session; False if none begins."""
         now = self._session.now()
         peer = _member_named(self._session, sender, Role.LEADER)
         key_server = self._session.key_server
         if key_server is None or _issuer(self._session, key_server.identity.name) != (
             key_server.identity.fingerprint
         ):
-            return False  # a standby: the one in charge answers
+            return False  # a standby: the active node answers
         if peer is None or now < self._began_at + _MIN_INTERVAL_S:
             return False
         self._began_at = now
@@ -118,11 +119,11 @@ class QkdAnswerer:
 
 
 class QkdAsker:
-    """Bob in the leader; call `tick` every `TICK_S`.
+    """Bob, in the leader; call `tick` every `TICK_S`.
 
     Args:
-        simulator: runs photons; called in a thread, may raise any Exception. line: what it simulates.
-        on_outcome: called once for every session, with `failure` a sentence when the simulator failed.
+        simulator: runs the photons; called in a thread, may raise any Exception. line: what it simulates.
+        on_outcome: called once for every session, with `failure`, one sentence, if it failed.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class QkdAsker:
         session.create_subscription(UInt8MultiArray, names.CRYPTO_QKD, self._on_message)
 
     def tick(self) -> None:
-        """Begin, repeat, give up: what is due."""
+        """Begin a session, repeat the last message or give up, as is due."""
         now = self._session.now()
         if self._measured is not None:
             self._take_measured()
@@ -170,7 +171,7 @@ class QkdAsker:
             self._publish(self._sent)
 
     def close(self) -> None:
-        """Let go of the session in progress; waits for its simulator."""
+        """Abandon the session in progress; waits for its simulator."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
@@ -200,7 +201,7 @@ class QkdAsker:
         if bob is None or sender != self._peer or len(data) > _MAX_BYTES:
             return
         if data == self._received or self._thread is not None:
-            return  # the answer to a repeated question
+            return  # the answer to a repeated message
         self._received = data
         if self._sent[:1] == bytes([Kind.HELLO]):
             photons = bob.photons(data)

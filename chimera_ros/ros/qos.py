@@ -1,8 +1,8 @@
-"""QoS profiles, written once.
+"""QoS profiles of all topics.
 
-DDS lifespan is never used: the protocol refuses old messages by their own send time, and a reader with a DDS
-lifespan whose clock is one second off hears nothing at all. Latched readers keep at least 16 samples, so that
-junk from a stranger does not displace the genuine one.
+DDS lifespan is never used: the protocol rejects old messages by their authenticated send time, and a reader
+with a DDS lifespan whose clock is one second off receives nothing. Latched (transient local) readers keep at
+least 16 samples, so that forged samples do not displace the genuine one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoS
 
 
 def is_best_effort(channel: str) -> bool:
-    """Whether a channel carries state that the next message replaces: telemetry and heartbeats."""
+    """True if each message replaces the one before: telemetry and heartbeats."""
     return channel == names.LEADER_HEARTBEAT or channel.endswith("/telemetry")
 
 
 def for_publisher(channel: str, latched: bool = False) -> QoSProfile:
-    """Writer profile of a sealed channel; a latched channel offers its last sample to latecomers."""
+    """Writer profile of a secure channel; a latched one offers its last sample to late joiners."""
     if latched:
         return _profile(1, latched=True)
     if is_best_effort(channel):
@@ -47,7 +47,7 @@ def for_publisher(channel: str, latched: bool = False) -> QoSProfile:
 
 
 def for_subscription(channel: str, latched: bool = False) -> QoSProfile:
-    """Reader profile of a sealed channel."""
+    """Reader profile of a secure channel."""
     if latched:
         return _profile(LATCHED_READER_DEPTH, latched=True)
     if is_best_effort(channel):
@@ -62,19 +62,19 @@ _LATCHED_CONTROL: Final = {
     names.CRYPTO_BEAT: (1, LATCHED_READER_DEPTH),
     names.CRYPTO_KEY_REQUEST: (1, LATCHED_READER_DEPTH),
     names.CRYPTO_TRUST: (2, LATCHED_READER_DEPTH),  # revocation list and policy
-    names.CRYPTO_CERTIFICATES: (JOIN_READER_DEPTH, JOIN_READER_DEPTH),  # one writer may serve several members
+    names.CRYPTO_CERTIFICATES: (JOIN_READER_DEPTH, JOIN_READER_DEPTH),  # one writer for all hosted members
 }
 _VOLATILE_CONTROL: Final = {
     names.CRYPTO_KEY_PACKAGES: (JOIN_WRITER_DEPTH, JOIN_READER_DEPTH),
     names.CRYPTO_READY: (JOIN_WRITER_DEPTH, JOIN_READER_DEPTH),
     names.CRYPTO_FALLBACK_HELLO: (JOIN_WRITER_DEPTH, JOIN_READER_DEPTH),
-    names.OPERATOR_STOP: (STATE_DEPTH, STATE_DEPTH),  # large messages, and repeated anyway
+    names.OPERATOR_STOP: (STATE_DEPTH, STATE_DEPTH),  # large messages, which are repeated
     names.OPERATOR_STOP_ACK: (JOIN_WRITER_DEPTH, JOIN_READER_DEPTH),
 }
 
 
 def for_checkpoints(*, reader: bool) -> QoSProfile:
-    """Profile of `<member>/checkpoint`: whoever begins to listen also gets the last few."""
+    """Profile of `<member>/checkpoint`: late joiners also receive the last few."""
     return _profile(CHECKPOINT_DEPTH * 2 if reader else CHECKPOINT_DEPTH, latched=True)
 
 
@@ -84,7 +84,7 @@ def for_diagnostics() -> QoSProfile:
 
 
 def is_latched_control(channel: str) -> bool:
-    """Whether a control topic offers its last samples to latecomers."""
+    """True if a control topic offers its last samples to late joiners."""
     return channel in _LATCHED_CONTROL
 
 

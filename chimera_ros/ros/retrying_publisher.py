@@ -1,4 +1,4 @@
-"""Publishing bytes, also when DDS cannot take them at once."""
+"""Publisher of serialised bytes with a bounded retry queue for saturated DDS writers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_QUEUED: Final = 256
 
 
 class RetryingPublisher:
-    """A plain publisher of bytes that survives a saturated writer: what cannot be sent waits."""
+    """A publisher of bytes. On a reliable topic at most `MAX_QUEUED` samples wait, `RETRY_FOR_S` each."""
 
     def __init__(self, context: SessionContext, message_type: type[Any], channel: str, profile: Any) -> None:
         self._context = context
@@ -30,7 +30,7 @@ class RetryingPublisher:
         )
 
     def send(self, data: bytes) -> bool:
-        """Publish serialised bytes; False if they were dropped (best effort) or had to wait (reliable)."""
+        """Publish serialised bytes; False if they were dropped (best effort) or queued (reliable)."""
         if not self._queue:
             try:
                 self.publisher.publish(data)
@@ -47,7 +47,7 @@ class RetryingPublisher:
         return False
 
     def send_when_matched(self, data: bytes) -> None:
-        """Publish once DDS has matched a reader: a volatile sample sent before that is lost for good."""
+        """Publish once DDS has matched a reader: a volatile sample sent before is lost."""
         if self._queue or self.publisher.get_subscription_count() > 0:
             self.send(data)
             return
@@ -55,7 +55,7 @@ class RetryingPublisher:
         self._context.retry_later(self.retry)
 
     def retry(self) -> bool:
-        """Send what waits, in order; True when nothing is left."""
+        """Send the queue in order; True when it is empty."""
         while self._queue:
             deadline, data = self._queue[0]
             if self.publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
@@ -72,6 +72,6 @@ class RetryingPublisher:
         return True
 
     def destroy(self) -> None:
-        """Take the publisher out of its node."""
+        """Destroy the publisher; the queue is dropped."""
         self._queue.clear()
         self._context.node.destroy_publisher(self.publisher)

@@ -1,9 +1,8 @@
-"""The text definition of any ROS message type with all it contains, as MCAP and Foxglove want it ("ros2msg").
+"""Text definition of a ROS message type and its nested types ("ros2msg"), for MCAP and Foxglove.
 
-Format: the message's own ``.msg`` text, then for each type inside it a line of 80 ``=``, a line ``MSG:
-pkg/Type`` and its text (MCAP registry, "ros2msg"). Definitions come from the packages' share directories,
-wherever these are: a colcon install space, /opt/ros, a Python environment made of wheels, or a source
-checkout.
+Format: the ``.msg`` text, then for each nested type a line of 80 ``=``, a line ``MSG: pkg/Type`` and its text
+(MCAP registry, "ros2msg"). Definitions are read from the packages' share directories: a colcon install space,
+/opt/ros, a Python environment made of wheels, or a source checkout.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _TYPE = re.compile(r"[A-Za-z]\w*/(?:msg|srv)/[A-Za-z]\w*")
 
 
 class SchemaError(LookupError):
-    """No definition of a message type is installed; the text says where it was looked for."""
+    """No definition of a message type is installed; the text names the searched directories."""
 
 
 @cache
@@ -36,7 +35,7 @@ def schema_text(type_name: str) -> str:
     Halves of services are named ``pkg/srv/Name_Request`` and ``pkg/srv/Name_Response``.
 
     Raises:
-        SchemaError: the type, or one that it contains, is not installed.
+        SchemaError: the type, or a nested one, is not installed.
     """
     if not _TYPE.fullmatch(type_name):
         raise SchemaError(f"{type_name!r} is not a message type; expected is package/msg/Name")

@@ -1,7 +1,7 @@
-"""Sealed request and response over two channels, `<service>/request` and `<service>/response`.
+"""Secure services: request and response over two channels, `<service>/request` and `<service>/response`.
 
-A response is bound to the exact request envelope and to the requester, so that nobody can pass an answer
-off as the answer to another question; a caller accepts one response.
+A response is bound to the request envelope and to the requester, so that it cannot be substituted for the
+response to another request; a caller accepts one response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_PENDING: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a call: `response` and who gave it, or `failure`, one sentence."""
+    """Result of a call: `response` and its sender, or `failure`, one sentence."""
 
     response: Any | None
     sender: str = ""
@@ -39,9 +39,9 @@ class Reply:
 
 
 class Deferred:
-    """Returned by a service's callback when the answer takes longer: `answer` gives it, from any thread.
+    """Returned by a service's callback that responds later, with `answer`, from any thread.
 
-    One that is never given is the caller's time-out, one given twice counts once.
+    Without a response the call times out; of several, the first counts.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Deferred:
         self._answered = False
 
     def answer(self, response: Any) -> None:
-        """Give the response."""
+        """Send the response."""
         with self._lock:
             if self._answered:
                 return
@@ -63,7 +63,7 @@ class Deferred:
             send(response)
 
     def bind(self, send: Callable[[Any], None]) -> None:
-        """Say where the response goes; called once, by the service."""
+        """Set the function that sends the response; called once, by the service."""
         with self._lock:
             self._send = send
             ready = self._answers
@@ -76,7 +76,7 @@ DoneCallback = Callable[[Reply], None]
 
 
 class SecureService:
-    """Answers a sealed service in the name of one member; made by `SecureSession.create_service`."""
+    """Server of a secure service in the name of one member; made by `SecureSession.create_service`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SecureService:
         self._response_name = names.type_name(self._response_type)
         self.service = service
         self.member = member
-        self.evidence = b""  # BLAKE3 of the request envelope that the callback is answering, and ...
+        self.evidence = b""  # BLAKE3 of the request envelope in the present callback, and ...
         self.sent_ns = 0  # ... the swarm time at which it was sealed
         channel = names.response(service)
         self._writer = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
@@ -110,7 +110,7 @@ class SecureService:
     def _on_packet(self, data: bytes) -> None:
         context = self._context
         if context.standby:
-            return  # the crypto node in charge answers
+            return  # the active crypto node responds
         try:
             envelope = Envelope(*decode_envelope(data))
         except CdrError:
@@ -132,7 +132,7 @@ class SecureService:
         answer = context.guarded(self.service, self._callback, request, opened.sender)
         if isinstance(answer, Deferred):
             answer.bind(lambda response: self._answer(envelope, response))
-        elif answer is not None:  # else the callback failed: the caller's time-out tells
+        elif answer is not None:  # else the callback failed, and the call times out
             self._answer(envelope, answer)
 
     def _answer(self, envelope: Envelope, answer: Any) -> None:
@@ -152,7 +152,7 @@ class SecureService:
         self._writer.send(encode_envelope(*sealed))
 
     def destroy(self) -> None:
-        """Stop answering."""
+        """Stop serving."""
         self._context.node.destroy_subscription(self._subscription)
         self._writer.destroy()
 
@@ -186,11 +186,11 @@ class ResponseChannel:
 
     @property
     def publishers(self) -> int:
-        """How many servers DDS has matched."""
+        """Number of servers that DDS has matched."""
         return int(self._subscription.get_publisher_count())
 
     def add(self, pending: PendingRequest, deadline: float, on_done: DoneCallback) -> bool:
-        """Wait for the response to a request; False if too many are waited for."""
+        """Wait for the response to a request; False if `MAX_PENDING` calls are open."""
         if len(self._calls) >= MAX_PENDING:
             return False
         self._calls.append(_Call(pending, deadline, on_done, self._response_type))
@@ -199,7 +199,7 @@ class ResponseChannel:
     def _on_packet(self, data: bytes) -> None:
         received_ns = boot_time_ns()
         if not self._calls:
-            return  # somebody else's
+            return  # a response to another process
         context = self._context
         try:
             envelope = Envelope(*decode_envelope(data))
@@ -222,7 +222,9 @@ class ResponseChannel:
             response = deserialize_message(checked_payload(opened.payload), self._response_type)
         except Exception:  # CdrError, and rmw implementations raise different classes
             context.counts["malformed_payload"] += 1
-            reply = Reply(None, opened.sender, f"{opened.sender} answered {self.service} with nonsense")
+            reply = Reply(
+                None, opened.sender, f"{opened.sender} answered {self.service} with an invalid message"
+            )
         else:
             reply = Reply(response, opened.sender, None, received_ns)
         context.guarded(self.service, call.on_done, reply)
@@ -232,7 +234,7 @@ class ResponseChannel:
         return min((call.deadline for call in self._calls), default=None)
 
     def expire(self, now: float) -> None:
-        """Tell the callers whose time is over."""
+        """Report a failure to the callers whose time-out has passed."""
         over = [call for call in self._calls if call.deadline <= now]
         if not over:
             return
@@ -242,13 +244,13 @@ class ResponseChannel:
             self._context.guarded(self.service, call.on_done, reply)
 
     def destroy(self) -> None:
-        """Stop listening; calls that wait are dropped."""
+        """Destroy the subscription; open calls are dropped."""
         self._calls.clear()
         self._context.node.destroy_subscription(self._subscription)
 
 
 class SecureClient:
-    """Calls a sealed service in the name of one member; made by `SecureSession.create_client`."""
+    """Client of a secure service in the name of one member; made by `SecureSession.create_client`."""
 
     def __init__(
         self,
@@ -269,11 +271,11 @@ class SecureClient:
         self._writer = RetryingPublisher(context, SecureEnvelope, channel, qos.for_publisher(channel))
 
     def service_is_ready(self) -> bool:
-        """Whether DDS has matched a server in both directions; says nothing about who it is."""
+        """True if DDS has matched a server in both directions; the server is not authenticated by that."""
         return self._writer.publisher.get_subscription_count() > 0 and self._responses.publishers > 0
 
     def call_async(self, request: Any, timeout_s: float, on_done: DoneCallback) -> bool:
-        """Send a request; `on_done(reply)` is called exactly once, with the response or why there is none.
+        """Send a request; `on_done(reply)` is called exactly once, with the response or a failure.
 
         Returns:
             True if the request was sent. False if not (no epoch yet, too many open calls): `on_done` has been
@@ -302,6 +304,6 @@ class SecureClient:
         return True
 
     def destroy(self) -> None:
-        """Stop calling."""
+        """Destroy the publisher of requests."""
         self._writer.destroy()
         self._forget(self, self._responses)

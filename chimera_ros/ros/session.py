@@ -1,13 +1,13 @@
-"""SecureSession: what turns a rclpy node into a member (or several) of the swarm.
+"""Secure session: makes a rclpy node one or several members of the swarm.
 
     session = SecureSession(node, member="drone_07", keystore="keys")
     pub = session.create_publisher(PoseStamped, "survey/pose")
     sub = session.create_subscription(PoseStamped, "survey/pose", on_pose)   # on_pose(message, sender)
-    srv = session.create_service(Trigger, "survey/start", on_start)          # on_start(request, sender) ->
-    response
+    srv = session.create_service(Trigger, "survey/start", on_start)  # on_start(request, sender) -> response
 
-The session only wires: control topics to and from the protocol core, one timer, effects. All callbacks run
-in the node's executor. What the core decides is specified in docs/protocol.md.
+`SecureSession` is the public interface; it creates the protocol core (crypto/) and its parts.
+`session_driver` runs them. All callbacks run in the node's executor. The protocol is specified in
+docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from .stop_call import StopCall
 
 
 class SecureSession:
-    """Joins a swarm in the name of one or several members; makes sealed publishers, subscriptions, services.
+    """Membership of one or several members in a swarm; creates secure publishers, subscriptions and services.
 
-    A process makes one session for all members it hosts: each packet is then opened once and delivered once.
-    If the member has the role *crypto* the session also runs the key server.
+    A process has one session for all members it hosts, so that each packet is opened and delivered once. If
+    the member has the role *crypto*, the session also runs the key server.
 
     Args:
         node: any rclpy node; its executor runs everything.
         member: the member's name in the keystore; or
         members: several names.
-        keystore: directory made by `chimera keys create`.
+        keystore: directory created by `chimera keys create`.
         namespace: swarm namespace; the node's own if None.
         passphrase: of the members' key files, where they are encrypted.
         autostart: join at once. False: nothing is sent before `start()`.
 
     Raises:
-        KeystoreError: a key or certificate is missing, unsafe, expired or of another swarm; says how to
-        mend it. ValueError: no member, or a crypto member beside others.
+        KeystoreError: a key or certificate is missing, unsafe, expired or of another swarm; names the remedy.
+        ValueError: no member, or a crypto member beside others.
     """
 
     def __init__(
@@ -136,36 +136,36 @@ class SecureSession:
             config.synchronise_clock,
         )
         self.alarms = self._driver.alarms
-        self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
+        self.entropy: dict[str, str] = {}  # source -> state, for diagnostics; set by a crypto node
         if autostart:
             self.start()
 
     # Joining -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Join the swarm: open the control topics, offer certificates and keys. Does nothing when started."""
+        """Join the swarm: open the control topics, offer certificates and keys. No effect when started."""
         self._driver.start()
 
     def close(self) -> None:
-        """Leave: take every topic out of the node and let go of all keys."""
+        """Leave the swarm: destroy every topic and erase all keys."""
         self._driver.close()
 
     @property
     def ready(self) -> bool:
-        """Whether every hosted member has an epoch to send under."""
+        """True if every hosted member has an epoch to send under."""
         return all(self.host.ready(name) for name in self.members)
 
     @property
     def policy(self) -> Policy:
-        """The policy in force; a newer one may come in flight."""
+        """The policy in force; a newer one may be received in flight."""
         return self.host.policy
 
     def member_ready(self, member: str) -> bool:
-        """Whether this hosted member has an epoch to send under."""
+        """True if this hosted member has an epoch to send under."""
         return self.host.ready(member)
 
     def epoch(self, member: str | None = None) -> int | None:
-        """Epoch that a hosted member (the first if None) sends under."""
+        """Epoch under which a hosted member (the first if None) sends."""
         return self.host.epoch(member if member is not None else self.members[0])
 
     def on_ready(self, callback: Callable[[], None]) -> None:
@@ -176,11 +176,11 @@ class SecureSession:
             self._driver.on_ready(callback)
 
     def on_switched(self, callback: Callable[[str, int], None]) -> None:
-        """Call `callback(member, epoch)` whenever a hosted member begins to send under another epoch."""
+        """Call `callback(member, epoch)` whenever a hosted member switches to another epoch."""
         self._driver.on_switched(callback)
 
     def on_alarm(self, callback: Callable[[str, str], None]) -> None:
-        """Call `callback(severity, text)` for what a person should know; info, warning or error."""
+        """Call `callback(severity, text)` for every security alarm; info, warning or error."""
         self._driver.on_alarm(callback)
 
     def on_stop(self, callback: Callable[[StopOrder], None]) -> None:
@@ -189,21 +189,21 @@ class SecureSession:
 
     @property
     def degraded(self) -> bool:
-        """Whether no crypto node is heard and messages go out under the fallback secret."""
+        """True while no beats are received and messages are sent under the fallback secret."""
         return self.host.degraded(time.time_ns())
 
     @property
     def in_charge(self) -> bool:
-        """Crypto nodes: whether this one issues the epochs and answers the crypto services."""
+        """True if this is the active crypto node, which issues the epochs and answers the crypto services."""
         return self._context.active
 
     @property
     def stands_by(self) -> bool:
-        """Crypto nodes: whether another one does."""
+        """True if this is a standby crypto node."""
         return self._context.standby
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
-        """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""
+        """Call `callback(member, cdr)` for every verified checkpoint, in the checkpoint thread."""
         self._driver.checkpoints.on_checkpoint(callback)
 
     # Records -------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class SecureSession:
         return boot_time_s()
 
     def swarm_ns(self) -> int:
-        """Swarm time: the crypto node's wall clock as far as it was measured, ns since the Unix epoch."""
+        """Swarm time: the active crypto node's wall clock as measured, ns since the Unix epoch."""
         clock = self._driver.clock
         return time.time_ns() if clock is None else clock.swarm_ns()
 
@@ -261,24 +261,24 @@ class SecureSession:
         return float("inf") if clock is None else clock.filter.error_s
 
     def clock_synchronised(self, limit_s: float = 0.02) -> bool:
-        """Whether the offset is known to within `limit_s`."""
+        """True if the error of the offset is below `limit_s`."""
         if self.in_charge:
             return True
         clock = self._driver.clock
         return clock is not None and clock.filter.synchronised(limit_s, self.now())
 
-    # Sealed topics and services ------------------------------------------------------------------------
+    # Secure topics and services ------------------------------------------------------------------------
 
     def create_publisher(
         self, message_type: type[Any], channel: str, member: str | None = None, *, latched: bool = False
     ) -> SecurePublisher:
-        """A publisher of sealed messages.
+        """A publisher whose messages are encrypted.
 
         Args:
             message_type: any generated ROS message class.
             channel: logical name, relative to the swarm namespace, such as ``survey/pose``.
-            member: in whose name; may be left out when the session hosts one member.
-            latched: latecomers get the last message; it is resealed after each change of epoch.
+            member: the sender; may be omitted when the session hosts one member.
+            latched: late joiners receive the last message; it is resealed after each switch.
 
         Raises:
             ValueError: not a channel name, or a member that is not hosted here.
@@ -295,14 +295,14 @@ class SecureSession:
         latched: bool = False,
         raw: bool = False,
     ) -> SecureSubscription:
-        """Receive what members publish on a channel, opened and checked.
+        """Receive the messages of a channel, decrypted and verified.
 
         Args:
             message_type: the generated ROS message class.
             channel: logical name, as for `create_publisher`.
             callback: ``callback(message, sender)``, or with `raw` ``callback(RawMessage)``.
-            latched: also get the last message from before; the publisher must be latched too.
-            raw: hand out the message's CDR bytes with everything known about them, for recorders.
+            latched: also receive the last message before; the publisher must be latched too.
+            raw: deliver CDR bytes with the envelope and its metadata, for recorders.
 
         Raises:
             ValueError: not a channel name, or already subscribed here with another type.
@@ -316,18 +316,18 @@ class SecureSession:
         callback: Callable[[Any, str], Any],
         member: str | None = None,
     ) -> SecureService:
-        """Answer a sealed service: ``callback(request, sender) -> response``; one server per service.
+        """Serve a secure service: ``callback(request, sender) -> response``; one server per service.
 
-        A callback that needs longer than a moment returns a `services.Deferred` and answers that later.
+        A callback that takes longer returns a `services.Deferred` and sets its response later.
 
         Raises:
             ValueError: not a channel name, a member that is not hosted here, or the service is served
-            already. PermissionError: the policy does not let the member's role answer.
+            already. PermissionError: the policy does not let the member's role respond.
         """
         return self.endpoints.service(service_type, service, callback, self._member(member))
 
     def create_client(self, service_type: type[Any], service: str, member: str | None = None) -> SecureClient:
-        """A caller of a sealed service.
+        """A client of a secure service.
 
         Raises:
             ValueError: not a channel name, or a member that is not hosted here.
@@ -344,12 +344,12 @@ class SecureSession:
         timeout_s: float = 8.0,
         operator: str | None = None,
     ) -> None:
-        """Order drones to stop, repeated until all have acknowledged or `timeout_s` is over.
+        """Order drones to stop, repeated until all have acknowledged or `timeout_s` has passed.
 
         Args:
             level: ``hold``, ``land`` or ``kill``.
-            targets: names of drones; the call waits for these. Empty addresses all and waits for the time
-            to end. on_done: called once with the names that acknowledged. operator: hosted member with the
+            targets: names of drones whose acknowledgement ends the call. Empty: all drones, until the
+            time-out. on_done: called once with the names that acknowledged. operator: hosted member with the
             role operator; the first one if None.
         """
         if operator is None:
@@ -365,19 +365,19 @@ class SecureSession:
         self._driver.rotate(reason)
 
     def evict(self, name: str, operator: str, evidence: bytes) -> EvictionVerdict:
-        """Crypto node only: put a member out, on the verified word of `operator`.
+        """Crypto node only: evict a member, on the verified order of `operator`.
 
-        `evidence` is BLAKE3 of the operator's request envelope.
+        `evidence` is the BLAKE3 hash of the operator's request envelope.
         """
         return self._driver.evict(name, operator, evidence)
 
     def status(self) -> dict[str, Any]:
-        """What diagnostics and reports show; no secrets, JSON-ready."""
+        """Counters and state for diagnostics and reports, JSON-ready, without secrets."""
         counters = self.host.counters.snapshot()
         shell = dict(sorted(self.counts.items()))
         rejected = counters["rejected"]
         if isinstance(rejected, dict):
-            # Everyone hears the answers to everyone's calls: that is no refusal of anything.
+            # Every member receives the responses to all calls: not a rejection.
             shell["responses_to_others"] = rejected.pop("unmatched_response", 0)
         return {
             "suite": self.policy.suite,
@@ -393,7 +393,7 @@ class SecureSession:
         }
 
     def security_state(self) -> SecurityState:
-        """The security of this process at this moment, as `/diagnostics` shows it."""
+        """The present security state of this process, as on `/diagnostics`."""
         return security_state(
             self._context,
             entropy=self.entropy,
@@ -405,7 +405,7 @@ class SecureSession:
     def _member(self, member: str | None) -> str:
         if member is None:
             if len(self.members) > 1:
-                raise ValueError(f"this session hosts {', '.join(self.members)}: say which member is meant")
+                raise ValueError(f"this session hosts {', '.join(self.members)}: name the member")
             return self.members[0]
         if member not in self._identities:
             raise ValueError(f"{member} is not hosted by this session, which hosts {', '.join(self.members)}")
@@ -424,10 +424,10 @@ class SecureSession:
             )
 
     def alarm(self, severity: Severity, text: str) -> None:
-        """Say what a person should know, as the protocol does; from the executor's thread."""
+        """Raise a security alarm, as the protocol core does; from the executor's thread."""
         self._driver.alarm(severity, text)
 
-    # What the parts call -------------------------------------------------------------------------------
+    # Called by the parts -------------------------------------------------------------------------------
 
     def rearm(self) -> None:
         """Set the timer to the next thing that is due. May be called from any thread."""

@@ -1,4 +1,4 @@
-"""How a session behaves beyond what the swarm's policy says."""
+"""Configuration of a session beyond the swarm's policy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from chimera_ros.crypto.member.host import HostConfig
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    # More than cores: when members join, part of the work is waiting for the disk.
+    # More than cores: a join also waits for the disk.
     return ThreadPoolExecutor(max_workers=8, thread_name_prefix="chimera_seal")
 
 
 def _in_parallel(function: Callable[[Any], Any], things: Iterable[Any]) -> Iterable[Any]:
-    """`map` in threads, for seeds and state files: both release the interpreter's lock."""
+    """`map` in threads, for seeds and state files: both release the GIL."""
     return _pool().map(function, things)
 
 
 def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False) -> HostConfig:
-    """A host's configuration for a session: what it does in parallel runs in the process's threads."""
+    """Host configuration for a session, with a thread pool of the process as `mapper`."""
     return HostConfig(mapper=_in_parallel, verify_checkpoints=verify_checkpoints, keep_evidence=keep_evidence)
 
 
@@ -32,7 +32,8 @@ def host_config(*, verify_checkpoints: bool = True, keep_evidence: bool = False)
 class SessionConfig:
     """Options of a `SecureSession`.
 
-    crypto_provider: auto, openssl or liboqs for the whole process; empty: as CHIMERA_CRYPTO_PROVIDER says.
+    crypto_provider: auto, openssl or liboqs for the whole process; empty: the value of
+    CHIMERA_CRYPTO_PROVIDER.
     """
 
     host: HostConfig = field(default_factory=host_config)

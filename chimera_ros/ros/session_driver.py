@@ -1,4 +1,4 @@
-"""Timer and effects of a session: calls the protocol core when it is due and performs what it returns.
+"""Timer and effects of a session: calls the protocol core when due and performs the effects it returns.
 
 One one-shot timer is set to whatever is due first: the core, the clock, a stop to repeat, a saturated writer,
 or the housekeeping of every second. The core is called under one lock; callbacks run in the node's executor.
@@ -45,7 +45,7 @@ class SessionDriver:
 
     Args:
         kinds: control messages to subscribe to.
-        watch: crypto nodes only: notices a revocation list or policy that was replaced on disk.
+        watch: of the keystore on disk, for a newer revocation list or policy; crypto nodes only.
         snapshot: the security state, for diagnostics.
         synchronise_clock: measure the offset to the crypto node.
     """
@@ -107,7 +107,7 @@ class SessionDriver:
         self.rearm()
 
     def close(self) -> None:
-        """Announce the leave, take every topic out of the node, erase all keys."""
+        """Announce the leave, destroy every topic, erase all keys."""
         if self._closed:
             return
         self._closed = True
@@ -141,7 +141,7 @@ class SessionDriver:
         """Call `callback(order)` for every verified stop."""
         self._on_stop.append(callback)
 
-    # What reaches the core
+    # Input of the core
 
     def rotate(self, reason: str) -> None:
         """Announce a new epoch now. Raises PermissionError without a key server."""
@@ -164,7 +164,7 @@ class SessionDriver:
         return verdict
 
     def stop(self, call: StopCall) -> None:
-        """Send a stop until it is over."""
+        """Send a stop and repeat it until it is finished."""
         self._stops.append(call)
         self.rearm()
 
@@ -252,7 +252,7 @@ class SessionDriver:
         self._timer.reset()
 
     def _on_timer(self) -> None:
-        if self._closed:  # it was due already when the session ended
+        if self._closed:  # it was due already when the session was closed
             return
         self._timer.cancel()
         self._armed_at = float("inf")
@@ -283,7 +283,7 @@ class SessionDriver:
             self._perform(effects)
         again = self._core.next_timer()
         if not effects and again is not None and again <= now:
-            # Due and nothing to do: it waits for something that time alone does not bring.
+            # Due without an effect: it waits for an event, not for time.
             self._core_idle_until = now + _IDLE_S
 
     def _tick_stops(self, now: float) -> None:
@@ -297,7 +297,7 @@ class SessionDriver:
                 self._context.guarded("operator/stop", call.on_done, call.acknowledged)
 
     def _watch_keystore(self, now: float) -> None:
-        """Crypto nodes take over a revocation list or policy that was replaced on disk."""
+        """Read a revocation list or policy that was replaced on disk; crypto nodes only."""
         if self._watch is None or self._key_server is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""An operator's stop under way: repeated until every named drone has acknowledged, or the time is over."""
+"""Retransmission of an operator's stop until every named drone has acknowledged it, or a time-out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPEAT_S: Final = 0.25
 
 
 class StopCall:
-    """One stop order. Times in seconds of the session's clock."""
+    """One stop order. Times in seconds of the boot-time clock."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class StopCall:
         return frozenset(self._acknowledged)
 
     def acknowledged_by(self, drone: str, counter: int) -> None:
-        """A verified acknowledgement; that of another stop does not count."""
+        """Note a verified acknowledgement; that of another stop is ignored."""
         if counter != self._counter:
             return
         self._acknowledged.add(drone)
@@ -47,16 +47,16 @@ class StopCall:
         return bool(self._targets) and self._targets <= self._acknowledged
 
     def next_timer(self) -> float:
-        """When `due` and `finished` want to be asked."""
+        """When `due` or `finished` is to be called."""
         return min(self._next, self._deadline)
 
     def due(self, now: float) -> ControlMessage | None:
-        """The message, if it is time to send it (again)."""
+        """The message if it is to be sent (again) now."""
         if now < self._next or self._all_acknowledged() or now >= self._deadline:
             return None
         self._next = now + REPEAT_S
         return self._message
 
     def finished(self, now: float) -> bool:
-        """True if everyone has acknowledged or the time is over."""
+        """True if every named drone has acknowledged or the time-out has passed."""
         return self._all_acknowledged() or now >= self._deadline
