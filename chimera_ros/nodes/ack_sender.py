@@ -1,4 +1,4 @@
-"""Batching of acknowledgements: those of one executor turn share an envelope and a signature."""
+"""Sender thread for acknowledgements; those that wait for one drone share an envelope and a signature."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from chimera_ros.ros.endpoints import SecurePublisher
 
 
 class AckSender:
-    """Signs and publishes acknowledgements in a thread of its own, those of one drone in order.
+    """Signs and publishes acknowledgements in a thread, those of one drone in order.
 
     A signature takes most of a millisecond and a saturated reliable writer blocks for up to a tenth of a
-    second: the control cycle must wait for neither. What waits for one drone leaves under one signature.
-    At most `MAX_QUEUED` acknowledgements wait; more are dropped and counted, and the leader, who hears none,
-    repeats its command.
+    second: the control cycle must wait for neither. At most `MAX_QUEUED` acknowledgements wait; more are
+    dropped and counted, and the leader repeats an unacknowledged command.
     """
 
     MAX_QUEUED = 256
@@ -31,14 +30,14 @@ class AckSender:
         self._thread.start()
 
     def put(self, publisher: SecurePublisher, ack: CommandAck) -> None:
-        """Send `ack` soon."""
+        """Queue `ack`."""
         try:
             self._queue.put_nowait((publisher, ack))
         except queue.Full:
             self.dropped += 1
 
     def close(self) -> None:
-        """Send what waits, for a second at most, and end."""
+        """Send the queue, for a second at most, and end the thread."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=0.5)
         self._thread.join(timeout=1.0)
@@ -60,5 +59,5 @@ class AckSender:
                     part = acks[first : first + self.MAX_PER_MESSAGE]
                     try:
                         publisher.publish(CommandAcks(acks=[convert.ack_to_msg(ack) for ack in part]))
-                    except Exception:  # the policy, or a session that is being closed: the thread goes on
+                    except Exception:  # rejected by the policy, or the session is closing
                         self.dropped += len(part)

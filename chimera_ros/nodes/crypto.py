@@ -1,4 +1,4 @@
-"""The crypto node: admits members, announces epochs, rotates keys, serves the swarm's clock."""
+"""Crypto node: the key server, active or standby, and the swarm's clock."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ MAX_REASON = 200  # EvictMember.reason
 class CryptoParameters:
     """Parameters of the crypto node."""
 
-    keystore: str = parameter("", "folder of the swarm's keystore")
+    keystore: str = parameter("", "folder of the keystore")
     member: str = parameter(
-        swarm.CRYPTO_MEMBER, "name of this node's identity; its last digit, 0 to 3, is the rank"
+        swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
     )
-    rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
+    rotation_s: float = parameter(60.0, "seconds between rekeys", ge=2.0, le=3600.0)
     entropy: tuple[str, ...] = parameter(
         swarm.ENTROPY,
-        "sources mixed into seeds; the operating system's is always among them",
+        "entropy sources mixed into seeds; the operating system is always one of them",
         choices=SOURCE_NAMES,
     )
-    autostart: bool = parameter(True, "configure and activate without being asked")
+    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class CryptoNode(MemberNode[CryptoParameters]):
-    """Wires `KeyServer` and `SecureSession`."""
+    """Admits members, announces epochs, and executes rekey and eviction orders of operators.
+
+    Only the active node issues epochs; a standby takes over when its beats cease.
+    """
 
     def __init__(self) -> None:
         super().__init__("crypto", CryptoParameters)
@@ -47,7 +50,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
         self._reported = 0
 
     def setup(self) -> None:
-        """Load keys, make the key server."""
+        """Load keys, create the key server."""
         values = self.parameters
         self._entropy = Entropy(values.entropy)
         key_server = KeyServerConfig(rotate_s=values.rotation_s, draw=self._entropy.pool.draw)
@@ -62,14 +65,14 @@ class CryptoNode(MemberNode[CryptoParameters]):
         self._evictions = session.create_service(EvictMember, names.CRYPTO_EVICT, self._on_evict)
 
     def begin(self) -> None:
-        """Ask for key packages and announce."""
+        """Join the swarm, start the entropy sources."""
         assert self._entropy is not None
         self.session.start()
         self._entropy.start(self.session)
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
-        """Stop issuing."""
+        """Stop reporting."""
         self.destroy_timer(self._status_timer)
 
     def close(self) -> None:
@@ -80,17 +83,17 @@ class CryptoNode(MemberNode[CryptoParameters]):
         super().close()
 
     def _on_rotate(self, request: RotateEpoch.Request, sender: str) -> RotateEpoch.Response | None:
-        # Only operators come this far: the policy lets nobody else publish on the request channel.
+        # The policy lets only operators publish on the request channel.
         session = self.session
         assert session.key_server is not None
         if not session.in_charge:
-            return None  # no answer: the one in charge has heard the request as well
+            return None  # the active node receives the request as well
         session.rotate("manual")
         epoch = session.key_server.status()["epoch"] or 0
         return RotateEpoch.Response(accepted=True, epoch=epoch, reason=f"ordered by {sender}")
 
     def _on_evict(self, request: EvictMember.Request, sender: str) -> EvictMember.Response | None:
-        # Only operators come this far, and their signature has been verified; the key server asks again.
+        # An operator's verified request; the key server checks the role again.
         session = self.session
         assert session.key_server is not None
         if not session.in_charge:

@@ -1,4 +1,4 @@
-"""The follower: hosts drones, obeys the leader inside each drone's own limits, drives the autopilots."""
+"""Follower node: hosts drones, follows the leader within each drone's own limits, commands the autopilots."""
 
 from __future__ import annotations
 
@@ -36,41 +36,48 @@ from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 from .ack_sender import AckSender
 
-CLOCK_LIMIT_S = 0.02  # arming needs the offset to the crypto node known this well
-EXIT_LANDING_S = 3.0  # how long a follower that is told to end waits for its autopilots to accept LAND
+CLOCK_LIMIT_S = 0.02  # largest clock error for arming
+EXIT_LANDING_S = 3.0  # at exit, wait so long for the autopilots to accept LAND
 STATUS_S = 0.5
 LATE_CYCLES = 2.0
-SWITCH_S = 0.0005
+SWITCH_S = 0.0005  # switch interval of the interpreter
 
 
 @dataclass(frozen=True)
 class FollowerParameters:
     """Parameters of the follower."""
 
-    keystore: str = parameter("", "folder of the swarm's keystore")
-    drones: tuple[int, ...] = parameter((1,), "numbers of the drones that this process hosts, from 1")
-    swarm_size: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
-    mission: str = parameter("", "mission file: datum, fence, limits and pads of this flight")
-    connect: str = parameter("udpin://127.0.0.1:{14540+i}", "MAVSDK URL template, i counts drones from 0")
+    keystore: str = parameter("", "folder of the keystore")
+    drones: tuple[int, ...] = parameter((1,), "numbers of the hosted drones, from 1")
+    swarm_size: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
+    mission: str = parameter("", "mission file: datum, geofence, limits and pads")
+    connect: str = parameter(
+        "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"
+    )
     autopilot: str = parameter("px4", "kind of autopilot", choices=("embedded", "px4", "ardupilot"))
-    allow_arm: bool = parameter(False, "motors may start")
-    allow_kill: bool = parameter(False, "an operator's stop may cut motors in flight")
-    max_speed_m_s: float = parameter(12.0, "own limit, whatever the leader says, m/s", ge=0.5, le=50.0)
-    max_height_m: float = parameter(120.0, "own limit above the datum, m", ge=2.0, le=2000.0)
-    max_distance_m: float = parameter(2000.0, "own limit from where it took off, m", ge=5.0, le=20000.0)
+    allow_arm: bool = parameter(False, "allow arming")
+    allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
+    max_speed_m_s: float = parameter(12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=50.0)
+    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=2000.0)
+    max_distance_m: float = parameter(
+        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=20000.0
+    )
     hang_limit_s: float = parameter(
-        1.0, "the process ends when its control cycle stood still for so long in flight, s", ge=0.3, le=5.0
+        1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0
     )
-    control_hz: float = parameter(20.0, "setpoints per second", ge=5.0, le=50.0)
-    telemetry_hz: float = parameter(10.0, "telemetry messages per second and drone", ge=1.0, le=50.0)
+    control_hz: float = parameter(20.0, "setpoint rate, Hz", ge=5.0, le=50.0)
+    telemetry_hz: float = parameter(10.0, "telemetry rate per drone, Hz", ge=1.0, le=50.0)
     verify_checkpoints: bool = parameter(
-        False, "compare neighbours' telemetry with their signed checkpoints; leader and logger always do"
+        False, "verify neighbours' telemetry by their checkpoints, as leader and logger always do"
     )
-    autostart: bool = parameter(True, "configure and activate without being asked")
+    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class FollowerNode(MemberNode[FollowerParameters]):
-    """Wires `Shard` (flight logic), `Bridge` (autopilots) and `SecureSession` (the swarm)."""
+    """Runs the control cycle of its drones: `Shard` decides, `Bridge` commands the autopilots.
+
+    A drone whose core fails lands in place; the others fly on.
+    """
 
     def __init__(self) -> None:
         super().__init__("follower", FollowerParameters)
@@ -85,7 +92,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         self._exit_pending: set[str] = set()
 
     def setup(self) -> None:
-        """Load the mission's limits, make the cores and the connections, load keys."""
+        """Load the mission's limits and the keys, create cores and autopilot connections."""
         values = self.parameters
         try:
             mission = load_mission(values.mission)
@@ -187,7 +194,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         super().close()
 
     def wipe(self) -> None:
-        """Hold all drones by their own autopilots, then forget the keys."""
+        """Command HOLD to all autopilots, then erase the keys."""
         if self._bridge is not None:
             for drone in self._names:
                 if self._bridge.state(drone).in_air:
@@ -195,7 +202,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         super().wipe()
 
     def stop_requested(self, count: int) -> bool:
-        """Asked to end: what is in the air is told to land first; True while that is under way."""
+        """Command LAND to airborne drones before the process ends; True until it is accepted."""
         if count > 1 or self._bridge is None or not self.active:
             return False
         self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
@@ -228,10 +235,10 @@ class FollowerNode(MemberNode[FollowerParameters]):
             if drone not in self._failed_drones:
                 try:
                     self._perform(self._shard.step(drone, state, now, swarm_ns))
-                except Exception as error:  # one drone's trouble must not bring down those beside it
+                except Exception as error:  # one drone's failure must not stop the others
                     self._land_after_failure(drone, error)
         bridge.tick(now)
-        # A hung interpreter must not hold a drone in the air: the process ends, its autopilot lands.
+        # If the interpreter hangs in flight the process ends, and the autopilot's own failsafe lands.
         if airborne != self._watchdog.enabled:
             self._watchdog.enable() if airborne else self._watchdog.disable()
         self._watchdog.pet()
@@ -240,15 +247,15 @@ class FollowerNode(MemberNode[FollowerParameters]):
             self._send_telemetry(session, now, swarm_ns)
 
     def _land_after_failure(self, drone: str, error: Exception) -> None:
-        """A drone whose core has failed is told to land in place, and is steered no more."""
+        """Command LAND to a drone whose core has failed; it gets no more setpoints."""
         assert self._bridge is not None
         self._failed_drones.add(drone)
         self._bridge.submit(drone, Order(0, OrderKind.LAND))
         reason = f"{type(error).__name__} at {raised_at(error)}"
-        self._alarms.append(f"{drone}: its core failed ({reason}); landing in place")
+        self._alarms.append(f"{drone}: flight core failed ({reason}); landing in place")
 
     def _run_if_late(self) -> None:
-        """Run a control cycle that is late: events are taken in turn, and a flood must not delay it."""
+        """Run an overdue control cycle, so that a flood of messages cannot delay it."""
         if boot_time_s() - self._controlled_s > LATE_CYCLES / self.parameters.control_hz:
             self._control()
 
@@ -256,13 +263,13 @@ class FollowerNode(MemberNode[FollowerParameters]):
         offset_s = session.clock_offset_s
         for drone in self._names:
             if drone in self._failed_drones:
-                continue  # the leader takes its silence for what it is
+                continue  # the leader treats it as lost
             core = self._shard.cores[drone]
             blockers = []
             if not session.member_ready(drone):
-                blockers.append("waits for the keys of an epoch")
+                blockers.append("waiting for the keys of an epoch")
             if not session.clock_synchronised(CLOCK_LIMIT_S):
-                blockers.append("waits for the clock offset to the crypto node")
+                blockers.append("waiting for clock synchronisation with the crypto node")
             core.set_blockers(blockers)
             telemetry = core.telemetry(
                 now, swarm_ns, epoch=session.epoch(drone) or 0, clock_offset_s=offset_s
@@ -285,7 +292,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             elif isinstance(effect, FlightAlarm):
                 self._alarms.append(effect.text)
 
-    # What arrives
+    # Received messages
 
     def _on_command(self, raw: RawMessage) -> None:
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
@@ -296,7 +303,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         for command in commands:
             swarm_ns = self.session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
-            # Setpoints first: what follows wakes the thread that signs.
+            # Setpoints first: an acknowledgement wakes the signing thread.
             setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
             self._perform(setpoints)
             if setpoints:
@@ -347,7 +354,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
 
 def main(args: list[str] | None = None) -> int:
     """Run a follower."""
-    # MAVSDK's callbacks and the signing thread hold the interpreter for 5 ms otherwise, and a command waits.
+    # By default MAVSDK's callbacks and the signing thread hold the GIL for 5 ms, which delays commands.
     sys.setswitchinterval(SWITCH_S)
     return run_node(FollowerNode, args)
 

@@ -1,4 +1,4 @@
-"""The leader: flies a checked mission by signed commands and trajectories, and takes an operator's steps."""
+"""Leader node: flies a checked mission by signed commands and trajectories; accepts operators' steps."""
 
 from __future__ import annotations
 
@@ -37,36 +37,33 @@ HEARTBEAT_HZ = 10.0
 STATUS_S = 0.5
 MAX_ANSWERS = 16
 MAX_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
-STAMP_AHEAD_NS = 500_000_000  # beyond what clocks may differ
-REPLY_MARGIN_S = (
-    1.0  # beyond its deadline a call of path moderation is kept open: the core has gone on by then
-)
-SENDS_PER_TICK = (
-    16  # each costs a signature of about a millisecond: a plan for a large swarm leaves in pieces
-)
+STAMP_AHEAD_NS = 500_000_000  # above the largest difference of clocks
+REPLY_MARGIN_S = 1.0  # a moderation call times out so long after its deadline; the core has continued by then
+SENDS_PER_TICK = 16  # each takes a signature of about a millisecond: a large plan is sent over several ticks
 
 
 @dataclass(frozen=True)
 class LeaderParameters:
     """Parameters of the leader."""
 
-    keystore: str = parameter("", "folder of the swarm's keystore")
-    member: str = parameter(swarm.LEADER_MEMBER, "name of this node's identity")
+    keystore: str = parameter("", "folder of the keystore")
+    member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
     mission: str = parameter("", "mission file to fly")
-    drones: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
-    ready_timeout_s: float = parameter(60.0, "how long to wait for every drone to be ready", ge=5.0, le=600.0)
+    drones: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
+    ready_timeout_s: float = parameter(60.0, "time-out for all drones to be ready, s", ge=5.0, le=600.0)
     qkd: bool = parameter(False, "take part in (simulated) quantum key distribution with the crypto node")
     qkd_eavesdropper: float = parameter(
-        0.0, "fraction of the simulated photons that somebody intercepts", ge=0.0, le=1.0
+        0.0, "fraction of the simulated photons that are intercepted", ge=0.0, le=1.0
     )
-    moderation: bool = parameter(
-        True, "ask path moderation before every move and when a conflict is predicted"
-    )
-    autostart: bool = parameter(True, "configure and activate without being asked")
+    moderation: bool = parameter(True, "call path moderation before every move and at a predicted conflict")
+    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class LeaderNode(MemberNode[LeaderParameters]):
-    """Wires `LeaderCore` (mission) and `SecureSession` (the swarm)."""
+    """Publishes the commands, trajectories and heartbeats of `LeaderCore`.
+
+    The core receives telemetry, acknowledgements, operators' steps and the responses of path moderation.
+    """
 
     def __init__(self) -> None:
         super().__init__("leader", LeaderParameters)
@@ -78,7 +75,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         self._moderation: SecureClient | None = None
         self._landing_requested = False
         self._degraded = False
-        self._ending = False  # the process ends as soon as everything has landed
+        self._ending = False  # the process ends once all drones have landed
 
     def setup(self) -> None:
         """Load mission and keys."""
@@ -88,7 +85,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         except (OSError, ValueError) as error:
             raise SetupError(f"mission {values.mission}: {error}") from None
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
-        # A term that rises with every start: command ids of an earlier leader are no duplicates.
+        # The term rises with every start, so that command ids of an earlier leader are no duplicates.
         config = LeaderConfig(
             leader=values.member,
             term=int(time.time()) & 0xFFFFFFFF,
@@ -110,7 +107,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self._moderation = session.create_client(ModerateTrajectories, names.PATH_MODERATION)
 
     def begin(self) -> None:
-        """Join the swarm; SIGUSR1 from the own host asks for a supervised landing."""
+        """Join the swarm; SIGUSR1 requests a supervised landing."""
         self.session.start()
         signal.signal(signal.SIGUSR1, self._request_landing)
         if self.parameters.qkd and self._qkd is None:
@@ -127,7 +124,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self._periodic.append(self.create_steady_timer(QKD_TICK_S, self._qkd.tick))
 
     def pause(self) -> None:
-        """Stop leading; followers hold, then return."""
+        """Stop sending; followers hold, then return."""
         for timer in self._periodic:
             self.destroy_timer(timer)
 
@@ -139,9 +136,9 @@ class LeaderNode(MemberNode[LeaderParameters]):
         super().close()
 
     def stop_requested(self, count: int) -> bool:
-        """Asked to end: land everything first; True while that is under way.
+        """Land all drones before the process ends; True until they have landed.
 
-        Where a parent supervises this process, the landing is the parent's to ask for (SIGUSR1).
+        Under a supervisor the supervisor requests the landing (SIGUSR1).
         """
         if count > 1 or not self.active or self._core.finished or self._status.attached:
             return False
@@ -157,13 +154,13 @@ class LeaderNode(MemberNode[LeaderParameters]):
             return
         now, swarm_ns = boot_time_s(), session.swarm_ns()
         degraded = session.degraded
-        if degraded and not self._degraded and session.epoch() is not None:  # it has been in the swarm
+        if degraded and not self._degraded and session.epoch() is not None:  # it had joined before
             self._outbox.clear()
-            self._core.come_home("no crypto node is heard any more, the swarm comes home", now, swarm_ns)
+            self._core.come_home("no beats from any crypto node, the swarm returns", now, swarm_ns)
         self._degraded = degraded
         if self._landing_requested:
             self._landing_requested = False
-            self._core.abort_and_land("asked to end", now, swarm_ns)
+            self._core.abort_and_land("termination requested", now, swarm_ns)
         for effect in self._core.tick(now, swarm_ns):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
@@ -178,7 +175,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self.stop_spinning()
 
     def _send_queued(self) -> None:
-        """Send what waits, in order; commands that follow each other leave under one signature."""
+        """Send the queue in order; consecutive commands share one signature."""
         for _ in range(SENDS_PER_TICK):
             if not self._outbox:
                 return
@@ -214,7 +211,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def _ask_moderation(self, call: ModerationCall) -> None:
         client = self._moderation
         if client is None or not client.service_is_ready():
-            self._core.on_moderation_failed(call.call_id, "path_moderation is not there")
+            self._core.on_moderation_failed(call.call_id, "path_moderation is not available")
             return
 
         def done(reply: Reply) -> None:
@@ -235,12 +232,12 @@ class LeaderNode(MemberNode[LeaderParameters]):
         except (
             Rejected,
             ValueError,
-        ) as error:  # larger than an envelope, or the policy of this swarm forbids it
+        ) as error:  # larger than an envelope, or forbidden by the policy
             self._core.on_moderation_failed(call.call_id, f"the call cannot be sent ({type(error).__name__})")
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         swarm_ns = self.session.swarm_ns()
-        # The newest stamp wins, so one from the future would shut out all that follow.
+        # The core keeps the newest stamp: one from the future would displace all that follow.
         if message.drone == sender and message.stamp_ns <= swarm_ns + STAMP_AHEAD_NS:
             self._core.on_telemetry(convert.telemetry_from_msg(message), boot_time_s(), swarm_ns)
 
@@ -250,17 +247,17 @@ class LeaderNode(MemberNode[LeaderParameters]):
                 self._core.on_ack(convert.ack_from_msg(ack), boot_time_s(), self.session.swarm_ns())
 
     def _on_submit(self, request: SubmitSteps.Request, sender: str) -> SubmitSteps.Response:
-        # An operator who heard no answer asks again with the same text, which bears a number: done once.
-        asked = (sender, request.steps_yaml)
-        if asked in self._answers:
-            return self._answers[asked]
+        # An operator without an answer repeats the same text, which holds a number: it is executed once.
+        key = (sender, request.steps_yaml)
+        if key in self._answers:
+            return self._answers[key]
         accepted, reason = self._core.on_submit(request.steps_yaml, boot_time_s(), self.session.swarm_ns())
         word = "accepted" if accepted else "refused"
         self._events.append(
             f"{sender}'s order was {word}: {reason}" if reason else f"{sender}'s order was {word}"
         )
         answer = SubmitSteps.Response(accepted=accepted, reason=reason[:500])
-        self._answers[asked] = answer
+        self._answers[key] = answer
         if len(self._answers) > MAX_ANSWERS:
             self._answers.popitem(last=False)
         return answer

@@ -1,4 +1,4 @@
-"""What the nodes have in common: a session in the swarm, and a supervisor who is told how they are."""
+"""Base class of nodes that are members of the swarm: a session, and status reports to the supervisor."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ P = TypeVar("P")
 
 
 class MemberNode(SwarmNode[P]):
-    """A node that is a member of the swarm. `setup` of a subclass puts a session into `_session`; its own
-    `close` and `wipe` end with those of this class.
+    """A node with a `SecureSession`.
+
+    `setup` of a subclass sets `_session`; its `close` and `wipe` end with those of this class.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class MemberNode(SwarmNode[P]):
             self._session = None
 
     def wipe(self) -> None:
-        """Forget keys."""
+        """Erase all keys."""
         if self._session is not None:
             self._session.close()
 
     def report(self, status: Mapping[str, object]) -> None:
-        """Tell the supervisor, if there is one; without it, once it has gone, the process ends."""
+        """Send a status to the supervisor, if there is one; end the process when it has ended."""
         self._status.write(status)
         if self._status.orphaned:
             self.stop_spinning()

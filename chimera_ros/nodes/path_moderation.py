@@ -1,4 +1,4 @@
-"""The path-moderation service: sealed requests in, verified trajectories out, one at a time, in time."""
+"""Path-moderation node: a secure service that returns verified trajectories before the request's deadline."""
 
 from __future__ import annotations
 
@@ -29,37 +29,39 @@ from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories
 
 STATUS_S = 0.5
-MAX_QUEUED = 4  # requests; a leader has one open, so that more are a mistake or an attack
-ENCODE_S = (
-    0.03  # of every deadline: conversion, signature and delivery of the response, what the way here ...
-)
-ENCODE_PER_KNOT_S = 2e-5  # ... took once more, and this for every knot
-MAX_TRANSIT_S = 1.0  # a request that seems older was sent by a clock that is wrong
-SWITCH_S = 0.001  # the thread that computes hands the interpreter over so often
+MAX_QUEUED = 4  # requests; a leader has one open, so more are an error or an attack
+# Reserved of every deadline to convert and sign the response; its delivery takes the transit time once more:
+ENCODE_S = 0.03
+ENCODE_PER_KNOT_S = 2e-5
+MAX_TRANSIT_S = 1.0  # an older request was stamped by a wrong clock
+SWITCH_S = 0.001  # switch interval of the interpreter: the solver thread must not delay the executor
 
 
 @dataclass(frozen=True)
 class ModerationParameters:
     """Parameters of the path-moderation service."""
 
-    keystore: str = parameter("", "folder of the swarm's keystore")
-    member: str = parameter(swarm.MODERATOR_MEMBER, "name of this node's identity")
+    keystore: str = parameter("", "folder of the keystore")
+    member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
     backend: str = parameter(
-        "aer", "what executes quantum circuits; none leaves them out (docs/moderation.md)"
+        "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
     )
-    autostart: bool = parameter(True, "configure and activate without being asked")
+    autostart: bool = parameter(True, "configure and activate at start")
 
 
 @dataclass(frozen=True, slots=True)
 class _QueuedRequest:
     message: ModerateTrajectories.Request
     deferred: Deferred
-    began_s: float  # when the deadline began to run, and ...
-    transit_s: float  # ... how long the request took to come here
+    began_s: float  # start of the deadline
+    transit_s: float  # from the leader to here
 
 
 class PathModerationNode(MemberNode[ModerationParameters]):
-    """Wires `Moderator` (the ladder), `AerWorker` (quantum circuits) and `SecureSession` (the swarm)."""
+    """Solves trajectory conflicts with `Moderator` in a thread, one request at a time.
+
+    Quantum circuits run in the worker process of `AerWorker`. At most `MAX_QUEUED` requests wait.
+    """
 
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         super().__init__("path_moderation", ModerationParameters, overrides=overrides)
@@ -71,7 +73,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         self._ms = Histogram()
 
     def setup(self) -> None:
-        """Load keys, start the quantum worker ahead of the first request."""
+        """Load keys, start the quantum worker before the first request."""
         values = self.parameters
         self._session = session = SecureSession(
             self, member=values.member, keystore=values.keystore, autostart=False
@@ -94,7 +96,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         self._status_timer = self.create_steady_timer(STATUS_S, self._report_status)
 
     def pause(self) -> None:
-        """Stop reporting and answering."""
+        """Stop reporting and solving."""
         self.destroy_timer(self._status_timer)
         self._end_thread()
 
@@ -110,7 +112,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        while True:  # who still waits gets no answer, and learns it by the time-out
+        while True:  # requests that still wait time out
             try:
                 self._queue.get_nowait()
             except queue.Empty:
@@ -135,7 +137,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         while (queued := self._queue.get()) is not None:
             try:
                 response = self._moderate(queued)
-            except Exception as error:  # a mistake in here must not end the service; its text may hold data
+            except Exception as error:  # a bug must not end the service; the text may contain data
                 self._counts["errors"] += 1
                 self.get_logger().error(f"moderation failed: {type(error).__name__} at {raised_at(error)}")
                 response = failed_response(f"moderation failed: {type(error).__name__}")

@@ -1,4 +1,4 @@
-"""The telemetry logger: opens and verifies everything, records it decrypted and sealed, sees every drone."""
+"""Telemetry logger node: records all messages, decrypted and encrypted, and checks telemetry."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 STATUS_S = 0.5
-MAX_FOR_TOTALS = 50_000  # messages: a few seconds' work when the process ends
-NICE = 5  # a record may wait, a setpoint may not
-DOUBT_REPEAT_S = 10.0  # the same doubt about the same drone is an alarm again after this long
+MAX_FOR_TOTALS = 50_000  # messages: a few seconds at the end of the process
+NICE = 5  # below the priority of the control processes
+DOUBT_REPEAT_S = 10.0  # between two alarms about the same doubt and drone
 CLOCK_LIMIT_S = 0.1
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
@@ -38,15 +38,18 @@ STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 class LoggerParameters:
     """Parameters of the telemetry logger."""
 
-    keystore: str = parameter("", "folder of the swarm's keystore")
-    member: str = parameter(swarm.LOGGER_MEMBER, "name of this node's identity")
-    swarm_size: int = parameter(1, "how many drones the swarm has", ge=1, le=swarm.MAX_DRONES)
-    record: str = parameter("", "folder for MCAP files; empty records nothing")
-    autostart: bool = parameter(True, "configure and activate without being asked")
+    keystore: str = parameter("", "folder of the keystore")
+    member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
+    swarm_size: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
+    record: str = parameter("", "folder of MCAP files; empty: no records")
+    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class LoggerNode(MemberNode[LoggerParameters]):
-    """Wires `FlightRecorder` and `SecureSession`."""
+    """Records the channels of leader and drones, checkpoints, and the evidence that proves them later.
+
+    At the end it signs the totals of a record of at most `MAX_FOR_TOTALS` messages.
+    """
 
     def __init__(self) -> None:
         super().__init__("telemetry_logger", LoggerParameters)
@@ -59,7 +62,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
         self._doubt_alarms: list[str] = []
 
     def setup(self) -> None:
-        """Load keys, subscribe to everything."""
+        """Load keys, subscribe to the leader's and all drones' channels."""
         values = self.parameters
         self._session = SecureSession(
             self,
@@ -104,7 +107,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
         self.destroy_timer(self._status_timer)
 
     def close(self) -> None:
-        """Leave the swarm, complete the files, sign what they add up to."""
+        """Leave the swarm, complete the files, sign their totals."""
         session = self._session
         self._record_evidence()
         super().close()
@@ -117,7 +120,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
             elif session is not None and 0 < status.opened <= MAX_FOR_TOTALS:
                 self._sign_totals(session)
             elif status.opened:
-                self.get_logger().info("a long record: `chimera log totals` adds it up")
+                self.get_logger().info("totals of this long record: run `chimera log totals`")
 
     def _sign_totals(self, session: SecureSession) -> None:
         folder = Path(self.parameters.record)
@@ -129,7 +132,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
 
     def _record(self, raw: RawMessage, schema: str) -> None:
         if self._recorder is not None:
-            # No two messages bear one time: it pairs a message with its sealed original.
+            # Unique times: they pair a message with its envelope.
             self._recorded_ns = max(self._recorded_ns + 1, self.session.swarm_ns())
             opened, received_ns = raw.opened, self._recorded_ns
             self._recorder.write(
@@ -138,13 +141,13 @@ class LoggerNode(MemberNode[LoggerParameters]):
             self._recorder.write_sealed(raw.channel, raw.envelope_cdr, received_ns)
 
     def _record_checkpoint(self, member: str, cdr: bytes, schema: str) -> None:
-        """In the checkpoints' own thread."""
+        """In the checkpoint thread."""
         session, recorder = self._session, self._recorder
         if session is not None and recorder is not None:
             recorder.write_checkpoint(member, cdr, schema, session.swarm_ns())
 
     def _record_evidence(self) -> None:
-        """What opens the leaves of checkpoints later, for every sender, epoch and lane once."""
+        """Record the keys that open checkpoint leaves, once per sender, epoch and lane."""
         session, recorder = self._session, self._recorder
         if session is None or recorder is None:
             return
@@ -173,14 +176,14 @@ class LoggerNode(MemberNode[LoggerParameters]):
             self._plausibility.flag(sender, Doubt.IMPOSSIBLE)
             doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
         else:
-            # Before the clocks are compared only one drone's own stamps can be.
+            # Without a common clock only the stamps of one drone can be compared.
             known = self.session.clock_synchronised(CLOCK_LIMIT_S)
             swarm_ns = self.session.swarm_ns() if known else report.stamp_ns
             doubts = self._plausibility.check(report, now, swarm_ns)
         for doubt in doubts:
             if now - self._doubted_s.get((sender, doubt), -DOUBT_REPEAT_S) >= DOUBT_REPEAT_S:
                 self._doubted_s[(sender, doubt)] = now
-                self._doubt_alarms.append(f"telemetry of {sender} cannot be true: {doubt.value}")
+                self._doubt_alarms.append(f"implausible telemetry of {sender}: {doubt.value}")
 
     def _report_status(self) -> None:
         if self._session is None:
