@@ -24,7 +24,7 @@ Retry = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What one session gives to its parts.
+    """The shared part of a session.
 
     Args:
         namespace: of the swarm. members: names of the hosted members.

@@ -54,7 +54,7 @@ def security_state(
         epoch=epoch,
         transcript=shown_hash(host.transcript_hash(first)),
         roster=tuple(entry.name for entry in roster),
-        put_out=_put_out(host),
+        put_out=_evicted_members(host),
         evictions=len(frozenset().union(*(state.evictions for state in states))),
         policy_version=host.policy.version,
         crl_number=max(state.crl_number for state in states),
@@ -85,7 +85,7 @@ def security_state(
     )
 
 
-def _put_out(host: SecureHost) -> tuple[EvictedMember, ...]:
+def _evicted_members(host: SecureHost) -> tuple[EvictedMember, ...]:
     """Members that are evicted or left, with the reason.
 
     A crypto node also knows by whose order (the `crl`, or an operator), and evictions before its start.

@@ -71,6 +71,7 @@ class SessionDriver:
         self._snapshot = snapshot
         self._synchronise_clock = synchronise_clock
         self._diagnostics: Diagnostics | None = None
+        self._clock_server: ClockServer | None = None
         self._lock = RLock()
         self._started = False
         self._closed = False
@@ -158,7 +159,7 @@ class SessionDriver:
         with self._lock:
             verdict = self._key_server.evict(name, operator, evidence, boot_time_s(), time.time_ns())
             self._perform(verdict.effects)
-            if verdict.acted:  # our own switch, so that the answer goes out under the new epoch
+            if verdict.acted:  # switch at once, so that the response is sent under the new epoch
                 self._perform(self._core.tick(boot_time_s(), time.time_ns()))
         self.rearm()
         return verdict
@@ -245,7 +246,7 @@ class SessionDriver:
             due = now
         if abs(due - self._armed_at) < _MIN_TIMER_S and self._armed_at > now:
             return
-        due = max(due, now)  # the core says "at once" with minus infinity
+        due = max(due, now)  # minus infinity means at once
         self._armed_at = due
         self._timer.cancel()
         self._timer.timer_period_ns = max(int((due - now) * 1e9), int(_MIN_TIMER_S * 1e9))
