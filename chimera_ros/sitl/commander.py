@@ -15,8 +15,19 @@ from .controller import Controller
 from .dynamics import Fleet
 from .geodesy import LocalEarth
 from .guidance import SetpointGuidance
+from .mavlink_types import (
+    FORCE_CODE,
+    MODES,
+    Event,
+    FlightMode,
+    Landed,
+    MavCommand,
+    Notice,
+    Result,
+    Severity,
+    Text,
+)
 from .missions import MissionExecution
-from .modes import FORCE_CODE, MODES, Event, FlightMode, Landed, MavCommand, Notice, Result, Severity, Text
 from .parameters import Parameters
 
 CONTACT_UNTIL_LANDED_S = 0.7

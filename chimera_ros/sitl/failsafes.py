@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from chimera_ros.sitl.modes import FlightMode, Severity
+from .mavlink_types import FlightMode, Severity
 
 if TYPE_CHECKING:
     from .commander import Commander

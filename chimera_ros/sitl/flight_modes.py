@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import missions
 from .config import Vec3
-from .modes import FlightMode, Notice, Reached, Severity
+from .mavlink_types import FlightMode, Notice, Reached, Severity
 
 if TYPE_CHECKING:
     from .commander import Commander, OffboardSetpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from chimera_ros.sitl.config import Datum
+from .config import Datum
 
 _A_M = 6378137.0  # WGS-84 semi-major axis
 _E2 = 6.69437999014e-3  # first eccentricity squared

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from chimera_ros.sitl.config import Vec3
-from chimera_ros.sitl.parameters import Parameters
-
+from .config import Vec3
 from .controller import BRAKING, Controller
+from .parameters import Parameters
 
 
 class SetpointGuidance:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chimera_ros.sitl.config import (
+from .config import (
     DEFAULT_FIRST_PORT,
     DEFAULT_GCS_PORT,
     Datum,
@@ -24,8 +24,7 @@ from chimera_ros.sitl.config import (
     SitlError,
     Vec3,
 )
-from chimera_ros.sitl.parameters import SPECS, Parameters
-
+from .parameters import SPECS, Parameters
 from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"

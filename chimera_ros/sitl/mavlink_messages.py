@@ -8,10 +8,9 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common as m
 
-from chimera_ros.sitl.modes import FlightMode
-from chimera_ros.sitl.vehicles import Snapshot
-
 from .commander import Commander
+from .mavlink_types import FlightMode
+from .simulation import Snapshot
 
 CELLS = 4
 FULL_CELL_V, EMPTY_CELL_V = 4.15, 3.5

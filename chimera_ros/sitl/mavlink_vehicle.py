@@ -16,10 +16,10 @@ from . import mavlink_messages as messages
 from .commander import Commander, OffboardSetpoint
 from .config import Vec3
 from .mavlink_frames import SET_POSITION_TARGET_LOCAL_NED, Frame, frames, position_target
+from .mavlink_types import MavCommand, Notice, Reached, Result, Text
 from .mission_protocol import MissionProtocol
-from .modes import MavCommand, Notice, Reached, Result, Text
 from .parameters import NAMES
-from .vehicles import Simulation
+from .simulation import Simulation
 
 COMPONENT = 1
 NO_COORDINATE = 0x7FFFFFFF

@@ -8,12 +8,11 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common as m
 
-from chimera_ros.sitl import missions
-from chimera_ros.sitl.mavlink_frames import Frame
-from chimera_ros.sitl.missions import Item
-from chimera_ros.sitl.modes import FlightMode, Notice, Result, Severity
-
+from . import missions
 from .commander import Commander
+from .mavlink_frames import Frame
+from .mavlink_types import FlightMode, Notice, Result, Severity
+from .missions import Item
 
 RETRY_S = 0.5
 TRIES = 6

@@ -20,7 +20,7 @@ from . import mavlink_messages as messages
 from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
 from .mavlink_frames import frames
 from .mavlink_vehicle import Link, MavlinkVehicle
-from .vehicles import STEP_S, Simulation
+from .simulation import STEP_S, Simulation
 
 HOST = "127.0.0.1"
 TICK_STEPS = 2  # the loop wakes every 8 ms

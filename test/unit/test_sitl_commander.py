@@ -9,11 +9,11 @@ import pytest
 
 from chimera_ros.sitl.commander import Commander, OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
+from chimera_ros.sitl.mavlink_types import FlightMode, Landed, MavCommand, Result, Text
 from chimera_ros.sitl.missions import CHANGE_SPEED, LAND, RETURN, WAYPOINT, Item
 from chimera_ros.sitl.missions import TAKEOFF as TAKEOFF_ITEM
-from chimera_ros.sitl.modes import FlightMode, Landed, MavCommand, Result, Text
 from chimera_ros.sitl.parameters import NAMES, TYPE_INT32, TYPE_REAL32, Parameters
-from chimera_ros.sitl.vehicles import Simulation
+from chimera_ros.sitl.simulation import Simulation
 
 NAN = math.nan
 ARM = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

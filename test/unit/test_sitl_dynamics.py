@@ -9,8 +9,8 @@ import pytest
 
 from chimera_ros.sitl.commander import OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig, SitlError
-from chimera_ros.sitl.modes import FlightMode, MavCommand, Result
-from chimera_ros.sitl.vehicles import STEP_S, Simulation
+from chimera_ros.sitl.mavlink_types import FlightMode, MavCommand, Result
+from chimera_ros.sitl.simulation import STEP_S, Simulation
 
 NAN = math.nan
 ARM = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

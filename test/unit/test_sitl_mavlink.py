@@ -13,11 +13,11 @@ from pymavlink.dialects.v20 import common as m
 
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
 from chimera_ros.sitl.mavlink_messages import BUILDERS, CLIENT_RATES_HZ
+from chimera_ros.sitl.mavlink_types import FlightMode
 from chimera_ros.sitl.mavlink_vehicle import Link, MavlinkVehicle
-from chimera_ros.sitl.modes import FlightMode
 from chimera_ros.sitl.parameters import NAMES
+from chimera_ros.sitl.simulation import Simulation
 from chimera_ros.sitl.udp_server import MAX_DATAGRAM, bundle
-from chimera_ros.sitl.vehicles import Simulation
 
 NAN = math.nan
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from chimera_ros.sitl.config import FaultKind, SitlConfig, Vec3
-from chimera_ros.sitl.dynamics import Fleet
-from chimera_ros.sitl.geodesy import LocalEarth
-from chimera_ros.sitl.modes import Severity
-
 from .commander import Body, Commander
+from .config import FaultKind, SitlConfig, Vec3
 from .controller import Controller, Floats
+from .dynamics import Fleet
+from .geodesy import LocalEarth
+from .mavlink_types import Severity
 
 STEP_S = 0.004  # 250 Hz
 LOGIC_STEPS = 10  # commanders, gusts, battery and estimator drift at 25 Hz
