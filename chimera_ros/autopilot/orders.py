@@ -20,7 +20,7 @@ _RANK = {
 
 
 @dataclass(eq=False, slots=True)
-class Running:
+class StartedOrder:
     """An order that has been started; `live` turns false when its result has been given."""
 
     order: Order
@@ -35,8 +35,8 @@ class OrderQueue:
     """Decides which order may start; the caller starts it and reports back."""
 
     def __init__(self) -> None:
-        self.running: Running | None = None
-        self.newest_urgent: Running | None = (
+        self.running: StartedOrder | None = None
+        self.newest_urgent: StartedOrder | None = (
             None  # the last urgent order started, if nothing was started after it
         )
         self._waiting: deque[Order] = deque()
@@ -60,16 +60,16 @@ class OrderQueue:
         self._waiting.append(order)
         return results
 
-    def next(self, now: float) -> Running | None:
+    def next(self, now: float) -> StartedOrder | None:
         """The order to start now, if any."""
         if self.running is not None or not self._waiting:
             return None
         order = self._waiting.popleft()
-        self.running = Running(order, now + max(0.0, order.deadline_s))
+        self.running = StartedOrder(order, now + max(0.0, order.deadline_s))
         self.newest_urgent = self.running if order.kind in _RANK else None
         return self.running
 
-    def finish(self, running: Running, ok: bool, reason: str = "") -> list[OrderResult]:
+    def finish(self, running: StartedOrder, ok: bool, reason: str = "") -> list[OrderResult]:
         """The outcome of a started order; empty when its result was given before."""
         if not running.live:
             return []
@@ -79,11 +79,11 @@ class OrderQueue:
         running.accepted = ok
         return [OrderResult(running.order.order_id, running.order.kind, ok, reason)]
 
-    def overdue(self, now: float) -> Running | None:
+    def overdue(self, now: float) -> StartedOrder | None:
         """The running order, if its time is up."""
         return self.running if self.running is not None and now > self.running.deadline else None
 
-    def undone_by(self, late: Running) -> Running | None:
+    def undone_by(self, late: StartedOrder) -> StartedOrder | None:
         """The accepted urgent order that a late, overtaken call may have undone, to be repeated. One whose
         own call has not returned yet is to be repeated after that (`shaken`).
         """

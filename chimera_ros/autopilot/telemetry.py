@@ -31,7 +31,7 @@ _HEALTH = (
 )
 
 
-class Inbox:
+class TelemetryCache:
     """Newest values of one vehicle, each replaced as a whole, so that readers need no lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

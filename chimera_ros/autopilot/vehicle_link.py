@@ -1,7 +1,7 @@
 """One vehicle behind the bridge: its state in `map`, its orders, its setpoints.
 
 Three kinds of threads come here: the node's (state, submit, setpoint, tick), the bridge's supervisor (step),
-and the call pool's (configuring, carrying out orders). MAVSDK's own threads only reach the `Inbox`.
+and the call pool's (configuring, carrying out orders). MAVSDK's own threads only reach the `TelemetryCache`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from chimera_ros.autopilot.frames import (
     flu_in_enu_from_frd_in_ned,
     yaw_of,
 )
-from chimera_ros.autopilot.orders import OrderQueue, Running
+from chimera_ros.autopilot.orders import OrderQueue, StartedOrder
 from chimera_ros.autopilot.origin import OriginTracker
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins, attempt
 from chimera_ros.autopilot.pool import CallPool
 from chimera_ros.autopilot.setpoints import SetpointGate
-from chimera_ros.autopilot.telemetry import MODE_NAMES, Inbox
+from chimera_ros.autopilot.telemetry import MODE_NAMES, TelemetryCache
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, VehicleState
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class VehicleLink:
         on_result: Callable[[str, OrderResult], None],
     ) -> None:
         self.config = config
-        self.inbox = Inbox(clock)
+        self.inbox = TelemetryCache(clock)
         self.setpoints = SetpointGate()
         self.uid: str | None = None
         self.connection_trouble = f"{config.drone} has not been looked for yet"
@@ -251,7 +251,7 @@ class VehicleLink:
                 if self._origin_unanswered >= _UNTOLD_AFTER:
                     self._origin.on_origin_untold()
 
-    def _carry_out(self, running: Running) -> None:
+    def _carry_out(self, running: StartedOrder) -> None:
         order, ok, reason = running.order, False, ""
         plugins = self._plugins
         try:
@@ -263,7 +263,7 @@ class VehicleLink:
             complaint = self.inbox.complaint(self._order_since)
             reason = f"{failure} ({complaint})" if complaint else str(failure)
         now = self._clock()
-        repeat: Running | None = None
+        repeat: StartedOrder | None = None
         results: list[OrderResult] = []
         with self._lock:
             running.in_call = False

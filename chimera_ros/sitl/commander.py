@@ -18,14 +18,14 @@ from .guidance import SetpointGuidance
 from .mavlink_types import (
     FORCE_CODE,
     MODES,
-    Event,
+    CommanderEvent,
     FlightMode,
-    Landed,
+    LandedState,
     MavCommand,
-    Notice,
-    Result,
+    MavResult,
     Severity,
-    Text,
+    StateChange,
+    StatusText,
 )
 from .missions import MissionExecution
 from .parameters import Parameters
@@ -36,7 +36,7 @@ MAX_EVENTS = 64
 
 
 @dataclass(slots=True)
-class Body:
+class VehicleEstimate:
     """What the estimator and the land detector of one vehicle see now (world NED, true contact)."""
 
     position_m: Vec3
@@ -101,8 +101,8 @@ class Commander:
         self.crashed = False
         self.failsafe = False
         self.home_m = estimate_m
-        self.events: list[Event] = []
-        self.body = Body(estimate_m, (0.0, 0.0, 0.0), True, False, 1.0, False)
+        self.events: list[CommanderEvent] = []
+        self.body = VehicleEstimate(estimate_m, (0.0, 0.0, 0.0), True, False, 1.0, False)
         self.ready = False
         self.return_phase = flight_modes.ReturnPhase.CLIMB
         self.takeoff_down_m = estimate_m[2]
@@ -125,17 +125,17 @@ class Commander:
     # -- what others ask of the state ------------------------------------------------------------------------
 
     @property
-    def landed_state(self) -> Landed:
+    def landed_state(self) -> LandedState:
         """MAV_LANDED_STATE."""
         if self.landed:
-            return Landed.ON_GROUND
+            return LandedState.ON_GROUND
         if self.mode is FlightMode.TAKEOFF:
-            return Landed.TAKEOFF
+            return LandedState.TAKEOFF
         if self.mode is FlightMode.LAND or (
             self.mode is FlightMode.RETURN and self.return_phase is flight_modes.ReturnPhase.LAND
         ):
-            return Landed.LANDING
-        return Landed.IN_AIR
+            return LandedState.LANDING
+        return LandedState.IN_AIR
 
     def flying(self) -> bool:
         """Whether the controller flies the vehicle (motors above idle)."""
@@ -164,16 +164,16 @@ class Commander:
 
     def say(self, severity: Severity, text: str) -> None:
         """Queue a text for the clients."""
-        self.emit(Text(severity, text))
+        self.emit(StatusText(severity, text))
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: CommanderEvent) -> None:
         """Queue an event for the clients; a client that never listens costs a bounded list."""
         if len(self.events) < MAX_EVENTS:
             self.events.append(event)
 
     # -- orders ----------------------------------------------------------------------------------------------
 
-    def command(self, number: int, p: tuple[float, ...], now: float) -> Result:
+    def command(self, number: int, p: tuple[float, ...], now: float) -> MavResult:
         """Obey a MAV_CMD with its seven parameters (p[4], p[5] in degrees where they are coordinates)."""
         handler = {
             MavCommand.ARM_DISARM: self._arm_disarm,
@@ -187,27 +187,27 @@ class Commander:
             MavCommand.SET_HOME: self._set_home,
             MavCommand.TERMINATE: self._terminate,
             MavCommand.MISSION_START: lambda p, now: self.set_mode(FlightMode.MISSION, now),
-            MavCommand.RUN_PREARM_CHECKS: lambda p, now: Result.ACCEPTED,
+            MavCommand.RUN_PREARM_CHECKS: lambda p, now: MavResult.ACCEPTED,
         }.get(number)  # type: ignore[call-overload]
-        return Result.UNSUPPORTED if handler is None else handler(p, now)
+        return MavResult.UNSUPPORTED if handler is None else handler(p, now)
 
-    def set_mode(self, mode: FlightMode, now: float) -> Result:
+    def set_mode(self, mode: FlightMode, now: float) -> MavResult:
         """Change the flight mode if it can be flown now."""
         if mode is self.mode and mode is not FlightMode.OFFBOARD:
-            return Result.ACCEPTED
+            return MavResult.ACCEPTED
         if not self.ready:
             self.say(Severity.WARNING, "Mode denied: no position estimate")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         if mode is FlightMode.OFFBOARD and now - self.setpoint_s > self.parameters["COM_OF_LOSS_T"]:
             self.say(Severity.WARNING, "Offboard denied: no set points")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         if mode is FlightMode.MISSION and (not self.mission.items or self.mission.finished):
             if not self.mission.items:
                 self.say(Severity.WARNING, "Mission denied: no valid mission")
-                return Result.REJECTED
+                return MavResult.TEMPORARILY_REJECTED
             self.mission.restart(0)
         self._enter(mode, now)
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
     def set_point(self, setpoint: OffboardSetpoint, now: float) -> None:
         """Take a streamed set point; it acts in offboard mode and otherwise only proves the stream."""
@@ -233,27 +233,27 @@ class Commander:
         flight_modes.enter(self, now)
         if mode is FlightMode.OFFBOARD and self.setpoint is not None and self.flying():
             flight_modes.follow(self, self.setpoint, None, now)
-        self.emit(Notice.STATE)
+        self.emit(StateChange.VEHICLE_STATUS)
 
-    def _arm_disarm(self, p: tuple[float, ...], now: float) -> Result:
+    def _arm_disarm(self, p: tuple[float, ...], now: float) -> MavResult:
         force = round(p[1]) == FORCE_CODE if math.isfinite(p[1]) else False
         if p[0] == 1.0:
             return self._arm(force, now)
         if p[0] == 0.0:
             if not self.armed:
-                return Result.ACCEPTED
+                return MavResult.ACCEPTED
             if not self.landed and not force:
                 self.say(Severity.CRITICAL, "Disarming denied: not landed")
-                return Result.REJECTED
+                return MavResult.TEMPORARILY_REJECTED
             if not self.landed:
                 self.say(Severity.EMERGENCY, "Motors stopped in flight by command")
             self._disarm(now)
-            return Result.ACCEPTED
-        return Result.DENIED
+            return MavResult.ACCEPTED
+        return MavResult.DENIED
 
-    def _arm(self, force: bool, now: float) -> Result:
+    def _arm(self, force: bool, now: float) -> MavResult:
         if self.armed:
-            return Result.ACCEPTED
+            return MavResult.ACCEPTED
         reasons = self.blockers()
         if self.mode in (FlightMode.RETURN, FlightMode.LAND):
             reasons.append(f"mode {self.mode.name.lower()} cannot be armed in")
@@ -261,7 +261,7 @@ class Commander:
             reasons.append("no offboard set points")
         if self.crashed or (reasons and not force):
             self.say(Severity.CRITICAL, f"Arming denied: {reasons[0]}")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         self.armed = True
         self.armed_since_s = self.mode_since_s = now
         self._flown = False
@@ -269,9 +269,9 @@ class Commander:
         self.home_m = self.body.position_m
         flight_modes.enter(self, now)
         self.say(Severity.INFO, "Armed by external command")
-        self.emit(Notice.STATE)
-        self.emit(Notice.HOME)
-        return Result.ACCEPTED
+        self.emit(StateChange.VEHICLE_STATUS)
+        self.emit(StateChange.HOME_POSITION)
+        return MavResult.ACCEPTED
 
     def _disarm(self, now: float) -> None:
         self.armed = False
@@ -279,15 +279,15 @@ class Commander:
         self._controller.flying[self.index] = False
         if self.mode is not FlightMode.HOLD:
             self._enter(FlightMode.HOLD, now)
-        self.emit(Notice.STATE)
+        self.emit(StateChange.VEHICLE_STATUS)
 
-    def _takeoff(self, p: tuple[float, ...], now: float) -> Result:
+    def _takeoff(self, p: tuple[float, ...], now: float) -> MavResult:
         if not self.ready:
             self.say(Severity.WARNING, "Takeoff denied: no position estimate")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         if not self.landed:
             self.say(Severity.WARNING, "Takeoff denied: already flying")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         height = self.parameters["MIS_TAKEOFF_ALT"]
         base_down_m = self.body.position_m[2]
         if math.isfinite(p[6]):
@@ -295,31 +295,31 @@ class Commander:
             height = max(base_down_m - asked_down_m, 0.5)
         self.takeoff_down_m = base_down_m - height
         self._enter(FlightMode.TAKEOFF, now)
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
-    def _airborne_mode(self, mode: FlightMode, now: float) -> Result:
+    def _airborne_mode(self, mode: FlightMode, now: float) -> MavResult:
         if self.landed and not self.armed:
-            return Result.ACCEPTED  # PX4 accepts it and has nothing to do
+            return MavResult.ACCEPTED  # PX4 accepts it and has nothing to do
         return self.set_mode(mode, now)
 
-    def _set_mode_command(self, p: tuple[float, ...], now: float) -> Result:
+    def _set_mode_command(self, p: tuple[float, ...], now: float) -> MavResult:
         if not (math.isfinite(p[1]) and math.isfinite(p[2])):
-            return Result.DENIED
+            return MavResult.DENIED
         key = (int(p[1]), int(p[2]))
         mode = MODES.get(key, MODES.get((key[0], 0)))
         if mode is None:
             self.say(Severity.WARNING, f"Mode {key[0]}/{key[1]} is not simulated")
-            return Result.DENIED
+            return MavResult.DENIED
         if mode is FlightMode.TAKEOFF and self.mode is not FlightMode.TAKEOFF:
             return self._takeoff((math.nan,) * 7, now)
         if mode in (FlightMode.LAND, FlightMode.RETURN) and self.landed and not self.armed:
-            return Result.ACCEPTED
+            return MavResult.ACCEPTED
         return self.set_mode(mode, now)
 
-    def _reposition(self, p: tuple[float, ...], now: float) -> Result:
+    def _reposition(self, p: tuple[float, ...], now: float) -> MavResult:
         if self.landed or not self.armed:
             self.say(Severity.WARNING, "Reposition denied: not flying")
-            return Result.REJECTED
+            return MavResult.TEMPORARILY_REJECTED
         here = self.body.position_m
         north, east, down = (
             here[0],
@@ -328,55 +328,55 @@ class Commander:
         )
         if math.isfinite(p[4]) and math.isfinite(p[5]):
             if abs(p[4]) > 90.0 or abs(p[5]) > 180.0:
-                return Result.DENIED
+                return MavResult.DENIED
             north, east, _ = self.earth.to_ned(p[4], p[5], 0.0)
         if math.isfinite(p[6]):
             down = self.earth.datum.altitude_amsl_m - p[6]
         if math.hypot(north - here[0], east - here[1]) > 10_000.0:
             self.say(Severity.WARNING, "Reposition denied: more than 10 km away")
-            return Result.DENIED
+            return MavResult.DENIED
         if self.mode is not FlightMode.HOLD:
             self._enter(FlightMode.HOLD, now)
         speed = p[0] if math.isfinite(p[0]) and p[0] > 0.0 else None
         self.guidance.go((north, east, down), now, speed)
         if math.isfinite(p[3]):
             self.guidance.face(p[3])
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
-    def _change_speed(self, p: tuple[float, ...], now: float) -> Result:
+    def _change_speed(self, p: tuple[float, ...], now: float) -> MavResult:
         if not math.isfinite(p[1]) or p[1] <= 0.0:
-            return Result.DENIED
+            return MavResult.DENIED
         self.mission.speed_m_s = min(p[1], self.parameters["MPC_XY_VEL_MAX"])
         self._controller.speed_xy_m_s[self.index] = self.mission.speed_m_s
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
-    def _set_home(self, p: tuple[float, ...], now: float) -> Result:
+    def _set_home(self, p: tuple[float, ...], now: float) -> MavResult:
         if p[0] == 1.0:
             self.home_m = self.body.position_m
         elif all(math.isfinite(v) for v in p[4:7]) and abs(p[4]) <= 90.0 and abs(p[5]) <= 180.0:
             self.home_m = self.earth.to_ned(p[4], p[5], p[6])
         else:
-            return Result.DENIED
-        self.emit(Notice.HOME)
-        return Result.ACCEPTED
+            return MavResult.DENIED
+        self.emit(StateChange.HOME_POSITION)
+        return MavResult.ACCEPTED
 
-    def _terminate(self, p: tuple[float, ...], now: float) -> Result:
+    def _terminate(self, p: tuple[float, ...], now: float) -> MavResult:
         if p[0] > 0.5 and self.armed:
             self.say(Severity.EMERGENCY, "Flight terminated by command")
             self._disarm(now)
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
     # -- the 25 Hz cycle -------------------------------------------------------------------------------------
 
-    def update(self, body: Body, now: float) -> None:
+    def update(self, body: VehicleEstimate, now: float) -> None:
         """Look at the vehicle and do what its mode and its failsafes ask for."""
         self.body = body
         if not self.ready and now >= self._ready_at_s:
             self.ready = True
             self.home_m = body.position_m
-            self.emit(Notice.STATE)
-            self.emit(Notice.HOME)
-            self.emit(Notice.ORIGIN)
+            self.emit(StateChange.VEHICLE_STATUS)
+            self.emit(StateChange.HOME_POSITION)
+            self.emit(StateChange.EKF_ORIGIN)
         if now >= self._jump_at_s:
             self._jump_at_s = math.inf
             self._move_origin()
@@ -411,8 +411,8 @@ class Commander:
         o = self.origin_m
         self.origin_m = (o[0] + 3.0, o[1] - 2.0, o[2] + 0.5)
         self.reset_counter = (self.reset_counter + 1) % 256
-        self.emit(Notice.ORIGIN)
-        self.emit(Notice.HOME)
+        self.emit(StateChange.EKF_ORIGIN)
+        self.emit(StateChange.HOME_POSITION)
         self.say(Severity.WARNING, "Estimator origin changed")
 
     def _detect_landing(self, now: float) -> None:
@@ -435,7 +435,7 @@ class Commander:
                 self.say(Severity.INFO, "Landing detected")
             else:
                 self.say(Severity.INFO, "Takeoff detected")
-            self.emit(Notice.STATE)
+            self.emit(StateChange.VEHICLE_STATUS)
 
     def _disarm_when_idle(self, now: float) -> None:
         if not self.landed or not self.armed or self.flying():

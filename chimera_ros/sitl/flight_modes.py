@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import missions
 from .config import Vec3
-from .mavlink_types import FlightMode, Notice, Reached, Severity
+from .mavlink_types import FlightMode, MissionItemReached, Severity, StateChange
 
 if TYPE_CHECKING:
     from .commander import Commander, OffboardSetpoint
@@ -36,7 +36,7 @@ def enter(pilot: Commander, now: float) -> None:
     pilot.return_phase = ReturnPhase.CLIMB
     if pilot.mode is FlightMode.MISSION:
         pilot.mission.rewind_item()
-        pilot.emit(Notice.MISSION)
+        pilot.emit(StateChange.MISSION_CURRENT)
 
 
 def run(pilot: Commander, now: float) -> None:
@@ -104,7 +104,7 @@ def _return(pilot: Commander, now: float) -> None:
     elif pilot.return_phase is ReturnPhase.DESCEND:
         if here[2] > home[2] - p["RTL_DESCEND_ALT"] - 0.3:
             pilot.return_phase = ReturnPhase.LAND
-            pilot.emit(Notice.STATE)
+            pilot.emit(StateChange.VEHICLE_STATUS)
     else:
         _sink(pilot, now)
 
@@ -160,7 +160,7 @@ def _mission(pilot: Commander, now: float) -> None:
         return
     item = mission.items[mission.current]
     if not pilot.flying() and item.command == missions.LAND and mission.begun == mission.current:
-        pilot.emit(Reached(mission.current))
+        pilot.emit(MissionItemReached(mission.current))
         mission.current += 1
         return
     if not pilot.flying():
@@ -169,17 +169,17 @@ def _mission(pilot: Commander, now: float) -> None:
     if mission.begun != mission.current:
         mission.begun = mission.current
         mission.arrived_s = None
-        pilot.emit(Notice.MISSION)
+        pilot.emit(StateChange.MISSION_CURRENT)
         if not _begin_item(pilot, item, now):
             return
     if _item_done(pilot, item, now):
-        pilot.emit(Reached(mission.current))
+        pilot.emit(MissionItemReached(mission.current))
         mission.current += 1
         if mission.current >= len(mission.items):
             _end_mission(pilot, now)
 
 
-def _lift_off_for_mission(pilot: Commander, item: missions.Item, now: float) -> None:
+def _lift_off_for_mission(pilot: Commander, item: missions.MissionItem, now: float) -> None:
     if not pilot.landed or not _spooled_up(pilot, now) or pilot.mission.finished:
         return
     while item.command not in missions.MOVING:
@@ -196,14 +196,14 @@ def _lift_off_for_mission(pilot: Commander, item: missions.Item, now: float) -> 
     pilot.begin_flight()
 
 
-def _place(pilot: Commander, item: missions.Item) -> Vec3:
+def _place(pilot: Commander, item: missions.MissionItem) -> Vec3:
     north, east, down = pilot.earth.to_ned(item.latitude_deg, item.longitude_deg, item.altitude_m)
     if item.frame in missions.FRAME_RELATIVE:
         down = pilot.home_m[2] - item.altitude_m
     return north, east, down
 
 
-def _begin_item(pilot: Commander, item: missions.Item, now: float) -> bool:
+def _begin_item(pilot: Commander, item: missions.MissionItem, now: float) -> bool:
     """Give the set point of an item; False if it took the vehicle out of the mission."""
     mission, guide = pilot.mission, pilot.guidance
     if item.command == missions.RETURN:
@@ -229,7 +229,7 @@ def _begin_item(pilot: Commander, item: missions.Item, now: float) -> bool:
     return True
 
 
-def _item_done(pilot: Commander, item: missions.Item, now: float) -> bool:
+def _item_done(pilot: Commander, item: missions.MissionItem, now: float) -> bool:
     mission, here, target = pilot.mission, pilot.body.position_m, pilot.guidance.target_m
     if item.command == missions.DELAY:
         mission.arrived_s = now if mission.arrived_s is None else mission.arrived_s
@@ -258,6 +258,6 @@ def _item_done(pilot: Commander, item: missions.Item, now: float) -> bool:
 def _end_mission(pilot: Commander, now: float) -> None:
     pilot.mission.finished = True
     pilot.mission.current = max(len(pilot.mission.items) - 1, 0)
-    pilot.emit(Notice.MISSION)
+    pilot.emit(StateChange.MISSION_CURRENT)
     pilot.say(Severity.INFO, "Mission finished")
     pilot.finish_mode(FlightMode.HOLD, now)

@@ -16,7 +16,7 @@ _SIGNED = 0x01
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class MavlinkFrame:
     """A frame whose checksum is right. `payload` is as sent: MAVLink 2 cuts zeros off its end."""
 
     message_id: int
@@ -26,7 +26,7 @@ class Frame:
     raw: bytes
 
 
-def frames(datagram: bytes) -> Iterator[Frame | None]:
+def split_frames(datagram: bytes) -> Iterator[MavlinkFrame | None]:
     """The frames of a datagram in order; None for each broken one, after which the rest is skipped."""
     at, end = 0, len(datagram)
     while at < end:
@@ -53,11 +53,11 @@ def frames(datagram: bytes) -> Iterator[Frame | None]:
             if crc != datagram[body_end] | datagram[body_end + 1] << 8:
                 yield None
                 return
-            yield Frame(number, system, component, datagram[at + header : body_end], datagram[at:stop])
+            yield MavlinkFrame(number, system, component, datagram[at + header : body_end], datagram[at:stop])
         at = stop
 
 
-def position_target(payload: bytes) -> tuple[Any, ...]:
+def unpack_position_target(payload: bytes) -> tuple[Any, ...]:
     """Fields of SET_POSITION_TARGET_LOCAL_NED in wire order, without the cost of the general decoder."""
     size = POSITION_TARGET.size
     return POSITION_TARGET.unpack(payload[:size].ljust(size, b"\0"))

@@ -1,4 +1,4 @@
-"""Words of the simulated PX4: flight modes, command results, what it tells its clients."""
+"""MAVLink enumerations that the simulated PX4 uses, and the events that it emits to its clients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 class FlightMode(Enum):
     """Flight modes as PX4 numbers them in HEARTBEAT.custom_mode: (main mode, sub mode)."""
 
-    POSITION = (3, 0)  # no pilot is simulated, so it hovers
+    POSITION = (3, 0)  # no manual control is simulated, so it hovers
     TAKEOFF = (4, 2)
     HOLD = (4, 3)
     MISSION = (4, 4)
@@ -26,17 +26,17 @@ class FlightMode(Enum):
 MODES = {mode.value: mode for mode in FlightMode}
 
 
-class Result(IntEnum):
+class MavResult(IntEnum):
     """MAV_RESULT."""
 
     ACCEPTED = 0
-    REJECTED = 1  # temporarily: try again when the state has changed
+    TEMPORARILY_REJECTED = 1  # may succeed when the state has changed
     DENIED = 2
     UNSUPPORTED = 3
     FAILED = 4
 
 
-class Landed(IntEnum):
+class LandedState(IntEnum):
     """MAV_LANDED_STATE."""
 
     ON_GROUND = 1
@@ -55,35 +55,34 @@ class Severity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """Something the autopilot says to people (STATUSTEXT, at most 50 characters are shown)."""
+class StatusText:
+    """STATUSTEXT: a severity and a text, sent up to 50 characters."""
 
     severity: Severity
     text: str
 
 
-class Notice(Enum):
-    """Messages that go out at once because what they tell has changed."""
+class StateChange(Enum):
+    """State whose messages are sent at once when it changes, besides their stream."""
 
-    STATE = "state"  # HEARTBEAT and EXTENDED_SYS_STATE
-    HOME = "home"
-    ORIGIN = "origin"
-    MISSION = "mission"  # MISSION_CURRENT
+    VEHICLE_STATUS = "vehicle_status"  # HEARTBEAT, EXTENDED_SYS_STATE and SYS_STATUS
+    HOME_POSITION = "home_position"
+    EKF_ORIGIN = "ekf_origin"  # GPS_GLOBAL_ORIGIN
+    MISSION_CURRENT = "mission_current"
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """A mission item was reached."""
+class MissionItemReached:
+    """MISSION_ITEM_REACHED: sequence number of the item."""
 
-    item: int
-
-
-Event = Text | Notice | Reached
+    seq: int
 
 
-# MAV_CMD numbers that the simulated autopilot acts on.
+CommanderEvent = StatusText | StateChange | MissionItemReached
+
+
 class MavCommand(IntEnum):
-    """MAV_CMD."""
+    """MAV_CMD numbers that the simulated autopilot implements."""
 
     RETURN = 20
     LAND = 21
@@ -104,4 +103,4 @@ class MavCommand(IntEnum):
     REQUEST_CAPABILITIES = 520
 
 
-FORCE_CODE = 21196  # PX4's magic number in ARM_DISARM: skip the checks
+FORCE_CODE = 21196  # param2 of MAV_CMD_COMPONENT_ARM_DISARM: skip the arming checks

@@ -15,8 +15,8 @@ from pymavlink.dialects.v20 import common as m
 from . import mavlink_messages as messages
 from .commander import Commander, OffboardSetpoint
 from .config import Vec3
-from .mavlink_frames import SET_POSITION_TARGET_LOCAL_NED, Frame, frames, position_target
-from .mavlink_types import MavCommand, Notice, Reached, Result, Text
+from .mavlink_frames import SET_POSITION_TARGET_LOCAL_NED, MavlinkFrame, split_frames, unpack_position_target
+from .mavlink_types import MavCommand, MavResult, MissionItemReached, StateChange, StatusText
 from .mission_protocol import MissionProtocol
 from .parameters import NAMES
 from .simulation import Simulation
@@ -30,7 +30,7 @@ SLOTS, SLOT_S = 3, 0.016
 UNKNOWN_PARAMETER, READ_ONLY_OR_RANGE = 1, 2  # MAV_PARAM_ERROR_DOES_NOT_EXIST, …_VALUE_OUT_OF_RANGE
 
 
-class Link:
+class MavlinkChannel:
     """One direction of talk: streams with their rates, and packed messages waiting to be sent."""
 
     def __init__(self, system_id: int, rates_hz: dict[int, float], streaming: bool) -> None:
@@ -92,7 +92,7 @@ class Link:
 class MavlinkVehicle:
     """A vehicle as its clients see it, on one or two links (its own port, the ground-station port)."""
 
-    def __init__(self, pilot: Commander, simulation: Simulation, links: dict[str, Link]) -> None:
+    def __init__(self, pilot: Commander, simulation: Simulation, links: dict[str, MavlinkChannel]) -> None:
         self.pilot = pilot
         self.simulation = simulation
         self.links = links
@@ -111,15 +111,15 @@ class MavlinkVehicle:
             111: self._on_timesync,
         }
 
-    def receive(self, datagram: bytes, link: Link, now: float) -> None:
+    def receive(self, datagram: bytes, link: MavlinkChannel, now: float) -> None:
         """Handle a datagram that came over a link."""
-        for frame in frames(datagram):
+        for frame in split_frames(datagram):
             if frame is None:
                 self.rejected += 1
             else:
                 self.handle(frame, link, now)
 
-    def handle(self, frame: Frame, link: Link, now: float) -> None:
+    def handle(self, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         """Handle one frame if it is meant for this vehicle."""
         if frame.message_id == SET_POSITION_TARGET_LOCAL_NED:
             self._on_local_target(frame.payload, now)
@@ -164,54 +164,56 @@ class MavlinkVehicle:
 
     def _announce(self, event: Any, snapshot: Any) -> list[Any]:
         pilot = self.pilot
-        if isinstance(event, Text):
+        if isinstance(event, StatusText):
             return [
                 m.MAVLink_statustext_message(
                     int(event.severity), event.text.encode("ascii", "replace")[:50], 0, 0
                 )
             ]
-        if isinstance(event, Reached):
-            return [m.MAVLink_mission_item_reached_message(event.item)]
+        if isinstance(event, MissionItemReached):
+            return [m.MAVLink_mission_item_reached_message(event.seq)]
         numbers = {
-            Notice.STATE: (0, 245, 1),
-            Notice.HOME: (242,),
-            Notice.ORIGIN: (49,),
-            Notice.MISSION: (42,),
+            StateChange.VEHICLE_STATUS: (0, 245, 1),
+            StateChange.HOME_POSITION: (242,),
+            StateChange.EKF_ORIGIN: (49,),
+            StateChange.MISSION_CURRENT: (42,),
         }[event]
         return [messages.BUILDERS[number](pilot, snapshot) for number in numbers]
 
     # -- small talk ------------------------------------------------------------------------------------------
 
-    def _on_heartbeat(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_heartbeat(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         if message.type == m.MAV_TYPE_GCS:
             self.pilot.gcs_heartbeat(now)
 
-    def _on_ping(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_ping(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         if message.target_system == 0:
             link.send(
                 m.MAVLink_ping_message(message.time_usec, message.seq, frame.system_id, frame.component_id)
             )
 
-    def _on_timesync(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_timesync(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         if message.tc1 == 0:
             link.send(m.MAVLink_timesync_message(round(now * 1e9), message.ts1))
 
-    def _on_set_mode(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_set_mode(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         mode = message.custom_mode
         p = (1.0, float(mode >> 16 & 0xFF), float(mode >> 24 & 0xFF), 0.0, 0.0, 0.0, 0.0)
         self.pilot.command(MavCommand.SET_MODE, p, now)
 
     # -- parameters ------------------------------------------------------------------------------------------
 
-    def _send_parameter(self, link: Link, index: int) -> None:
+    def _send_parameter(self, link: MavlinkChannel, index: int) -> None:
         name = NAMES[index]
         value, kind = self.pilot.parameters.encoded(name)
         link.send(m.MAVLink_param_value_message(name.encode(), value, kind, len(NAMES), index))
 
-    def _param_error(self, link: Link, frame: Frame, name: bytes, index: int, error: int) -> None:
+    def _param_error(
+        self, link: MavlinkChannel, frame: MavlinkFrame, name: bytes, index: int, error: int
+    ) -> None:
         link.send(m.MAVLink_param_error_message(frame.system_id, frame.component_id, name, index, error))
 
-    def _on_param_read(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_param_read(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         index, name = message.param_index, _name(message.param_id)
         if index == -1:
             index = NAMES.index(name) if name in self.pilot.parameters else -1
@@ -220,10 +222,10 @@ class MavlinkVehicle:
         else:
             self._param_error(link, frame, name.encode(), message.param_index, UNKNOWN_PARAMETER)
 
-    def _on_param_list(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_param_list(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         link.parameters_left = len(NAMES)
 
-    def _on_param_set(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_param_set(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         name = _name(message.param_id)
         if name not in self.pilot.parameters:
             self._param_error(link, frame, name.encode(), -1, UNKNOWN_PARAMETER)
@@ -236,11 +238,11 @@ class MavlinkVehicle:
 
     # -- commands --------------------------------------------------------------------------------------------
 
-    def _on_command_long(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_command_long(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         values = tuple(getattr(message, f"param{i}") for i in range(1, 8))
         self._obey(message.command, values, frame, link, now)
 
-    def _on_command_int(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_command_int(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         x, y, z = message.x, message.y, message.z
         if message.frame in (0, 5, 3, 6):
             lat = math.nan if x == NO_COORDINATE else x * 1e-7
@@ -248,14 +250,16 @@ class MavlinkVehicle:
             if message.frame in (3, 6):
                 z += self.pilot.earth.datum.altitude_amsl_m - self.pilot.home_m[2]
         elif message.command in (MavCommand.REPOSITION, MavCommand.SET_HOME):
-            self._acknowledge(message.command, Result.DENIED, frame, link)
+            self._acknowledge(message.command, MavResult.DENIED, frame, link)
             return
         else:
             lat, lon = float(x), float(y)
         values = (message.param1, message.param2, message.param3, message.param4, lat, lon, z)
         self._obey(message.command, values, frame, link, now)
 
-    def _obey(self, number: int, p: tuple[float, ...], frame: Frame, link: Link, now: float) -> None:
+    def _obey(
+        self, number: int, p: tuple[float, ...], frame: MavlinkFrame, link: MavlinkChannel, now: float
+    ) -> None:
         if number in (MavCommand.REQUEST_MESSAGE, MavCommand.SET_INTERVAL, MavCommand.GET_INTERVAL):
             result = self._message_command(number, p, link, now)
         elif number == MavCommand.REQUEST_CAPABILITIES:
@@ -266,30 +270,32 @@ class MavlinkVehicle:
             result = self.pilot.command(number, p, now)
         self._acknowledge(number, result, frame, link)
 
-    def _acknowledge(self, number: int, result: Result, frame: Frame, link: Link) -> None:
+    def _acknowledge(self, number: int, result: MavResult, frame: MavlinkFrame, link: MavlinkChannel) -> None:
         link.send(
             m.MAVLink_command_ack_message(number, int(result), 0, 0, frame.system_id, frame.component_id)
         )
 
-    def _message_command(self, number: int, p: tuple[float, ...], link: Link, now: float) -> Result:
+    def _message_command(
+        self, number: int, p: tuple[float, ...], link: MavlinkChannel, now: float
+    ) -> MavResult:
         if not math.isfinite(p[0]) or int(p[0]) not in messages.BUILDERS:
-            return Result.UNSUPPORTED
+            return MavResult.UNSUPPORTED
         wanted = int(p[0])
         if number == MavCommand.REQUEST_MESSAGE:
             link.send(messages.BUILDERS[wanted](self.pilot, self.simulation.snapshot()))
-            return Result.ACCEPTED
+            return MavResult.ACCEPTED
         if number == MavCommand.SET_INTERVAL:
-            return Result.ACCEPTED if link.set_interval(wanted, p[1], now) else Result.DENIED
+            return MavResult.ACCEPTED if link.set_interval(wanted, p[1], now) else MavResult.DENIED
         interval = link.intervals.get(wanted)
         link.send(
             m.MAVLink_message_interval_message(wanted, -1 if interval is None else round(interval * 1e6))
         )
-        return Result.ACCEPTED
+        return MavResult.ACCEPTED
 
     # -- streamed set points ---------------------------------------------------------------------------------
 
     def _on_local_target(self, payload: bytes, now: float) -> None:
-        f = position_target(payload)
+        f = unpack_position_target(payload)
         mask, system, component, frame = f[12:]
         if system not in (0, self.pilot.system_id) or component not in (0, COMPONENT):
             return
@@ -308,7 +314,7 @@ class MavlinkVehicle:
             acceleration = None
         self._give(position, velocity, acceleration, mask, f[10], f[11], f[0] * 1e-3, now)
 
-    def _on_global_target(self, message: Any, frame: Frame, link: Link, now: float) -> None:
+    def _on_global_target(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         mask = message.type_mask
         north, east, down = self.pilot.earth.to_ned(
             message.lat_int * 1e-7, message.lon_int * 1e-7, message.alt

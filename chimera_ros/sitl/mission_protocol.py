@@ -10,9 +10,9 @@ from pymavlink.dialects.v20 import common as m
 
 from . import missions
 from .commander import Commander
-from .mavlink_frames import Frame
-from .mavlink_types import FlightMode, Notice, Result, Severity
-from .missions import Item
+from .mavlink_frames import MavlinkFrame
+from .mavlink_types import FlightMode, MavResult, Severity, StateChange
+from .missions import MissionItem
 
 RETRY_S = 0.5
 TRIES = 6
@@ -28,7 +28,7 @@ class _Upload:
     component: int
     asked_s: float
     tries: int = 0
-    items: list[Item] = field(default_factory=list)
+    items: list[MissionItem] = field(default_factory=list)
 
 
 class MissionProtocol:
@@ -48,7 +48,7 @@ class MissionProtocol:
             73: self._on_item,
         }
 
-    def handle(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def handle(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         """The answers to a mission message."""
         answers: list[Any] = self.handlers[frame.message_id](message, frame, now)
         return answers
@@ -65,24 +65,24 @@ class MissionProtocol:
         upload.asked_s = now
         return [self._ask(upload)]
 
-    def jump(self, number: float) -> Result:
+    def jump(self, number: float) -> MavResult:
         """Continue with another item."""
         mission = self._pilot.mission
         if not math.isfinite(number) or not 0 <= int(number) < len(mission.items):
-            return Result.DENIED
+            return MavResult.DENIED
         mission.restart(int(number))
-        self._pilot.emit(Notice.MISSION)
-        return Result.ACCEPTED
+        self._pilot.emit(StateChange.MISSION_CURRENT)
+        return MavResult.ACCEPTED
 
     def _ask(self, upload: _Upload) -> Any:
         return m.MAVLink_mission_request_int_message(
             upload.system, upload.component, len(upload.items), MISSION
         )
 
-    def _ack(self, frame: Frame, result: int, kind: int = MISSION) -> list[Any]:
+    def _ack(self, frame: MavlinkFrame, result: int, kind: int = MISSION) -> list[Any]:
         return [m.MAVLink_mission_ack_message(frame.system_id, frame.component_id, result, kind)]
 
-    def _on_count(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_count(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         if message.mission_type != MISSION:
             result = missions.ACCEPTED if message.count == 0 else missions.UNSUPPORTED
             return self._ack(frame, result, message.mission_type)
@@ -97,7 +97,7 @@ class MissionProtocol:
         self._upload = _Upload(message.count, frame.system_id, frame.component_id, now)
         return [self._ask(self._upload)]
 
-    def _on_item(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_item(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         upload = self._upload
         if upload is None or message.mission_type != MISSION or frame.system_id != upload.system:
             return []
@@ -107,7 +107,7 @@ class MissionProtocol:
             self._upload = None
             return self._ack(frame, missions.INVALID_SEQUENCE)
         local = message.frame == missions.FRAME_MISSION
-        item = Item(
+        item = MissionItem(
             message.command,
             message.frame,
             (message.param1, message.param2, message.param3, message.param4),
@@ -126,16 +126,16 @@ class MissionProtocol:
             return [self._ask(upload)]
         self._upload = None
         self._pilot.mission.replace(upload.items)
-        self._pilot.emit(Notice.MISSION)
+        self._pilot.emit(StateChange.MISSION_CURRENT)
         return self._ack(frame, missions.ACCEPTED)
 
-    def _on_list(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_list(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         count = len(self._pilot.mission.items) if message.mission_type == MISSION else 0
         return [
             m.MAVLink_mission_count_message(frame.system_id, frame.component_id, count, message.mission_type)
         ]
 
-    def _on_request(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_request(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         items = self._pilot.mission.items
         if message.mission_type != MISSION or not 0 <= message.seq < len(items):
             return self._ack(frame, missions.INVALID_SEQUENCE, message.mission_type)
@@ -158,11 +158,11 @@ class MissionProtocol:
             )
         ]
 
-    def _on_set_current(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_set_current(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         self.jump(float(message.seq))
         return []
 
-    def _on_clear(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_clear(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         if message.mission_type in (MISSION, 255):
             if self._pilot.armed and self._pilot.mode is FlightMode.MISSION:
                 return self._ack(frame, missions.ERROR, message.mission_type)
@@ -170,7 +170,7 @@ class MissionProtocol:
             self._pilot.mission.replace([])
         return self._ack(frame, missions.ACCEPTED, message.mission_type)
 
-    def _on_ack(self, message: Any, frame: Frame, now: float) -> list[Any]:
+    def _on_ack(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         if message.type == missions.CANCELLED:
             self._upload = None
         return []

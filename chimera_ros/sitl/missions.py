@@ -29,7 +29,7 @@ ACCEPTED, ERROR, UNSUPPORTED_FRAME, UNSUPPORTED, NO_SPACE, INVALID, INVALID_SEQU
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class MissionItem:
     """A mission item as MISSION_ITEM_INT carries it; latitude and longitude in degrees."""
 
     command: int
@@ -57,14 +57,14 @@ class Item:
 class MissionExecution:
     """The stored mission and its progress; `speed_m_s` is set by DO_CHANGE_SPEED while it runs."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[MissionItem] = field(default_factory=list)
     current: int = 0
     finished: bool = False
     speed_m_s: float | None = None
     arrived_s: float | None = None  # when the current item was reached
     begun: int = -1  # the item whose set point was given
 
-    def replace(self, items: list[Item]) -> None:
+    def replace(self, items: list[MissionItem]) -> None:
         """Store another mission and begin at its start."""
         self.items = items
         self.restart(0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .commander import Body, Commander
+from .commander import Commander, VehicleEstimate
 from .config import FaultKind, SitlConfig, Vec3
 from .controller import Controller, Floats
 from .dynamics import Fleet
@@ -187,7 +187,9 @@ class Simulation:
             strict=True,
         )
         for pilot, position, velocity, contact, broken, battery, motors in rows:
-            pilot.update(Body(tuple(position), tuple(velocity), contact, broken, battery, motors), now)
+            pilot.update(
+                VehicleEstimate(tuple(position), tuple(velocity), contact, broken, battery, motors), now
+            )
 
 
 def _vec(row: Floats) -> Vec3:

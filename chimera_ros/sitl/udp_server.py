@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from . import mavlink_messages as messages
 from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
-from .mavlink_frames import frames
-from .mavlink_vehicle import Link, MavlinkVehicle
+from .mavlink_frames import split_frames
+from .mavlink_vehicle import MavlinkChannel, MavlinkVehicle
 from .simulation import STEP_S, Simulation
 
 HOST = "127.0.0.1"
@@ -36,7 +36,7 @@ Address = tuple[str, int]
 
 
 @dataclass(slots=True)
-class Port:
+class UdpEndpoint:
     """A socket with the client it always talks to and those that wrote to it lately."""
 
     sock: socket.socket
@@ -55,7 +55,7 @@ class Port:
 
     def send(self, packets: Iterable[bytes]) -> None:
         """Send messages to all clients, several in a datagram."""
-        for datagram in bundle(packets):
+        for datagram in pack_datagrams(packets):
             self._sendto(datagram, self.default)
             for address in self.peers:
                 if address != self.default:
@@ -69,7 +69,7 @@ class Port:
                 raise
 
 
-def bundle(packets: Iterable[bytes]) -> list[bytes]:
+def pack_datagrams(packets: Iterable[bytes]) -> list[bytes]:
     """Join packed messages into datagrams of at most `MAX_DATAGRAM` bytes."""
     datagrams: list[bytes] = []
     waiting: list[bytes] = []
@@ -85,7 +85,7 @@ def bundle(packets: Iterable[bytes]) -> list[bytes]:
     return datagrams
 
 
-def open_port(number: int, remote: int, what: str) -> Port:
+def open_endpoint(number: int, remote: int, what: str) -> UdpEndpoint:
     """A UDP socket on loopback that nobody else has.
 
     SO_REUSEADDR stays off: with it a port bound twice reports success and steals the other's datagrams.
@@ -106,7 +106,7 @@ def open_port(number: int, remote: int, what: str) -> Port:
     sock.setblocking(False)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, 1 << 18)
-    return Port(sock, (HOST, remote))
+    return UdpEndpoint(sock, (HOST, remote))
 
 
 class UdpServer:
@@ -115,7 +115,7 @@ class UdpServer:
     def __init__(self, config: SitlConfig) -> None:
         config.check()
         self.config = config
-        self._ports: list[Port] = []
+        self._ports: list[UdpEndpoint] = []
         self._selector = selectors.DefaultSelector()
         try:
             self._station = self._open(config)
@@ -127,21 +127,21 @@ class UdpServer:
         self.simulation = Simulation(config)
         self.vehicles: list[MavlinkVehicle] = []
         for pilot in self.simulation.autopilots:
-            links = {"client": Link(pilot.system_id, messages.CLIENT_RATES_HZ, True)}
+            links = {"client": MavlinkChannel(pilot.system_id, messages.CLIENT_RATES_HZ, True)}
             if self._station is not None:
-                links["station"] = Link(pilot.system_id, messages.STATION_RATES_HZ, False)
+                links["station"] = MavlinkChannel(pilot.system_id, messages.STATION_RATES_HZ, False)
             self.vehicles.append(MavlinkVehicle(pilot, self.simulation, links))
         self._mute_from_s = [self._mute_time(i) for i in range(config.drones)]
 
-    def _open(self, config: SitlConfig) -> Port | None:
+    def _open(self, config: SitlConfig) -> UdpEndpoint | None:
         for i in range(config.drones):
             remote = config.first_port + i
-            port = open_port(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
+            port = open_endpoint(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
             self._ports.append(port)
             self._selector.register(port.sock, selectors.EVENT_READ, i)
         if not config.gcs_port:
             return None
-        station = open_port(0, config.gcs_port, "ground station")
+        station = open_endpoint(0, config.gcs_port, "ground station")
         self._selector.register(station.sock, selectors.EVENT_READ, -1)
         return station
 
@@ -208,10 +208,12 @@ class UdpServer:
                     break
                 self._accept(index, port, datagram, address, wall_s)
 
-    def _accept(self, index: int, port: Port, datagram: bytes, address: Address, wall_s: float) -> None:
+    def _accept(
+        self, index: int, port: UdpEndpoint, datagram: bytes, address: Address, wall_s: float
+    ) -> None:
         now = self.simulation.time_s
         genuine = False
-        for frame in frames(datagram):
+        for frame in split_frames(datagram):
             if frame is None:
                 if index >= 0:
                     self.vehicles[index].rejected += 1

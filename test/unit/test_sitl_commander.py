@@ -9,8 +9,8 @@ import pytest
 
 from chimera_ros.sitl.commander import Commander, OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
-from chimera_ros.sitl.mavlink_types import FlightMode, Landed, MavCommand, Result, Text
-from chimera_ros.sitl.missions import CHANGE_SPEED, LAND, RETURN, WAYPOINT, Item
+from chimera_ros.sitl.mavlink_types import FlightMode, LandedState, MavCommand, MavResult, StatusText
+from chimera_ros.sitl.missions import CHANGE_SPEED, LAND, RETURN, WAYPOINT, MissionItem
 from chimera_ros.sitl.missions import TAKEOFF as TAKEOFF_ITEM
 from chimera_ros.sitl.parameters import NAMES, TYPE_INT32, TYPE_REAL32, Parameters
 from chimera_ros.sitl.simulation import Simulation
@@ -32,8 +32,8 @@ def ready(**options: object) -> tuple[Simulation, Commander]:
 def airborne(**options: object) -> tuple[Simulation, Commander]:
     """A simulation of one hovering vehicle."""
     sim, pilot = ready(**options)
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
-    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
+    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == MavResult.ACCEPTED
     assert sim.run_until(lambda: pilot.mode is FlightMode.HOLD, 15.0)
     sim.advance(500)
     pilot.events.clear()
@@ -48,7 +48,7 @@ def point(pilot: Commander, sim: Simulation, north: float = 0.0, east: float = 0
 
 def texts(pilot: Commander) -> str:
     """All that the autopilot has said."""
-    return " | ".join(e.text for e in pilot.events if isinstance(e, Text))
+    return " | ".join(e.text for e in pilot.events if isinstance(e, StatusText))
 
 
 def up_m(sim: Simulation) -> float:
@@ -59,16 +59,16 @@ def test_arming_waits_for_the_estimator() -> None:
     sim = Simulation(SitlConfig(drones=1, ready_after_s=2.0))
     pilot = sim.autopilots[0]
     sim.advance(100)
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
     assert "position estimate" in texts(pilot)
     sim.advance(500)
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
 
 
 def test_without_gps_it_never_arms() -> None:
     sim = Simulation(SitlConfig(drones=1, faults=(Fault(0, FaultKind.NO_GPS),)))
     sim.advance(5000)
-    assert sim.autopilots[0].command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
+    assert sim.autopilots[0].command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
 
 
 def test_armed_and_idle_it_disarms_itself() -> None:
@@ -82,15 +82,15 @@ def test_armed_and_idle_it_disarms_itself() -> None:
 def test_takeoff_without_altitude_climbs_to_the_parameter() -> None:
     sim, pilot = airborne(parameters={"MIS_TAKEOFF_ALT": 6.0})
     assert up_m(sim) == pytest.approx(6.0, abs=0.4)
-    assert pilot.landed_state is Landed.IN_AIR
-    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == Result.REJECTED
+    assert pilot.landed_state is LandedState.IN_AIR
+    assert pilot.command(MavCommand.TAKEOFF, ANY, sim.time_s) == MavResult.TEMPORARILY_REJECTED
 
 
 def test_takeoff_to_an_altitude_above_sea_level() -> None:
     sim, pilot = ready()
     pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
     altitude = sim.config.datum.altitude_amsl_m + 8.0
-    assert pilot.command(MavCommand.TAKEOFF, (*ANY[:6], altitude), sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.TAKEOFF, (*ANY[:6], altitude), sim.time_s) == MavResult.ACCEPTED
     assert sim.run_until(lambda: pilot.mode is FlightMode.HOLD, 15.0)
     sim.advance(500)
     assert up_m(sim) == pytest.approx(8.0, abs=0.4)
@@ -98,7 +98,7 @@ def test_takeoff_to_an_altitude_above_sea_level() -> None:
 
 def test_disarming_in_the_air_is_refused() -> None:
     sim, pilot = airborne()
-    assert pilot.command(MavCommand.ARM_DISARM, DISARM, sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, DISARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
     assert pilot.armed
     assert "not landed" in texts(pilot)
 
@@ -107,20 +107,20 @@ def test_reposition_goes_there_and_refuses_nonsense() -> None:
     sim, pilot = airborne()
     lat, lon, alt = sim.earth.to_geodetic(12.0, -7.0, -5.0)
     goto = (-1.0, 1.0, 0.0, NAN, lat, lon, alt)
-    assert pilot.command(MavCommand.REPOSITION, goto, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.REPOSITION, goto, sim.time_s) == MavResult.ACCEPTED
     sim.advance(3000)
     east, north, up = sim.true_enu_m()[0]
     assert (east, north, up) == pytest.approx((-7.0, 12.0, 5.0), abs=0.4)
     far = (-1.0, 1.0, 0.0, NAN, lat + 1.0, lon, alt)
-    assert pilot.command(MavCommand.REPOSITION, far, sim.time_s) == Result.DENIED
-    assert pilot.command(MavCommand.REPOSITION, (*goto[:4], 200.0, lon, alt), sim.time_s) == Result.DENIED
+    assert pilot.command(MavCommand.REPOSITION, far, sim.time_s) == MavResult.DENIED
+    assert pilot.command(MavCommand.REPOSITION, (*goto[:4], 200.0, lon, alt), sim.time_s) == MavResult.DENIED
 
 
 def test_return_climbs_comes_home_and_lands() -> None:
     sim, pilot = airborne(parameters={"RTL_RETURN_ALT": 8.0})
     pilot.guidance.go((20.0, 0.0, -3.0), sim.time_s)
     sim.advance(2500)
-    assert pilot.command(MavCommand.RETURN, ANY, sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.RETURN, ANY, sim.time_s) == MavResult.ACCEPTED
     highest = 0.0
     while pilot.armed and sim.time_s < 120.0:
         sim.advance(25)
@@ -134,19 +134,20 @@ def test_return_climbs_comes_home_and_lands() -> None:
 
 def test_unknown_commands_and_modes() -> None:
     sim, pilot = ready()
-    assert pilot.command(9999, ANY, sim.time_s) == Result.UNSUPPORTED
+    assert pilot.command(9999, ANY, sim.time_s) == MavResult.UNSUPPORTED
     assert (
-        pilot.command(MavCommand.SET_MODE, (1.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0), sim.time_s) == Result.DENIED
+        pilot.command(MavCommand.SET_MODE, (1.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0), sim.time_s)
+        == MavResult.DENIED
     )
-    assert pilot.command(MavCommand.SET_MODE, (NAN,) * 7, sim.time_s) == Result.DENIED
-    assert pilot.command(MavCommand.ARM_DISARM, (NAN,) * 7, sim.time_s) == Result.DENIED
+    assert pilot.command(MavCommand.SET_MODE, (NAN,) * 7, sim.time_s) == MavResult.DENIED
+    assert pilot.command(MavCommand.ARM_DISARM, (NAN,) * 7, sim.time_s) == MavResult.DENIED
 
 
 def test_offboard_needs_a_stream() -> None:
     sim, pilot = airborne()
-    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.REJECTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.TEMPORARILY_REJECTED
     pilot.set_point(point(pilot, sim), sim.time_s)
-    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
 
 
 def test_offboard_takes_off_only_when_asked_to_climb() -> None:
@@ -161,8 +162,8 @@ def test_offboard_takes_off_only_when_asked_to_climb() -> None:
             sim.advance(12)
 
     stream(d, 0.1)
-    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
+    assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
     stream(d, 3.0)
     assert pilot.landed
     stream(d - 3.0, 6.0)
@@ -217,7 +218,7 @@ def test_velocity_set_points_move_at_that_velocity() -> None:
         moving = OffboardSetpoint((None,) * 3, (2.0, 1.0, -0.5), None, None, 0.0, k * 0.05)
         pilot.set_point(moving, sim.time_s)
         if k == 0:
-            assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+            assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
         sim.advance(12)
     assert sim.fleet.velocity_m_s[0].tolist() == pytest.approx([2.0, 1.0, -0.5], abs=0.1)
 
@@ -260,9 +261,9 @@ def test_an_origin_jump_keeps_the_vehicle_where_it_is() -> None:
     assert math.dist(before_local, after_local) > 3.0
 
 
-def waypoint(sim: Simulation, command: int, north: float, east: float, up: float) -> Item:
+def waypoint(sim: Simulation, command: int, north: float, east: float, up: float) -> MissionItem:
     lat, lon, _ = sim.earth.to_geodetic(north, east, 0.0)
-    return Item(command, 6, (0.0, 0.0, 0.0, NAN), lat, lon, up)
+    return MissionItem(command, 6, (0.0, 0.0, 0.0, NAN), lat, lon, up)
 
 
 def test_a_mission_is_flown_from_the_ground_to_the_ground() -> None:
@@ -270,13 +271,13 @@ def test_a_mission_is_flown_from_the_ground_to_the_ground() -> None:
     pilot.mission.replace(
         [
             waypoint(sim, TAKEOFF_ITEM, 0.0, 0.0, 5.0),
-            Item(CHANGE_SPEED, 2, (1.0, 8.0, -1.0, 0.0), 0.0, 0.0, 0.0),
+            MissionItem(CHANGE_SPEED, 2, (1.0, 8.0, -1.0, 0.0), 0.0, 0.0, 0.0),
             waypoint(sim, WAYPOINT, 15.0, 0.0, 6.0),
             waypoint(sim, WAYPOINT, 15.0, 15.0, 4.0),
             waypoint(sim, LAND, 5.0, 15.0, 0.0),
         ]
     )
-    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == Result.ACCEPTED
+    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == MavResult.ACCEPTED
     pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
     corner = math.inf
     while sim.time_s < 90.0 and not (pilot.mission.finished and not pilot.armed):
@@ -293,7 +294,7 @@ def test_a_mission_is_flown_from_the_ground_to_the_ground() -> None:
 def test_a_mission_may_end_with_return() -> None:
     sim, pilot = ready(parameters={"RTL_RETURN_ALT": 6.0})
     pilot.mission.replace(
-        [waypoint(sim, WAYPOINT, 12.0, 0.0, 5.0), Item(RETURN, 2, (0.0,) * 4, 0.0, 0.0, 0.0)]
+        [waypoint(sim, WAYPOINT, 12.0, 0.0, 5.0), MissionItem(RETURN, 2, (0.0,) * 4, 0.0, 0.0, 0.0)]
     )
     pilot.set_mode(FlightMode.MISSION, sim.time_s)
     pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s)
@@ -304,7 +305,7 @@ def test_a_mission_may_end_with_return() -> None:
 
 def test_no_mission_no_mission_mode() -> None:
     sim, pilot = ready()
-    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == Result.REJECTED
+    assert pilot.set_mode(FlightMode.MISSION, sim.time_s) == MavResult.TEMPORARILY_REJECTED
 
 
 def test_parameters_keep_type_and_range() -> None:

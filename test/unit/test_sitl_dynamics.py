@@ -9,7 +9,7 @@ import pytest
 
 from chimera_ros.sitl.commander import OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig, SitlError
-from chimera_ros.sitl.mavlink_types import FlightMode, MavCommand, Result
+from chimera_ros.sitl.mavlink_types import FlightMode, MavCommand, MavResult
 from chimera_ros.sitl.simulation import STEP_S, Simulation
 
 NAN = math.nan
@@ -23,8 +23,8 @@ def airborne(config: SitlConfig) -> Simulation:
     pilots = sim.autopilots
     assert sim.run_until(lambda: all(p.ready for p in pilots), 10.0)
     for pilot in pilots:
-        assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.ACCEPTED
-        assert pilot.command(MavCommand.TAKEOFF, TAKEOFF, sim.time_s) == Result.ACCEPTED
+        assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
+        assert pilot.command(MavCommand.TAKEOFF, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
     assert sim.run_until(lambda: all(p.mode is FlightMode.HOLD and not p.landed for p in pilots), 15.0)
     sim.advance(500)
     return sim
@@ -42,7 +42,7 @@ def offboard(sim: Simulation, make: object, seconds: float, rate_hz: float = 20.
             point = OffboardSetpoint(position, velocity, acceleration, 0.0, 0.0, sim.time_s)
             pilot.set_point(point, sim.time_s)
             if not entered:
-                assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == Result.ACCEPTED
+                assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
                 entered = True
         sim.advance(2)
         if sim.time_s > start + 2.0:
@@ -126,7 +126,7 @@ def test_landing_is_soft_and_ends_disarmed_on_the_pad() -> None:
     config = SitlConfig(drones=2, wind_m_s=3.0, spawn_enu_m=((0.0, 0.0, 0.0), (5.0, 5.0, 1.5)))
     sim = airborne(config)
     for pilot in sim.autopilots:
-        assert pilot.command(MavCommand.LAND, TAKEOFF, sim.time_s) == Result.ACCEPTED
+        assert pilot.command(MavCommand.LAND, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
     assert sim.run_until(lambda: not any(p.armed for p in sim.autopilots), 30.0)
     assert not sim.fleet.broken.any()
     assert sim.fleet.position_m[:, 2].tolist() == [0.0, -1.5]
@@ -136,11 +136,14 @@ def test_landing_is_soft_and_ends_disarmed_on_the_pad() -> None:
 def test_stopped_motors_mean_a_fall_and_a_broken_vehicle() -> None:
     sim = airborne(SitlConfig(drones=1))
     pilot = sim.autopilots[0]
-    assert pilot.command(MavCommand.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == Result.ACCEPTED
+    assert pilot.command(MavCommand.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == MavResult.ACCEPTED
     assert sim.run_until(lambda: pilot.crashed, 5.0)
     assert sim.fleet.position_m[0, 2] == 0.0
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == Result.REJECTED
-    assert pilot.command(MavCommand.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s) == Result.REJECTED
+    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
+    assert (
+        pilot.command(MavCommand.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s)
+        == MavResult.TEMPORARILY_REJECTED
+    )
 
 
 def test_hovering_empties_the_battery_in_the_time_configured() -> None:

@@ -14,10 +14,10 @@ from pymavlink.dialects.v20 import common as m
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig
 from chimera_ros.sitl.mavlink_messages import BUILDERS, CLIENT_RATES_HZ
 from chimera_ros.sitl.mavlink_types import FlightMode
-from chimera_ros.sitl.mavlink_vehicle import Link, MavlinkVehicle
+from chimera_ros.sitl.mavlink_vehicle import MavlinkChannel, MavlinkVehicle
 from chimera_ros.sitl.parameters import NAMES
 from chimera_ros.sitl.simulation import Simulation
-from chimera_ros.sitl.udp_server import MAX_DATAGRAM, bundle
+from chimera_ros.sitl.udp_server import MAX_DATAGRAM, pack_datagrams
 
 NAN = math.nan
 
@@ -28,7 +28,7 @@ class Client:
     def __init__(self, **options: Any) -> None:
         self.sim = Simulation(SitlConfig(drones=1, **options))
         self.pilot = self.sim.autopilots[0]
-        self.link = Link(self.pilot.system_id, CLIENT_RATES_HZ, True)
+        self.link = MavlinkChannel(self.pilot.system_id, CLIENT_RATES_HZ, True)
         self.vehicle = MavlinkVehicle(self.pilot, self.sim, {"client": self.link})
         self.mav = m.MAVLink(None, srcSystem=245, srcComponent=190)
         self.heard: list[Any] = []
@@ -349,7 +349,7 @@ def test_any_payload_of_a_known_message_is_survived(number: int, payload: bytes)
 
 
 def test_datagrams_stay_below_the_limit() -> None:
-    datagrams = bundle([bytes(100)] * 50)
+    datagrams = pack_datagrams([bytes(100)] * 50)
     assert max(map(len, datagrams)) <= MAX_DATAGRAM
     assert sum(map(len, datagrams)) == 5000
-    assert bundle([]) == []
+    assert pack_datagrams([]) == []
