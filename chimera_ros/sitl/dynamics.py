@@ -31,7 +31,7 @@ class Fleet:
 
     Attributes (rows are vehicles): position_m, velocity_m_s (N,3) in world NED; rotation (N,3,3) body to
     world; rates_rad_s (N,3) in body axes; thrust_m_s2 (N,) along minus body z; contact (N,) on the ground;
-    battery (N,) from 0 to 1; motors (N,) true where they turn; broken (N,).
+    battery (N,) from 0 to 1; motors (N,) true where they turn; crashed (N,).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Fleet:
         self.ground_down_m = spawn_ned_m[:, 2].copy()
         self.contact = np.ones(n, dtype=bool)
         self.motors = np.zeros(n, dtype=bool)
-        self.broken = np.zeros(n, dtype=bool)
+        self.crashed = np.zeros(n, dtype=bool)
         self.battery = np.ones(n)
         self.hover_s = hover_s
         self._skew = np.zeros((n, 3, 3))
@@ -122,8 +122,8 @@ class Fleet:
             speed = np.sqrt((self.velocity_m_s[fresh] ** 2).sum(axis=1))
             self._touchdown_speed_m_s[fresh] = speed
             tilted = self.rotation[fresh, 2, 2] < 0.5
-            self.broken[fresh] |= (speed > CRASH_SPEED_M_S) | tilted
-            self.motors &= ~self.broken
+            self.crashed[fresh] |= (speed > CRASH_SPEED_M_S) | tilted
+            self.motors &= ~self.crashed
             heading = np.arctan2(self.rotation[fresh, 1, 0], self.rotation[fresh, 0, 0])
             self.rotation[fresh] = level(heading)
             self.rates_rad_s[fresh] = 0.0
@@ -174,7 +174,7 @@ class Fleet:
         self.collisions += len(fresh)
         for pair in fresh:
             for vehicle in pair:
-                self.broken[vehicle] = True
+                self.crashed[vehicle] = True
                 self.motors[vehicle] = False
         return fresh
 

@@ -1,4 +1,4 @@
-"""Writes one vehicle's set points into the rows of the vectorised controller."""
+"""Setpoints and motors of one vehicle, written into its rows of the vectorised controller and physics."""
 
 from __future__ import annotations
 
@@ -8,32 +8,60 @@ import numpy as np
 
 from .config import Vec3
 from .controller import BRAKING, Controller
+from .dynamics import Fleet
 from .parameters import Parameters
 
 
 class SetpointGuidance:
-    """Set points of one vehicle, world NED metres from the swarm datum, yaw clockwise from north."""
+    """Row `index` of controller and fleet. World NED metres from the datum, yaw clockwise from north."""
 
-    def __init__(self, index: int, controller: Controller, parameters: Parameters) -> None:
+    def __init__(self, index: int, controller: Controller, fleet: Fleet, parameters: Parameters) -> None:
         self.index = index
         self._c = controller
+        self._fleet = fleet
         self._parameters = parameters
 
     @property
+    def flying(self) -> bool:
+        """True if the controller flies the vehicle (motors above idle)."""
+        return bool(self._c.flying[self.index])
+
+    @property
     def yaw_rad(self) -> float:
-        """The heading wanted now."""
+        """The present heading setpoint."""
         return float(self._c.yaw_rad[self.index])
 
     @property
     def target_m(self) -> Vec3:
-        """The position wanted now."""
+        """The present position setpoint."""
         north, east, down = self._c.position_m[self.index].tolist()
         return north, east, down
 
     @property
-    def wanted_down_m_s(self) -> float:
+    def commanded_down_m_s(self) -> float:
         """The downward velocity that the controller follows now."""
         return float(self._c.velocity_sp_m_s[self.index, 2])
+
+    def start_motors(self) -> None:
+        """Motors turn at idle."""
+        self._fleet.motors[self.index] = True
+
+    def stop_motors(self) -> None:
+        """Motors stop, in flight as well."""
+        self._fleet.motors[self.index] = False
+        self.stop_flying()
+
+    def start_flying(self) -> None:
+        """The controller flies the vehicle from its present state."""
+        self._c.start(self.index, self._fleet)
+
+    def stop_flying(self) -> None:
+        """The motors idle."""
+        self._c.flying[self.index] = False
+
+    def limit_speed(self, speed_m_s: float) -> None:
+        """Horizontal speed limit until the next setpoint."""
+        self._c.speed_xy_m_s[self.index] = speed_m_s
 
     def go(
         self, target_m: Vec3, now: float, speed_m_s: float | None = None, up_m_s: float | None = None

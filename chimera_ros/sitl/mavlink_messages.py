@@ -8,9 +8,10 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common as m
 
-from .commander import Commander
+from .arming import failed_checks
 from .mavlink_types import FlightMode
 from .simulation import Snapshot
+from .vehicle_state import SimulatedState
 
 CELLS = 4
 FULL_CELL_V, EMPTY_CELL_V = 4.15, 3.5
@@ -31,7 +32,7 @@ _CAPABILITIES = (
 _VERSION = (1 << 24) | (16 << 16) | (0 << 8) | 255  # 1.16.0, release: what its behaviour follows
 _UID_BASE = 0x4348494D_00000000
 
-Builder = Callable[[Commander, Snapshot], Any]
+Builder = Callable[[SimulatedState, Snapshot], Any]
 
 
 def _ms(s: Snapshot) -> int:
@@ -50,31 +51,33 @@ def _heading_cdeg(yaw_rad: float) -> int:
     return round(math.degrees(yaw_rad) * 100.0) % 36000
 
 
-def heartbeat(a: Commander, s: Snapshot) -> Any:
+def heartbeat(state: SimulatedState, s: Snapshot) -> Any:
     """HEARTBEAT with PX4's custom mode."""
     base = m.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | m.MAV_MODE_FLAG_STABILIZE_ENABLED
     base |= (
         m.MAV_MODE_FLAG_GUIDED_ENABLED
-        if a.mode is not FlightMode.POSITION
+        if state.mode is not FlightMode.POSITION
         else m.MAV_MODE_FLAG_MANUAL_INPUT_ENABLED
     )
-    base |= m.MAV_MODE_FLAG_AUTO_ENABLED if a.mode not in (FlightMode.POSITION, FlightMode.OFFBOARD) else 0
-    base |= m.MAV_MODE_FLAG_SAFETY_ARMED if a.armed else 0
-    if a.crashed:
+    base |= (
+        m.MAV_MODE_FLAG_AUTO_ENABLED if state.mode not in (FlightMode.POSITION, FlightMode.OFFBOARD) else 0
+    )
+    base |= m.MAV_MODE_FLAG_SAFETY_ARMED if state.armed else 0
+    if state.crashed:
         status = m.MAV_STATE_EMERGENCY
-    elif a.failsafe:
+    elif state.failsafe:
         status = m.MAV_STATE_CRITICAL
-    elif a.armed:
+    elif state.armed:
         status = m.MAV_STATE_ACTIVE
     else:
-        status = m.MAV_STATE_STANDBY if a.ready else m.MAV_STATE_BOOT
-    return m.MAVLink_heartbeat_message(2, 12, base, a.mode.custom_mode, status, 3)
+        status = m.MAV_STATE_STANDBY if state.ready else m.MAV_STATE_BOOT
+    return m.MAVLink_heartbeat_message(2, 12, base, state.mode.custom_mode, status, 3)
 
 
-def _battery(a: Commander, s: Snapshot) -> tuple[int, int, int, int]:
+def _battery(state: SimulatedState, s: Snapshot) -> tuple[int, int, int, int]:
     """Cell voltage in mV, current in cA, charge used in mAh, remaining percent."""
-    charge = s.battery[a.index]
-    current = HOVER_CURRENT_A * max(s.thrust[a.index], 0.0) ** 1.5 + 0.4
+    charge = s.battery[state.index]
+    current = HOVER_CURRENT_A * max(s.thrust[state.index], 0.0) ** 1.5 + 0.4
     cell = EMPTY_CELL_V + (FULL_CELL_V - EMPTY_CELL_V) * charge
     return (
         round(cell * 1000.0),
@@ -84,45 +87,45 @@ def _battery(a: Commander, s: Snapshot) -> tuple[int, int, int, int]:
     )
 
 
-def sys_status(a: Commander, s: Snapshot) -> Any:
+def sys_status(state: SimulatedState, s: Snapshot) -> Any:
     """SYS_STATUS; its health bits are what MAVSDK's health is made of."""
     health = _SENSORS
-    if not a.ready:
+    if not state.ready:
         health &= ~_GPS
-    if a.blockers():
+    if failed_checks(state):
         health &= ~_PREARM
-    cell, current, _, percent = _battery(a, s)
+    cell, current, _, percent = _battery(state, s)
     return m.MAVLink_sys_status_message(
         _SENSORS, _SENSORS, health, 250, cell * CELLS, current, percent, 0, 0, 0, 0, 0, 0, 0, 0, 0
     )
 
 
-def battery_status(a: Commander, s: Snapshot) -> Any:
+def battery_status(state: SimulatedState, s: Snapshot) -> Any:
     """BATTERY_STATUS of the only battery."""
-    cell, current, used, percent = _battery(a, s)
+    cell, current, used, percent = _battery(state, s)
     cells = [cell] * CELLS + [65535] * (10 - CELLS)
-    charge = s.battery[a.index]
-    p = a.parameters
-    state = 1 if charge >= p["BAT_LOW_THR"] else 2 if charge >= p["BAT_CRIT_THR"] else 3
+    charge = s.battery[state.index]
+    p = state.parameters
+    charge_state = 1 if charge >= p["BAT_LOW_THR"] else 2 if charge >= p["BAT_CRIT_THR"] else 3
     return m.MAVLink_battery_status_message(
-        0, 0, 1, 32767, cells, current, used, -1, percent, 0, state, [0, 0, 0, 0], 0, 0
+        0, 0, 1, 32767, cells, current, used, -1, percent, 0, charge_state, [0, 0, 0, 0], 0, 0
     )
 
 
-def system_time(a: Commander, s: Snapshot) -> Any:
+def system_time(state: SimulatedState, s: Snapshot) -> Any:
     """SYSTEM_TIME; the simulation has no calendar, so the Unix time is 0 as PX4 reports without GPS time."""
     return m.MAVLink_system_time_message(0, _ms(s))
 
 
-def gps_raw_int(a: Commander, s: Snapshot) -> Any:
+def gps_raw_int(state: SimulatedState, s: Snapshot) -> Any:
     """GPS_RAW_INT, a 3D fix once the estimator is ready."""
-    p, v = s.position_m[a.index], s.velocity_m_s[a.index]
-    lat, lon, alt = a.earth.to_geodetic(p[0], p[1], p[2])
+    p, v = s.position_m[state.index], s.velocity_m_s[state.index]
+    lat, lon, alt = state.earth.to_geodetic(p[0], p[1], p[2])
     speed = math.hypot(v[0], v[1])
     course = _heading_cdeg(math.atan2(v[1], v[0])) if speed > 0.1 else 65535
     return m.MAVLink_gps_raw_int_message(
         _us(s),
-        3 if a.ready else 1,
+        3 if state.ready else 1,
         _e7(lat),
         _e7(lon),
         round(alt * 1000.0),
@@ -130,7 +133,7 @@ def gps_raw_int(a: Commander, s: Snapshot) -> Any:
         110,
         round(speed * 100.0),
         course,
-        14 if a.ready else 3,
+        14 if state.ready else 3,
         round(alt * 1000.0),
         500,
         700,
@@ -140,41 +143,41 @@ def gps_raw_int(a: Commander, s: Snapshot) -> Any:
     )
 
 
-def attitude(a: Commander, s: Snapshot) -> Any:
+def attitude(state: SimulatedState, s: Snapshot) -> Any:
     """ATTITUDE."""
-    return m.MAVLink_attitude_message(_ms(s), *s.euler_rad[a.index], *s.rates_rad_s[a.index])
+    return m.MAVLink_attitude_message(_ms(s), *s.euler_rad[state.index], *s.rates_rad_s[state.index])
 
 
-def attitude_quaternion(a: Commander, s: Snapshot) -> Any:
+def attitude_quaternion(state: SimulatedState, s: Snapshot) -> Any:
     """ATTITUDE_QUATERNION."""
     return m.MAVLink_attitude_quaternion_message(
-        _ms(s), *s.quaternion[a.index], *s.rates_rad_s[a.index], (0.0, 0.0, 0.0, 0.0)
+        _ms(s), *s.quaternion[state.index], *s.rates_rad_s[state.index], (0.0, 0.0, 0.0, 0.0)
     )
 
 
-def local_position_ned(a: Commander, s: Snapshot) -> Any:
+def local_position_ned(state: SimulatedState, s: Snapshot) -> Any:
     """LOCAL_POSITION_NED, from the vehicle's own origin."""
-    p, o, shift = s.position_m[a.index], a.origin_m, a.local_shift_m
-    v = s.velocity_m_s[a.index]
+    p, o, shift = s.position_m[state.index], state.origin_m, state.local_shift_m
+    v = s.velocity_m_s[state.index]
     return m.MAVLink_local_position_ned_message(
         _ms(s), p[0] - o[0] + shift[0], p[1] - o[1] + shift[1], p[2] - o[2] + shift[2], v[0], v[1], v[2]
     )
 
 
-def global_position_int(a: Commander, s: Snapshot) -> Any:
+def global_position_int(state: SimulatedState, s: Snapshot) -> Any:
     """GLOBAL_POSITION_INT."""
-    p, v = s.position_m[a.index], s.velocity_m_s[a.index]
-    lat, lon, alt = a.earth.to_geodetic(p[0], p[1], p[2])
+    p, v = s.position_m[state.index], s.velocity_m_s[state.index]
+    lat, lon, alt = state.earth.to_geodetic(p[0], p[1], p[2])
     return m.MAVLink_global_position_int_message(
         _ms(s),
         _e7(lat),
         _e7(lon),
         round(alt * 1000.0),
-        round((a.home_m[2] - p[2]) * 1000.0),
+        round((state.home_m[2] - p[2]) * 1000.0),
         _i16(v[0] * 100.0),
         _i16(v[1] * 100.0),
         _i16(v[2] * 100.0),
-        _heading_cdeg(s.euler_rad[a.index][2]),
+        _heading_cdeg(s.euler_rad[state.index][2]),
     )
 
 
@@ -182,66 +185,68 @@ def _i16(value: float) -> int:
     return max(-32767, min(32767, round(value)))
 
 
-def mission_current(a: Commander, s: Snapshot) -> Any:
+def mission_current(state: SimulatedState, s: Snapshot) -> Any:
     """MISSION_CURRENT with mission state (1 none, 2 not started, 3 active, 4 paused, 5 complete)."""
-    mission = a.mission
-    active = a.mode is FlightMode.MISSION
+    mission = state.mission
+    active = state.mode is FlightMode.MISSION
     if not mission.items:
-        state = 1
+        mission_state = 1
     elif mission.finished:
-        state = 5
+        mission_state = 5
     elif active:
-        state = 3 if a.armed else 2
+        mission_state = 3 if state.armed else 2
     else:
-        state = 4 if mission.begun >= 0 or mission.current > 0 else 2
-    return m.MAVLink_mission_current_message(mission.current, len(mission.items), state, int(active) + 1)
+        mission_state = 4 if mission.begun >= 0 or mission.current > 0 else 2
+    return m.MAVLink_mission_current_message(
+        mission.current, len(mission.items), mission_state, int(active) + 1
+    )
 
 
-def gps_global_origin(a: Commander, s: Snapshot) -> Any:
+def gps_global_origin(state: SimulatedState, s: Snapshot) -> Any:
     """GPS_GLOBAL_ORIGIN: where the vehicle's own local frame has its zero."""
-    lat, lon, alt = a.earth.to_geodetic(*a.origin_m)
+    lat, lon, alt = state.earth.to_geodetic(*state.origin_m)
     return m.MAVLink_gps_global_origin_message(_e7(lat), _e7(lon), round(alt * 1000.0), _us(s))
 
 
-def home_position(a: Commander, s: Snapshot) -> Any:
+def home_position(state: SimulatedState, s: Snapshot) -> Any:
     """HOME_POSITION, geographic and in the vehicle's own local frame."""
-    lat, lon, alt = a.earth.to_geodetic(*a.home_m)
-    x, y, z = a.local_m(a.home_m)
+    lat, lon, alt = state.earth.to_geodetic(*state.home_m)
+    x, y, z = state.local_m(state.home_m)
     return m.MAVLink_home_position_message(
         _e7(lat), _e7(lon), round(alt * 1000.0), x, y, z, (1.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, _us(s)
     )
 
 
-def vfr_hud(a: Commander, s: Snapshot) -> Any:
+def vfr_hud(state: SimulatedState, s: Snapshot) -> Any:
     """VFR_HUD."""
-    p, v = s.position_m[a.index], s.velocity_m_s[a.index]
+    p, v = s.position_m[state.index], s.velocity_m_s[state.index]
     speed = math.hypot(v[0], v[1])
-    heading = _heading_cdeg(s.euler_rad[a.index][2]) // 100
-    throttle = min(100, round(max(s.thrust[a.index], 0.0) * 45.0)) if a.armed else 0
+    heading = _heading_cdeg(s.euler_rad[state.index][2]) // 100
+    throttle = min(100, round(max(s.thrust[state.index], 0.0) * 45.0)) if state.armed else 0
     return m.MAVLink_vfr_hud_message(
-        speed, speed, heading, throttle, a.earth.datum.altitude_amsl_m - p[2], -v[2]
+        speed, speed, heading, throttle, state.earth.datum.altitude_amsl_m - p[2], -v[2]
     )
 
 
-def position_target(a: Commander, s: Snapshot) -> Any:
+def position_target(state: SimulatedState, s: Snapshot) -> Any:
     """POSITION_TARGET_LOCAL_NED: the position the controller flies to."""
-    x, y, z = a.local_m(a.guidance.target_m)
+    x, y, z = state.local_m(state.guidance.target_m)
     return m.MAVLink_position_target_local_ned_message(
-        _ms(s), 1, 0x9F8, x, y, z, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, a.guidance.yaw_rad, 0.0
+        _ms(s), 1, 0x9F8, x, y, z, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, state.guidance.yaw_rad, 0.0
     )
 
 
-def altitude(a: Commander, s: Snapshot) -> Any:
+def altitude(state: SimulatedState, s: Snapshot) -> Any:
     """ALTITUDE."""
-    down = s.position_m[a.index][2]
-    amsl = a.earth.datum.altitude_amsl_m - down
-    above = a.home_m[2] - down
-    return m.MAVLink_altitude_message(_us(s), amsl, amsl, a.origin_m[2] - down, above, _NAN, _NAN)
+    down = s.position_m[state.index][2]
+    amsl = state.earth.datum.altitude_amsl_m - down
+    above = state.home_m[2] - down
+    return m.MAVLink_altitude_message(_us(s), amsl, amsl, state.origin_m[2] - down, above, _NAN, _NAN)
 
 
-def autopilot_version(a: Commander, s: Snapshot) -> Any:
+def autopilot_version(state: SimulatedState, s: Snapshot) -> Any:
     """AUTOPILOT_VERSION with a unique id per system id."""
-    uid = _UID_BASE | a.system_id
+    uid = _UID_BASE | state.system_id
     uid2 = uid.to_bytes(8, "big") + bytes(10)
     zeros = (0,) * 8
     return m.MAVLink_autopilot_version_message(
@@ -249,22 +254,22 @@ def autopilot_version(a: Commander, s: Snapshot) -> Any:
     )
 
 
-def estimator_status(a: Commander, s: Snapshot) -> Any:
+def estimator_status(state: SimulatedState, s: Snapshot) -> Any:
     """ESTIMATOR_STATUS; all position flags once ready."""
-    flags = 0x33F if a.ready else 0x1
+    flags = 0x33F if state.ready else 0x1
     return m.MAVLink_estimator_status_message(_us(s), flags, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1, 0.2)
 
 
-def extended_sys_state(a: Commander, s: Snapshot) -> Any:
+def extended_sys_state(state: SimulatedState, s: Snapshot) -> Any:
     """EXTENDED_SYS_STATE with the landed state."""
-    return m.MAVLink_extended_sys_state_message(0, int(a.landed_state))
+    return m.MAVLink_extended_sys_state_message(0, int(state.landed_state))
 
 
-def odometry(a: Commander, s: Snapshot) -> Any:
+def odometry(state: SimulatedState, s: Snapshot) -> Any:
     """ODOMETRY: pose in the own local NED frame, velocity in body FRD, with the estimator's reset counter."""
-    p, o, shift = s.position_m[a.index], a.origin_m, a.local_shift_m
-    w, x, y, z = s.quaternion[a.index]
-    n, e, d = s.velocity_m_s[a.index]
+    p, o, shift = s.position_m[state.index], state.origin_m, state.local_shift_m
+    w, x, y, z = s.quaternion[state.index]
+    n, e, d = s.velocity_m_s[state.index]
     forward = (1 - 2 * (y * y + z * z)) * n + 2 * (x * y + w * z) * e + 2 * (x * z - w * y) * d
     right = 2 * (x * y - w * z) * n + (1 - 2 * (x * x + z * z)) * e + 2 * (y * z + w * x) * d
     below = 2 * (x * z + w * y) * n + 2 * (y * z - w * x) * e + (1 - 2 * (x * x + y * y)) * d
@@ -280,10 +285,10 @@ def odometry(a: Commander, s: Snapshot) -> Any:
         forward,
         right,
         below,
-        *s.rates_rad_s[a.index],
+        *s.rates_rad_s[state.index],
         unknown,
         unknown,
-        a.reset_counter,
+        state.reset_counter,
         8,
         100,
     )

@@ -13,13 +13,14 @@ from typing import Any
 from pymavlink.dialects.v20 import common as m
 
 from . import mavlink_messages as messages
-from .commander import Commander, OffboardSetpoint
+from .commander import Commander
 from .config import Vec3
 from .mavlink_frames import SET_POSITION_TARGET_LOCAL_NED, MavlinkFrame, split_frames, unpack_position_target
 from .mavlink_types import MavCommand, MavResult, MissionItemReached, StateChange, StatusText
 from .mission_protocol import MissionProtocol
 from .parameters import NAMES
 from .simulation import Simulation
+from .vehicle_state import OffboardSetpoint, SimulatedState
 
 COMPONENT = 1
 NO_COORDINATE = 0x7FFFFFFF
@@ -70,7 +71,7 @@ class MavlinkChannel:
         self.next_due = now
         return True
 
-    def stream(self, pilot: Commander, simulation: Simulation, now: float) -> None:
+    def stream(self, state: SimulatedState, simulation: Simulation, now: float) -> None:
         """Send what is due."""
         if now < self.next_due:
             return
@@ -78,7 +79,7 @@ class MavlinkChannel:
         for number, due in self.due.items():
             if due <= now:
                 if self.streaming or number == 0:
-                    self.send(messages.BUILDERS[number](pilot, snapshot))
+                    self.send(messages.BUILDERS[number](state, snapshot))
                 interval = self.intervals[number]
                 due += interval
                 if due <= now:
@@ -92,12 +93,15 @@ class MavlinkChannel:
 class MavlinkVehicle:
     """A vehicle as its clients see it, on one or two links (its own port, the ground-station port)."""
 
-    def __init__(self, pilot: Commander, simulation: Simulation, links: dict[str, MavlinkChannel]) -> None:
-        self.pilot = pilot
+    def __init__(
+        self, commander: Commander, simulation: Simulation, links: dict[str, MavlinkChannel]
+    ) -> None:
+        self.commander = commander
+        self.state = commander.state
         self.simulation = simulation
         self.links = links
         self.rejected = 0
-        self._missions = MissionProtocol(pilot)
+        self._missions = MissionProtocol(self.state)
         self._handlers = {
             0: self._on_heartbeat,
             4: self._on_ping,
@@ -125,7 +129,7 @@ class MavlinkVehicle:
             self._on_local_target(frame.payload, now)
             return
         known = frame.message_id in self._handlers or frame.message_id in self._missions.handlers
-        if not known or frame.system_id == self.pilot.system_id:
+        if not known or frame.system_id == self.state.system_id:
             return
         try:
             message = link.mav.decode(bytearray(frame.raw))
@@ -133,7 +137,7 @@ class MavlinkVehicle:
             self.rejected += 1
             return
         system, component = getattr(message, "target_system", 0), getattr(message, "target_component", 0)
-        if system not in (0, self.pilot.system_id) or component not in (0, COMPONENT):
+        if system not in (0, self.state.system_id) or component not in (0, COMPONENT):
             return
         handler = self._handlers.get(frame.message_id)
         if handler is not None:
@@ -144,15 +148,15 @@ class MavlinkVehicle:
 
     def tick(self, now: float) -> None:
         """Queue announcements, parameters asked for and streams on every link."""
-        pilot = self.pilot
-        if pilot.events:
+        state = self.state
+        if state.events:
             snapshot = self.simulation.snapshot()
-            for event in pilot.events:
+            for event in state.events:
                 for message in self._announce(event, snapshot):
                     for link in self.links.values():
                         if link.streaming or message.id == 0:
                             link.send(message)
-            pilot.events.clear()
+            state.events.clear()
         for answer in self._missions.retry(now):
             for link in self.links.values():
                 link.send(answer)
@@ -160,10 +164,10 @@ class MavlinkVehicle:
             for _ in range(min(link.parameters_left, PARAMETERS_PER_TICK)):
                 self._send_parameter(link, len(NAMES) - link.parameters_left)
                 link.parameters_left -= 1
-            link.stream(pilot, self.simulation, now)
+            link.stream(state, self.simulation, now)
 
     def _announce(self, event: Any, snapshot: Any) -> list[Any]:
-        pilot = self.pilot
+        state = self.state
         if isinstance(event, StatusText):
             return [
                 m.MAVLink_statustext_message(
@@ -178,13 +182,13 @@ class MavlinkVehicle:
             StateChange.EKF_ORIGIN: (49,),
             StateChange.MISSION_CURRENT: (42,),
         }[event]
-        return [messages.BUILDERS[number](pilot, snapshot) for number in numbers]
+        return [messages.BUILDERS[number](state, snapshot) for number in numbers]
 
     # -- small talk ------------------------------------------------------------------------------------------
 
     def _on_heartbeat(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         if message.type == m.MAV_TYPE_GCS:
-            self.pilot.gcs_heartbeat(now)
+            self.commander.gcs_heartbeat(now)
 
     def _on_ping(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         if message.target_system == 0:
@@ -199,13 +203,13 @@ class MavlinkVehicle:
     def _on_set_mode(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         mode = message.custom_mode
         p = (1.0, float(mode >> 16 & 0xFF), float(mode >> 24 & 0xFF), 0.0, 0.0, 0.0, 0.0)
-        self.pilot.command(MavCommand.SET_MODE, p, now)
+        self.commander.command(MavCommand.SET_MODE, p, now)
 
     # -- parameters ------------------------------------------------------------------------------------------
 
     def _send_parameter(self, link: MavlinkChannel, index: int) -> None:
         name = NAMES[index]
-        value, kind = self.pilot.parameters.encoded(name)
+        value, kind = self.state.parameters.encoded(name)
         link.send(m.MAVLink_param_value_message(name.encode(), value, kind, len(NAMES), index))
 
     def _param_error(
@@ -216,7 +220,7 @@ class MavlinkVehicle:
     def _on_param_read(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         index, name = message.param_index, _name(message.param_id)
         if index == -1:
-            index = NAMES.index(name) if name in self.pilot.parameters else -1
+            index = NAMES.index(name) if name in self.state.parameters else -1
         if 0 <= index < len(NAMES):
             self._send_parameter(link, index)
         else:
@@ -227,11 +231,11 @@ class MavlinkVehicle:
 
     def _on_param_set(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         name = _name(message.param_id)
-        if name not in self.pilot.parameters:
+        if name not in self.state.parameters:
             self._param_error(link, frame, name.encode(), -1, UNKNOWN_PARAMETER)
             return
         carried = frame.payload[:4].ljust(4, b"\0")  # not the decoded float: an int32 may look like a NaN
-        accepted = self.pilot.parameters.set_encoded(name, carried, message.param_type)
+        accepted = self.state.parameters.set_encoded(name, carried, message.param_type)
         if not accepted:
             self._param_error(link, frame, name.encode(), -1, READ_ONLY_OR_RANGE)
         self._send_parameter(link, NAMES.index(name))
@@ -248,7 +252,7 @@ class MavlinkVehicle:
             lat = math.nan if x == NO_COORDINATE else x * 1e-7
             lon = math.nan if y == NO_COORDINATE else y * 1e-7
             if message.frame in (3, 6):
-                z += self.pilot.earth.datum.altitude_amsl_m - self.pilot.home_m[2]
+                z += self.state.earth.datum.altitude_amsl_m - self.state.home_m[2]
         elif message.command in (MavCommand.REPOSITION, MavCommand.SET_HOME):
             self._acknowledge(message.command, MavResult.DENIED, frame, link)
             return
@@ -267,7 +271,7 @@ class MavlinkVehicle:
         elif number == MavCommand.SET_MISSION_CURRENT:
             result = self._missions.jump(p[0])
         else:
-            result = self.pilot.command(number, p, now)
+            result = self.commander.command(number, p, now)
         self._acknowledge(number, result, frame, link)
 
     def _acknowledge(self, number: int, result: MavResult, frame: MavlinkFrame, link: MavlinkChannel) -> None:
@@ -282,7 +286,7 @@ class MavlinkVehicle:
             return MavResult.UNSUPPORTED
         wanted = int(p[0])
         if number == MavCommand.REQUEST_MESSAGE:
-            link.send(messages.BUILDERS[wanted](self.pilot, self.simulation.snapshot()))
+            link.send(messages.BUILDERS[wanted](self.state, self.simulation.snapshot()))
             return MavResult.ACCEPTED
         if number == MavCommand.SET_INTERVAL:
             return MavResult.ACCEPTED if link.set_interval(wanted, p[1], now) else MavResult.DENIED
@@ -297,7 +301,7 @@ class MavlinkVehicle:
     def _on_local_target(self, payload: bytes, now: float) -> None:
         f = unpack_position_target(payload)
         mask, system, component, frame = f[12:]
-        if system not in (0, self.pilot.system_id) or component not in (0, COMPONENT):
+        if system not in (0, self.state.system_id) or component not in (0, COMPONENT):
             return
         if frame not in (m.MAV_FRAME_LOCAL_NED, m.MAV_FRAME_BODY_NED):
             self.rejected += 1
@@ -308,7 +312,7 @@ class MavlinkVehicle:
             _masked(f[7:10], mask >> 6),
         )
         if frame == m.MAV_FRAME_BODY_NED:
-            yaw = self.simulation.snapshot().euler_rad[self.pilot.index][2]
+            yaw = self.simulation.snapshot().euler_rad[self.state.index][2]
             position = (None, None, None)
             velocity = None if velocity is None or None in velocity else _turn(velocity, yaw)
             acceleration = None
@@ -316,15 +320,15 @@ class MavlinkVehicle:
 
     def _on_global_target(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
         mask = message.type_mask
-        north, east, down = self.pilot.earth.to_ned(
+        north, east, down = self.state.earth.to_ned(
             message.lat_int * 1e-7, message.lon_int * 1e-7, message.alt
         )
         if message.coordinate_frame in (3, 6):
-            down = self.pilot.home_m[2] - message.alt
+            down = self.state.home_m[2] - message.alt
         elif message.coordinate_frame not in (0, 5):
             self.rejected += 1
             return
-        local = self.pilot.local_m((north, east, down))
+        local = self.state.local_m((north, east, down))
         self._give(
             _masked(local, mask),
             _masked((message.vx, message.vy, message.vz), mask >> 3),
@@ -358,11 +362,11 @@ class MavlinkVehicle:
         if _beyond(acceleration, MAX_ACCELERATION_M_S2):
             self.rejected += 1
             return
-        world = self.pilot.world_m(tuple(axis or 0.0 for axis in position))  # type: ignore[arg-type]
+        world = self.state.world_m(tuple(axis or 0.0 for axis in position))  # type: ignore[arg-type]
         placed = tuple(None if axis is None else world[k] for k, axis in enumerate(position))
         use_yaw = not mask & 0x400 and math.isfinite(yaw)
         use_rate = not mask & 0x800 and math.isfinite(yaw_rate)
-        self.pilot.set_point(
+        self.commander.setpoint(
             OffboardSetpoint(
                 placed,  # type: ignore[arg-type]
                 _filled(velocity),

@@ -9,10 +9,10 @@ from typing import Any
 from pymavlink.dialects.v20 import common as m
 
 from . import missions
-from .commander import Commander
 from .mavlink_frames import MavlinkFrame
 from .mavlink_types import FlightMode, MavResult, Severity, StateChange
 from .missions import MissionItem
+from .vehicle_state import SimulatedState
 
 RETRY_S = 0.5
 TRIES = 6
@@ -34,8 +34,8 @@ class _Upload:
 class MissionProtocol:
     """Answers the mission messages; a mission replaces the old one only when it has arrived whole."""
 
-    def __init__(self, pilot: Commander) -> None:
-        self._pilot = pilot
+    def __init__(self, state: SimulatedState) -> None:
+        self._state = state
         self._upload: _Upload | None = None
         self.handlers = {
             40: self._on_request,
@@ -67,11 +67,11 @@ class MissionProtocol:
 
     def jump(self, number: float) -> MavResult:
         """Continue with another item."""
-        mission = self._pilot.mission
+        mission = self._state.mission
         if not math.isfinite(number) or not 0 <= int(number) < len(mission.items):
             return MavResult.DENIED
         mission.restart(int(number))
-        self._pilot.emit(StateChange.MISSION_CURRENT)
+        self._state.emit(StateChange.MISSION_CURRENT)
         return MavResult.ACCEPTED
 
     def _ask(self, upload: _Upload) -> Any:
@@ -86,13 +86,13 @@ class MissionProtocol:
         if message.mission_type != MISSION:
             result = missions.ACCEPTED if message.count == 0 else missions.UNSUPPORTED
             return self._ack(frame, result, message.mission_type)
-        if self._pilot.armed and self._pilot.mode is FlightMode.MISSION:
-            self._pilot.say(Severity.WARNING, "Mission upload refused while it is flown")
+        if self._state.armed and self._state.mode is FlightMode.MISSION:
+            self._state.report(Severity.WARNING, "Mission upload refused while it is flown")
             return self._ack(frame, missions.ERROR)
         if message.count > missions.MAX_ITEMS:
             return self._ack(frame, missions.NO_SPACE)
         if message.count == 0:
-            self._pilot.mission.replace([])
+            self._state.mission.replace([])
             return self._ack(frame, missions.ACCEPTED)
         self._upload = _Upload(message.count, frame.system_id, frame.component_id, now)
         return [self._ask(self._upload)]
@@ -125,18 +125,18 @@ class MissionProtocol:
         if len(upload.items) < upload.count:
             return [self._ask(upload)]
         self._upload = None
-        self._pilot.mission.replace(upload.items)
-        self._pilot.emit(StateChange.MISSION_CURRENT)
+        self._state.mission.replace(upload.items)
+        self._state.emit(StateChange.MISSION_CURRENT)
         return self._ack(frame, missions.ACCEPTED)
 
     def _on_list(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        count = len(self._pilot.mission.items) if message.mission_type == MISSION else 0
+        count = len(self._state.mission.items) if message.mission_type == MISSION else 0
         return [
             m.MAVLink_mission_count_message(frame.system_id, frame.component_id, count, message.mission_type)
         ]
 
     def _on_request(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        items = self._pilot.mission.items
+        items = self._state.mission.items
         if message.mission_type != MISSION or not 0 <= message.seq < len(items):
             return self._ack(frame, missions.INVALID_SEQUENCE, message.mission_type)
         item = items[message.seq]
@@ -148,7 +148,7 @@ class MissionProtocol:
                 message.seq,
                 item.frame,
                 item.command,
-                int(message.seq == self._pilot.mission.current),
+                int(message.seq == self._state.mission.current),
                 item.autocontinue,
                 *item.params,
                 round(item.latitude_deg * scale),
@@ -164,10 +164,10 @@ class MissionProtocol:
 
     def _on_clear(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         if message.mission_type in (MISSION, 255):
-            if self._pilot.armed and self._pilot.mode is FlightMode.MISSION:
+            if self._state.armed and self._state.mode is FlightMode.MISSION:
                 return self._ack(frame, missions.ERROR, message.mission_type)
             self._upload = None
-            self._pilot.mission.replace([])
+            self._state.mission.replace([])
         return self._ack(frame, missions.ACCEPTED, message.mission_type)
 
     def _on_ack(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .commander import Commander, VehicleEstimate
+from .commander import Commander
 from .config import FaultKind, SitlConfig, Vec3
 from .controller import Controller, Floats
 from .dynamics import Fleet
 from .geodesy import LocalEarth
 from .mavlink_types import Severity
+from .vehicle_state import VehicleEstimate
 
 STEP_S = 0.004  # 250 Hz
 LOGIC_STEPS = 10  # commanders, gusts, battery and estimator drift at 25 Hz
@@ -69,7 +70,7 @@ class Simulation:
         self._bias[:, 2] = bias
         self.controller.estimate_error_m = self._drift + self._bias
         origins = spawn_ned + offset
-        self.autopilots = [
+        self.commanders = [
             Commander(
                 i,
                 config,
@@ -141,15 +142,15 @@ class Simulation:
             "collisions": fleet.collisions,
             "vehicles": [
                 {
-                    "id": pilot.system_id,
-                    "armed": pilot.armed,
-                    "mode": pilot.mode.name.lower(),
-                    "landed": pilot.landed,
-                    "broken": pilot.crashed,
+                    "id": state.system_id,
+                    "armed": state.armed,
+                    "mode": state.mode.name.lower(),
+                    "landed": state.landed,
+                    "broken": state.crashed,
                     "enu": enu,
-                    "battery": round(battery[pilot.index], 4),
+                    "battery": round(battery[state.index], 4),
                 }
-                for pilot, enu in zip(self.autopilots, self.true_enu_m(), strict=True)
+                for state, enu in zip((c.state for c in self.commanders), self.true_enu_m(), strict=True)
             ],
         }
 
@@ -163,7 +164,7 @@ class Simulation:
     def _watch(self) -> None:
         for pair in self.fleet.watch_distances():
             for vehicle in pair:
-                self.autopilots[vehicle].say(Severity.EMERGENCY, "Collision with another vehicle")
+                self.commanders[vehicle].state.report(Severity.EMERGENCY, "Collision with another vehicle")
 
     def _logic(self) -> None:
         dt = STEP_S * LOGIC_STEPS
@@ -177,18 +178,18 @@ class Simulation:
         positions: Floats = fleet.position_m + self.controller.estimate_error_m
         now = self.time_s
         rows = zip(
-            self.autopilots,
+            self.commanders,
             positions.tolist(),
             fleet.velocity_m_s.tolist(),
             fleet.contact.tolist(),
-            fleet.broken.tolist(),
+            fleet.crashed.tolist(),
             fleet.battery.tolist(),
             fleet.motors.tolist(),
             strict=True,
         )
-        for pilot, position, velocity, contact, broken, battery, motors in rows:
-            pilot.update(
-                VehicleEstimate(tuple(position), tuple(velocity), contact, broken, battery, motors), now
+        for commander, position, velocity, contact, crashed, battery, motors in rows:
+            commander.update(
+                VehicleEstimate(tuple(position), tuple(velocity), contact, crashed, battery, motors), now
             )
 
 

@@ -126,11 +126,11 @@ class UdpServer:
             raise
         self.simulation = Simulation(config)
         self.vehicles: list[MavlinkVehicle] = []
-        for pilot in self.simulation.autopilots:
-            links = {"client": MavlinkChannel(pilot.system_id, messages.CLIENT_RATES_HZ, True)}
+        for commander in self.simulation.commanders:
+            links = {"client": MavlinkChannel(commander.state.system_id, messages.CLIENT_RATES_HZ, True)}
             if self._station is not None:
-                links["station"] = MavlinkChannel(pilot.system_id, messages.STATION_RATES_HZ, False)
-            self.vehicles.append(MavlinkVehicle(pilot, self.simulation, links))
+                links["station"] = MavlinkChannel(commander.state.system_id, messages.STATION_RATES_HZ, False)
+            self.vehicles.append(MavlinkVehicle(commander, self.simulation, links))
         self._mute_from_s = [self._mute_time(i) for i in range(config.drones)]
 
     def _open(self, config: SitlConfig) -> UdpEndpoint | None:

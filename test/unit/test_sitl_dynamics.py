@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from chimera_ros.sitl.commander import OffboardSetpoint
 from chimera_ros.sitl.config import Fault, FaultKind, SitlConfig, SitlError
 from chimera_ros.sitl.mavlink_types import FlightMode, MavCommand, MavResult
 from chimera_ros.sitl.simulation import STEP_S, Simulation
+from chimera_ros.sitl.vehicle_state import OffboardSetpoint
 
 NAN = math.nan
 ARM = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -20,19 +20,21 @@ TAKEOFF = (0.0, 0.0, 0.0, NAN, NAN, NAN, NAN)
 def airborne(config: SitlConfig) -> Simulation:
     """A simulation whose vehicles all hover after takeoff."""
     sim = Simulation(config)
-    pilots = sim.autopilots
-    assert sim.run_until(lambda: all(p.ready for p in pilots), 10.0)
-    for pilot in pilots:
-        assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
-        assert pilot.command(MavCommand.TAKEOFF, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
-    assert sim.run_until(lambda: all(p.mode is FlightMode.HOLD and not p.landed for p in pilots), 15.0)
+    commanders = sim.commanders
+    assert sim.run_until(lambda: all(p.state.ready for p in commanders), 10.0)
+    for commander in commanders:
+        assert commander.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.ACCEPTED
+        assert commander.command(MavCommand.TAKEOFF, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
+    assert sim.run_until(
+        lambda: all(p.state.mode is FlightMode.HOLD and not p.state.landed for p in commanders), 15.0
+    )
     sim.advance(500)
     return sim
 
 
 def offboard(sim: Simulation, make: object, seconds: float, rate_hz: float = 20.0) -> np.ndarray:
     """Stream `make(t)` (position, velocity, acceleration; NED) to vehicle 0; true errors after 2 s."""
-    pilot, start, errors = sim.autopilots[0], sim.time_s, []
+    commander, start, errors = sim.commanders[0], sim.time_s, []
     next_s = start
     entered = False
     while sim.time_s < start + seconds:
@@ -40,9 +42,9 @@ def offboard(sim: Simulation, make: object, seconds: float, rate_hz: float = 20.
             next_s += 1.0 / rate_hz
             position, velocity, acceleration = make(sim.time_s - start)  # type: ignore[operator]
             point = OffboardSetpoint(position, velocity, acceleration, 0.0, 0.0, sim.time_s)
-            pilot.set_point(point, sim.time_s)
+            commander.setpoint(point, sim.time_s)
             if not entered:
-                assert pilot.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
+                assert commander.set_mode(FlightMode.OFFBOARD, sim.time_s) == MavResult.ACCEPTED
                 entered = True
         sim.advance(2)
         if sim.time_s > start + 2.0:
@@ -59,7 +61,7 @@ def test_hover_stays_within_a_few_centimetres_of_where_it_is_asked() -> None:
         places.append(sim.fleet.position_m.copy())
     track = np.array(places)
     assert np.abs(track - track.mean(axis=0)).max() < 0.35
-    wanted = np.array([p.guidance.target_m for p in sim.autopilots])
+    wanted = np.array([p.state.guidance.target_m for p in sim.commanders])
     assert np.abs(track.mean(axis=0) - wanted).max() < 0.1
     assert sim.fleet.wind_m_s.std() > 0.1, "there are gusts to hold against"
 
@@ -83,13 +85,13 @@ def test_smooth_trajectory_at_5_m_s_is_tracked_within_0_3_m(given: bool) -> None
 
     errors = offboard(sim, circle, 25.0)
     assert np.percentile(errors[200:], 99) < 0.3
-    assert sim.autopilots[0].mode is FlightMode.OFFBOARD
+    assert sim.commanders[0].state.mode is FlightMode.OFFBOARD
 
 
 def test_position_step_settles_without_much_overshoot() -> None:
     sim = airborne(SitlConfig(drones=1, seed=2))
-    north, east, down = sim.autopilots[0].body.position_m
-    sim.autopilots[0].guidance.go((north + 20.0, east, down), sim.time_s)
+    north, east, down = sim.commanders[0].state.estimate.position_m
+    sim.commanders[0].state.guidance.go((north + 20.0, east, down), sim.time_s)
     furthest = 0.0
     for _ in range(400):
         sim.advance(5)
@@ -101,7 +103,7 @@ def test_position_step_settles_without_much_overshoot() -> None:
 def test_same_seed_same_flight_and_another_seed_another() -> None:
     def digest(seed: int) -> bytes:
         sim = airborne(SitlConfig(drones=3, wind_m_s=5.0, seed=seed))
-        sim.autopilots[1].command(MavCommand.RETURN, TAKEOFF, sim.time_s)
+        sim.commanders[1].command(MavCommand.RETURN, TAKEOFF, sim.time_s)
         sim.advance(1500)
         return sim.fleet.digest()
 
@@ -125,23 +127,25 @@ def test_rotation_matrices_stay_rotations() -> None:
 def test_landing_is_soft_and_ends_disarmed_on_the_pad() -> None:
     config = SitlConfig(drones=2, wind_m_s=3.0, spawn_enu_m=((0.0, 0.0, 0.0), (5.0, 5.0, 1.5)))
     sim = airborne(config)
-    for pilot in sim.autopilots:
-        assert pilot.command(MavCommand.LAND, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
-    assert sim.run_until(lambda: not any(p.armed for p in sim.autopilots), 30.0)
-    assert not sim.fleet.broken.any()
+    for commander in sim.commanders:
+        assert commander.command(MavCommand.LAND, TAKEOFF, sim.time_s) == MavResult.ACCEPTED
+    assert sim.run_until(lambda: not any(p.state.armed for p in sim.commanders), 30.0)
+    assert not sim.fleet.crashed.any()
     assert sim.fleet.position_m[:, 2].tolist() == [0.0, -1.5]
     assert np.abs(sim.fleet.velocity_m_s).max() == 0.0
 
 
 def test_stopped_motors_mean_a_fall_and_a_broken_vehicle() -> None:
     sim = airborne(SitlConfig(drones=1))
-    pilot = sim.autopilots[0]
-    assert pilot.command(MavCommand.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == MavResult.ACCEPTED
-    assert sim.run_until(lambda: pilot.crashed, 5.0)
-    assert sim.fleet.position_m[0, 2] == 0.0
-    assert pilot.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
+    commander = sim.commanders[0]
     assert (
-        pilot.command(MavCommand.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s)
+        commander.command(MavCommand.ARM_DISARM, (0.0, 21196.0, *ARM[2:]), sim.time_s) == MavResult.ACCEPTED
+    )
+    assert sim.run_until(lambda: commander.state.crashed, 5.0)
+    assert sim.fleet.position_m[0, 2] == 0.0
+    assert commander.command(MavCommand.ARM_DISARM, ARM, sim.time_s) == MavResult.TEMPORARILY_REJECTED
+    assert (
+        commander.command(MavCommand.ARM_DISARM, (1.0, 21196.0, *ARM[2:]), sim.time_s)
         == MavResult.TEMPORARILY_REJECTED
     )
 
@@ -158,13 +162,13 @@ def test_touching_vehicles_are_counted_once_and_fall() -> None:
     sim = airborne(SitlConfig(drones=3, spacing_m=3.0))
     assert sim.fleet.collisions == 0
     assert 2.0 < sim.fleet.min_separation_m < 3.3
-    target = sim.autopilots[1].guidance.target_m
-    sim.autopilots[0].guidance.go(target, sim.time_s)
+    target = sim.commanders[1].state.guidance.target_m
+    sim.commanders[0].state.guidance.go(target, sim.time_s)
     assert sim.run_until(lambda: sim.fleet.collisions > 0, 10.0)
     sim.advance(1000)
     assert sim.fleet.collisions == 1
     assert sim.fleet.min_separation_m < 0.5
-    assert sim.fleet.broken.tolist() == [True, True, False]
+    assert sim.fleet.crashed.tolist() == [True, True, False]
     status = sim.status()
     assert status["collisions"] == 1
     assert [v["broken"] for v in status["vehicles"]] == [True, True, False]
@@ -179,9 +183,9 @@ def test_vehicles_on_the_ground_do_not_count_as_close() -> None:
 def test_origins_differ_from_spawn_and_from_each_other() -> None:
     sim = Simulation(SitlConfig(drones=6))
     spawn = sim.fleet.position_m
-    origins = np.array([p.origin_m for p in sim.autopilots])
+    origins = np.array([p.state.origin_m for p in sim.commanders])
     assert np.abs(origins - spawn).min() > 1.0
-    local = np.array([p.local_m(p.body.position_m) for p in sim.autopilots])
+    local = np.array([p.state.local_m(p.state.estimate.position_m) for p in sim.commanders])
     assert np.linalg.norm(local[0] - local[1:], axis=1).min() > 0.1
 
 

@@ -27,9 +27,9 @@ class Client:
 
     def __init__(self, **options: Any) -> None:
         self.sim = Simulation(SitlConfig(drones=1, **options))
-        self.pilot = self.sim.autopilots[0]
-        self.link = MavlinkChannel(self.pilot.system_id, CLIENT_RATES_HZ, True)
-        self.vehicle = MavlinkVehicle(self.pilot, self.sim, {"client": self.link})
+        self.commander = self.sim.commanders[0]
+        self.link = MavlinkChannel(self.commander.state.system_id, CLIENT_RATES_HZ, True)
+        self.vehicle = MavlinkVehicle(self.commander, self.sim, {"client": self.link})
         self.mav = m.MAVLink(None, srcSystem=245, srcComponent=190)
         self.heard: list[Any] = []
         self.parser = m.MAVLink(None)
@@ -62,7 +62,7 @@ class Client:
 
     def ready(self) -> Client:
         self.step(700)
-        assert self.pilot.ready
+        assert self.commander.state.ready
         return self
 
     def airborne(self) -> Client:
@@ -70,7 +70,7 @@ class Client:
         assert self.command(400, 1.0) == 0
         assert self.command(22, 0.0, 0.0, 0.0, NAN, NAN, NAN, NAN) == 0
         self.step(2000)
-        assert self.pilot.mode is FlightMode.HOLD
+        assert self.commander.state.mode is FlightMode.HOLD
         return self
 
 
@@ -143,7 +143,7 @@ def test_intervals_are_set_stopped_and_told() -> None:
 def test_commands_for_others_are_not_answered() -> None:
     client = Client().ready()
     assert client.command(400, 1.0, system=7) is None
-    assert not client.pilot.armed
+    assert not client.commander.state.armed
     assert client.command(31000, 1.0) == m.MAV_RESULT_UNSUPPORTED
 
 
@@ -233,11 +233,11 @@ def test_parameters_are_listed_read_set_and_refused() -> None:
     assert (alt.param_value, alt.param_type) == (2.5, 9)
     seven = struct.unpack("<f", struct.pack("<i", 5))[0]
     client.send(m.MAVLink_param_set_message(1, 1, b"COM_OBL_RC_ACT", seven, 6))
-    assert client.pilot.parameters["COM_OBL_RC_ACT"] == 5
+    assert client.commander.state.parameters["COM_OBL_RC_ACT"] == 5
     assert of(read("NOT_THERE"), "PARAM_ERROR")[0].error == 1
     errors = of(client.send(m.MAVLink_param_set_message(1, 1, b"MIS_TAKEOFF_ALT", -5.0, 9)), "PARAM_ERROR")
     assert errors
-    assert client.pilot.parameters["MIS_TAKEOFF_ALT"] == 2.5
+    assert client.commander.state.parameters["MIS_TAKEOFF_ALT"] == 2.5
 
 
 def item(client: Client, seq: int, command: int = 16, frame: int = 6, north: float = 5.0) -> Any:
@@ -272,7 +272,7 @@ def test_missions_go_up_and_come_down_the_same() -> None:
             sent.z,
         )
     assert of(client.send(m.MAVLink_mission_clear_all_message(1, 1, 0)), "MISSION_ACK")[0].type == 0
-    assert not client.pilot.mission.items
+    assert not client.commander.state.mission.items
 
 
 def test_a_broken_upload_leaves_the_old_mission() -> None:
@@ -282,12 +282,12 @@ def test_a_broken_upload_leaves_the_old_mission() -> None:
     client.send(item(client, 0))
     refused = of(client.send(item(client, 1, command=82)), "MISSION_ACK")
     assert refused[0].type == 3
-    assert len(client.pilot.mission.items) == 2
+    assert len(client.commander.state.mission.items) == 2
     client.send(m.MAVLink_mission_count_message(1, 1, 2, 0))
     asked = [r.seq for r in of(client.step(200), "MISSION_REQUEST_INT")]
     assert asked == [0], "an item that does not come is asked for again"
     client.step(2500)
-    assert len(client.pilot.mission.items) == 2
+    assert len(client.commander.state.mission.items) == 2
     assert of(client.send(m.MAVLink_mission_count_message(1, 1, 60000, 0)), "MISSION_ACK")[0].type == 4
 
 
@@ -304,7 +304,7 @@ def test_flipped_bits_are_counted_and_change_nothing() -> None:
         broken = bytearray(packet)
         broken[at] ^= 0x10
         client.vehicle.receive(bytes(broken), client.link, client.sim.time_s)
-    assert not client.pilot.armed
+    assert not client.commander.state.armed
     assert client.vehicle.rejected > 20
 
 
@@ -318,7 +318,7 @@ def test_noise_is_survived(noise: bytes) -> None:
     noisy = NEVER_READY
     noisy.vehicle.receive(noise, noisy.link, 1.0)
     noisy.vehicle.receive(b"\xfd" + noise, noisy.link, 1.0)
-    assert not noisy.pilot.armed
+    assert not noisy.commander.state.armed
 
 
 @given(
