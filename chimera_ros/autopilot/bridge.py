@@ -27,9 +27,10 @@ from mavsdk.logging import LogLevel, log_subscribe, log_unsubscribe
 
 from chimera_ros.autopilot.config import VehicleConfig, check_fleet
 from chimera_ros.autopilot.connection import Connection, ConnectionStage
-from chimera_ros.autopilot.frames import Datum, TangentPlane
+from chimera_ros.autopilot.frames import TangentPlane
 from chimera_ros.autopilot.pool import CallPool
 from chimera_ros.autopilot.vehicle_link import VehicleLink
+from chimera_ros.flight.datum import Datum
 from chimera_ros.flight.vehicle import Order, OrderResult, Setpoint, VehicleState
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _CLOSE_WITHIN_S = 1.5
 _EXIT_WITHIN_S = 5.0  # the longest MAVSDK call gives up before
 _MAX_OBJECTS = 16  # more Mavsdk objects in one process corrupt its memory
 
-__all__ = ["OWN_SYSTEM_ID", "Bridge", "Datum", "VehicleConfig"]
+__all__ = ["OWN_SYSTEM_ID", "Bridge", "VehicleConfig"]
 
 
 class Bridge:

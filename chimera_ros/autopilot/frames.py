@@ -15,6 +15,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from chimera_ros.flight.datum import Datum
+
 Vec3 = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 Matrix3 = tuple[Vec3, Vec3, Vec3]
@@ -35,11 +37,11 @@ class Projection(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Datum:
-    """A point on earth: WGS-84 latitude and longitude in degrees, altitude above mean sea level in metres.
+class EkfOrigin:
+    """An estimator's origin, as GPS_GLOBAL_ORIGIN reports it: WGS-84 degrees, metres above mean sea level.
 
-    Raises ValueError if latitude is not within ±89.9, longitude not within ±180, or altitude not within
-    -1000 … 20000.
+    It may lie anywhere on earth, unlike the swarm's datum. Raises ValueError if latitude is not within ±90,
+    longitude not within ±180, or altitude not within -1000 … 20000.
     """
 
     latitude_deg: float
@@ -48,7 +50,7 @@ class Datum:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("latitude_deg", self.latitude_deg, -89.9, 89.9),
+            ("latitude_deg", self.latitude_deg, -90.0, 90.0),
             ("longitude_deg", self.longitude_deg, -180.0, 180.0),
             ("altitude_amsl_m", self.altitude_amsl_m, -1000.0, 20000.0),
         ):
@@ -148,7 +150,7 @@ class LocalFrame:
 
     __slots__ = ("_rotation", "_scale", "offset_enu_m", "origin")
 
-    def __init__(self, plane: TangentPlane, origin: Datum, projection: Projection) -> None:
+    def __init__(self, plane: TangentPlane, origin: EkfOrigin, projection: Projection) -> None:
         self.origin = origin
         self.offset_enu_m = plane.to_enu(origin.latitude_deg, origin.longitude_deg, origin.altitude_amsl_m)
         here = _enu_axes(origin.latitude_deg, origin.longitude_deg)

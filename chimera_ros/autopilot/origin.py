@@ -15,7 +15,7 @@ import math
 from collections import deque
 from statistics import median
 
-from chimera_ros.autopilot.frames import Datum, LocalFrame, Projection, TangentPlane, Vec3
+from chimera_ros.autopilot.frames import EkfOrigin, LocalFrame, Projection, TangentPlane, Vec3
 
 AGREE_WITHIN_M = 1.0
 _PAIRS = 5  # compared pairs that are kept
@@ -83,7 +83,7 @@ class OriginTracker:
         """Whether the autopilot should be asked for its origin soon, not only now and then."""
         return self._ask or not self.agrees or self._from_pairs
 
-    def on_origin(self, origin: Datum) -> None:
+    def on_origin(self, origin: EkfOrigin) -> None:
         """The autopilot told its origin."""
         self._ask = False
         self._untold = False
@@ -181,7 +181,7 @@ class OriginTracker:
             return
         # The origin's curvature and scale need its rough place only; the rest is made exact by a shift.
         latitude, longitude, altitude = self._plane.to_geodetic(centre)
-        frame = LocalFrame(self._plane, Datum(latitude, longitude, altitude), self._projection)
+        frame = LocalFrame(self._plane, EkfOrigin(latitude, longitude, altitude), self._projection)
         self._adopt(frame.shifted(_minus(seen, frame.to_map(local))), from_pairs=True)
 
     def _explain_jump(self, residual: Vec3, jump_m: float) -> Vec3:

@@ -20,7 +20,7 @@ from mavsdk.plugins.telemetry import Telemetry
 
 from chimera_ros.autopilot.config import PROJECTIONS, VehicleConfig
 from chimera_ros.autopilot.frames import (
-    Datum,
+    EkfOrigin,
     TangentPlane,
     enu_from_ned,
     flu_in_enu_from_frd_in_ned,
@@ -234,11 +234,11 @@ class VehicleLink:
 
     def _query_origin(self) -> None:
         plugins = self._plugins
-        told: Datum | None = None
+        told: EkfOrigin | None = None
         try:
             if plugins is not None:
                 answer = attempt(plugins.telemetry.get_gps_global_origin)
-                told = Datum(answer.latitude_deg, answer.longitude_deg, answer.altitude_m)
+                told = EkfOrigin(answer.latitude_deg, answer.longitude_deg, answer.altitude_m)
         except (CallFailed, ValueError) as failure:
             _log.debug("%s: no origin: %s", self.config.drone, failure)
         with self._lock:

@@ -207,8 +207,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     specs = list(processes(spec))
     if embedded:
         assert mission.datum is not None
-        datum = (mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
-        specs.insert(0, sitl_process(spec, datum, spawn))
+        specs.insert(0, sitl_process(spec, mission.datum, spawn))
     return Prepared(
         spec=spec,
         processes=tuple(ChildSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),

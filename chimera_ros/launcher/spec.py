@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chimera_ros.flight.datum import Datum
 from chimera_ros.swarm import (
     DRONES_PER_SHARD,
     ENTROPY,
@@ -163,15 +164,15 @@ def _literal(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def sitl_process(spec: SwarmSpec, datum: tuple[float, float, float], spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `datum`: latitude, longitude (deg), AMSL altitude (m); `spawn_file`: JSON, ENU m."""
+def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec:
+    """The embedded SITL; `spawn_file` is JSON with ENU metres."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
         *("--gcs-port", str(spec.gcs_port)),
         *("--seed", str(spec.seed)),
         *("--wind", str(spec.wind_m_s)),
-        f"--datum={datum[0]!r},{datum[1]!r},{datum[2]!r}",
+        f"--datum={datum.latitude_deg!r},{datum.longitude_deg!r},{datum.altitude_amsl_m!r}",
         *("--spawn", str(spawn_file)),
     ]
     if spec.tracks is not None:

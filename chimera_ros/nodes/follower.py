@@ -12,7 +12,6 @@ from chimera_ros import swarm
 from chimera_ros.autopilot.bridge import Bridge
 from chimera_ros.autopilot.config import VehicleConfig
 from chimera_ros.autopilot.connect import ConnectError, expand
-from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
 from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
@@ -130,7 +129,6 @@ class FollowerNode(MemberNode[FollowerParameters]):
             except (ConnectError, ValueError) as error:
                 raise SetupError(str(error)) from None
         self._shard = Shard(cores)
-        datum = Datum(mission.datum.lat_deg, mission.datum.lon_deg, mission.datum.amsl_m)
         self._session = session = SecureSession(
             self,
             members=self._names,
@@ -155,7 +153,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             if drone not in cores:
                 session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
         self._bridge = Bridge(
-            vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
+            vehicles, mission.datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
         )
         self._acks = AckSender()
         self._watchdog = InterpreterWatchdog(values.hang_limit_s)

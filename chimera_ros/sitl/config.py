@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from chimera_ros.flight.datum import Datum
+
 Vec3 = tuple[float, float, float]
 
 MAX_DRONES = 250  # MAVLink system ids are one byte, and 245 up are customary for ground stations
 DEFAULT_FIRST_PORT = 15540
 DEFAULT_GCS_PORT = 14550
+DEFAULT_DATUM = Datum(47.397742, 8.545594, 488.0)  # default home of PX4's SITL
 OWN_PORT_OFFSET = 1000  # a vehicle whose client listens on port P sends from port P + this
 
 
@@ -60,15 +63,6 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Datum:
-    """Origin of the swarm's ENU frame `map`: WGS-84 degrees and metres above mean sea level."""
-
-    latitude_deg: float = 47.397742
-    longitude_deg: float = 8.545594
-    altitude_amsl_m: float = 488.0
-
-
-@dataclass(frozen=True, slots=True)
 class SitlConfig:
     """Everything that decides how a simulation runs: equal values give equal flights in stepped time."""
 
@@ -78,7 +72,7 @@ class SitlConfig:
     seed: int = 1
     wind_m_s: float = 0.0  # mean wind; gusts grow with it
     personality: str = "px4"
-    datum: Datum = field(default_factory=Datum)
+    datum: Datum = DEFAULT_DATUM
     spawn_enu_m: Sequence[Vec3] = ()  # empty: a grid with `spacing_m`
     spacing_m: float = 4.0
     first_system_id: int = 1
@@ -127,8 +121,6 @@ class SitlConfig:
             raise SitlError(f"--speed {self.speed_factor}: from 0.05 to 20 are possible.")
         if not 0.5 <= self.spacing_m <= 100.0:
             raise SitlError(f"--spacing {self.spacing_m}: from 0.5 to 100 m are possible.")
-        if not (abs(self.datum.latitude_deg) <= 85.0 and abs(self.datum.longitude_deg) <= 180.0):
-            raise SitlError("--datum: latitude must lie within 85 and longitude within 180 degrees.")
         if self.spawn_enu_m and len(self.spawn_enu_m) < self.drones:
             raise SitlError(f"The spawn file has {len(self.spawn_enu_m)} places for {self.drones} drones.")
         for fault in self.faults:

@@ -1,11 +1,14 @@
-"""Between geographic coordinates and metres near a datum (WGS-84, good to centimetres within 1 km)."""
+"""Geodetic coordinates (WGS-84) from and to metres near a datum, with a fixed length of a degree.
+
+Against the tangent plane this is 0.1 m off at 1 km from a datum at 47 degrees of latitude, 1 m at 85 degrees.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from .config import Datum
+from chimera_ros.flight.datum import Datum
 
 _A_M = 6378137.0  # WGS-84 semi-major axis
 _E2 = 6.69437999014e-3  # first eccentricity squared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import math
@@ -14,10 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from chimera_ros.flight.datum import Datum
+
 from .config import (
+    DEFAULT_DATUM,
     DEFAULT_FIRST_PORT,
     DEFAULT_GCS_PORT,
-    Datum,
     Fault,
     FaultKind,
     SitlConfig,
@@ -54,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
         "--wind", type=float, default=0.0, metavar="M_PER_S", help="mean wind with gusts (default 0)"
     )
     p.add_argument(
-        "--datum", type=_datum, default=Datum(), metavar="LAT,LON,ALT", help="degrees, metres AMSL"
+        "--datum",
+        type=_three_numbers,
+        default=dataclasses.astuple(DEFAULT_DATUM),
+        metavar="LAT,LON,ALT",
+        help="degrees, metres AMSL",
     )
     p.add_argument("--spawn", metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
     p.add_argument("--spacing", type=float, default=4.0, metavar="M", help="of the spawn grid (default 4)")
@@ -77,14 +84,26 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _datum(text: str) -> Datum:
+def _three_numbers(text: str) -> tuple[float, float, float]:
     try:
         lat, lon, alt = (float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not LAT,LON,ALT in degrees and metres") from None
     if not all(map(math.isfinite, (lat, lon, alt))):
         raise argparse.ArgumentTypeError(f"{text!r} is not LAT,LON,ALT in degrees and metres")
-    return Datum(lat, lon, alt)
+    return lat, lon, alt
+
+
+def read_datum(numbers: tuple[float, float, float]) -> Datum:
+    """The datum from latitude, longitude and altitude.
+
+    Raises:
+        SitlError: if one of them is out of bounds.
+    """
+    try:
+        return Datum(*numbers)
+    except ValueError as error:
+        raise SitlError(f"--datum: {error}.") from None
 
 
 def read_spawn(path: str) -> list[Vec3]:
@@ -204,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=options.seed,
             wind_m_s=options.wind,
             personality=options.personality,
-            datum=options.datum,
+            datum=read_datum(options.datum),
             spawn_enu_m=read_spawn(options.spawn) if options.spawn else (),
             spacing_m=options.spacing,
             first_system_id=options.first_system_id,

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from chimera_ros.autopilot.bridge import Bridge, Datum, VehicleConfig
+from chimera_ros.autopilot.bridge import Bridge, VehicleConfig
 from chimera_ros.autopilot.connect import PortBusy
+from chimera_ros.flight.datum import Datum
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3
 
 DATUM = Datum(47.397742, 8.545594, 488.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from chimera_ros.autopilot.frames import (
-    Datum,
+    EkfOrigin,
     LocalFrame,
     Projection,
     TangentPlane,
@@ -24,6 +24,7 @@ from chimera_ros.autopilot.frames import (
     yaw_ned_from_enu,
     yaw_of,
 )
+from chimera_ros.flight.datum import Datum
 
 ZURICH = Datum(47.397742, 8.545594, 488.0)
 latitudes = st.floats(-85.0, 85.0)
@@ -65,7 +66,7 @@ def test_radii_of_curvature() -> None:
     assert east[0] == pytest.approx(prime * math.cos(lat) * math.radians(step), rel=1e-5)
 
 
-def px4_project(origin: Datum, latitude_deg: float, longitude_deg: float) -> tuple[float, float]:
+def px4_project(origin: EkfOrigin, latitude_deg: float, longitude_deg: float) -> tuple[float, float]:
     """North and east as PX4's MapProjection::project has them (azimuthal equidistant on a sphere)."""
     lat, lon = math.radians(latitude_deg), math.radians(longitude_deg)
     lat0, lon0 = math.radians(origin.latitude_deg), math.radians(origin.longitude_deg)
@@ -82,7 +83,7 @@ def px4_project(origin: Datum, latitude_deg: float, longitude_deg: float) -> tup
 def test_px4_metres_become_map_metres(latitude: float, north: float, east: float) -> None:
     """The autopilot's sphere is undone: 500 m away the frame is right to 8 cm, not metres off."""
     plane = TangentPlane(Datum(latitude, 8.5, 100.0))
-    origin = Datum(*plane.to_geodetic((150.0, -80.0, 3.0)))
+    origin = EkfOrigin(*plane.to_geodetic((150.0, -80.0, 3.0)))
     place = plane.to_geodetic((east, north, 25.0))
     local_north, local_east = px4_project(origin, place[0], place[1])
     local = (local_east, local_north, place[2] - origin.altitude_amsl_m)
@@ -103,7 +104,7 @@ def test_local_frame_inverts(
     oe: float, on: float, e: float, n: float, u: float, projection: Projection
 ) -> None:
     plane = TangentPlane(ZURICH)
-    frame = LocalFrame(plane, Datum(*plane.to_geodetic((oe, on, 5.0))), projection)
+    frame = LocalFrame(plane, EkfOrigin(*plane.to_geodetic((oe, on, 5.0))), projection)
     assert frame.to_local(frame.to_map((e, n, u))) == pytest.approx((e, n, u), abs=1e-6)
     assert frame.vector_to_local(frame.vector_to_map((e, n, u))) == pytest.approx((e, n, u), abs=1e-6)
     moved = frame.shifted((1.0, -2.0, 3.0)).to_map((e, n, u))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from chimera_ros.autopilot.frames import Datum, LocalFrame, Projection, TangentPlane, Vec3
+from chimera_ros.autopilot.frames import EkfOrigin, LocalFrame, Projection, TangentPlane, Vec3
 from chimera_ros.autopilot.origin import OriginTracker
+from chimera_ros.flight.datum import Datum
 
 PLANE = TangentPlane(Datum(47.397742, 8.545594, 488.0))
 
@@ -30,8 +31,8 @@ class Vehicle:
     now: float = 100.0
     noise: random.Random = field(default_factory=lambda: random.Random(5))
 
-    def origin(self) -> Datum:
-        return Datum(*PLANE.to_geodetic(self.origin_enu_m))
+    def origin(self) -> EkfOrigin:
+        return EkfOrigin(*PLANE.to_geodetic(self.origin_enu_m))
 
     def fly(self, seconds: float) -> None:
         for k in range(round(seconds / 0.05)):
@@ -93,7 +94,7 @@ def test_wrong_height_is_refused(vehicle: Vehicle) -> None:
 
 
 def test_origin_corrected_on_the_ground(vehicle: Vehicle) -> None:
-    vehicle.tracker.on_origin(Datum(*PLANE.to_geodetic((0.0, 0.0, 0.0))))
+    vehicle.tracker.on_origin(EkfOrigin(*PLANE.to_geodetic((0.0, 0.0, 0.0))))
     vehicle.fly(1.0)
     assert vehicle.tracker.blockers("drone_01", vehicle.now)
     vehicle.tracker.on_origin(vehicle.origin())
@@ -125,7 +126,7 @@ def test_new_origin_told_before_the_positions_follow(vehicle: Vehicle) -> None:
     vehicle.tracker.on_origin(vehicle.origin())
     vehicle.fly(1.0)
     moved = add(vehicle.origin_enu_m, (5.0, 0.0, 0.0))
-    vehicle.tracker.on_origin(Datum(*PLANE.to_geodetic(moved)))
+    vehicle.tracker.on_origin(EkfOrigin(*PLANE.to_geodetic(moved)))
     vehicle.fly(0.3)
     assert vehicle.error_m() < 0.01  # still the old one
     vehicle.origin_enu_m = moved
@@ -137,7 +138,7 @@ def test_new_origin_told_before_the_positions_follow(vehicle: Vehicle) -> None:
 def test_origin_that_does_not_fit_positions_is_not_taken(vehicle: Vehicle) -> None:
     vehicle.tracker.on_origin(vehicle.origin())
     vehicle.fly(1.0)
-    vehicle.tracker.on_origin(Datum(*PLANE.to_geodetic((500.0, 0.0, 0.0))))
+    vehicle.tracker.on_origin(EkfOrigin(*PLANE.to_geodetic((500.0, 0.0, 0.0))))
     vehicle.fly(2.0)
     assert vehicle.error_m() < 0.01
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from mavsdk.plugins.offboard import OffboardError, OffboardResult
 
-from chimera_ros.autopilot.frames import Datum, LocalFrame, Projection, TangentPlane
+from chimera_ros.autopilot.frames import EkfOrigin, LocalFrame, Projection, TangentPlane
 from chimera_ros.autopilot.setpoints import SetpointGate, SetpointRefusal
+from chimera_ros.flight.datum import Datum
 from chimera_ros.flight.vehicle import Setpoint
 
 PLANE = TangentPlane(Datum(47.0, 8.0, 400.0))
-FRAME = LocalFrame(PLANE, Datum(*PLANE.to_geodetic((10.0, 20.0, 1.0))), Projection.WGS84)
+FRAME = LocalFrame(PLANE, EkfOrigin(*PLANE.to_geodetic((10.0, 20.0, 1.0))), Projection.WGS84)
 SETPOINT = Setpoint((13.0, 22.0, 6.0), (1.0, 2.0, 3.0), (0.1, 0.2, 0.3), math.pi / 2)
 
 

@@ -38,7 +38,7 @@ def test_shipped_missions_are_read() -> None:
 def test_a_mission_becomes_data() -> None:
     mission = parse_mission(GOOD)
     assert mission.datum is not None
-    assert mission.datum.lat_deg == 47.4
+    assert mission.datum.latitude_deg == 47.4
     assert [type(step) for step in mission.steps] == [Takeoff, Formation, Land]
     assert mission.steps[1].line == 8
     assert len(mission.pad_positions(7)) == 7
@@ -65,7 +65,7 @@ def test_a_mission_becomes_data() -> None:
         ("height_m: [1, 40]", "height_m: [40, 1]", r"m\.yaml:4: fence\.height_m: .*below"),
         ("  - land", "  - lnad", r"m\.yaml:9: steps\[3\]: "),
         ("  - land", "  - land: {wave: 2.5}", r"m\.yaml:9: steps\[3\]\.land\.wave: must be a whole number"),
-        ("lat_deg: 47.4", "lat_deg: 147.4", r"m\.yaml:2: datum\.lat_deg: must be a number from -89 to 89"),
+        ("lat_deg: 47.4", "lat_deg: 147.4", r"m\.yaml:2: datum\.lat_deg: must be a number from -85 to 85"),
         ("mission: test", "mission: test\nmission: again", r"m\.yaml:2: mission: is given twice"),
         ("pads: {spacing_m: 4}", "pads: {spacing_m: yes}", r"pads\.spacing_m: must be a number"),
         (

@@ -7,19 +7,11 @@ from math import cos, radians, sin
 
 import numpy as np
 
+from ..datum import Datum
 from ..limits import Fence
 from ..trajectory import MotionLimits
 from ..vehicle import Vec3
 from .formations import slots
-
-
-@dataclass(frozen=True, slots=True)
-class Datum:
-    """Where the frame `map` has its origin: WGS-84 degrees and metres above mean sea level."""
-
-    lat_deg: float
-    lon_deg: float
-    amsl_m: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,19 @@ from typing import Any
 
 import yaml
 
+from ..datum import (
+    MAX_ALTITUDE_AMSL_M,
+    MAX_LATITUDE_DEG,
+    MAX_LONGITUDE_DEG,
+    MIN_ALTITUDE_AMSL_M,
+    Datum,
+)
 from ..limits import Fence
 from ..trajectory import MotionLimits
 from ..vehicle import Vec3
 from .formations import SHAPES
 from .mission import (
     Battery,
-    Datum,
     Formation,
     Goto,
     Hold,
@@ -272,9 +278,9 @@ def _datum(top: _MissionFields) -> Datum | None:
         raise top.error(node, "datum", "must be local, or lat_deg, lon_deg and amsl_m")
     f = _MissionFields(top.name, "datum", node, ("lat_deg", "lon_deg", "amsl_m"))
     return Datum(
-        f.number("lat_deg", -89.0, 89.0),
-        f.number("lon_deg", -180.0, 180.0),
-        f.number("amsl_m", -500.0, 9000.0),
+        f.number("lat_deg", -MAX_LATITUDE_DEG, MAX_LATITUDE_DEG),
+        f.number("lon_deg", -MAX_LONGITUDE_DEG, MAX_LONGITUDE_DEG),
+        f.number("amsl_m", MIN_ALTITUDE_AMSL_M, MAX_ALTITUDE_AMSL_M),
     )
 
 
