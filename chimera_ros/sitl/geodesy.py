@@ -37,7 +37,7 @@ class LocalEarth:
         """Latitude and longitude in degrees, altitude AMSL in metres."""
         return (
             self.datum.latitude_deg + north_m / self.north_m_per_deg,
-            self.datum.longitude_deg + east_m / self.east_m_per_deg,
+            _wrap_180(self.datum.longitude_deg + east_m / self.east_m_per_deg),
             self.datum.altitude_amsl_m - down_m,
         )
 
@@ -47,6 +47,11 @@ class LocalEarth:
         """North, east, down in metres from the datum."""
         return (
             (latitude_deg - self.datum.latitude_deg) * self.north_m_per_deg,
-            (longitude_deg - self.datum.longitude_deg) * self.east_m_per_deg,
+            _wrap_180(longitude_deg - self.datum.longitude_deg) * self.east_m_per_deg,
             self.datum.altitude_amsl_m - altitude_amsl_m,
         )
+
+
+def _wrap_180(degrees: float) -> float:
+    """The same longitude, or difference of two, within ±180 degrees."""
+    return degrees if abs(degrees) <= 180.0 else degrees - math.copysign(360.0, degrees)

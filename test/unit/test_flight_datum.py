@@ -45,7 +45,7 @@ def test_mission_file_simulation_and_bridge_accept_the_same(
 
 
 @pytest.mark.parametrize("latitude", [-MAX_LATITUDE_DEG, 0.0, 47.4, MAX_LATITUDE_DEG])
-@pytest.mark.parametrize("longitude", [8.5])
+@pytest.mark.parametrize("longitude", [-180.0, 8.5, 180.0])
 def test_simulated_positions_agree_with_the_bridge_everywhere(latitude: float, longitude: float) -> None:
     """A vehicle 900 m away reports global and local positions that the bridge accepts for arming."""
     datum = Datum(latitude, longitude, 488.0)
