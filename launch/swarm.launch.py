@@ -35,7 +35,7 @@ PACKAGE = "chimera_ros"
 VALUES = {
     "drones": ("20", "how many drones"),
     "mission": ("", "mission file, or the name of a shipped one"),
-    "autopilot": ("embedded", "embedded, px4 or ardupilot"),
+    "autopilot": ("embedded", "kind of autopilot, see `chimera swarm --help`"),
     "connect": ("", "MAVSDK URL per drone, for example udpin://127.0.0.1:{14540+i}"),
     "keystore": ("", "identities; empty is a keystore for simulations, made once"),
     "record": ("", "folder for records; empty is a new one below runs/"),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from chimera_ros.autopilot.connect import VehicleUrl, parse_url
 from chimera_ros.autopilot.frames import Projection
+from chimera_ros.autopilot.kinds import AutopilotKind
 
-PersonalityName = Literal["embedded", "px4", "ardupilot"]
-PROJECTIONS: dict[str, Projection] = {
-    "embedded": Projection.WGS84,
-    "px4": Projection.PX4,
-    "ardupilot": Projection.ARDUPILOT,
+PROJECTIONS = {
+    AutopilotKind.EMBEDDED: Projection.WGS84,
+    AutopilotKind.PX4: Projection.PX4,
+    AutopilotKind.ARDUPILOT: Projection.ARDUPILOT,
 }
 
 
@@ -21,15 +20,14 @@ class VehicleConfig:
     """One drone and the autopilot that is pinned to it. Raises ValueError or ConnectError with one sentence.
 
     `uid` is the autopilot's hardware id in hexadecimal, as `Bridge.uid()` reports it; None leaves it
-    unchecked. `personality` is `embedded` (the package's own SITL), `px4` or `ardupilot`. Motors start only
-    with `allow_arm`, and stop in the air only with `allow_kill`.
+    unchecked. Motors start only with `allow_arm`, and stop in the air only with `allow_kill`.
     """
 
     drone: str
     url: str
     system_id: int
     uid: str | None = None
-    personality: PersonalityName = "px4"
+    kind: AutopilotKind = AutopilotKind.PX4
     allow_arm: bool = False
     allow_kill: bool = False
 
@@ -40,11 +38,9 @@ class VehicleConfig:
             raise ValueError(
                 f"{self.drone}: the MAVLink system id is {self.system_id}, but must be from 1 to 254"
             )
-        if self.personality not in PROJECTIONS:
-            known = ", ".join(PROJECTIONS)
-            raise ValueError(
-                f"{self.drone}: the autopilot is {self.personality!r}, but must be one of {known}"
-            )
+        if self.kind not in PROJECTIONS:
+            known = ", ".join(AutopilotKind)
+            raise ValueError(f"{self.drone}: the autopilot is {self.kind!r}, but must be one of {known}")
         parse_url(self.url)
 
     @property

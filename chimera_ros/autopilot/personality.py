@@ -15,6 +15,7 @@ from typing import Any
 from mavsdk.exceptions import MavsdkError
 from mavsdk.plugins.mavlink_direct import MavlinkMessage
 
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.flight.vehicle import Order, OrderKind
 
 _COMPONENT = 1
@@ -163,4 +164,8 @@ class ArduPilot(Px4):
             )
 
 
-PERSONALITIES: dict[str, type[Px4]] = {"embedded": Px4, "px4": Px4, "ardupilot": ArduPilot}
+PERSONALITIES: dict[AutopilotKind, type[Px4]] = {
+    AutopilotKind.EMBEDDED: Px4,
+    AutopilotKind.PX4: Px4,
+    AutopilotKind.ARDUPILOT: ArduPilot,
+}

@@ -64,8 +64,8 @@ class VehicleLink:
         self._clock = clock
         self._pool = pool
         self._on_result = on_result
-        self._personality = PERSONALITIES[config.personality]()
-        self._origin = OriginTracker(plane, PROJECTIONS[config.personality])
+        self._personality = PERSONALITIES[config.kind]()
+        self._origin = OriginTracker(plane, PROJECTIONS[config.kind])
         self._desk = OrderQueue()
         self._lock = threading.RLock()  # origin, desk
         self._plugins: Plugins | None = None

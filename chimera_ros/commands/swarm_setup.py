@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
@@ -59,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--autopilot",
-        choices=("embedded", "px4", "ardupilot"),
-        default="embedded",
+        choices=[kind.value for kind in AutopilotKind],
+        default=AutopilotKind.EMBEDDED.value,
         help="default: embedded SITL",
     )
     add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
@@ -155,13 +156,14 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     mission_path = find_mission(arguments.mission)
     run_dir = arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission_path.stem}"
     run_dir = run_dir.absolute()
-    embedded = arguments.autopilot == "embedded" and arguments.connect is None
+    autopilot = AutopilotKind(arguments.autopilot)
+    embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
     try:
         spec = SwarmSpec(
             drones=arguments.drones,
             mission=mission_path.absolute(),
             keystore=(arguments.keystore or simulation_keystore()).absolute(),
-            autopilot=arguments.autopilot,
+            autopilot=autopilot,
             connect=arguments.connect,
             shards=arguments.shards,
             seed=arguments.seed,

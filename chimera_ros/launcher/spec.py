@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
 from chimera_ros.flight.datum import Datum
 from chimera_ros.swarm import (
     DRONES_PER_SHARD,
@@ -41,7 +42,7 @@ class SwarmSpec:
     mission: Path
     keystore: Path
     namespace: str = "/chimera"
-    autopilot: str = "embedded"  # embedded, px4 or ardupilot
+    autopilot: AutopilotKind = AutopilotKind.EMBEDDED
     connect: str | None = None  # MAVSDK URL template; None is the autopilot's usual one
     shards: int | None = None  # follower processes; None chooses one per five drones, four at most
     seed: int = 1
@@ -63,8 +64,8 @@ class SwarmSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.drones <= MAX_DRONES:
             raise ValueError(f"--drones is {self.drones}; allowed are 1 to {MAX_DRONES}")
-        if self.autopilot not in ("embedded", "px4", "ardupilot"):
-            raise ValueError(f"--autopilot is {self.autopilot!r}; allowed are embedded, px4, ardupilot")
+        if self.autopilot not in tuple(AutopilotKind):
+            raise ValueError(f"--autopilot is {self.autopilot!r}; allowed are {', '.join(AutopilotKind)}")
         if self.shards is not None and not 1 <= self.shards <= self.drones:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
@@ -92,13 +93,7 @@ class SwarmSpec:
     @property
     def connect_template(self) -> str:
         """MAVSDK URL template for the followers."""
-        if self.connect:
-            return self.connect
-        if self.autopilot == "embedded":
-            return f"udpin://127.0.0.1:{{{self.first_port}+i}}"
-        if self.autopilot == "px4":
-            return "udpin://127.0.0.1:{14540+i}"
-        return "tcpout://127.0.0.1:{5760+10*i}"
+        return self.connect or usual_connect(self.autopilot, self.first_port)
 
     def shard_drones(self) -> list[list[int]]:
         """Drone numbers (from 1) per follower process, neighbours together, sizes alike to within one."""
@@ -207,7 +202,7 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
                     "swarm_size": spec.drones,
                     "connect": spec.connect_template,
                     "autopilot": spec.autopilot,
-                    "allow_arm": spec.allow_arm or spec.autopilot == "embedded",
+                    "allow_arm": spec.allow_arm or spec.autopilot == AutopilotKind.EMBEDDED,
                     "allow_kill": spec.allow_kill,
                 },
             )

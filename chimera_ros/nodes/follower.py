@@ -12,6 +12,7 @@ from chimera_ros import swarm
 from chimera_ros.autopilot.bridge import Bridge
 from chimera_ros.autopilot.config import VehicleConfig
 from chimera_ros.autopilot.connect import ConnectError, expand
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
 from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
@@ -53,7 +54,9 @@ class FollowerParameters:
     connect: str = parameter(
         "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"
     )
-    autopilot: str = parameter("px4", "kind of autopilot", choices=("embedded", "px4", "ardupilot"))
+    autopilot: str = parameter(
+        AutopilotKind.PX4.value, "kind of autopilot", choices=tuple(kind.value for kind in AutopilotKind)
+    )
     allow_arm: bool = parameter(False, "allow arming")
     allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
     max_speed_m_s: float = parameter(12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=50.0)
@@ -121,7 +124,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
                         drone=drone,
                         url=url,
                         system_id=number,
-                        personality=values.autopilot,  # type: ignore[arg-type]  # checked by VehicleConfig
+                        kind=AutopilotKind(values.autopilot),
                         allow_arm=values.allow_arm,
                         allow_kill=values.allow_kill,
                     )

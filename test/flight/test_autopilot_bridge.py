@@ -18,6 +18,7 @@ import pytest
 
 from chimera_ros.autopilot.bridge import Bridge, VehicleConfig
 from chimera_ros.autopilot.connect import PortBusy
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.flight.datum import Datum
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3
 
@@ -70,7 +71,7 @@ class Field:
             "drone": f"drone_{n:02d}",
             "url": f"udpin://127.0.0.1:{self.port + n - 1}",
             "system_id": n,
-            "personality": "embedded",
+            "kind": AutopilotKind.EMBEDDED,
             "allow_arm": True,
         }
         return VehicleConfig(**(fields | changes))  # type: ignore[arg-type]

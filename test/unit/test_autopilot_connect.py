@@ -191,6 +191,6 @@ def test_vehicle_config_is_checked() -> None:
     with pytest.raises(ValueError, match="system id"):
         config(system_id=0)
     with pytest.raises(ValueError, match="autopilot"):
-        VehicleConfig("drone_01", "udpin://127.0.0.1:1", 1, personality="betaflight")  # type: ignore[arg-type]
+        VehicleConfig("drone_01", "udpin://127.0.0.1:1", 1, kind="betaflight")  # type: ignore[arg-type]
     with pytest.raises(ConnectError):
         VehicleConfig("drone_01", "nonsense", 1)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mavsdk.plugins.action import ActionError, ActionResult
 
 import chimera_ros.autopilot
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.autopilot.orders import MAX_WAITING, OrderQueue
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins
 from chimera_ros.autopilot.pool import CallPool
@@ -139,43 +140,45 @@ def plugins(failing: tuple[str, ...] = ()) -> tuple[Plugins, list[tuple[Any, ...
 
 
 @pytest.mark.parametrize(
-    ("personality", "order", "expected"),
+    ("kind", "order", "expected"),
     [
-        ("px4", Order(1, OrderKind.ARM), [("arm",)]),
-        ("px4", Order(1, OrderKind.TAKEOFF, 7.0), [("set_takeoff_altitude", 7.0), ("takeoff",)]),
-        ("px4", Order(1, OrderKind.HOLD), [("hold",)]),
-        ("px4", Order(1, OrderKind.LAND), [("land",)]),
-        ("px4", Order(1, OrderKind.DISARM), [("disarm",)]),
-        ("px4", Order(1, OrderKind.START_OFFBOARD), [("start",)]),
-        ("px4", Order(1, OrderKind.STOP_OFFBOARD), [("stop",)]),
-        ("px4", Order(1, OrderKind.KILL), [("kill",)]),
-        ("ardupilot", Order(1, OrderKind.ARM), [("send_command", 176, 1, 4, 0.0), ("arm",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.ARM), [("arm",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.TAKEOFF, 7.0), [("set_takeoff_altitude", 7.0), ("takeoff",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.HOLD), [("hold",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.LAND), [("land",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.DISARM), [("disarm",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.START_OFFBOARD), [("start",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.STOP_OFFBOARD), [("stop",)]),
+        (AutopilotKind.PX4, Order(1, OrderKind.KILL), [("kill",)]),
+        (AutopilotKind.ARDUPILOT, Order(1, OrderKind.ARM), [("send_command", 176, 1, 4, 0.0), ("arm",)]),
         (
-            "ardupilot",
+            AutopilotKind.ARDUPILOT,
             Order(1, OrderKind.TAKEOFF, 7.0),
             [("send_command", 176, 1, 4, 0.0), ("send_command", 22, 0.0, 0.0, 7.0)],
         ),
     ],
 )
-def test_what_the_autopilot_is_told(personality: str, order: Order, expected: list[tuple[Any, ...]]) -> None:
+def test_what_the_autopilot_is_told(
+    kind: AutopilotKind, order: Order, expected: list[tuple[Any, ...]]
+) -> None:
     handles, calls = plugins()
-    PERSONALITIES[personality]().carry_out(handles, order)
+    PERSONALITIES[kind]().carry_out(handles, order)
     assert calls == expected
 
 
 def test_refusals_are_sentences() -> None:
     handles, _ = plugins(failing=("arm",))
     with pytest.raises(CallFailed, match="the autopilot refused it"):
-        PERSONALITIES["px4"]().carry_out(handles, Order(1, OrderKind.ARM))
+        PERSONALITIES[AutopilotKind.PX4]().carry_out(handles, Order(1, OrderKind.ARM))
     handles, calls = plugins(failing=("send_command",))
     with pytest.raises(CallFailed, match="denied to command 176"):
-        PERSONALITIES["ardupilot"]().carry_out(handles, Order(1, OrderKind.ARM))
+        PERSONALITIES[AutopilotKind.ARDUPILOT]().carry_out(handles, Order(1, OrderKind.ARM))
     assert ("arm",) not in calls  # not in GUIDED: not armed
 
 
 def test_a_refused_stream_is_no_failure() -> None:
     handles, calls = plugins(failing=("set_rate_position",))
-    refused = PERSONALITIES["ardupilot"]().request_streams(handles)
+    refused = PERSONALITIES[AutopilotKind.ARDUPILOT]().request_streams(handles)
     assert len(refused) == 1
     assert {"set_rate_home", "set_rate_gps_info", "set_rate_battery"} <= {call[0] for call in calls}
 
