@@ -1,1 +1,7 @@
-"""Simulated quadrotors that speak MAVLink 2 over UDP like PX4."""
+"""Embedded SITL: simulated quadrotors with PX4's flight modes and failsafes, reached by MAVLink 2 over UDP.
+
+World frame is NED, body frame FRD. Of chimera_ros only `flight.datum` is imported: ROS, keys and processes
+are not known here. Time is stepped; only `udp_server` reads a clock or opens a socket. Begin with
+`simulation` (what a step does), then `commander`, `vehicle_state` and `flight_modes`, then `mavlink_vehicle`.
+`main` is `chimera sitl`.
+"""

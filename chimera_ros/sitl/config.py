@@ -1,4 +1,4 @@
-"""What a simulated swarm consists of, and the faults it can be given."""
+"""Configuration of a simulated swarm, and the faults that can be injected."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ OWN_PORT_OFFSET = 1000  # a vehicle whose client listens on port P sends from po
 
 
 class SitlError(Exception):
-    """A simulation that cannot be started; its text is one sentence for people."""
+    """A simulation that cannot be started; its text is one sentence for the user."""
 
 
 class FaultKind(Enum):
-    """Faults a vehicle can have from the start or from a moment on."""
+    """Faults of a vehicle, from the start or from `at_s` on."""
 
     BAD_ORIGIN = "bad_origin"  # reports local positions that disagree with global ones by 2.5 m
-    ORIGIN_JUMP = "origin_jump"  # moves its origin by a few metres at a moment and counts a reset
-    SILENT = "silent"  # never sends and never answers
-    FREEZE = "freeze"  # flies on but neither sends nor answers from a moment on
+    ORIGIN_JUMP = "origin_jump"  # its EKF origin moves by a few metres at at_s, with a reset of the estimator
+    SILENT = "silent"  # neither sends nor receives
+    FREEZE = "freeze"  # flies on but neither sends nor receives from at_s on
     NO_GPS = "no_gps"  # its estimator never becomes ready
     LOW_BATTERY = "low_battery"  # begins with 12 % of its battery
 
@@ -64,11 +64,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SitlConfig:
-    """Everything that decides how a simulation runs: equal values give equal flights in stepped time."""
+    """All inputs of a simulation: equal values give equal flights in stepped time."""
 
     drones: int = 5
-    first_port: int = DEFAULT_FIRST_PORT  # vehicle i (from 0) talks to 127.0.0.1:(first_port + i)
-    gcs_port: int = DEFAULT_GCS_PORT  # all vehicles talk to 127.0.0.1:gcs_port as well; 0 for none
+    first_port: int = DEFAULT_FIRST_PORT  # vehicle i (from 0) sends to 127.0.0.1:(first_port + i)
+    gcs_port: int = DEFAULT_GCS_PORT  # all vehicles send to 127.0.0.1:gcs_port as well; 0 for none
     seed: int = 1
     wind_m_s: float = 0.0  # mean wind; gusts grow with it
     personality: str = "px4"
@@ -78,9 +78,9 @@ class SitlConfig:
     first_system_id: int = 1
     faults: Sequence[Fault] = ()
     speed_factor: float = 1.0  # simulated seconds per wall second
-    origin_spread_m: float = 3.0  # how far estimator origins lie from the spawn place, each axis
+    origin_spread_m: float = 3.0  # largest distance of an EKF origin from the spawn position, each axis
     altitude_bias_m: float = 0.15  # largest constant error of an altitude estimate
-    drift_m: float = 0.03  # standard deviation of the slowly wandering position error, each axis
+    drift_m: float = 0.03  # standard deviation of the slowly drifting position error, each axis
     ready_after_s: float = 2.0  # until the estimators allow arming
     hover_minutes: float = 18.0  # how long a full battery hovers
     parameters: Mapping[str, float] = field(
@@ -89,7 +89,7 @@ class SitlConfig:
     tracks: str | None = None  # JSON lines file of true positions at 5 Hz
 
     def check(self) -> None:
-        """Refuse what cannot be simulated.
+        """Check ranges.
 
         Raises:
             SitlError: with one sentence that names the value and what is allowed.

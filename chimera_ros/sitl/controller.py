@@ -1,9 +1,9 @@
 """The cascaded controller of N quadrotors at once: position → velocity → attitude → body rate.
 
 World frame: NED metres from the swarm datum. The attitude loop is geometric control on SO(3) (Lee, Leok and
-McClamroch 2010); the body-rate loop closes in `dynamics.Fleet.step`. PX4 holds a set point until the next;
-this controller moves it along with the velocity and acceleration that came with it, for at most
-`EXTRAPOLATION_LIMIT_S`, so that a stream of 20 Hz does not turn into steps.
+McClamroch 2010); the body-rate loop closes in `dynamics.Fleet.step`. PX4 holds a setpoint until the next;
+this controller extrapolates it by its velocity and acceleration, for at most `EXTRAPOLATION_LIMIT_S`, so that
+a stream of 20 Hz does not turn into steps.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ RATE_LIMIT_RAD_S = np.array([6.0, 6.0, 2.0])
 TILT_LIMIT = float(np.tan(np.radians(40.0)))
 MIN_THRUST_M_S2 = 0.15 * GRAVITY_M_S2
 MAX_THRUST_M_S2 = 2.2 * GRAVITY_M_S2
-BRAKING = 0.6  # share of the acceleration limit that the approach profile plans with
+BRAKING = 0.6  # share of the acceleration limit in the approach profile
 
 
 class Controller:
-    """Set points of N vehicles and the loops that follow them.
+    """Setpoints of N vehicles and the loops that follow them.
 
-    Rows of set points: position_m, velocity_m_s, acceleration_m_s2 (N,3) world NED; hold (N,3) 1 where the
+    Rows of setpoints: position_m, velocity_m_s, acceleration_m_s2 (N,3) world NED; hold (N,3) 1 where the
     position of that axis counts, 0 where only velocity does; stamp_s (N,) when it was set; yaw_rad,
-    yaw_rate_rad_s (N,); speed limits (N,); slew_m_s2 (N,1) limit of acceleration, infinite for streamed set
-    points; flying (N,) whether the loops run, or the motors idle.
+    yaw_rate_rad_s (N,); speed limits (N,); slew_m_s2 (N,1) limit of acceleration, infinite for streamed
+    setpoints; flying (N,) whether the loops run, or the motors idle.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -61,21 +61,21 @@ class Controller:
         self._desired = np.zeros((n, 3, 3))
 
     def start(self, vehicle: int, fleet: Fleet) -> None:
-        """Begin to fly one vehicle from where it is, with nothing remembered."""
+        """Begin to fly one vehicle from its present state; integrators are reset."""
         self._integral[vehicle] = 0.0
         self.velocity_sp_m_s[vehicle] = fleet.velocity_m_s[vehicle]
         self.yaw_now_rad[vehicle] = np.arctan2(fleet.rotation[vehicle, 1, 0], fleet.rotation[vehicle, 0, 0])
         self.flying[vehicle] = True
 
     def step(self, dt: float, now: float, fleet: Fleet) -> tuple[Floats, Floats]:
-        """Thrust (N,) in m/s² and body-rate (N,3) set points for the next dt seconds."""
+        """Thrust (N,) in m/s² and body-rate (N,3) setpoints for the next dt seconds."""
         if not self.flying.any():
             return np.where(fleet.motors, IDLE_THRUST * GRAVITY_M_S2, 0.0), self._rates_sp
         force = self._position(dt, now, fleet)
         return self._attitude(dt, force, fleet)
 
     def _position(self, dt: float, now: float, fleet: Fleet) -> Floats:
-        """Wanted specific force (N,3), m/s² in NED, from set points and estimates."""
+        """Specific force setpoint (N,3), m/s² in NED, from setpoints and estimates."""
         age = np.minimum(now - self.stamp_s, EXTRAPOLATION_LIMIT_S)[:, None]
         ahead = self.acceleration_m_s2 * age
         target_v = self.velocity_m_s + ahead

@@ -1,7 +1,7 @@
-"""Rigid-body motion of N quadrotors at once: thrust, drag in gusty wind, ground contact, battery, closeness.
+"""Rigid-body dynamics of N quadrotors at once: thrust, drag, gusts, ground contact, battery, separation.
 
 World frame: NED metres from the swarm datum. Body frame: FRD. Arrays have one row per vehicle, so that one
-numpy call moves the whole swarm. Nothing here reads a clock: every step gets its length.
+numpy call moves the whole swarm. No clock is read: every step is given its length.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ GRAVITY_M_S2 = 9.80665
 DRAG_PER_S = 0.18  # linear drag: acceleration per m/s of airspeed
 MOTOR_TAU_S = 0.03  # lag of thrust and torque
 RATE_GAIN_PER_S = 28.0  # body-rate loop: angular acceleration per rad/s of error
-ANGULAR_ACCELERATION_LIMIT = np.array([90.0, 90.0, 20.0])  # rad/s², what the motors can do about x, y, z
-CRASH_SPEED_M_S = 3.5  # hitting the ground faster than this breaks the vehicle
+ANGULAR_ACCELERATION_LIMIT = np.array([90.0, 90.0, 20.0])  # rad/s² about x, y, z
+CRASH_SPEED_M_S = 3.5  # hitting the ground faster than this is a crash
 COLLISION_DISTANCE_M = 0.5  # centre distance at which rotor discs touch
 GUST_TAU_S = 2.5
 IDLE_THRUST = 0.08  # of weight
@@ -72,11 +72,11 @@ class Fleet:
         self._touchdown_speed_m_s = np.zeros(n)
 
     def at_rest(self) -> bool:
-        """Whether all stand on the ground with motors off, so that nothing can move."""
+        """True if all stand on the ground with motors off, so that nothing can move."""
         return not self.motors.any() and bool(self.contact.all())
 
     def step(self, dt: float, thrust_m_s2: Floats, rates_sp_rad_s: Floats) -> None:
-        """Advance by dt seconds under a thrust (N,) and body-rate (N,3) set point."""
+        """Advance by dt seconds under a thrust (N,) and body-rate (N,3) setpoint."""
         lag = dt / MOTOR_TAU_S
         wanted = (rates_sp_rad_s - self.rates_rad_s) * RATE_GAIN_PER_S
         clamp(wanted, -ANGULAR_ACCELERATION_LIMIT, ANGULAR_ACCELERATION_LIMIT)
@@ -132,7 +132,7 @@ class Fleet:
             np.minimum(self.position_m[:, 2], self.ground_down_m, out=self.position_m[:, 2])
         self.contact = below
 
-    def blow(self, dt: float) -> None:
+    def step_wind(self, dt: float) -> None:
         """Advance the gusts: a common one and one per vehicle, both Ornstein-Uhlenbeck processes."""
         if self._gust_sigma == 0.0:
             return
@@ -144,16 +144,16 @@ class Fleet:
         self._own_gust = self._own_gust * decay + 0.5 * kick[1:]
         self.wind_m_s = self.mean_wind_m_s + self._common_gust + self._own_gust
 
-    def drain(self, dt: float) -> None:
-        """Use battery: power grows with thrust to the power 3/2 (momentum theory)."""
+    def step_battery(self, dt: float) -> None:
+        """Discharge the batteries: power grows with thrust to the power 3/2 (momentum theory)."""
         load = (np.maximum(self.thrust_m_s2, 0.0) / GRAVITY_M_S2) ** 1.5
         power = np.where(self.motors, 0.05 + 0.95 * load, 0.005)
         self.battery -= power * dt / self.hover_s
         np.maximum(self.battery, 0.0, out=self.battery)
         self.motors &= self.battery > 0.0
 
-    def watch_distances(self) -> list[tuple[int, int]]:
-        """Update the smallest separation in the air; break vehicles that touch and return the new pairs."""
+    def update_separation(self) -> list[tuple[int, int]]:
+        """Update the smallest separation in the air; colliding vehicles crash. Returns the new pairs."""
         flying = ~self.contact
         if self.count < 2 or int(flying.sum()) < 2:
             self._touching.clear()
@@ -205,7 +205,7 @@ class Fleet:
         )
 
     def digest(self) -> bytes:
-        """Bytes of the whole state, equal for equal flights."""
+        """Bytes of the state, equal for equal flights."""
         parts: list[NDArray[Any]] = [
             self.position_m,
             self.velocity_m_s,

@@ -113,14 +113,14 @@ def _return(state: SimulatedState, now: float) -> None:
 
 
 def _offboard(state: SimulatedState, now: float) -> None:
-    """On the ground only: lift off when the set point asks for it. In the air set points act as they come."""
+    """On the ground only: lift off when the setpoint climbs. In the air setpoints act on arrival."""
     setpoint = state.setpoint
     if state.guidance.flying or not state.landed or setpoint is None or not _spooled_up(state, now):
         return
     down, climb = setpoint.position_m[2], setpoint.velocity_m_s
-    wants = down is not None and down < state.estimate.position_m[2] - 0.2
-    wants = wants or (down is None and climb is not None and climb[2] < -0.2)
-    if wants and not state.setpoints_lost(now):
+    climbs = down is not None and down < state.estimate.position_m[2] - 0.2
+    climbs = climbs or (down is None and climb is not None and climb[2] < -0.2)
+    if climbs and not state.setpoints_lost(now):
         _lift_off(state)
         follow(state, setpoint, None, now)
 
@@ -128,7 +128,7 @@ def _offboard(state: SimulatedState, now: float) -> None:
 def follow(
     state: SimulatedState, setpoint: OffboardSetpoint, previous: OffboardSetpoint | None, now: float
 ) -> None:
-    """Hand a streamed set point to the controller, with the acceleration that the stream implies."""
+    """Give a streamed setpoint to the controller, with the acceleration that the stream implies."""
     velocity = setpoint.velocity_m_s
     acceleration = setpoint.acceleration_m_s2
     held = any(axis is not None for axis in setpoint.position_m)
@@ -207,7 +207,7 @@ def _place(state: SimulatedState, item: missions.MissionItem) -> Vec3:
 
 
 def _begin_item(state: SimulatedState, item: missions.MissionItem, now: float) -> bool:
-    """Give the set point of an item; False if it took the vehicle out of the mission."""
+    """Start an item; False if it ended the mission (return)."""
     mission, guide = state.mission, state.guidance
     if item.command == missions.RETURN:
         mission.current += 1

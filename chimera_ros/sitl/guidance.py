@@ -66,7 +66,7 @@ class SetpointGuidance:
     def go(
         self, target_m: Vec3, now: float, speed_m_s: float | None = None, up_m_s: float | None = None
     ) -> None:
-        """Fly to a place and stay there, with bounded acceleration."""
+        """Fly to a position and hold it, with bounded acceleration."""
         i, c, p = self.index, self._c, self._parameters
         c.position_m[i] = target_m
         c.velocity_m_s[i] = 0.0
@@ -80,13 +80,13 @@ class SetpointGuidance:
         c.slew_m_s2[i] = p["MPC_ACC_HOR"]
 
     def stop(self, at_m: Vec3, velocity_m_s: Vec3, now: float) -> None:
-        """Brake and stay where the braking ends."""
+        """Brake and hold the position where that ends."""
         north, east, down = velocity_m_s
         time = math.hypot(north, east) / (2.0 * BRAKING * self._parameters["MPC_ACC_HOR"]) + 0.25
         self.go((at_m[0] + north * time, at_m[1] + east * time, at_m[2] + down * 0.5), now)
 
     def descend(self, above_m: Vec3, speed_m_s: float, now: float) -> None:
-        """Sink at a speed above a place."""
+        """Descend at a speed above a position."""
         self.go(above_m, now)
         i, c = self.index, self._c
         c.hold[i, 2] = 0.0
@@ -107,17 +107,17 @@ class SetpointGuidance:
         now: float,
         feed_forward: bool,
     ) -> None:
-        """Follow a set point of a stream; a position of None leaves that axis to the velocity.
+        """Follow a streamed setpoint; a position of None leaves that axis to the velocity.
 
-        With feed_forward the acceleration is not limited, because the stream is expected to be smooth.
+        With feed_forward the acceleration is not limited: the stream is expected to be smooth.
         """
         i, c, p = self.index, self._c, self._parameters
-        for axis, wanted in enumerate(position_m):
-            if wanted is None:
+        for axis, target in enumerate(position_m):
+            if target is None:
                 c.hold[i, axis] = 0.0
             else:
                 c.hold[i, axis] = 1.0
-                c.position_m[i, axis] = wanted
+                c.position_m[i, axis] = target
         c.velocity_m_s[i] = velocity_m_s
         c.acceleration_m_s2[i] = acceleration_m_s2
         c.stamp_s[i] = now

@@ -1,4 +1,4 @@
-"""`chimera sitl`: the command line of the simulated vehicles."""
+"""Command line of `chimera sitl`, the simulated vehicles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="chimera sitl",
         description="Simulate quadrotors that speak MAVLink 2 over UDP like PX4. "
-        "Vehicle N (from 1) talks to 127.0.0.1, port first-port + N - 1.",
+        "Vehicle N (from 1) sends to 127.0.0.1, port first-port + N - 1.",
     )
     p.add_argument("--drones", type=int, default=5, metavar="N", help="how many vehicles (default 5)")
     p.add_argument("--first-port", type=int, default=DEFAULT_FIRST_PORT, metavar="PORT", help="default 15540")
@@ -107,7 +107,7 @@ def read_datum(numbers: tuple[float, float, float]) -> Datum:
 
 
 def read_spawn(path: str) -> list[Vec3]:
-    """Spawn places from a JSON file: [[east, north, up], ...] in metres from the datum.
+    """Spawn positions from a JSON file: [[east, north, up], ...] in metres from the datum.
 
     Raises:
         SitlError: if it cannot be read or holds anything else.
@@ -151,14 +151,14 @@ def read_parameters(texts: Sequence[str]) -> dict[str, float]:
 
 
 class SitlStatusWriter:
-    """Writes JSON lines to a descriptor and never waits: lines that do not fit in the pipe are dropped."""
+    """Writes JSON lines to a descriptor and never blocks: lines that do not fit in the pipe are dropped."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._fd = descriptor
         self._rest = b""
         self.dropped = 0
-        self.broken = False
+        self.closed = False
 
     def __call__(self, status: dict[str, Any]) -> None:
         if self._rest and not self._write(self._rest):
@@ -169,15 +169,15 @@ class SitlStatusWriter:
     def _write(self, line: bytes) -> bool:
         """Write as much as fits and keep the rest of a line that has begun; True if nothing is left."""
         self._rest = b""
-        if self.broken:
+        if self.closed:
             return True
         try:
             written = os.write(self._fd, line)
         except BlockingIOError:
             self.dropped += 1
-            return True  # nothing of it went out, so nothing has to follow
+            return True  # nothing was written, so nothing is left over
         except OSError:
-            self.broken = True
+            self.closed = True
             return True
         self._rest = line[written:]
         return not self._rest
@@ -190,7 +190,7 @@ def _status_writer(descriptor: str) -> SitlStatusWriter:
         raise SitlError(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 
 
-def _stopper(follow_parent: bool) -> Callable[[], bool]:
+def _stop_condition(follow_parent: bool) -> Callable[[], bool]:
     """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
     parent = os.getppid()
     stopped = False
@@ -199,7 +199,7 @@ def _stopper(follow_parent: bool) -> Callable[[], bool]:
         nonlocal stopped
         stopped = True
 
-    # Who starts it with SIGINT ignored wants it to outlive a Ctrl-C: launch does, while the swarm lands.
+    # SIGINT stays ignored where the parent ignores it: launch does, so that the swarm can land after Ctrl-C.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(argv)
     descriptor = os.environ.get(STATUS_FD_VARIABLE)
-    stop = _stopper(follow_parent=descriptor is not None)
+    stop = _stop_condition(follow_parent=descriptor is not None)
     try:
         config = SitlConfig(
             drones=options.drones,

@@ -1,4 +1,4 @@
-"""Splits datagrams into MAVLink 2 (and 1) frames and checks them before anything is believed."""
+"""MAVLink 2 (and 1) framing: splits datagrams into frames and checks length and checksum. No signing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNED = 0x01
 
 @dataclass(frozen=True, slots=True)
 class MavlinkFrame:
-    """A frame whose checksum is right. `payload` is as sent: MAVLink 2 cuts zeros off its end."""
+    """A frame with a valid checksum. `payload` is as sent: MAVLink 2 truncates zeros at its end."""
 
     message_id: int
     system_id: int
@@ -27,7 +27,7 @@ class MavlinkFrame:
 
 
 def split_frames(datagram: bytes) -> Iterator[MavlinkFrame | None]:
-    """The frames of a datagram in order; None for each broken one, after which the rest is skipped."""
+    """Frames of a datagram in order; None for an invalid one, after which the rest is skipped."""
     at, end = 0, len(datagram)
     while at < end:
         magic = datagram[at]
@@ -58,6 +58,6 @@ def split_frames(datagram: bytes) -> Iterator[MavlinkFrame | None]:
 
 
 def unpack_position_target(payload: bytes) -> tuple[Any, ...]:
-    """Fields of SET_POSITION_TARGET_LOCAL_NED in wire order, without the cost of the general decoder."""
+    """Fields of SET_POSITION_TARGET_LOCAL_NED in wire order, faster than pymavlink's decoder."""
     size = POSITION_TARGET.size
     return POSITION_TARGET.unpack(payload[:size].ljust(size, b"\0"))

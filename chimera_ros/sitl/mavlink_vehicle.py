@@ -1,6 +1,6 @@
-"""The MAVLink side of one simulated vehicle: frames in, packed messages out, no socket and no clock.
+"""MAVLink interface of one simulated vehicle: frames in, packed messages out, no socket and no clock.
 
-Not simulated: message signing, FTP, component metadata, attitude set points, manual control, cameras,
+Not simulated: message signing, FTP, component metadata, attitude setpoints, manual control, cameras,
 gimbals, logs.
 """
 
@@ -32,26 +32,26 @@ UNKNOWN_PARAMETER, READ_ONLY_OR_RANGE = 1, 2  # MAV_PARAM_ERROR_DOES_NOT_EXIST, 
 
 
 class MavlinkChannel:
-    """One direction of talk: streams with their rates, and packed messages waiting to be sent."""
+    """One MAVLink channel of a vehicle: message streams with their intervals, and packed messages to send."""
 
     def __init__(self, system_id: int, rates_hz: dict[int, float], streaming: bool) -> None:
         self.mav = m.MAVLink(None, srcSystem=system_id, srcComponent=COMPONENT)
         self.defaults = dict(rates_hz)
         self.intervals: dict[int, float] = {number: 1.0 / rate for number, rate in rates_hz.items()}
         # Fast streams of a vehicle are due together, so that they share a datagram and a snapshot; vehicles
-        # take turns in SLOTS ticks; slow streams are spread over the second.
+        # alternate over SLOTS ticks; slow streams are spread over the second.
         slot_s = system_id % SLOTS * SLOT_S
         self.due: dict[int, float] = {
             number: slot_s + FRAME_S * ((number + 7 * system_id) % max(round(1.0 / (rate * FRAME_S)), 1))
             for number, rate in rates_hz.items()
         }
         self.next_due = 0.0
-        self.streaming = streaming  # false: only heartbeats until somebody answers
+        self.streaming = streaming  # false: only heartbeats, until a peer sends
         self.out: list[bytes] = []
         self.parameters_left = 0
 
     def send(self, message: Any) -> None:
-        """Pack a message behind the others that wait."""
+        """Pack a message and queue it."""
         mav = self.mav
         self.out.append(message.pack(mav))
         mav.seq = (mav.seq + 1) % 256
@@ -91,15 +91,15 @@ class MavlinkChannel:
 
 
 class MavlinkVehicle:
-    """A vehicle as its clients see it, on one or two links (its own port, the ground-station port)."""
+    """A vehicle on one or two channels: its own port and the ground-station port."""
 
     def __init__(
-        self, commander: Commander, simulation: Simulation, links: dict[str, MavlinkChannel]
+        self, commander: Commander, simulation: Simulation, channels: dict[str, MavlinkChannel]
     ) -> None:
         self.commander = commander
         self.state = commander.state
         self.simulation = simulation
-        self.links = links
+        self.channels = channels
         self.rejected = 0
         self._missions = MissionProtocol(self.state)
         self._handlers = {
@@ -115,16 +115,16 @@ class MavlinkVehicle:
             111: self._on_timesync,
         }
 
-    def receive(self, datagram: bytes, link: MavlinkChannel, now: float) -> None:
-        """Handle a datagram that came over a link."""
+    def receive(self, datagram: bytes, channel: MavlinkChannel, now: float) -> None:
+        """Handle a datagram received on a channel."""
         for frame in split_frames(datagram):
             if frame is None:
                 self.rejected += 1
             else:
-                self.handle(frame, link, now)
+                self.handle(frame, channel, now)
 
-    def handle(self, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
-        """Handle one frame if it is meant for this vehicle."""
+    def handle(self, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
+        """Handle one frame if it is addressed to this vehicle."""
         if frame.message_id == SET_POSITION_TARGET_LOCAL_NED:
             self._on_local_target(frame.payload, now)
             return
@@ -132,7 +132,7 @@ class MavlinkVehicle:
         if not known or frame.system_id == self.state.system_id:
             return
         try:
-            message = link.mav.decode(bytearray(frame.raw))
+            message = channel.mav.decode(bytearray(frame.raw))
         except (m.MAVError, struct.error, UnicodeDecodeError):
             self.rejected += 1
             return
@@ -141,32 +141,32 @@ class MavlinkVehicle:
             return
         handler = self._handlers.get(frame.message_id)
         if handler is not None:
-            handler(message, frame, link, now)
+            handler(message, frame, channel, now)
         else:
-            for answer in self._missions.handle(message, frame, now):
-                link.send(answer)
+            for reply in self._missions.handle(message, frame, now):
+                channel.send(reply)
 
     def tick(self, now: float) -> None:
-        """Queue announcements, parameters asked for and streams on every link."""
+        """Queue events, requested parameters and streams on every channel."""
         state = self.state
         if state.events:
             snapshot = self.simulation.snapshot()
             for event in state.events:
-                for message in self._announce(event, snapshot):
-                    for link in self.links.values():
-                        if link.streaming or message.id == 0:
-                            link.send(message)
+                for message in self._event_messages(event, snapshot):
+                    for channel in self.channels.values():
+                        if channel.streaming or message.id == 0:
+                            channel.send(message)
             state.events.clear()
-        for answer in self._missions.retry(now):
-            for link in self.links.values():
-                link.send(answer)
-        for link in self.links.values():
-            for _ in range(min(link.parameters_left, PARAMETERS_PER_TICK)):
-                self._send_parameter(link, len(NAMES) - link.parameters_left)
-                link.parameters_left -= 1
-            link.stream(state, self.simulation, now)
+        for reply in self._missions.retry(now):
+            for channel in self.channels.values():
+                channel.send(reply)
+        for channel in self.channels.values():
+            for _ in range(min(channel.parameters_left, PARAMETERS_PER_TICK)):
+                self._send_parameter(channel, len(NAMES) - channel.parameters_left)
+                channel.parameters_left -= 1
+            channel.stream(state, self.simulation, now)
 
-    def _announce(self, event: Any, snapshot: Any) -> list[Any]:
+    def _event_messages(self, event: Any, snapshot: Any) -> list[Any]:
         state = self.state
         if isinstance(event, StatusText):
             return [
@@ -184,69 +184,71 @@ class MavlinkVehicle:
         }[event]
         return [messages.BUILDERS[number](state, snapshot) for number in numbers]
 
-    # -- small talk ------------------------------------------------------------------------------------------
+    # -- heartbeat, ping, time synchronisation, mode ---------------------------------------------------------
 
-    def _on_heartbeat(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_heartbeat(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         if message.type == m.MAV_TYPE_GCS:
             self.commander.gcs_heartbeat(now)
 
-    def _on_ping(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_ping(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         if message.target_system == 0:
-            link.send(
+            channel.send(
                 m.MAVLink_ping_message(message.time_usec, message.seq, frame.system_id, frame.component_id)
             )
 
-    def _on_timesync(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_timesync(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         if message.tc1 == 0:
-            link.send(m.MAVLink_timesync_message(round(now * 1e9), message.ts1))
+            channel.send(m.MAVLink_timesync_message(round(now * 1e9), message.ts1))
 
-    def _on_set_mode(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_set_mode(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         mode = message.custom_mode
         p = (1.0, float(mode >> 16 & 0xFF), float(mode >> 24 & 0xFF), 0.0, 0.0, 0.0, 0.0)
         self.commander.command(MavCommand.SET_MODE, p, now)
 
     # -- parameters ------------------------------------------------------------------------------------------
 
-    def _send_parameter(self, link: MavlinkChannel, index: int) -> None:
+    def _send_parameter(self, channel: MavlinkChannel, index: int) -> None:
         name = NAMES[index]
         value, kind = self.state.parameters.encoded(name)
-        link.send(m.MAVLink_param_value_message(name.encode(), value, kind, len(NAMES), index))
+        channel.send(m.MAVLink_param_value_message(name.encode(), value, kind, len(NAMES), index))
 
     def _param_error(
-        self, link: MavlinkChannel, frame: MavlinkFrame, name: bytes, index: int, error: int
+        self, channel: MavlinkChannel, frame: MavlinkFrame, name: bytes, index: int, error: int
     ) -> None:
-        link.send(m.MAVLink_param_error_message(frame.system_id, frame.component_id, name, index, error))
+        channel.send(m.MAVLink_param_error_message(frame.system_id, frame.component_id, name, index, error))
 
-    def _on_param_read(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_param_read(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         index, name = message.param_index, _name(message.param_id)
         if index == -1:
             index = NAMES.index(name) if name in self.state.parameters else -1
         if 0 <= index < len(NAMES):
-            self._send_parameter(link, index)
+            self._send_parameter(channel, index)
         else:
-            self._param_error(link, frame, name.encode(), message.param_index, UNKNOWN_PARAMETER)
+            self._param_error(channel, frame, name.encode(), message.param_index, UNKNOWN_PARAMETER)
 
-    def _on_param_list(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
-        link.parameters_left = len(NAMES)
+    def _on_param_list(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
+        channel.parameters_left = len(NAMES)
 
-    def _on_param_set(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_param_set(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         name = _name(message.param_id)
         if name not in self.state.parameters:
-            self._param_error(link, frame, name.encode(), -1, UNKNOWN_PARAMETER)
+            self._param_error(channel, frame, name.encode(), -1, UNKNOWN_PARAMETER)
             return
         carried = frame.payload[:4].ljust(4, b"\0")  # not the decoded float: an int32 may look like a NaN
         accepted = self.state.parameters.set_encoded(name, carried, message.param_type)
         if not accepted:
-            self._param_error(link, frame, name.encode(), -1, READ_ONLY_OR_RANGE)
-        self._send_parameter(link, NAMES.index(name))
+            self._param_error(channel, frame, name.encode(), -1, READ_ONLY_OR_RANGE)
+        self._send_parameter(channel, NAMES.index(name))
 
     # -- commands --------------------------------------------------------------------------------------------
 
-    def _on_command_long(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_command_long(
+        self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float
+    ) -> None:
         values = tuple(getattr(message, f"param{i}") for i in range(1, 8))
-        self._obey(message.command, values, frame, link, now)
+        self._execute(message.command, values, frame, channel, now)
 
-    def _on_command_int(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_command_int(self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float) -> None:
         x, y, z = message.x, message.y, message.z
         if message.frame in (0, 5, 3, 6):
             lat = math.nan if x == NO_COORDINATE else x * 1e-7
@@ -254,49 +256,51 @@ class MavlinkVehicle:
             if message.frame in (3, 6):
                 z += self.state.earth.datum.altitude_amsl_m - self.state.home_m[2]
         elif message.command in (MavCommand.REPOSITION, MavCommand.SET_HOME):
-            self._acknowledge(message.command, MavResult.DENIED, frame, link)
+            self._acknowledge(message.command, MavResult.DENIED, frame, channel)
             return
         else:
             lat, lon = float(x), float(y)
         values = (message.param1, message.param2, message.param3, message.param4, lat, lon, z)
-        self._obey(message.command, values, frame, link, now)
+        self._execute(message.command, values, frame, channel, now)
 
-    def _obey(
-        self, number: int, p: tuple[float, ...], frame: MavlinkFrame, link: MavlinkChannel, now: float
+    def _execute(
+        self, number: int, p: tuple[float, ...], frame: MavlinkFrame, channel: MavlinkChannel, now: float
     ) -> None:
         if number in (MavCommand.REQUEST_MESSAGE, MavCommand.SET_INTERVAL, MavCommand.GET_INTERVAL):
-            result = self._message_command(number, p, link, now)
+            result = self._message_command(number, p, channel, now)
         elif number == MavCommand.REQUEST_CAPABILITIES:
-            result = self._message_command(MavCommand.REQUEST_MESSAGE, (148.0,), link, now)
+            result = self._message_command(MavCommand.REQUEST_MESSAGE, (148.0,), channel, now)
         elif number == MavCommand.SET_MISSION_CURRENT:
-            result = self._missions.jump(p[0])
+            result = self._missions.set_current(p[0])
         else:
             result = self.commander.command(number, p, now)
-        self._acknowledge(number, result, frame, link)
+        self._acknowledge(number, result, frame, channel)
 
-    def _acknowledge(self, number: int, result: MavResult, frame: MavlinkFrame, link: MavlinkChannel) -> None:
-        link.send(
+    def _acknowledge(
+        self, number: int, result: MavResult, frame: MavlinkFrame, channel: MavlinkChannel
+    ) -> None:
+        channel.send(
             m.MAVLink_command_ack_message(number, int(result), 0, 0, frame.system_id, frame.component_id)
         )
 
     def _message_command(
-        self, number: int, p: tuple[float, ...], link: MavlinkChannel, now: float
+        self, number: int, p: tuple[float, ...], channel: MavlinkChannel, now: float
     ) -> MavResult:
         if not math.isfinite(p[0]) or int(p[0]) not in messages.BUILDERS:
             return MavResult.UNSUPPORTED
-        wanted = int(p[0])
+        requested = int(p[0])
         if number == MavCommand.REQUEST_MESSAGE:
-            link.send(messages.BUILDERS[wanted](self.state, self.simulation.snapshot()))
+            channel.send(messages.BUILDERS[requested](self.state, self.simulation.snapshot()))
             return MavResult.ACCEPTED
         if number == MavCommand.SET_INTERVAL:
-            return MavResult.ACCEPTED if link.set_interval(wanted, p[1], now) else MavResult.DENIED
-        interval = link.intervals.get(wanted)
-        link.send(
-            m.MAVLink_message_interval_message(wanted, -1 if interval is None else round(interval * 1e6))
+            return MavResult.ACCEPTED if channel.set_interval(requested, p[1], now) else MavResult.DENIED
+        interval = channel.intervals.get(requested)
+        channel.send(
+            m.MAVLink_message_interval_message(requested, -1 if interval is None else round(interval * 1e6))
         )
         return MavResult.ACCEPTED
 
-    # -- streamed set points ---------------------------------------------------------------------------------
+    # -- streamed setpoints ----------------------------------------------------------------------------------
 
     def _on_local_target(self, payload: bytes, now: float) -> None:
         f = unpack_position_target(payload)
@@ -314,11 +318,13 @@ class MavlinkVehicle:
         if frame == m.MAV_FRAME_BODY_NED:
             yaw = self.simulation.snapshot().euler_rad[self.state.index][2]
             position = (None, None, None)
-            velocity = None if velocity is None or None in velocity else _turn(velocity, yaw)
+            velocity = None if velocity is None or None in velocity else _rotate(velocity, yaw)
             acceleration = None
-        self._give(position, velocity, acceleration, mask, f[10], f[11], f[0] * 1e-3, now)
+        self._setpoint(position, velocity, acceleration, mask, f[10], f[11], f[0] * 1e-3, now)
 
-    def _on_global_target(self, message: Any, frame: MavlinkFrame, link: MavlinkChannel, now: float) -> None:
+    def _on_global_target(
+        self, message: Any, frame: MavlinkFrame, channel: MavlinkChannel, now: float
+    ) -> None:
         mask = message.type_mask
         north, east, down = self.state.earth.to_ned(
             message.lat_int * 1e-7, message.lon_int * 1e-7, message.alt
@@ -329,7 +335,7 @@ class MavlinkVehicle:
             self.rejected += 1
             return
         local = self.state.local_m((north, east, down))
-        self._give(
+        self._setpoint(
             _masked(local, mask),
             _masked((message.vx, message.vy, message.vz), mask >> 3),
             _masked((message.afx, message.afy, message.afz), mask >> 6),
@@ -340,7 +346,7 @@ class MavlinkVehicle:
             now,
         )
 
-    def _give(
+    def _setpoint(
         self,
         position: tuple[float | None, ...] | None,
         velocity: tuple[float | None, ...] | None,
@@ -351,7 +357,7 @@ class MavlinkVehicle:
         stamp_s: float,
         now: float,
     ) -> None:
-        """Check a set point in the vehicle's local frame and hand it on in world NED."""
+        """Check a setpoint in the vehicle's local frame and pass it on in world NED."""
         position = position or (None, None, None)
         if all(axis is None for axis in position) and velocity is None:
             self.rejected += 1  # acceleration or nothing alone is not simulated
@@ -384,7 +390,7 @@ def _name(text: str) -> str:
 
 
 def _masked(values: tuple[float, ...], mask: int) -> tuple[float | None, ...] | None:
-    """Fields whose mask bit is clear and that are numbers; None if there is none."""
+    """Fields whose mask bit is clear and that are finite; None if there is none."""
     if mask & 7 == 7:
         return None
     fields = tuple(None if mask >> k & 1 or not math.isfinite(v) else v for k, v in enumerate(values))
@@ -399,7 +405,7 @@ def _beyond(values: tuple[float | None, ...] | None, limit: float) -> bool:
     return values is not None and any(v is not None and abs(v) > limit for v in values)
 
 
-def _turn(velocity: tuple[float | None, ...], yaw: float) -> tuple[float | None, ...]:
+def _rotate(velocity: tuple[float | None, ...], yaw: float) -> tuple[float | None, ...]:
     x, y, z = _filled(velocity) or (0.0, 0.0, 0.0)
     c, s = math.cos(yaw), math.sin(yaw)
     return c * x - s * y, s * x + c * y, z

@@ -1,4 +1,4 @@
-"""The MAVLink mission protocol of one vehicle: upload, download, clear, jump; no fences or rally points."""
+"""MAVLink mission protocol of one vehicle: upload, download, clear, set current; no fence or rally points."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MISSION = 0  # MAV_MISSION_TYPE
 
 @dataclass(slots=True)
 class _Upload:
-    """A mission on its way in."""
+    """A mission being uploaded."""
 
     count: int
     system: int
     component: int
-    asked_s: float
+    requested_s: float
     tries: int = 0
     items: list[MissionItem] = field(default_factory=list)
 
 
 class MissionProtocol:
-    """Answers the mission messages; a mission replaces the old one only when it has arrived whole."""
+    """Replies to mission messages; a mission replaces the old one only when its upload is complete."""
 
     def __init__(self, state: SimulatedState) -> None:
         self._state = state
@@ -49,24 +49,24 @@ class MissionProtocol:
         }
 
     def handle(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        """The answers to a mission message."""
-        answers: list[Any] = self.handlers[frame.message_id](message, frame, now)
-        return answers
+        """Replies to a mission message."""
+        replies: list[Any] = self.handlers[frame.message_id](message, frame, now)
+        return replies
 
     def retry(self, now: float) -> list[Any]:
-        """Ask again for an item that did not come, or give up."""
+        """Request an overdue item again; after `TRIES` the upload is abandoned."""
         upload = self._upload
-        if upload is None or now - upload.asked_s < RETRY_S:
+        if upload is None or now - upload.requested_s < RETRY_S:
             return []
         upload.tries += 1
         if upload.tries > TRIES:
             self._upload = None
             return []
-        upload.asked_s = now
-        return [self._ask(upload)]
+        upload.requested_s = now
+        return [self._request(upload)]
 
-    def jump(self, number: float) -> MavResult:
-        """Continue with another item."""
+    def set_current(self, number: float) -> MavResult:
+        """MISSION_SET_CURRENT: continue with another item."""
         mission = self._state.mission
         if not math.isfinite(number) or not 0 <= int(number) < len(mission.items):
             return MavResult.DENIED
@@ -74,7 +74,7 @@ class MissionProtocol:
         self._state.emit(StateChange.MISSION_CURRENT)
         return MavResult.ACCEPTED
 
-    def _ask(self, upload: _Upload) -> Any:
+    def _request(self, upload: _Upload) -> Any:
         return m.MAVLink_mission_request_int_message(
             upload.system, upload.component, len(upload.items), MISSION
         )
@@ -95,7 +95,7 @@ class MissionProtocol:
             self._state.mission.replace([])
             return self._ack(frame, missions.ACCEPTED)
         self._upload = _Upload(message.count, frame.system_id, frame.component_id, now)
-        return [self._ask(self._upload)]
+        return [self._request(self._upload)]
 
     def _on_item(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
         upload = self._upload
@@ -116,14 +116,14 @@ class MissionProtocol:
             message.z,
             message.autocontinue,
         )
-        problem = item.problem()
-        if problem != missions.ACCEPTED:
+        result = item.check()
+        if result != missions.ACCEPTED:
             self._upload = None
-            return self._ack(frame, problem)
+            return self._ack(frame, result)
         upload.items.append(item)
-        upload.asked_s, upload.tries = now, 0
+        upload.requested_s, upload.tries = now, 0
         if len(upload.items) < upload.count:
-            return [self._ask(upload)]
+            return [self._request(upload)]
         self._upload = None
         self._state.mission.replace(upload.items)
         self._state.emit(StateChange.MISSION_CURRENT)
@@ -159,7 +159,7 @@ class MissionProtocol:
         ]
 
     def _on_set_current(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        self.jump(float(message.seq))
+        self.set_current(float(message.seq))
         return []
 
     def _on_clear(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:

@@ -1,4 +1,4 @@
-"""MAVLink missions of one vehicle: what is accepted, and where the mission stands."""
+"""MAVLink mission of one vehicle: checks of its items, and its progress."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class MissionItem:
     altitude_m: float
     autocontinue: int = 1
 
-    def problem(self) -> int:
-        """MAV_MISSION_RESULT that says why the item cannot be flown, or ACCEPTED."""
+    def check(self) -> int:
+        """MAV_MISSION_RESULT: why the item cannot be flown, or ACCEPTED."""
         if self.command in MOVING:
             if self.frame not in FRAME_GLOBAL + FRAME_RELATIVE:
                 return UNSUPPORTED_FRAME
@@ -62,7 +62,7 @@ class MissionExecution:
     finished: bool = False
     speed_m_s: float | None = None
     arrived_s: float | None = None  # when the current item was reached
-    begun: int = -1  # the item whose set point was given
+    begun: int = -1  # the item that was started last
 
     def replace(self, items: list[MissionItem]) -> None:
         """Store another mission and begin at its start."""
@@ -78,6 +78,6 @@ class MissionExecution:
         self.speed_m_s = None
 
     def rewind_item(self) -> None:
-        """Give the current item's set point again (after another mode had the vehicle)."""
+        """Start the current item again (after another flight mode)."""
         self.arrived_s = None
         self.begun = -1

@@ -1,4 +1,4 @@
-"""PX4 parameters that the simulated autopilot knows: names, types, defaults, and their MAVLink encoding.
+"""PX4 parameters of the simulated autopilot: names, types, defaults, and their MAVLink encoding.
 
 PX4 puts an int32 into the float of PARAM_VALUE byte by byte (MAV_PROTOCOL_CAPABILITY_PARAM_ENCODE_BYTEWISE).
 """
@@ -98,7 +98,7 @@ class Parameters:
         return value, TYPE_REAL32
 
     def set_encoded(self, name: str, carried: bytes, kind: int) -> bool:
-        """Store what the four bytes of PARAM_SET's float mean under the type given; False if refused."""
+        """Store the value in the four bytes of PARAM_SET's float, read as `kind`; False if refused."""
         spec = SPECS.get(name)
         expected = TYPE_INT32 if spec is not None and isinstance(spec.default, int) else TYPE_REAL32
         if spec is None or kind != expected:

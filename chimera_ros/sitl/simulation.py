@@ -1,6 +1,6 @@
 """The simulated swarm in stepped time: physics, controllers, estimators and commanders together.
 
-`Simulation.advance` is the only thing that makes time pass, in steps of `STEP_S`. Two simulations with the
+Time advances in `Simulation.advance` only, in steps of `STEP_S`. Two simulations with the
 same configuration and the same calls at the same steps are bit for bit equal.
 """
 
@@ -21,8 +21,8 @@ from .mavlink_types import Severity
 from .vehicle_state import VehicleEstimate
 
 STEP_S = 0.004  # 250 Hz
-LOGIC_STEPS = 10  # commanders, gusts, battery and estimator drift at 25 Hz
-DISTANCE_STEPS = 5  # closeness at 50 Hz
+COMMANDER_STEPS = 10  # commanders, gusts, battery and estimator drift at 25 Hz
+SEPARATION_STEPS = 5  # separation at 50 Hz
 DRIFT_TAU_S = 30.0
 
 
@@ -38,7 +38,7 @@ class Snapshot:
     rates_rad_s: list[list[float]]
     battery: list[float]
     contact: list[bool]
-    thrust: list[float]  # share of what hovers
+    thrust: list[float]  # as a fraction of hover thrust
 
 
 class Simulation:
@@ -54,7 +54,7 @@ class Simulation:
         random = np.random.default_rng([config.seed, 0])
         yaw = random.uniform(-math.pi, math.pi, n)
         spread = config.origin_spread_m
-        # well away from the spawn, so that taking local for global positions cannot go unnoticed
+        # well away from the spawn, so that mistaking local for global positions shows
         offset = random.choice((-1.0, 1.0), (n, 3)) * random.uniform(0.4, 1.0, (n, 3)) * spread
         bias = random.uniform(-1.0, 1.0, n) * config.altitude_bias_m
         self.steps = 0
@@ -90,17 +90,17 @@ class Simulation:
         return self.steps * STEP_S
 
     def advance(self, steps: int = 1) -> None:
-        """Let `steps` times `STEP_S` seconds pass."""
+        """Advance by `steps` times `STEP_S` seconds."""
         fleet, controller = self.fleet, self.controller
         for _ in range(steps):
             if not fleet.at_rest():
                 thrust, rates = controller.step(STEP_S, self.steps * STEP_S, fleet)
                 fleet.step(STEP_S, thrust, rates)
             self.steps += 1
-            if self.steps % DISTANCE_STEPS == 0:
-                self._watch()
-            if self.steps % LOGIC_STEPS == 0:
-                self._logic()
+            if self.steps % SEPARATION_STEPS == 0:
+                self._check_separation()
+            if self.steps % COMMANDER_STEPS == 0:
+                self._run_commanders()
         self._snapshot = None
 
     def run_until(self, done: Any, limit_s: float) -> bool:
@@ -109,11 +109,11 @@ class Simulation:
         while not done():
             if self.time_s >= end:
                 return False
-            self.advance(LOGIC_STEPS)
+            self.advance(COMMANDER_STEPS)
         return True
 
     def snapshot(self) -> Snapshot:
-        """Estimates now; computed once per moment however often it is asked for."""
+        """Estimates now; computed once per step, however often it is called."""
         if self._snapshot is None:
             f = self.fleet
             estimate = f.position_m + self.controller.estimate_error_m
@@ -131,7 +131,7 @@ class Simulation:
         return self._snapshot
 
     def status(self) -> dict[str, Any]:
-        """Ground truth: true positions (ENU metres from the datum), closeness, collisions."""
+        """Ground truth: true positions (ENU metres from the datum), separation, collisions."""
         fleet = self.fleet
         closest = fleet.min_separation_m
         battery = fleet.battery.tolist()
@@ -161,16 +161,16 @@ class Simulation:
         rows: list[list[float]] = enu.tolist()
         return rows
 
-    def _watch(self) -> None:
-        for pair in self.fleet.watch_distances():
+    def _check_separation(self) -> None:
+        for pair in self.fleet.update_separation():
             for vehicle in pair:
                 self.commanders[vehicle].state.report(Severity.EMERGENCY, "Collision with another vehicle")
 
-    def _logic(self) -> None:
-        dt = STEP_S * LOGIC_STEPS
+    def _run_commanders(self) -> None:
+        dt = STEP_S * COMMANDER_STEPS
         fleet, config = self.fleet, self.config
-        fleet.blow(dt)
-        fleet.drain(dt)
+        fleet.step_wind(dt)
+        fleet.step_battery(dt)
         decay = math.exp(-dt / DRIFT_TAU_S)
         kick = config.drift_m * math.sqrt(1.0 - decay * decay)
         self._drift = self._drift * decay + kick * self._drift_random.standard_normal(self._drift.shape)

@@ -1,8 +1,8 @@
-"""The thin shell around the simulation: UDP sockets, the wall clock, status and tracks.
+"""UDP server of the simulation: sockets, wall clock, status and tracks.
 
-Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and answers
-whoever else writes to its own port. All vehicles share one socket towards the ground-station port. Everything
-is on 127.0.0.1.
+Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and to peers that
+have sent to its own port. All vehicles share one socket towards the ground-station port. Everything is on
+127.0.0.1.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ MAX_PEERS = 4
 PEER_TIMEOUT_S = 10.0
 STATUS_PERIOD_S = 0.5
 TRACK_PERIOD_S = 0.2
-MAX_LAG_S = 0.2  # more than this behind the wall clock is given up, and shows in the real-time factor
+MAX_LAG_S = 0.2  # lag beyond this is dropped; it shows in the real-time factor
 
 Address = tuple[str, int]
 
 
 @dataclass(slots=True)
 class UdpEndpoint:
-    """A socket with the client it always talks to and those that wrote to it lately."""
+    """A socket with the client it always sends to, and peers that have sent to it lately."""
 
     sock: socket.socket
     default: Address
     peers: dict[Address, float] = field(default_factory=dict)
 
-    def heard(self, address: Address, wall_s: float) -> None:
-        """Note that a client is alive; strangers beyond the limit are not answered."""
+    def refresh(self, address: Address, wall_s: float) -> None:
+        """Note that a peer is alive; those beyond `MAX_PEERS` get nothing."""
         if address in self.peers or len(self.peers) < MAX_PEERS:
             self.peers[address] = wall_s
 
-    def forget(self, wall_s: float) -> None:
-        """Drop clients that fell silent."""
+    def expire(self, wall_s: float) -> None:
+        """Drop peers silent for `PEER_TIMEOUT_S`."""
         for address in [a for a, at in self.peers.items() if wall_s - at > PEER_TIMEOUT_S]:
             del self.peers[address]
 
     def send(self, packets: Iterable[bytes]) -> None:
-        """Send messages to all clients, several in a datagram."""
+        """Send messages to client and peers, several in a datagram."""
         for datagram in pack_datagrams(packets):
             self._sendto(datagram, self.default)
             for address in self.peers:
@@ -64,7 +64,7 @@ class UdpEndpoint:
     def _sendto(self, datagram: bytes, address: Address) -> None:
         try:
             self.sock.sendto(datagram, address)
-        except OSError as error:  # a full buffer loses a datagram, as a radio would
+        except OSError as error:  # a full buffer drops the datagram, as a radio link would
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED, errno.EPERM):
                 raise
 
@@ -86,7 +86,7 @@ def pack_datagrams(packets: Iterable[bytes]) -> list[bytes]:
 
 
 def open_endpoint(number: int, remote: int, what: str) -> UdpEndpoint:
-    """A UDP socket on loopback that nobody else has.
+    """A UDP socket on loopback with exclusive use of its port.
 
     SO_REUSEADDR stays off: with it a port bound twice reports success and steals the other's datagrams.
 
@@ -115,30 +115,32 @@ class UdpServer:
     def __init__(self, config: SitlConfig) -> None:
         config.check()
         self.config = config
-        self._ports: list[UdpEndpoint] = []
+        self._endpoints: list[UdpEndpoint] = []
         self._selector = selectors.DefaultSelector()
         try:
             self._station = self._open(config)
         except SitlError:
             self._selector.close()
-            for port in self._ports:
-                port.sock.close()
+            for endpoint in self._endpoints:
+                endpoint.sock.close()
             raise
         self.simulation = Simulation(config)
         self.vehicles: list[MavlinkVehicle] = []
         for commander in self.simulation.commanders:
-            links = {"client": MavlinkChannel(commander.state.system_id, messages.CLIENT_RATES_HZ, True)}
+            channels = {"client": MavlinkChannel(commander.state.system_id, messages.CLIENT_RATES_HZ, True)}
             if self._station is not None:
-                links["station"] = MavlinkChannel(commander.state.system_id, messages.STATION_RATES_HZ, False)
-            self.vehicles.append(MavlinkVehicle(commander, self.simulation, links))
+                channels["station"] = MavlinkChannel(
+                    commander.state.system_id, messages.STATION_RATES_HZ, False
+                )
+            self.vehicles.append(MavlinkVehicle(commander, self.simulation, channels))
         self._mute_from_s = [self._mute_time(i) for i in range(config.drones)]
 
     def _open(self, config: SitlConfig) -> UdpEndpoint | None:
         for i in range(config.drones):
             remote = config.first_port + i
-            port = open_endpoint(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
-            self._ports.append(port)
-            self._selector.register(port.sock, selectors.EVENT_READ, i)
+            endpoint = open_endpoint(remote + OWN_PORT_OFFSET, remote, f"vehicle {i + 1}")
+            self._endpoints.append(endpoint)
+            self._selector.register(endpoint.sock, selectors.EVENT_READ, i)
         if not config.gcs_port:
             return None
         station = open_endpoint(0, config.gcs_port, "ground station")
@@ -160,13 +162,13 @@ class UdpServer:
     def close(self) -> None:
         """Close all sockets."""
         self._selector.close()
-        for port in self._ports:
-            port.sock.close()
+        for endpoint in self._endpoints:
+            endpoint.sock.close()
         if self._station is not None:
             self._station.sock.close()
 
     def tick(self, steps: int, wall_s: float) -> None:
-        """Read what came, let `steps` steps pass, send what is due."""
+        """Receive, advance the simulation by `steps`, send what is due."""
         self._receive(wall_s)
         self.simulation.advance(steps)
         now = self.simulation.time_s
@@ -174,61 +176,61 @@ class UdpServer:
         for i, vehicle in enumerate(self.vehicles):
             vehicle.tick(now)
             muted = now >= self._mute_from_s[i]
-            for name, link in vehicle.links.items():
-                if not link.out:
+            for name, channel in vehicle.channels.items():
+                if not channel.out:
                     continue
                 if not muted:
                     if name == "client":
-                        self._ports[i].send(link.out)
+                        self._endpoints[i].send(channel.out)
                     else:
-                        station += link.out
-                link.out.clear()
+                        station += channel.out
+                channel.out.clear()
         if station and self._station is not None:
             self._station.send(station)
 
     def housekeeping(self, wall_s: float) -> None:
-        """Forget silent clients; to be called now and then."""
-        for port in self._ports:
-            port.forget(wall_s)
+        """Drop silent peers; called with each status line."""
+        for endpoint in self._endpoints:
+            endpoint.expire(wall_s)
         if self._station is not None:
-            self._station.forget(wall_s)
+            self._station.expire(wall_s)
             alive = bool(self._station.peers)
             for vehicle in self.vehicles:
-                vehicle.links["station"].streaming = alive
+                vehicle.channels["station"].streaming = alive
 
     def _receive(self, wall_s: float) -> None:
         for key, _ in self._selector.select(0):
             index = int(key.data)
-            port = self._ports[index] if index >= 0 else self._station
-            assert port is not None
+            endpoint = self._endpoints[index] if index >= 0 else self._station
+            assert endpoint is not None
             for _ in range(MAX_READS_PER_TICK):
                 try:
-                    datagram, address = port.sock.recvfrom(2048)
+                    datagram, address = endpoint.sock.recvfrom(2048)
                 except (BlockingIOError, ConnectionRefusedError):
                     break
-                self._accept(index, port, datagram, address, wall_s)
+                self._dispatch(index, endpoint, datagram, address, wall_s)
 
-    def _accept(
-        self, index: int, port: UdpEndpoint, datagram: bytes, address: Address, wall_s: float
+    def _dispatch(
+        self, index: int, endpoint: UdpEndpoint, datagram: bytes, address: Address, wall_s: float
     ) -> None:
         now = self.simulation.time_s
-        genuine = False
+        valid = False
         for frame in split_frames(datagram):
             if frame is None:
                 if index >= 0:
                     self.vehicles[index].rejected += 1
                 break
-            genuine = True
+            valid = True
             if index >= 0:
                 if now < self._mute_from_s[index]:
-                    self.vehicles[index].handle(frame, self.vehicles[index].links["client"], now)
+                    self.vehicles[index].handle(frame, self.vehicles[index].channels["client"], now)
                 continue
             for i, vehicle in enumerate(self.vehicles):
-                vehicle.links["station"].streaming = True
+                vehicle.channels["station"].streaming = True
                 if now < self._mute_from_s[i]:
-                    vehicle.handle(frame, vehicle.links["station"], now)
-        if genuine:
-            port.heard(address, wall_s)
+                    vehicle.handle(frame, vehicle.channels["station"], now)
+        if valid:
+            endpoint.refresh(address, wall_s)
 
 
 def run(
@@ -244,8 +246,8 @@ def run(
     """
     tracks = _open_tracks(config.tracks)
     try:
-        with UdpServer(config) as front:
-            _loop(front, status, stop, tracks)
+        with UdpServer(config) as server:
+            _loop(server, status, stop, tracks)
     finally:
         if tracks is not None:
             tracks.close()
@@ -261,30 +263,30 @@ def _open_tracks(path: str | None) -> IO[str] | None:
 
 
 def _loop(
-    front: UdpServer,
+    server: UdpServer,
     status: Callable[[dict[str, Any]], None] | None,
     stop: Callable[[], bool],
     tracks: IO[str] | None,
 ) -> None:
-    period = TICK_STEPS * STEP_S / front.config.speed_factor
+    period = TICK_STEPS * STEP_S / server.config.speed_factor
     begun = deadline = time.monotonic()
     next_status = begun + STATUS_PERIOD_S
     next_track = 0.0
     while not stop():
         now = time.monotonic()
-        front.tick(TICK_STEPS, now)
-        if tracks is not None and front.simulation.time_s >= next_track:
+        server.tick(TICK_STEPS, now)
+        if tracks is not None and server.simulation.time_s >= next_track:
             next_track += TRACK_PERIOD_S
-            row = {"t": round(front.simulation.time_s, 3), "enu": front.simulation.true_enu_m()}
+            row = {"t": round(server.simulation.time_s, 3), "enu": server.simulation.true_enu_m()}
             tracks.write(json.dumps(row, separators=(",", ":")) + "\n")
         if now >= next_status:
             next_status = now + STATUS_PERIOD_S
-            front.housekeeping(now)
+            server.housekeeping(now)
             if tracks is not None:
                 tracks.flush()
             if status is not None:
-                factor = front.simulation.time_s / max(now - begun, 1e-3)
-                status({"real_time_factor": round(factor, 4), **front.simulation.status()})
+                factor = server.simulation.time_s / max(now - begun, 1e-3)
+                status({"real_time_factor": round(factor, 4), **server.simulation.status()})
         deadline += period
         wait = deadline - time.monotonic()
         if wait > 0.0:
@@ -292,5 +294,5 @@ def _loop(
         elif wait < -MAX_LAG_S:
             deadline -= wait
     if status is not None:
-        factor = front.simulation.time_s / max(time.monotonic() - begun, 1e-3)
-        status({"real_time_factor": round(factor, 4), **front.simulation.status()})
+        factor = server.simulation.time_s / max(time.monotonic() - begun, 1e-3)
+        status({"real_time_factor": round(factor, 4), **server.simulation.status()})

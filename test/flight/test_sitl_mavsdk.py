@@ -230,7 +230,7 @@ def test_silent_and_frozen_vehicles_say_nothing() -> None:
     first = free_ports(3)
     faults = (Fault(1, FaultKind.SILENT), Fault(2, FaultKind.FREEZE, at_s=4.0))
     heard = [0, 0, 0]
-    with UdpServer(SitlConfig(drones=3, first_port=first, gcs_port=0, faults=faults)) as front:
+    with UdpServer(SitlConfig(drones=3, first_port=first, gcs_port=0, faults=faults)) as server:
         listeners = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
         for i, sock in enumerate(listeners):
             sock.bind(("127.0.0.1", first + i))
@@ -247,16 +247,16 @@ def test_silent_and_frozen_vehicles_say_nothing() -> None:
             return counts
 
         for _ in range(475):
-            front.tick(2, 0.0)
+            server.tick(2, 0.0)
             heard = [a + b for a, b in zip(heard, listen(), strict=True)]
         assert heard[0] > 50
         assert heard[1] == 0
         assert heard[2] > 50
         for _ in range(50):
-            front.tick(2, 0.0)
+            server.tick(2, 0.0)
         listen()
         for _ in range(200):
-            front.tick(2, 0.0)
+            server.tick(2, 0.0)
         later = listen()
         assert later[0] > 20
         assert later[1:] == [0, 0]
