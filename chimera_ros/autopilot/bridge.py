@@ -1,15 +1,15 @@
-"""The bridge between flight logic and autopilots: one MAVSDK object per process, one connection per vehicle.
+"""Bridge between flight logic and autopilots: one MAVSDK object per process, one connection per vehicle.
 
     bridge = Bridge(vehicles, datum, time.monotonic, on_result)
-    bridge.start()                      # returns at once; vehicles come up in the background
-    bridge.state("drone_01").blockers   # why it cannot arm yet, in sentences
+    bridge.start()                      # returns at once; vehicles are connected in the background
+    bridge.state("drone_01").blockers   # reasons not to arm, one sentence each
     bridge.submit("drone_01", Order(1, OrderKind.ARM))
     bridge.setpoint("drone_01", Setpoint((0.0, 0.0, 10.0)))
     bridge.tick(time.monotonic())       # at 20 Hz or more
     bridge.close()
 
-Everything outside is ENU metres in `map`. Not handled here: whether an order is wise (the follower core
-decides), and MAVLink signing (MAVSDK has no interface for it).
+The interface uses ENU metres in `map`. Not handled here: whether an order is safe (the follower core decides)
+and MAVLink signing (MAVSDK has no interface for it).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from chimera_ros.flight.vehicle import Order, OrderResult, Setpoint, VehicleStat
 
 _log = logging.getLogger(__name__)
 _mavsdk_log = logging.getLogger(f"{__name__}.mavsdk")
-_LEVELS = {LogLevel.WARN: logging.INFO, LogLevel.ERROR: logging.WARNING}  # MAVSDK warns of every lost packet
+_LEVELS = {LogLevel.WARN: logging.INFO, LogLevel.ERROR: logging.WARNING}  # it warns of every lost packet
 
 OWN_SYSTEM_ID = 245
 _OWN_COMPONENT_ID = 190
 _SUPERVISE_EVERY_S = 0.1
-_NODE_TICKS_WITHIN_S = 0.2
+_TICK_TIMEOUT_S = 0.2
 _CLOSE_WITHIN_S = 1.5
-_EXIT_WITHIN_S = 5.0  # the longest MAVSDK call gives up before
+_EXIT_WITHIN_S = 5.0  # longer than the time-out of any MAVSDK call
 _MAX_OBJECTS = 16  # more Mavsdk objects in one process corrupt its memory
 
 __all__ = ["OWN_SYSTEM_ID", "Bridge", "VehicleConfig"]
@@ -84,10 +84,10 @@ class Bridge:
         self._log_lines: deque[tuple[LogLevel, str]] = deque(maxlen=200)
 
     def start(self) -> None:
-        """Open all ports and begin to look for the vehicles; returns at once."""
-        # A bridge that is just ending may have to wait for calls that its autopilots never answered.
-        patience_s = 2 * _EXIT_WITHIN_S if Bridge._ending.is_set() else 0.0
-        if not Bridge._one_at_a_time.acquire(timeout=patience_s):
+        """Open all ports and begin to connect the vehicles; returns at once."""
+        # A bridge that is being closed may still wait for the time-out of its calls.
+        timeout_s = 2 * _EXIT_WITHIN_S if Bridge._ending.is_set() else 0.0
+        if not Bridge._one_at_a_time.acquire(timeout=timeout_s):
             raise RuntimeError(
                 "another autopilot bridge runs in this process: close it first, one serves all vehicles"
             )
@@ -112,7 +112,7 @@ class Bridge:
         self._supervisor.start()
 
     def close(self) -> None:
-        """End the connections within 2 s, leaving behind calls that are still unanswered. Idempotent."""
+        """Close the connections within 2 s, without waiting for calls that have not returned. Idempotent."""
         mavsdk, self._mavsdk = self._mavsdk, None
         if mavsdk is None:
             return
@@ -125,45 +125,45 @@ class Bridge:
             connection.close()
         if self._pool.close(_CLOSE_WITHIN_S):
             self._destroy(mavsdk)
-        else:  # destroying MAVSDK under a call that runs would crash
+        else:  # destroying MAVSDK during a call would crash
             Bridge._ending.set()
             threading.Thread(
                 target=self._destroy_later, args=(mavsdk,), name="autopilot-close", daemon=True
             ).start()
 
     def state(self, drone: str) -> VehicleState:
-        """The newest known of a vehicle, in `map`; positions are NaN while its origin is not known."""
+        """Newest state of a vehicle, in `map`; positions are NaN while its origin is unknown."""
         return self._links[drone].state()
 
     def submit(self, drone: str, order: Order) -> None:
-        """Have an order carried out, one at a time per drone.
+        """Queue an order; one at a time is executed per drone.
 
         HOLD, LAND and KILL overtake: what waits or runs fails as overtaken, and they start at once. ARM is
-        refused while there are blockers. ARM and START_OFFBOARD are done when the vehicle reports so,
+        refused while there are blockers. ARM and START_OFFBOARD are complete when the vehicle reports it,
         TAKEOFF when the height is reached within 0.5 m, LAND and the others when the autopilot has
         accepted. KILL stops the motors wherever the vehicle is and needs `allow_kill`; nothing else does.
         """
         self._links[drone].submit(order)
 
     def setpoint(self, drone: str, setpoint: Setpoint) -> None:
-        """Hand a position with feed-forward to the autopilot; never blocks, counts what it refuses."""
+        """Send a position setpoint with feed-forward to the autopilot; never blocks, counts refusals."""
         self._links[drone].setpoint(setpoint)
 
     def tick(self, now: float) -> None:
-        """Watchdogs and deadlines. If the node stops calling this, the bridge's own thread does it."""
+        """Watchdogs and deadlines. If the node stops calling this, the supervisor thread does it."""
         self._ticked_s = now
         for link in self._links.values():
             link.step(now)
 
     def uid(self, drone: str) -> str | None:
-        """The autopilot's hardware id in hexadecimal, for pinning it; None while unknown."""
+        """The autopilot's hardware id in hexadecimal, for `VehicleConfig.uid`; None while unknown."""
         return self._links[drone].uid
 
     def counters(self, drone: str) -> dict[str, int]:
-        """Setpoints given, refused by reason, degraded to a hold; origin changes and position resets."""
+        """Setpoints sent, refused by reason, degraded to a hold; origin changes and position resets."""
         link = self._links[drone]
         counted = {
-            "setpoints_given": link.setpoints.given,
+            "setpoints_given": link.setpoints.sent,
             "setpoints_degraded": link.setpoints.degraded,
             "origin_changes": link.origin.origin_changes,
             "position_resets": link.origin.position_resets,
@@ -172,7 +172,7 @@ class Bridge:
             f"setpoints_refused_{reason.value}": n for reason, n in link.setpoints.refused.items()
         }
 
-    # ------------------------------------------------------------------ the supervisor's thread
+    # ------------------------------------------------------------------ supervisor thread
 
     def _supervise(self) -> None:
         while not self._stop.wait(_SUPERVISE_EVERY_S):
@@ -182,7 +182,7 @@ class Bridge:
             try:
                 now = self._clock()
                 self._connect(mavsdk, now)
-                if now - self._ticked_s > _NODE_TICKS_WITHIN_S:
+                if now - self._ticked_s > _TICK_TIMEOUT_S:
                     for link in self._links.values():
                         link.step(now)
             except Exception:
@@ -207,10 +207,10 @@ class Bridge:
                     and self._connections[vehicle.drone].stage is ConnectionStage.OPEN
                 ):
                     self._links[vehicle.drone].attach(by_id[vehicle.system_id])
-        strangers = self._discovered - {v.system_id for v in self._vehicles}
+        unpinned = self._discovered - {v.system_id for v in self._vehicles}
         for vehicle in missing:
-            self._links[vehicle.drone].connection_trouble = self._connections[vehicle.drone].trouble(
-                strangers, now
+            self._links[vehicle.drone].connection_failure = self._connections[vehicle.drone].failure(
+                unpinned, now
             )
 
     def _on_log(self, level: LogLevel, message: str, file: str | None, line: int) -> bool:
@@ -222,7 +222,7 @@ class Bridge:
             level, message = self._log_lines.popleft()
             _mavsdk_log.log(_LEVELS.get(level, logging.DEBUG), "%s", message)
 
-    # ------------------------------------------------------------------ ending
+    # ------------------------------------------------------------------ closing
 
     def _destroy(self, mavsdk: Mavsdk) -> None:
         mavsdk.destroy()
@@ -236,7 +236,7 @@ class Bridge:
             self._destroy(mavsdk)
 
     def _at_exit(self) -> None:
-        """Registered after MAVSDK's own exit hook, so it runs before it: let running calls return."""
+        """Let running calls return. Registered after MAVSDK's own exit hook, so it runs before that."""
         self.close()
         until = time.monotonic() + _EXIT_WITHIN_S
         while not self._pool.close(0.1) and time.monotonic() < until:

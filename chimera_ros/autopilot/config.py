@@ -1,4 +1,4 @@
-"""What the bridge must be told of each vehicle before it may touch it."""
+"""Configuration of the bridge: one vehicle per drone, checked against each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class VehicleConfig:
-    """One drone and the autopilot that is pinned to it. Raises ValueError or ConnectError with one sentence.
+    """A drone and the autopilot pinned to it. Raises ValueError or ConnectError with one sentence.
 
     `uid` is the autopilot's hardware id in hexadecimal, as `Bridge.uid()` reports it; None leaves it
     unchecked. Motors start only with `allow_arm`, and stop in the air only with `allow_kill`.
@@ -45,7 +45,7 @@ class VehicleConfig:
 
     @property
     def parsed_url(self) -> VehicleUrl:
-        """The URL, taken apart."""
+        """The URL in parts."""
         return parse_url(self.url)
 
 

@@ -1,4 +1,4 @@
-"""Where vehicles are to be found: MAVSDK URLs made from one template, checked before anything is opened.
+"""Connection URLs of MAVSDK, expanded from one template and checked before anything is opened.
 
 A template is a URL in which `{…}` holds arithmetic on `i`, the drone's index from 0:
 `udpin://127.0.0.1:{14540+i}`, `tcpout://127.0.0.1:{5760+10*i}`, `serial:///dev/ttyACM{i}:57600`.
@@ -18,7 +18,7 @@ _NETWORK_SCHEMES = ("udpin", "udpout", "tcpin", "tcpout")
 _SERIAL_SCHEMES = ("serial", "serial_flowcontrol")
 SCHEMES = _NETWORK_SCHEMES + _SERIAL_SCHEMES
 _LISTENING = ("udpin", "tcpin")
-_OUTDATED = {"udp": "udpin", "tcp": "tcpout"}
+_DEPRECATED = {"udp": "udpin", "tcp": "tcpout"}
 _MAX_EXPRESSION = 64
 _MAX_NUMBER = 10**9
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -31,11 +31,11 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 class ConnectError(ValueError):
-    """A connection template or URL that cannot be used; the text says why and what to write instead."""
+    """A connection template or URL that cannot be used; the text is why, and what to write instead."""
 
 
 class PortBusy(ConnectError):
-    """Another program already listens on a vehicle's port."""
+    """Another program is bound to a vehicle's port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class VehicleUrl:
 
     @property
     def listens(self) -> bool:
-        """Whether this side opens a port for others to speak to."""
+        """True if this side binds a port."""
         return self.scheme in _LISTENING
 
     @property
     def loopback_only(self) -> bool:
-        """Whether nothing outside this machine is spoken to or listened to."""
+        """True if nothing outside this machine can be reached or can reach it."""
         if self.scheme in _SERIAL_SCHEMES:
             return True
         if self.host == "localhost":
@@ -134,8 +134,8 @@ def parse_url(text: str) -> VehicleUrl:
     """Check a MAVSDK connection URL. Raises ConnectError."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in SCHEMES:
-        if scheme in _OUTDATED:
-            raise ConnectError(f"{text}: MAVSDK 4 calls this {_OUTDATED[scheme]}://, write that")
+        if scheme in _DEPRECATED:
+            raise ConnectError(f"{text}: MAVSDK 4 calls this {_DEPRECATED[scheme]}://, write that")
         raise ConnectError(f"{text}: a connection starts with one of {', '.join(s + '://' for s in SCHEMES)}")
     if scheme in _SERIAL_SCHEMES:
         device, colon, baud = rest.rpartition(":")
@@ -149,14 +149,14 @@ def parse_url(text: str) -> VehicleUrl:
         )
     if not host:
         meaning = "127.0.0.1 (this machine only) or 0.0.0.0 (everybody on the network)"
-        raise ConnectError(f"{text}: say which address to use: {meaning}")
+        raise ConnectError(f"{text}: the address is missing: {meaning}")
     if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+", host):
         raise ConnectError(f"{text}: {host!r} is not a host name or address")
     return VehicleUrl(text, scheme, host, int(port))
 
 
 def require_free_port(url: VehicleUrl, drone: str) -> None:
-    """Raise PortBusy if another program listens where this URL wants to; MAVSDK itself would not notice."""
+    """Raise PortBusy if another program is bound to the port of this URL; MAVSDK does not detect it."""
     if not url.listens:
         return
     kind = socket.SOCK_DGRAM if url.scheme == "udpin" else socket.SOCK_STREAM

@@ -1,4 +1,4 @@
-"""How one vehicle's connection comes up: first listen who is there, then hand the connection to MAVSDK."""
+"""Connection of one vehicle: the port is probed for the pinned system id, then given to MAVSDK."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from chimera_ros.autopilot.probe import PortProbe
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
-_MANY = 5
+_MAX_LISTED = 5
 
 
 class ConnectionStage(Enum):
-    """Where a connection stands."""
+    """Stage of a connection."""
 
-    LISTENING = "listening"  # the port is ours, the pinned autopilot was not heard yet
-    CLOSED = "closed"  # nothing opened yet, or MAVSDK could not open it
-    OPENING = "opening"  # MAVSDK is at it
+    LISTENING = "listening"  # the port is bound, no heartbeat of the pinned autopilot yet
+    CLOSED = "closed"  # not opened yet, or MAVSDK could not open it
+    OPENING = "opening"  # MAVSDK is opening it
     OPEN = "open"  # MAVSDK has the connection, the system is not yet discovered
 
 
 def _listed(ids: set[int]) -> str:
-    shown = [str(i) for i in sorted(ids)[:_MANY]]
-    return ", ".join(shown) + (", …" if len(ids) > _MANY else "")
+    shown = [str(i) for i in sorted(ids)[:_MAX_LISTED]]
+    return ", ".join(shown) + (", …" if len(ids) > _MAX_LISTED else "")
 
 
 class Connection:
-    """One vehicle's way from URL to MAVSDK connection. Raises PortBusy or ConnectError if it cannot."""
+    """Opens one vehicle's URL. Raises PortBusy or ConnectError."""
 
     def __init__(self, config: VehicleConfig, now: float) -> None:
         self.config = config
@@ -52,7 +52,7 @@ class Connection:
             require_free_port(url, config.drone)
 
     def step(self, mavsdk: Any, pool: CallPool, now: float) -> None:
-        """Move on if there is something to move on to; called a few times a second."""
+        """Advance to the next stage if possible; called a few times a second."""
         with self._lock:
             if self._probe is not None:
                 if self.config.system_id not in self._probe.poll():
@@ -68,20 +68,20 @@ class Connection:
         if not pool.submit(lambda: self._open(mavsdk)):
             self.stage = ConnectionStage.CLOSED
 
-    def trouble(self, strangers: set[int], now: float) -> str:
-        """Why the vehicle is not there yet, one sentence; `strangers` are ids that no drone is pinned to."""
-        drone, wanted, url = self.config.drone, self.config.system_id, self.config.url
+    def failure(self, unpinned: set[int], now: float) -> str:
+        """Why the vehicle is not connected, one sentence; `unpinned` are ids that no drone is pinned to."""
+        drone, pinned, url = self.config.drone, self.config.system_id, self.config.url
         with self._lock:
             seen = set(self._probe.seen) if self._probe is not None else None
         if seen:
-            return f"{drone} is pinned to system id {wanted}, but system id {_listed(seen)} answers at {url}"
+            return f"{drone} is pinned to system id {pinned}, but system id {_listed(seen)} answers at {url}"
         if seen is None and self.stage is not ConnectionStage.OPEN:
             return f"{drone}: {url} cannot be opened{f' ({self._failure})' if self._failure else ''}"
-        hint = f"; system id {_listed(strangers)} answers, which is pinned to no drone" if strangers else ""
-        return f"{drone} (system id {wanted}) has not been heard at {url} for {now - self._since:.0f} s{hint}"
+        hint = f"; system id {_listed(unpinned)} answers, which is pinned to no drone" if unpinned else ""
+        return f"no heartbeat of {drone} (system id {pinned}) at {url} for {now - self._since:.0f} s{hint}"
 
     def close(self) -> None:
-        """Give the port back if it is still being probed."""
+        """Close the port if it is still being probed."""
         with self._lock:
             if self._probe is not None:
                 self._probe.close()

@@ -1,12 +1,12 @@
-"""Where things are: geodetic coordinates, the common frame `map`, and the frames that autopilots think in.
+"""Frames: geodetic coordinates, the common frame `map`, and the local frames of autopilots.
 
-`map` is the tangent plane (east, north, up) at the swarm datum on the WGS-84 ellipsoid. An autopilot reports
-its position in metres from its own estimator's origin, and it makes these metres from latitude and longitude
-with a *sphere*, not with the ellipsoid: PX4 with a radius of 6 371 000 m, ArduPilot with 6 378 100 m.
+`map` is the tangent plane (east, north, up) at the swarm datum on the WGS-84 ellipsoid (REP 103, REP 105). An
+autopilot reports its position in metres from its own EKF origin, and projects latitude and longitude on a
+*sphere*, not on the ellipsoid: PX4 with a radius of 6 371 000 m, ArduPilot with 6 378 100 m.
 East-west this is off by up to 0.5 %, half a metre at 100 m; `LocalFrame` undoes it. Heights above mean sea
-level stand in for ellipsoidal heights: their difference (the geoid) is the same for all vehicles of a swarm.
+level are used as ellipsoidal heights: their difference, the geoid undulation, is the same for a whole swarm.
 
-Plain floats on purpose: these functions run per vehicle and message, where numpy costs more than it saves.
+Plain floats: these functions run per vehicle and message, where numpy is slower.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HALF = math.sqrt(0.5)
 
 
 class Projection(Enum):
-    """How an autopilot turns latitude and longitude into metres; the value is its sphere's radius, m."""
+    """How an autopilot projects latitude and longitude to metres; the value is its sphere's radius, m."""
 
     WGS84 = 0.0  # a true tangent plane on the ellipsoid
     PX4 = 6_371_000.0  # azimuthal equidistant, lib/geo/geo.h CONSTANTS_RADIUS_OF_EARTH
@@ -142,10 +142,11 @@ class TangentPlane:
 
 
 class LocalFrame:
-    """The metres of one autopilot, counted from its estimator's origin, against `map`.
+    """Local frame of one autopilot, with the EKF origin as zero, against `map`.
 
-    Affine and exact to a centimetre within 1 km: `map = R · (scale * local) + t`, where `R` turns the tangent
-    plane at the origin into that at the datum and `scale` undoes the autopilot's sphere.
+    Affine: `map = R · (scale * local) + t`, where `R` rotates the tangent plane at the origin into that at
+    the datum and `scale` undoes the autopilot's sphere. Within 1 km exact to a centimetre for PX4;
+    ArduPilot's equirectangular projection leaves 0.1 m at 47 degrees of latitude and 0.9 m at 85.
     """
 
     __slots__ = ("_rotation", "_scale", "offset_enu_m", "origin")
@@ -181,7 +182,7 @@ class LocalFrame:
         return x / s[0], y / s[1], z / s[2]
 
     def vector_to_map(self, local_enu: Vec3) -> Vec3:
-        """A velocity or acceleration in `map`: turned, not scaled, since it is measured in true metres."""
+        """A velocity or acceleration in `map`: rotated, not scaled, since it is measured in true metres."""
         return _times(self._rotation, local_enu)
 
     def vector_to_local(self, map_enu: Vec3) -> Vec3:

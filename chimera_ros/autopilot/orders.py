@@ -1,7 +1,7 @@
-"""One vehicle's orders, one at a time: what runs, what waits, what is overtaken. Pure.
+"""Order queue of one vehicle: one order runs at a time, urgent ones overtake. Pure.
 
-HOLD, LAND and KILL are urgent: they drop what waits and do not wait for what runs, because what runs may be a
-call that the autopilot never answers. Every order gets exactly one result.
+HOLD, LAND and KILL are urgent: they cancel what waits and do not wait for what runs, which may be a call that
+the autopilot never answers. Every order gets exactly one result.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _RANK = {
 
 @dataclass(eq=False, slots=True)
 class StartedOrder:
-    """An order that has been started; `live` turns false when its result has been given."""
+    """An order that has been started; `pending` until its result is known."""
 
     order: Order
     deadline: float
-    live: bool = True
-    accepted: bool = False  # the autopilot said yes, the effect is still awaited
+    pending: bool = True
+    accepted: bool = False  # by the autopilot; the effect is still awaited
     in_call: bool = True  # a MAVSDK call for it has not returned yet
-    shaken: bool = False  # meanwhile an overtaken call did: the autopilot may have obeyed that one last
+    repeat: bool = False  # an overtaken call returned meanwhile and may have been executed last
 
 
 class OrderQueue:
-    """Decides which order may start; the caller starts it and reports back."""
+    """Chooses the order to start; the caller executes it and calls `finish`."""
 
     def __init__(self) -> None:
         self.running: StartedOrder | None = None
@@ -42,7 +42,7 @@ class OrderQueue:
         self._waiting: deque[Order] = deque()
 
     def submit(self, order: Order, now: float) -> list[OrderResult]:
-        """Take an order; the results of those that it displaces (or its own refusal)."""
+        """Queue an order; returns the results of those that it overtakes, or its own refusal."""
         rank = _RANK.get(order.kind, 0)
         results = []
         if rank:
@@ -52,7 +52,7 @@ class OrderQueue:
             self._waiting = kept
             running = self.running
             if running is not None and _RANK.get(running.order.kind, 0) <= rank:
-                running.live = False
+                running.pending = False
                 self.running = None
                 results.append(self._failed(running.order, overtaken))
         elif len(self._waiting) >= MAX_WAITING:
@@ -71,36 +71,36 @@ class OrderQueue:
 
     def finish(self, running: StartedOrder, ok: bool, reason: str = "") -> list[OrderResult]:
         """The outcome of a started order; empty when its result was given before."""
-        if not running.live:
+        if not running.pending:
             return []
-        running.live = False
+        running.pending = False
         if self.running is running:
             self.running = None
         running.accepted = ok
         return [OrderResult(running.order.order_id, running.order.kind, ok, reason)]
 
     def overdue(self, now: float) -> StartedOrder | None:
-        """The running order, if its time is up."""
+        """The running order, if its deadline has passed."""
         return self.running if self.running is not None and now > self.running.deadline else None
 
-    def undone_by(self, late: StartedOrder) -> StartedOrder | None:
-        """The accepted urgent order that a late, overtaken call may have undone, to be repeated. One whose
-        own call has not returned yet is to be repeated after that (`shaken`).
+    def to_repeat_after(self, late: StartedOrder) -> StartedOrder | None:
+        """The accepted urgent order that a late, overtaken call may have undone. One whose own call has not
+        returned yet is marked `repeat` instead.
         """
         newest = self.newest_urgent
-        if late.live or newest is None or newest is late:
+        if late.pending or newest is None or newest is late:
             return None
-        if newest.live:
-            newest.shaken = True
+        if newest.pending:
+            newest.repeat = True
             return None
         return newest if newest.accepted else None
 
     def drop_all(self, reason: str) -> list[OrderResult]:
-        """Fail whatever runs or waits (the bridge closes)."""
+        """Fail what runs and what waits (the bridge closes)."""
         results = [self._failed(order, reason) for order in self._waiting]
         self._waiting.clear()
         if self.running is not None:
-            self.running.live = False
+            self.running.pending = False
             results.insert(0, self._failed(self.running.order, reason))
             self.running = None
         return results

@@ -1,8 +1,8 @@
-"""What PX4 and ArduPilot want to be told differently. Every function here blocks, for seconds at worst.
+"""Differences between PX4 and ArduPilot in streams, arming and take-off. Calls block for up to seconds.
 
-ArduPilot streams nothing before it is asked, arms in GUIDED but not in BRAKE (MAVSDK's hold), and needs a
-real take-off height. There is no forced arming or disarming here, and MAVSDK's own call for forced arming
-must stay out: it sends the code that force-disarms.
+ArduPilot streams nothing unless requested, arms in GUIDED but not in BRAKE (MAVSDK's hold), and needs an
+explicit take-off height. There is no forced arming or disarming, and MAVSDK's call for forced arming must not
+be used: it sends the code that force-disarms.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _SENTENCES = {
 
 
 class CallFailed(Exception):
-    """The autopilot did not do what it was asked; the text is a clause that says why."""
+    """An order was not executed; the text is a clause with the reason."""
 
 
 @dataclass(slots=True)
 class Plugins:
-    """MAVSDK's handles for one vehicle; `direct` only for ArduPilot."""
+    """MAVSDK plugins of one vehicle; `direct` only for ArduPilot."""
 
     system_id: int
     action: Any
@@ -62,18 +62,18 @@ class Plugins:
     info: Any = None
 
 
-def why(error: MavsdkError) -> str:
-    """A MAVSDK error in words."""
+def reason_of(error: MavsdkError) -> str:
+    """A MAVSDK error as a clause."""
     name = getattr(getattr(error, "result", None), "name", "")
     return _SENTENCES.get(name, f"the autopilot answered {name.lower().replace('_', ' ') or error}")
 
 
 def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call MAVSDK. Raises CallFailed instead of its many errors."""
+    """Call MAVSDK. Raises CallFailed in place of its exceptions."""
     try:
         return call(*arguments)
     except MavsdkError as error:
-        raise CallFailed(why(error)) from None
+        raise CallFailed(reason_of(error)) from None
     except RuntimeError:  # the plugin was destroyed by a closing bridge
         raise CallFailed("the connection was closed") from None
 
@@ -92,7 +92,7 @@ class Px4:
     )
 
     def request_streams(self, plugins: Plugins) -> list[str]:
-        """Ask for telemetry at sensible rates; what was refused, in words. A refusal is no failure."""
+        """Request telemetry at `rates_hz`; returns the refusals, one sentence each, which are no failure."""
         refused = []
         for name, rate_hz in self.rates_hz:
             try:
@@ -101,8 +101,8 @@ class Px4:
                 refused.append(f"{name} at {rate_hz:g} Hz: {failure}")
         return refused
 
-    def carry_out(self, plugins: Plugins, order: Order) -> None:
-        """Give one order to the autopilot. Raises CallFailed."""
+    def execute(self, plugins: Plugins, order: Order) -> None:
+        """Send one order to the autopilot and wait for its answer. Raises CallFailed."""
         match order.kind:
             case OrderKind.ARM:
                 self._arm(plugins)

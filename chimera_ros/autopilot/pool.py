@@ -1,4 +1,4 @@
-"""Threads for calls that block. They are daemons: a call that hangs must not keep the process from ending."""
+"""Thread pool for blocking calls, on daemon threads: a call that hangs does not keep the process alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CallPool:
         self._closed = False
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Have a job run soon; False when the pool is closed or too much waits already."""
+        """Queue a job; False if the pool is closed or the queue is full."""
         with self._lock:
             if self._closed:
                 return False
@@ -43,7 +43,7 @@ class CallPool:
         return True
 
     def close(self, wait_s: float) -> bool:
-        """Start nothing more and wait for running calls; whether all of them have returned."""
+        """Cancel waiting jobs and wait for running ones; True if all have returned."""
         with self._lock:
             self._closed = True
             while True:

@@ -1,7 +1,7 @@
-"""Who speaks on a vehicle's UDP port, found out before the connection is given to MAVSDK.
+"""Probe of a vehicle's UDP port: system ids of the heartbeats that arrive before MAVSDK gets the connection.
 
-MAVSDK merges vehicles with the same system id, whichever connection they come from, so a wrong or doubled id
-could not be seen any more behind it. The probe owns the port until a heartbeat with the pinned id arrived on
+MAVSDK merges vehicles with the same system id, whatever connection they use, so that a wrong or duplicate id
+could not be detected behind it. The probe owns the port until a heartbeat with the pinned id has arrived on
 it.
 """
 
@@ -31,7 +31,7 @@ def x25(data: bytes) -> int:
 
 
 def autopilot_ids(datagram: bytes) -> set[int]:
-    """System ids of the autopilots whose heartbeats (MAVLink 1 or 2) are in a datagram; junk is skipped."""
+    """System ids of the autopilots whose heartbeats (MAVLink 1 or 2) are in a datagram."""
     found = set()
     at = 0
     while at < len(datagram):
@@ -67,7 +67,7 @@ def autopilot_ids(datagram: bytes) -> set[int]:
 
 
 class PortProbe:
-    """Holds a vehicle's port and notes which autopilots speak there. Raises PortBusy where it is taken."""
+    """Binds a vehicle's port and collects the system ids of autopilots there. Raises PortBusy."""
 
     def __init__(self, url: VehicleUrl, drone: str) -> None:
         self._socket: socket.socket | None = bind(url, drone)
@@ -79,7 +79,7 @@ class PortProbe:
         return self._socket.fileno() if self._socket else -1
 
     def poll(self) -> set[int]:
-        """Read what has arrived; all system ids seen so far."""
+        """Read what has arrived; returns all system ids seen so far."""
         if self._socket is None:
             return self.seen
         for _ in range(_MAX_DATAGRAMS_PER_POLL):
@@ -90,7 +90,7 @@ class PortProbe:
         return self.seen
 
     def close(self) -> None:
-        """Give the port back."""
+        """Close the port."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,4 +1,4 @@
-"""From a setpoint in `map` to one in the vehicle's own frame, handed to MAVSDK or refused and counted."""
+"""Setpoints of one vehicle: from `map` to its local frame, then sent by MAVSDK or refused and counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chimera_ros.flight.vehicle import Setpoint
 
 
 class SetpointRefusal(Enum):
-    """Why a setpoint was not handed to the autopilot."""
+    """Why a setpoint was not sent to the autopilot."""
 
     NOT_CONNECTED = "not_connected"
     ORIGIN_UNKNOWN = "origin_unknown"
@@ -32,7 +32,7 @@ class SetpointGate:
     """
 
     def __init__(self) -> None:
-        self.given = 0
+        self.sent = 0
         self.refused: Counter[SetpointRefusal] = Counter()
         self._offboard: Any = None
         self._watchdog = SetpointWatchdog()
@@ -44,33 +44,33 @@ class SetpointGate:
         return self._watchdog.degraded
 
     def connect(self, offboard: Any) -> None:
-        """Use this MAVSDK Offboard plugin from now on; None for no more."""
+        """Use this MAVSDK Offboard plugin from now on; None sends no more."""
         with self._lock:
             self._offboard = offboard
 
-    def give(self, setpoint: Setpoint, frame: LocalFrame | None, now: float) -> None:
-        """Hand a setpoint over, or count why not."""
+    def send(self, setpoint: Setpoint, frame: LocalFrame | None, now: float) -> None:
+        """Send a setpoint, or count its refusal."""
         with self._lock:
-            if self._hand_over(setpoint, frame):
-                self.given += 1
+            if self._send(setpoint, frame):
+                self.sent += 1
                 self._watchdog.fresh(setpoint, now)
 
     def degrade(self, frame: LocalFrame | None, now: float) -> bool:
-        """Replace a setpoint that has become stale by a position hold; whether that was done just now."""
+        """Replace a stale setpoint by a position hold; True if that was done now."""
         with self._lock:
             hold = self._watchdog.check(now)
-            return hold is not None and self._hand_over(hold, frame, at_rest=True)
+            return hold is not None and self._send(hold, frame, at_rest=True)
 
     def fresh(self, now: float) -> bool:
-        """Whether a setpoint was given that is not stale yet."""
+        """True if the last setpoint is not stale."""
         return self._watchdog.age_s(now) <= self._watchdog.stale_after_s
 
     def forget(self) -> None:
-        """Offboard control has ended: nothing is there to be degraded."""
+        """Offboard control has ended: no setpoint is left to degrade."""
         with self._lock:
             self._watchdog.forget()
 
-    def _hand_over(self, setpoint: Setpoint, frame: LocalFrame | None, at_rest: bool = False) -> bool:
+    def _send(self, setpoint: Setpoint, frame: LocalFrame | None, at_rest: bool = False) -> bool:
         if self._offboard is None:
             self.refused[SetpointRefusal.NOT_CONNECTED] += 1
             return False

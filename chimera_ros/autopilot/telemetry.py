@@ -1,4 +1,4 @@
-"""The newest of what one vehicle tells, stored by MAVSDK's callbacks and put into words and frames by others.
+"""Telemetry cache of one vehicle: newest values, stored by MAVSDK's callbacks in NED and FRD.
 
 MAVSDK has one thread for the callbacks of all vehicles, and a blocking call inside one deadlocks for good:
 these callbacks store a value and a time, nothing else.
@@ -32,7 +32,7 @@ _HEALTH = (
 
 
 class TelemetryCache:
-    """Newest values of one vehicle, each replaced as a whole, so that readers need no lock."""
+    """Newest values, each replaced as a whole, so that readers need no lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class TelemetryCache:
         telemetry.subscribe_status_text(self._on_text)
 
     def poll(self, system: Any, telemetry: Any, now: float) -> None:
-        """Read the rest; these calls only copy from MAVSDK's memory."""
+        """Poll the other values; these calls only copy from MAVSDK's memory."""
         if now - self._polled_s < _POLL_EVERY_S:
             return
         self._polled_s = now
@@ -86,22 +86,20 @@ class TelemetryCache:
     def _on_text(self, text: Any, _: Any) -> None:
         self.texts.append((self._clock(), int(text.type), text.text))
 
-    def complaint(self, since_s: float) -> str:
-        """The newest warning that the autopilot sent after `since_s`; empty if none."""
+    def last_warning(self, since_s: float) -> str:
+        """Text of the newest STATUSTEXT from WARNING up received since `since_s`; empty if none."""
         for stamp, kind, text in reversed(tuple(self.texts)):
             if stamp >= since_s and kind >= _SEVERE:
                 return text
         return ""
 
-    def unhealthy(self, drone: str, now: float) -> list[str]:
-        """Reasons not to arm that the autopilot itself gives, one sentence each."""
+    def health_blockers(self, drone: str, now: float) -> list[str]:
+        """Reasons not to arm by the autopilot's own health flags, one sentence each."""
         health = self.health
         if health is None or not any(getattr(health, name) for name, _ in _HEALTH):
-            return [f"{drone} has not told its health yet"]
+            return [f"{drone} has not reported its health yet"]
         reasons = [f"{drone}: {words}" for name, words in _HEALTH if not getattr(health, name)]
         if not reasons and not health.is_armable and not self.armed:
-            text = self.complaint(now - 30.0)
-            reasons.append(
-                f"{drone}: the autopilot's checks before arming fail" + (f" ({text})" if text else "")
-            )
+            text = self.last_warning(now - 30.0)
+            reasons.append(f"{drone}: the autopilot's arming checks fail" + (f" ({text})" if text else ""))
         return reasons

@@ -1,7 +1,7 @@
-"""One vehicle behind the bridge: its state in `map`, its orders, its setpoints.
+"""Link to one vehicle: its state in `map`, its orders, its setpoints.
 
-Three kinds of threads come here: the node's (state, submit, setpoint, tick), the bridge's supervisor (step),
-and the call pool's (configuring, carrying out orders). MAVSDK's own threads only reach the `TelemetryCache`.
+Three kinds of threads call it: the node's (state, submit, setpoint, tick), the bridge's supervisor (step),
+and the call pool's (configuration, orders). MAVSDK's own threads only write to the `TelemetryCache`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, 
 _log = logging.getLogger(__name__)
 HEIGHT_REACHED_WITHIN_M = 0.5
 _POSITION_SILENT_S = 1.0
-_ORIGIN_SOON_S = 1.0
-_ORIGIN_SELDOM_S = 10.0
+_ORIGIN_FAST_S = 1.0
+_ORIGIN_SLOW_S = 10.0
 _BLOCKERS_EVERY_S = 0.2
-_UNTOLD_AFTER = 2  # unanswered questions for the origin
+_UNREPORTED_AFTER = 2  # unanswered requests for the origin
 _NEVER = float("-inf")
 _AWAITED = (OrderKind.ARM, OrderKind.TAKEOFF, OrderKind.START_OFFBOARD)  # done when the effect is seen
 
 
 class VehicleLink:
-    """See the module's docstring. Nothing here blocks except `configure`, which belongs in the pool."""
+    """State, orders and setpoints of one vehicle. Only what runs in the pool blocks."""
 
     def __init__(
         self,
@@ -57,39 +57,39 @@ class VehicleLink:
         on_result: Callable[[str, OrderResult], None],
     ) -> None:
         self.config = config
-        self.inbox = TelemetryCache(clock)
+        self.telemetry = TelemetryCache(clock)
         self.setpoints = SetpointGate()
         self.uid: str | None = None
-        self.connection_trouble = f"{config.drone} has not been looked for yet"
+        self.connection_failure = f"{config.drone}: the connection has not been opened yet"
         self._clock = clock
         self._pool = pool
         self._on_result = on_result
         self._personality = PERSONALITIES[config.kind]()
         self._origin = OriginTracker(plane, PROJECTIONS[config.kind])
-        self._desk = OrderQueue()
-        self._lock = threading.RLock()  # origin, desk
+        self._orders = OrderQueue()
+        self._lock = threading.RLock()  # origin, orders
         self._plugins: Plugins | None = None
         self._system: Any = None
         self._configuring = False
         self._was_connected = False
         self._local_used = self._global_used = _NEVER
         self._origin_next = _NEVER
-        self._origin_asked = False
+        self._origin_requested = False
         self._origin_unanswered = 0
-        self._blockers: tuple[str, ...] = (self.connection_trouble,)
+        self._blockers: tuple[str, ...] = (self.connection_failure,)
         self._blockers_next = _NEVER
-        self._uid_trouble = ""
+        self._uid_mismatch = ""
         self._climb_from_m = math.nan
         self._order_since = _NEVER
         self._closed = False
 
-    # ------------------------------------------------------------------ the node's side
+    # ------------------------------------------------------------------ called by the node
 
     def state(self) -> VehicleState:
-        """The newest known state; cheap."""
-        inbox, local, frame = self.inbox, self.inbox.local, self._origin.frame
-        orientation = flu_in_enu_from_frd_in_ned(*inbox.attitude)
-        mode = MODE_NAMES.get(inbox.mode, "unknown")
+        """Newest state; cheap."""
+        telemetry, local, frame = self.telemetry, self.telemetry.local, self._origin.frame
+        orientation = flu_in_enu_from_frd_in_ned(*telemetry.attitude)
+        mode = MODE_NAMES.get(telemetry.mode, "unknown")
         stamp, position, velocity = _NEVER, (math.nan,) * 3, (0.0, 0.0, 0.0)
         if local is not None and frame is not None:
             stamp = local[0]
@@ -98,37 +98,37 @@ class VehicleLink:
         return VehicleState(
             drone=self.config.drone,
             stamp_s=stamp,
-            connected=inbox.connected,
-            armed=inbox.armed,
-            in_air=inbox.in_air,
+            connected=telemetry.connected,
+            armed=telemetry.armed,
+            in_air=telemetry.in_air,
             offboard=mode == "offboard",
             mode=mode,
             position_enu_m=position,
             velocity_enu_m_s=velocity,
             orientation_xyzw=orientation,
             yaw_enu_rad=yaw_of(orientation),
-            battery_fraction=inbox.battery_fraction,
+            battery_fraction=telemetry.battery_fraction,
             blockers=self._blockers,
         )
 
     def submit(self, order: Order) -> None:
-        """Take an order; see `Bridge.submit`."""
+        """Queue an order; see `Bridge.submit`."""
         now = self._clock()
         with self._lock:
             if self._closed:
                 results = [OrderResult(order.order_id, order.kind, False, "the bridge is closed")]
             else:
-                results = self._desk.submit(order, now)
+                results = self._orders.submit(order, now)
         self._emit(results)
         self._start_next(now)
 
     def setpoint(self, setpoint: Setpoint) -> None:
-        """Hand a setpoint to MAVSDK, or count why not."""
-        self.setpoints.give(setpoint, self._origin.frame, self._clock())
+        """Send a setpoint, or count its refusal."""
+        self.setpoints.send(setpoint, self._origin.frame, self._clock())
 
     @property
     def origin(self) -> OriginTracker:
-        """Where this vehicle counts its local coordinates from."""
+        """The EKF origin of this vehicle."""
         return self._origin
 
     def step(self, now: float) -> None:
@@ -139,9 +139,9 @@ class VehicleLink:
             if self._closed:
                 return
             if self._plugins is not None:
-                self.inbox.poll(self._system, self._plugins.telemetry, now)
-            self._follow_origin()
-            self._ask_origin(now)
+                self.telemetry.poll(self._system, self._plugins.telemetry, now)
+            self._update_origin()
+            self._request_origin(now)
             self._reconnect()
             if now >= self._blockers_next:
                 self._blockers_next = now + _BLOCKERS_EVERY_S
@@ -150,7 +150,7 @@ class VehicleLink:
         self._emit(results)
         self._start_next(now)
 
-    # ------------------------------------------------------------------ the bridge's side
+    # ------------------------------------------------------------------ called by the bridge
 
     def attach(self, system: Any) -> None:
         """MAVSDK has discovered the pinned system: subscribe and configure it, in the pool."""
@@ -163,14 +163,14 @@ class VehicleLink:
 
     @property
     def attached(self) -> bool:
-        """Whether the pinned system has been discovered."""
+        """True if MAVSDK has discovered the pinned system."""
         return self._system is not None
 
     def close(self) -> None:
-        """Fail all orders; nothing is sent to the autopilot afterwards."""
+        """Fail all orders; nothing more is sent to the autopilot."""
         with self._lock:
             self._closed = True
-            results = self._desk.drop_all("the bridge is closed")
+            results = self._orders.drop_all("the bridge is closed")
             self._plugins = None
         self.setpoints.connect(None)
         self._emit(results)
@@ -196,14 +196,14 @@ class VehicleLink:
             direct=MavlinkDirect(system) if self._personality.needs_direct else None,
             info=Info(system),
         )
-        self.inbox.subscribe(plugins.telemetry)
-        self.inbox.poll(system, plugins.telemetry, self._clock())
+        self.telemetry.subscribe(plugins.telemetry)
+        self.telemetry.poll(system, plugins.telemetry, self._clock())
         with self._lock:
             if self._closed:
                 return
             self._plugins = plugins
             self.setpoints.connect(plugins.offboard)
-        self._was_connected = self.inbox.connected
+        self._was_connected = self.telemetry.connected
 
     def _configure(self) -> None:
         plugins = self._plugins
@@ -221,67 +221,67 @@ class VehicleLink:
     def _identify(self, plugins: Plugins) -> None:
         pinned = self.config.uid
         try:
-            told = attempt(plugins.info.get_identification)
+            answer = attempt(plugins.info.get_identification)
         except CallFailed as failure:
             if pinned:
-                self._uid_trouble = f"{self.config.drone} is pinned to autopilot {pinned}, but {failure}"
+                self._uid_mismatch = f"{self.config.drone} is pinned to autopilot {pinned}, but {failure}"
             return
-        self.uid = told.hardware_uid.strip("\0").lower() or f"{told.legacy_uid:x}"
-        matches = pinned is None or pinned.lower() in (self.uid, f"{told.legacy_uid:x}")
-        self._uid_trouble = (
+        self.uid = answer.hardware_uid.strip("\0").lower() or f"{answer.legacy_uid:x}"
+        matches = pinned is None or pinned.lower() in (self.uid, f"{answer.legacy_uid:x}")
+        self._uid_mismatch = (
             "" if matches else f"{self.config.drone} is pinned to autopilot {pinned}, but {self.uid} answers"
         )
 
     def _query_origin(self) -> None:
         plugins = self._plugins
-        told: EkfOrigin | None = None
+        origin: EkfOrigin | None = None
         try:
             if plugins is not None:
                 answer = attempt(plugins.telemetry.get_gps_global_origin)
-                told = EkfOrigin(answer.latitude_deg, answer.longitude_deg, answer.altitude_m)
+                origin = EkfOrigin(answer.latitude_deg, answer.longitude_deg, answer.altitude_m)
         except (CallFailed, ValueError) as failure:
             _log.debug("%s: no origin: %s", self.config.drone, failure)
         with self._lock:
-            self._origin_asked = False
-            if told is not None:
+            self._origin_requested = False
+            if origin is not None:
                 self._origin_unanswered = 0
-                self._origin.on_origin(told)
-            elif self.inbox.connected:
+                self._origin.on_origin(origin)
+            elif self.telemetry.connected:
                 self._origin_unanswered += 1
-                if self._origin_unanswered >= _UNTOLD_AFTER:
-                    self._origin.on_origin_untold()
+                if self._origin_unanswered >= _UNREPORTED_AFTER:
+                    self._origin.on_origin_unreported()
 
-    def _carry_out(self, running: StartedOrder) -> None:
+    def _execute(self, running: StartedOrder) -> None:
         order, ok, reason = running.order, False, ""
         plugins = self._plugins
         try:
             if plugins is None:
                 raise CallFailed("the vehicle is not connected")
-            self._personality.carry_out(plugins, order)
+            self._personality.execute(plugins, order)
             ok = True
         except CallFailed as failure:
-            complaint = self.inbox.complaint(self._order_since)
-            reason = f"{failure} ({complaint})" if complaint else str(failure)
+            warning = self.telemetry.last_warning(self._order_since)
+            reason = f"{failure} ({warning})" if warning else str(failure)
         now = self._clock()
         repeat: StartedOrder | None = None
         results: list[OrderResult] = []
         with self._lock:
             running.in_call = False
-            if not running.live:
-                # Whatever it was answered: a call that timed out may have been obeyed as well.
-                repeat = self._desk.undone_by(running)
+            if not running.pending:
+                # Whatever the answer: a call that timed out may have been executed as well.
+                repeat = self._orders.to_repeat_after(running)
             elif ok and order.kind in _AWAITED:
                 running.accepted = True
             else:
-                results = self._desk.finish(running, ok, reason)
-                repeat = running if ok and running.shaken else None
+                results = self._orders.finish(running, ok, reason)
+                repeat = running if ok and running.repeat else None
         if ok and order.kind in (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL, OrderKind.STOP_OFFBOARD):
             self.setpoints.forget()
         self._emit(results)
         if repeat is not None and plugins is not None:
             _log.warning("%s: repeating %s after a late answer", self.config.drone, repeat.order.kind.value)
             try:
-                self._personality.carry_out(plugins, repeat.order)
+                self._personality.execute(plugins, repeat.order)
             except CallFailed as failure:
                 _log.error("%s: repeating %s: %s", self.config.drone, repeat.order.kind.value, failure)
         self._start_next(now)
@@ -292,7 +292,7 @@ class VehicleLink:
         with self._lock:
             if self._closed:
                 return
-            running = self._desk.next(now)
+            running = self._orders.next(now)
             if running is None:
                 return
             reason = self._refusal(running.order, now)
@@ -300,15 +300,15 @@ class VehicleLink:
                 self._order_since = now
                 state_up = self.state().position_enu_m[2]
                 self._climb_from_m = state_up
-                if self._pool.submit(lambda: self._carry_out(running)):
+                if self._pool.submit(lambda: self._execute(running)):
                     return
                 reason = "too many calls are waiting for answers"
-            results = self._desk.finish(running, False, reason)
+            results = self._orders.finish(running, False, reason)
         self._emit(results)
         self._start_next(now)
 
     def _refusal(self, order: Order, now: float) -> str:
-        """Why an order is not even given to the autopilot; empty if it is."""
+        """Why an order is not sent to the autopilot; empty if it is."""
         if self._plugins is None:
             return "; ".join(self._reasons(now)) or "the vehicle is not connected"
         if order.kind is OrderKind.ARM:
@@ -316,9 +316,9 @@ class VehicleLink:
         if order.kind is OrderKind.TAKEOFF:
             if not (math.isfinite(order.height_m) and order.height_m > 0.0):
                 return f"the take-off height is {order.height_m} m, but must be positive"
-            if not self.inbox.armed:
+            if not self.telemetry.armed:
                 return "it is not armed"
-            if self.inbox.in_air:
+            if self.telemetry.in_air:
                 return "it is in the air already"
         if order.kind is OrderKind.START_OFFBOARD and not self.setpoints.fresh(now):
             return "offboard control needs a fresh setpoint first"
@@ -329,27 +329,27 @@ class VehicleLink:
     def _reasons(self, now: float) -> Iterable[str]:
         drone = self.config.drone
         if self._plugins is None:
-            yield self.connection_trouble
+            yield self.connection_failure
             return
-        if not self.inbox.connected:
-            yield f"{drone} (system id {self.config.system_id}, {self.config.url}) is no longer heard"
+        if not self.telemetry.connected:
+            yield f"{drone} (system id {self.config.system_id}, {self.config.url}): heartbeat lost"
             return
-        if self._uid_trouble:
-            yield self._uid_trouble
+        if self._uid_mismatch:
+            yield self._uid_mismatch
         if not self.config.allow_arm:
             yield f"{drone}: motors may not start, because this flight was not started with --arm"
         if self._configuring:
-            yield f"{drone}: the autopilot is still being asked for its telemetry"
-        local = self.inbox.local
+            yield f"{drone}: telemetry streams are still being requested"
+        local = self.telemetry.local
         if local is None:
             yield f"{drone} has sent no local position yet"
         elif now - local[0] > _POSITION_SILENT_S:
             yield f"{drone}: the last position is {now - local[0]:.1f} s old"
         yield from self._origin.blockers(drone, now)
-        yield from self.inbox.unhealthy(drone, now)
+        yield from self.telemetry.health_blockers(drone, now)
 
-    def _follow_origin(self) -> None:
-        local, geodetic = self.inbox.local, self.inbox.geodetic
+    def _update_origin(self) -> None:
+        local, geodetic = self.telemetry.local, self.telemetry.geodetic
         if local is not None and local[0] > self._local_used:
             self._local_used = local[0]
             self._origin.on_local(enu_from_ned(local[1]), enu_from_ned(local[2]), local[0])
@@ -359,44 +359,49 @@ class VehicleLink:
             if math.isfinite(latitude + longitude + altitude):
                 self._origin.on_global(latitude, longitude, altitude, stamp)
 
-    def _ask_origin(self, now: float) -> None:
-        if self._plugins is None or self._origin_asked or self._configuring or not self.inbox.connected:
+    def _request_origin(self, now: float) -> None:
+        if (
+            self._plugins is None
+            or self._origin_requested
+            or self._configuring
+            or not self.telemetry.connected
+        ):
             return
         soon = self._origin.wants_origin()
         if now < self._origin_next and not (
-            soon and now >= self._origin_next - _ORIGIN_SELDOM_S + _ORIGIN_SOON_S
+            soon and now >= self._origin_next - _ORIGIN_SLOW_S + _ORIGIN_FAST_S
         ):
             return
         if self._pool.submit(self._query_origin):
-            self._origin_asked = True
-            self._origin_next = now + _ORIGIN_SELDOM_S
+            self._origin_requested = True
+            self._origin_next = now + _ORIGIN_SLOW_S
 
     def _reconnect(self) -> None:
-        connected = self.inbox.connected
+        connected = self.telemetry.connected
         if connected and not self._was_connected and not self._configuring and self._plugins is not None:
-            self._configuring = True  # an autopilot that restarted has forgotten what was asked of it
+            self._configuring = True  # an autopilot that restarted has lost its stream rates
             self._pool.submit(self._configure)
         self._was_connected = connected
 
     def _progress(self, now: float) -> list[OrderResult]:
-        running = self._desk.running
+        running = self._orders.running
         if running is None:
             return []
         order = running.order
-        short = self._falls_short(order) if running.accepted else "the autopilot did not answer"
-        if not short:
-            return self._desk.finish(running, True)
-        if self._desk.overdue(now) is None:
+        missing = self._incomplete(order) if running.accepted else "the autopilot did not answer"
+        if not missing:
+            return self._orders.finish(running, True)
+        if self._orders.overdue(now) is None:
             return []
-        reason = f"{short} within {order.deadline_s:g} s"
-        return self._desk.finish(running, False, reason)
+        reason = f"{missing} within {order.deadline_s:g} s"
+        return self._orders.finish(running, False, reason)
 
-    def _falls_short(self, order: Order) -> str:
-        """What an accepted order has not brought about yet; empty when it is done."""
+    def _incomplete(self, order: Order) -> str:
+        """Effect of an accepted order that is still missing; empty when it is complete."""
         if order.kind is OrderKind.ARM:
-            return "" if self.inbox.armed else "the autopilot accepted, but did not report to be armed"
+            return "" if self.telemetry.armed else "the autopilot accepted, but did not report to be armed"
         if order.kind is OrderKind.START_OFFBOARD:
-            offboard = MODE_NAMES.get(self.inbox.mode) == "offboard"
+            offboard = MODE_NAMES.get(self.telemetry.mode) == "offboard"
             return "" if offboard else "the autopilot accepted, but did not report offboard mode"
         climbed = self.state().position_enu_m[2] - self._climb_from_m
         if climbed >= order.height_m - HEIGHT_REACHED_WITHIN_M:

@@ -1,4 +1,4 @@
-"""Two watchdogs: a setpoint that is no longer renewed, and an interpreter that no longer runs."""
+"""Watchdogs: for setpoints that are no longer renewed, and for an interpreter that no longer runs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ STALE_AFTER_S = 0.5
 
 @dataclass(slots=True)
 class SetpointWatchdog:
-    """Turns a stale setpoint into a position hold.
+    """Replaces a stale setpoint by a position hold.
 
-    MAVSDK repeats the last setpoint by itself, for ever. Repeating a position is a hover, repeating a
-    velocity is a fly-away, so when nothing fresh came for `stale_after_s` the last commanded position, at
-    rest, must replace it.
+    MAVSDK repeats the last setpoint without end. Repeating a position is a hover, repeating a velocity a
+    fly-away, so after `stale_after_s` without a fresh one the last commanded position, at rest, must replace
+    it.
     """
 
     stale_after_s: float = STALE_AFTER_S
-    degraded: int = 0  # how many times it happened
+    degraded: int = 0  # how often
     stale: bool = False
     _last: Setpoint | None = field(default=None, repr=False)
     _last_s: float = field(default=float("-inf"), repr=False)
 
     def fresh(self, setpoint: Setpoint, now: float) -> None:
-        """A setpoint was handed to the autopilot at `now`."""
+        """A setpoint was sent to the autopilot at `now`."""
         self._last, self._last_s, self.stale = setpoint, now, False
 
     def forget(self) -> None:
-        """No setpoint is being repeated any more (offboard control has ended)."""
+        """No setpoint is repeated any more (offboard control has ended)."""
         self._last, self._last_s, self.stale = None, float("-inf"), False
 
     def age_s(self, now: float) -> float:
@@ -40,7 +40,7 @@ class SetpointWatchdog:
         return now - self._last_s
 
     def check(self, now: float) -> Setpoint | None:
-        """The hold to give now, once per lapse; None while setpoints are fresh or it was given already."""
+        """The hold to send now, once per lapse; None while setpoints are fresh or it was sent already."""
         if self._last is None or self.stale or now - self._last_s <= self.stale_after_s:
             return None
         self.stale = True
@@ -65,21 +65,21 @@ class InterpreterWatchdog:
 
     @property
     def enabled(self) -> bool:
-        """Whether the process ends if `pet()` is not called in time."""
+        """True if the process ends unless `pet()` is called in time."""
         return self._enabled
 
     def enable(self) -> None:
-        """Start watching; `pet()` must follow within the limit, again and again."""
+        """Start the timer; `pet()` must be called within every `limit_s`."""
         self._enabled = True
         self.pet()
 
     def pet(self) -> None:
-        """The control loop runs; call it once per cycle. Does nothing while disabled."""
+        """Restart the timer; called once per control cycle. Does nothing while disabled."""
         if self._enabled:
             faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stream or sys.stderr)
 
     def disable(self) -> None:
-        """Stop watching."""
+        """Stop the timer."""
         if self._enabled:
             self._enabled = False
             faulthandler.cancel_dump_traceback_later()

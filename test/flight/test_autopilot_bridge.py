@@ -298,8 +298,8 @@ def test_wrong_silent_and_unpinned_vehicles_are_named(field: Field) -> None:
         10.0,
         lambda: bridge.state("drone_01").blockers,
     )
-    assert says("drone_03", "drone_03 (system id 3)", "has not been heard", str(field.port + 2))
-    for n, word in ((1, "pinned"), (2, "pinned"), (3, "not been heard")):
+    assert says("drone_03", "drone_03 (system id 3)", "no heartbeat", str(field.port + 2))
+    for n, word in ((1, "pinned"), (2, "pinned"), (3, "no heartbeat")):
         result = next(iter(field.outcomes([field.order(f"drone_{n:02d}", OrderKind.ARM)]).values()))
         assert not result.ok
         assert word in result.reason
@@ -364,7 +364,7 @@ def test_orders_to_a_vehicle_that_went_silent_end_in_time(field: Field) -> None:
     assert not both[first].ok
     assert not both[urgent].ok
     field.wait(
-        lambda: any("no longer heard" in b for b in bridge.state("drone_01").blockers),
+        lambda: any("heartbeat lost" in b for b in bridge.state("drone_01").blockers),
         10.0,
         lambda: bridge.state("drone_01").blockers,
     )
@@ -379,7 +379,7 @@ def test_restarted_vehicle_is_asked_again(field: Field) -> None:
     field.sitl.terminate()
     field.sitl.wait(10.0)
     until = time.monotonic() + 10.0
-    while not any("no longer heard" in b for b in bridge.state("drone_01").blockers):
+    while not any("heartbeat lost" in b for b in bridge.state("drone_01").blockers):
         assert time.monotonic() < until, bridge.state("drone_01").blockers
         time.sleep(0.05)
     field.start_simulator(seed=8)

@@ -25,89 +25,89 @@ URGENT = (OrderKind.HOLD, OrderKind.LAND, OrderKind.KILL)
 
 
 def test_one_at_a_time() -> None:
-    desk = OrderQueue()
-    desk.submit(Order(1, OrderKind.ARM), 0.0)
-    desk.submit(Order(2, OrderKind.TAKEOFF, 5.0), 0.0)
-    first = desk.next(0.0)
+    orders = OrderQueue()
+    orders.submit(Order(1, OrderKind.ARM), 0.0)
+    orders.submit(Order(2, OrderKind.TAKEOFF, 5.0), 0.0)
+    first = orders.next(0.0)
     assert first is not None
     assert first.order.order_id == 1
-    assert desk.next(0.0) is None
-    assert [r.order_id for r in desk.finish(first, True)] == [1]
-    assert desk.finish(first, False, "again") == []
-    second = desk.next(1.0)
+    assert orders.next(0.0) is None
+    assert [r.order_id for r in orders.finish(first, True)] == [1]
+    assert orders.finish(first, False, "again") == []
+    second = orders.next(1.0)
     assert second is not None
     assert second.order.order_id == 2
 
 
 @pytest.mark.parametrize("kind", URGENT)
 def test_urgent_orders_overtake_what_runs_and_waits(kind: OrderKind) -> None:
-    desk = OrderQueue()
+    orders = OrderQueue()
     for n in (1, 2, 3):
-        desk.submit(Order(n, OrderKind.START_OFFBOARD), 0.0)
-    running = desk.next(0.0)
-    results = desk.submit(Order(9, kind), 0.1)
+        orders.submit(Order(n, OrderKind.START_OFFBOARD), 0.0)
+    running = orders.next(0.0)
+    results = orders.submit(Order(9, kind), 0.1)
     assert sorted(r.order_id for r in results) == [1, 2, 3]
     assert all(not r.ok and r.reason == f"overtaken by {kind.value}" for r in results)
-    now_running = desk.next(0.1)
+    now_running = orders.next(0.1)
     assert now_running is not None
     assert now_running.order.order_id == 9
     assert running is not None
-    assert desk.finish(running, True) == []  # its answer comes too late
+    assert orders.finish(running, True) == []  # its answer comes too late
 
 
 def test_nothing_overtakes_a_kill() -> None:
-    desk = OrderQueue()
-    desk.submit(Order(1, OrderKind.KILL), 0.0)
-    kill = desk.next(0.0)
-    assert desk.submit(Order(2, OrderKind.HOLD), 0.0) == []
-    assert desk.running is kill
+    orders = OrderQueue()
+    orders.submit(Order(1, OrderKind.KILL), 0.0)
+    kill = orders.next(0.0)
+    assert orders.submit(Order(2, OrderKind.HOLD), 0.0) == []
+    assert orders.running is kill
 
 
 def test_urgent_order_is_repeated_when_a_late_call_may_have_undone_it() -> None:
-    desk = OrderQueue()
-    desk.submit(Order(1, OrderKind.START_OFFBOARD), 0.0)
-    late = desk.next(0.0)
+    orders = OrderQueue()
+    orders.submit(Order(1, OrderKind.START_OFFBOARD), 0.0)
+    late = orders.next(0.0)
     assert late is not None
-    desk.submit(Order(2, OrderKind.LAND), 0.1)
-    land = desk.next(0.1)
+    orders.submit(Order(2, OrderKind.LAND), 0.1)
+    land = orders.next(0.1)
     assert land is not None
-    assert not land.shaken
-    assert desk.undone_by(late) is None
-    assert land.shaken  # its answer is still to come: which of the two was obeyed last nobody knows
-    desk.finish(land, True)
-    assert desk.undone_by(late) is land
-    desk.submit(Order(3, OrderKind.START_OFFBOARD), 5.0)
-    desk.next(5.0)
-    assert desk.undone_by(late) is None  # somebody wants something else by now
+    assert not land.repeat
+    assert orders.to_repeat_after(late) is None
+    assert land.repeat  # its answer is still to come: which of the two was obeyed last nobody knows
+    orders.finish(land, True)
+    assert orders.to_repeat_after(late) is land
+    orders.submit(Order(3, OrderKind.START_OFFBOARD), 5.0)
+    orders.next(5.0)
+    assert orders.to_repeat_after(late) is None  # somebody wants something else by now
 
 
 def test_overdue() -> None:
-    desk = OrderQueue()
-    desk.submit(Order(1, OrderKind.ARM, deadline_s=2.0), 0.0)
-    running = desk.next(10.0)
-    assert desk.overdue(11.9) is None
-    assert desk.overdue(12.1) is running
+    orders = OrderQueue()
+    orders.submit(Order(1, OrderKind.ARM, deadline_s=2.0), 0.0)
+    running = orders.next(10.0)
+    assert orders.overdue(11.9) is None
+    assert orders.overdue(12.1) is running
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(["submit", "start", "finish", "late"]), st.sampled_from(OrderKind)))
 )
 def test_every_order_gets_exactly_one_result(script: list[tuple[str, OrderKind]]) -> None:
-    desk, given_back, started = OrderQueue(), Counter[int](), []
+    orders, given_back, started = OrderQueue(), Counter[int](), []
     submitted = 0
     for step, kind in script:
         results = []
         if step == "submit":
             submitted += 1
-            results = desk.submit(Order(submitted, kind), 0.0)
+            results = orders.submit(Order(submitted, kind), 0.0)
         elif step == "start":
-            running = desk.next(0.0)
+            running = orders.next(0.0)
             started += [running] if running else []
         elif started:
-            results = desk.finish(started[-1] if step == "finish" else started[0], True)
+            results = orders.finish(started[-1] if step == "finish" else started[0], True)
         given_back.update(r.order_id for r in results)
-        assert len(desk._waiting) <= MAX_WAITING + 1
-    given_back.update(r.order_id for r in desk.drop_all("closed"))
+        assert len(orders._waiting) <= MAX_WAITING + 1
+    given_back.update(r.order_id for r in orders.drop_all("closed"))
     assert given_back == Counter(range(1, submitted + 1))
 
 
@@ -162,17 +162,17 @@ def test_what_the_autopilot_is_told(
     kind: AutopilotKind, order: Order, expected: list[tuple[Any, ...]]
 ) -> None:
     handles, calls = plugins()
-    PERSONALITIES[kind]().carry_out(handles, order)
+    PERSONALITIES[kind]().execute(handles, order)
     assert calls == expected
 
 
 def test_refusals_are_sentences() -> None:
     handles, _ = plugins(failing=("arm",))
     with pytest.raises(CallFailed, match="the autopilot refused it"):
-        PERSONALITIES[AutopilotKind.PX4]().carry_out(handles, Order(1, OrderKind.ARM))
+        PERSONALITIES[AutopilotKind.PX4]().execute(handles, Order(1, OrderKind.ARM))
     handles, calls = plugins(failing=("send_command",))
     with pytest.raises(CallFailed, match="denied to command 176"):
-        PERSONALITIES[AutopilotKind.ARDUPILOT]().carry_out(handles, Order(1, OrderKind.ARM))
+        PERSONALITIES[AutopilotKind.ARDUPILOT]().execute(handles, Order(1, OrderKind.ARM))
     assert ("arm",) not in calls  # not in GUIDED: not armed
 
 

@@ -62,7 +62,7 @@ def vehicle() -> Vehicle:
 
 def test_told_and_right(vehicle: Vehicle) -> None:
     assert vehicle.tracker.frame is None
-    assert "where its local coordinates start" in vehicle.tracker.blockers("drone_01", vehicle.now)[0]
+    assert "no GPS_GLOBAL_ORIGIN" in vehicle.tracker.blockers("drone_01", vehicle.now)[0]
     vehicle.tracker.on_origin(vehicle.origin())
     assert vehicle.tracker.blockers("drone_01", vehicle.now)  # not compared yet
     vehicle.fly(1.0)
@@ -156,7 +156,7 @@ def test_position_reset_is_not_an_origin_change(vehicle: Vehicle) -> None:
 def test_origin_found_from_pairs(vehicle: Vehicle) -> None:
     vehicle.fly(1.0)
     assert vehicle.tracker.frame is None  # it may still tell
-    vehicle.tracker.on_origin_untold()
+    vehicle.tracker.on_origin_unreported()
     vehicle.fly(2.0)
     assert vehicle.error_m() < 0.1
     assert vehicle.tracker.blockers("drone_01", vehicle.now) == ()
