@@ -57,8 +57,8 @@ class Bridge:
     another bridge runs.
     """
 
-    _one_at_a_time: ClassVar[threading.Lock] = threading.Lock()
-    _ending: ClassVar[threading.Event] = threading.Event()
+    _exclusive: ClassVar[threading.Lock] = threading.Lock()
+    _closing: ClassVar[threading.Event] = threading.Event()
     _created: ClassVar[int] = 0
 
     def __init__(
@@ -86,8 +86,8 @@ class Bridge:
     def start(self) -> None:
         """Open all ports and begin to connect the vehicles; returns at once."""
         # A bridge that is being closed may still wait for the time-out of its calls.
-        timeout_s = 2 * _EXIT_WITHIN_S if Bridge._ending.is_set() else 0.0
-        if not Bridge._one_at_a_time.acquire(timeout=timeout_s):
+        timeout_s = 2 * _EXIT_WITHIN_S if Bridge._closing.is_set() else 0.0
+        if not Bridge._exclusive.acquire(timeout=timeout_s):
             raise RuntimeError(
                 "another autopilot bridge runs in this process: close it first, one serves all vehicles"
             )
@@ -105,7 +105,7 @@ class Bridge:
         except BaseException:
             for connection in self._connections.values():
                 connection.close()
-            Bridge._one_at_a_time.release()
+            Bridge._exclusive.release()
             raise
         atexit.register(self._at_exit)
         self._supervisor = threading.Thread(target=self._supervise, name="autopilot-supervisor", daemon=True)
@@ -126,7 +126,7 @@ class Bridge:
         if self._pool.close(_CLOSE_WITHIN_S):
             self._destroy(mavsdk)
         else:  # destroying MAVSDK during a call would crash
-            Bridge._ending.set()
+            Bridge._closing.set()
             threading.Thread(
                 target=self._destroy_later, args=(mavsdk,), name="autopilot-close", daemon=True
             ).start()
@@ -228,8 +228,8 @@ class Bridge:
         mavsdk.destroy()
         log_unsubscribe()
         atexit.unregister(self._at_exit)
-        Bridge._ending.clear()
-        Bridge._one_at_a_time.release()
+        Bridge._closing.clear()
+        Bridge._exclusive.release()
 
     def _destroy_later(self, mavsdk: Mavsdk) -> None:
         if self._pool.close(_EXIT_WITHIN_S):

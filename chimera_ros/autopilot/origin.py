@@ -76,7 +76,7 @@ class OriginTracker:
         """True if the local position has just jumped and the cause is not known yet."""
         return self._jump_m is not None
 
-    def wants_origin(self) -> bool:
+    def request_soon(self) -> bool:
         """True if the origin should be requested soon, not at the slow rate."""
         return self._request_due or not self.agrees or self._from_pairs
 

@@ -25,7 +25,7 @@ class SetpointRefusal(Enum):
     REFUSED_BY_MAVSDK = "refused_by_mavsdk"
 
 
-class SetpointGate:
+class SetpointSender:
     """One vehicle's setpoints. MAVSDK sends each at once and repeats the last by itself at 20 Hz.
 
     Called from the threads of node and supervisor; the lock keeps a hold from overtaking fresh setpoints.

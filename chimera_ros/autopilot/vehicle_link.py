@@ -30,7 +30,7 @@ from chimera_ros.autopilot.orders import OrderQueue, StartedOrder
 from chimera_ros.autopilot.origin import OriginTracker
 from chimera_ros.autopilot.personality import PERSONALITIES, CallFailed, Plugins, attempt
 from chimera_ros.autopilot.pool import CallPool
-from chimera_ros.autopilot.setpoints import SetpointGate
+from chimera_ros.autopilot.setpoints import SetpointSender
 from chimera_ros.autopilot.telemetry import MODE_NAMES, TelemetryCache
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult, Setpoint, VehicleState
 
@@ -58,7 +58,7 @@ class VehicleLink:
     ) -> None:
         self.config = config
         self.telemetry = TelemetryCache(clock)
-        self.setpoints = SetpointGate()
+        self.setpoints = SetpointSender()
         self.uid: str | None = None
         self.connection_failure = f"{config.drone}: the connection has not been opened yet"
         self._clock = clock
@@ -145,7 +145,7 @@ class VehicleLink:
             self._reconnect()
             if now >= self._blockers_next:
                 self._blockers_next = now + _BLOCKERS_EVERY_S
-                self._blockers = tuple(self._reasons(now))
+                self._blockers = tuple(self._arming_blockers(now))
             results = self._progress(now)
         self._emit(results)
         self._start_next(now)
@@ -310,9 +310,9 @@ class VehicleLink:
     def _refusal(self, order: Order, now: float) -> str:
         """Why an order is not sent to the autopilot; empty if it is."""
         if self._plugins is None:
-            return "; ".join(self._reasons(now)) or "the vehicle is not connected"
+            return "; ".join(self._arming_blockers(now)) or "the vehicle is not connected"
         if order.kind is OrderKind.ARM:
-            return "; ".join(self._reasons(now))
+            return "; ".join(self._arming_blockers(now))
         if order.kind is OrderKind.TAKEOFF:
             if not (math.isfinite(order.height_m) and order.height_m > 0.0):
                 return f"the take-off height is {order.height_m} m, but must be positive"
@@ -326,7 +326,7 @@ class VehicleLink:
             return "this flight was not started with --allow-kill"
         return ""
 
-    def _reasons(self, now: float) -> Iterable[str]:
+    def _arming_blockers(self, now: float) -> Iterable[str]:
         drone = self.config.drone
         if self._plugins is None:
             yield self.connection_failure
@@ -367,7 +367,7 @@ class VehicleLink:
             or not self.telemetry.connected
         ):
             return
-        soon = self._origin.wants_origin()
+        soon = self._origin.request_soon()
         if now < self._origin_next and not (
             soon and now >= self._origin_next - _ORIGIN_SLOW_S + _ORIGIN_FAST_S
         ):

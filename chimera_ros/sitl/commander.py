@@ -108,7 +108,7 @@ class Commander:
     def gcs_heartbeat(self, now: float) -> None:
         """HEARTBEAT of a ground station."""
         state = self.state
-        state.gcs_heard_s = now
+        state.gcs_heartbeat_s = now
         if state.link_lost:
             state.link_lost = False
             state.report(Severity.INFO, "Data link regained")

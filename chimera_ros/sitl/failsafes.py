@@ -20,8 +20,8 @@ def check(state: SimulatedState, now: float) -> None:
         _act(state, "Offboard set points lost", int(p["COM_OBL_RC_ACT"]), now)
     _check_battery(state, now)
     action = int(p["NAV_DLL_ACT"])
-    heard = state.gcs_heard_s
-    if action and not state.link_lost and heard is not None and now - heard > p["COM_DL_LOSS_T"]:
+    last = state.gcs_heartbeat_s
+    if action and not state.link_lost and last is not None and now - last > p["COM_DL_LOSS_T"]:
         state.link_lost = True
         _act(state, "Data link lost", {1: 5, 2: 3, 3: 4, 5: 6, 6: 7}.get(action, 5), now)
     _check_geofence(state, now)

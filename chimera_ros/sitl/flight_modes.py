@@ -42,7 +42,7 @@ def run(state: SimulatedState, now: float) -> None:
         _take_off(state, now)
     elif state.mode is FlightMode.LAND:
         if state.guidance.flying:
-            _sink(state, now)
+            _descend(state, now)
     elif state.mode is FlightMode.RETURN:
         _return(state, now)
     elif state.mode is FlightMode.MISSION:
@@ -77,7 +77,7 @@ def _take_off(state: SimulatedState, now: float) -> None:
         state.guidance.face(yaw)
 
 
-def _sink(state: SimulatedState, now: float) -> None:
+def _descend(state: SimulatedState, now: float) -> None:
     p = state.parameters
     height = state.home_m[2] - state.estimate.position_m[2]
     slow, fast, low = p["MPC_LAND_SPEED"], p["MPC_Z_V_AUTO_DN"], p["MPC_LAND_ALT2"]
@@ -90,7 +90,7 @@ def _return(state: SimulatedState, now: float) -> None:
         return
     p, here, home, guide = state.parameters, state.estimate.position_m, state.home_m, state.guidance
     away = math.hypot(here[0] - home[0], here[1] - home[1])
-    # near home a climb to the full height is pointless: PX4 flies a cone, 45 degrees here
+    # near home PX4 climbs less than the full height: a cone, of 45 degrees here (RTL_CONE_ANG)
     height = min(p["RTL_RETURN_ALT"], max(away, p["RTL_DESCEND_ALT"]))
     cruise_down = min(here[2], home[2] - height)
     if state.return_phase is ReturnPhase.CLIMB:
@@ -109,7 +109,7 @@ def _return(state: SimulatedState, now: float) -> None:
             state.return_phase = ReturnPhase.LAND
             state.emit(StateChange.VEHICLE_STATUS)
     else:
-        _sink(state, now)
+        _descend(state, now)
 
 
 def _offboard(state: SimulatedState, now: float) -> None:
@@ -194,12 +194,12 @@ def _lift_off_for_mission(state: SimulatedState, item: missions.MissionItem, now
             return
         item = state.mission.items[state.mission.current]
     north, east, down = state.estimate.position_m
-    up = min(_place(state, item)[2], down - state.parameters["MIS_TAKEOFF_ALT"])
+    up = min(_target(state, item)[2], down - state.parameters["MIS_TAKEOFF_ALT"])
     state.guidance.go((north, east, up), now, up_m_s=state.parameters["MPC_TKO_SPEED"])
     _lift_off(state)
 
 
-def _place(state: SimulatedState, item: missions.MissionItem) -> Vec3:
+def _target(state: SimulatedState, item: missions.MissionItem) -> Vec3:
     north, east, down = state.earth.to_ned(item.latitude_deg, item.longitude_deg, item.altitude_m)
     if item.frame in missions.FRAME_RELATIVE:
         down = state.home_m[2] - item.altitude_m
@@ -217,7 +217,7 @@ def _begin_item(state: SimulatedState, item: missions.MissionItem, now: float) -
     if item.command == missions.CHANGE_SPEED and item.params[1] > 0.0:
         mission.speed_m_s = min(item.params[1], state.parameters["MPC_XY_VEL_MAX"])
     if item.command in missions.MOVING:
-        target = _place(state, item)
+        target = _target(state, item)
         here = state.estimate.position_m
         if item.command == missions.LAND:
             target = (target[0], target[1], here[2])
@@ -244,7 +244,7 @@ def _item_done(state: SimulatedState, item: missions.MissionItem, now: float) ->
         if mission.arrived_s is None and across > 0.5:
             return False
         mission.arrived_s = now
-        _sink(state, now)
+        _descend(state, now)
         return state.landed
     radius = state.parameters["NAV_ACC_RAD"]
     if item.command == missions.WAYPOINT and item.params[1] > 0.0:

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of `chimera sitl`."""
     p = argparse.ArgumentParser(
         prog="chimera sitl",
-        description="Simulate quadrotors that speak MAVLink 2 over UDP like PX4. "
+        description="Simulate PX4-like quadrotors with MAVLink 2 over UDP. "
         "Vehicle N (from 1) sends to 127.0.0.1, port first-port + N - 1.",
     )
     p.add_argument("--drones", type=int, default=5, metavar="N", help="how many vehicles (default 5)")

@@ -1,7 +1,7 @@
-"""The simulated swarm in stepped time: physics, controllers, estimators and commanders together.
+"""Simulation of a swarm in stepped time: physics, controllers, estimators and commanders together.
 
-Time advances in `Simulation.advance` only, in steps of `STEP_S`. Two simulations with the
-same configuration and the same calls at the same steps are bit for bit equal.
+Time advances in `Simulation.advance` only, in steps of `STEP_S`. Two simulations with the same configuration
+and the same calls at the same steps are equal bit for bit.
 """
 
 from __future__ import annotations

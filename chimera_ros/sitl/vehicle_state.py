@@ -96,7 +96,7 @@ class SimulatedState:
 
     failsafe: bool = False
     battery_level: int = 0  # 0 normal, 1 low, 2 critical, 3 emergency; never falls
-    gcs_heard_s: float | None = None
+    gcs_heartbeat_s: float | None = None
     link_lost: bool = False
 
     events: list[CommanderEvent] = field(default_factory=list)

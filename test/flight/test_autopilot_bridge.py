@@ -271,7 +271,7 @@ def test_wrong_origin_is_refused_before_arming(field: Field) -> None:
     )
     result = next(iter(field.outcomes([field.order("drone_02", OrderKind.ARM)]).values()))
     assert not result.ok
-    assert "its estimator origin is wrong" in result.reason
+    assert "its EKF origin is wrong" in result.reason
     assert not bridge.state("drone_02").armed
     field.all_ok([field.order("drone_01", OrderKind.ARM)])
 

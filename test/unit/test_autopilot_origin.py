@@ -68,7 +68,7 @@ def test_told_and_right(vehicle: Vehicle) -> None:
     vehicle.fly(1.0)
     assert vehicle.tracker.blockers("drone_01", vehicle.now) == ()
     assert vehicle.error_m() < 0.01
-    assert not vehicle.tracker.wants_origin()
+    assert not vehicle.tracker.request_soon()
 
 
 @pytest.mark.parametrize(("lie", "refused"), [(0.5, False), (0.9, False), (1.2, True), (30.0, True)])
@@ -80,7 +80,7 @@ def test_wrong_origin_is_refused(vehicle: Vehicle, lie: float, refused: bool) ->
     assert bool(blockers) is refused
     if refused:
         assert f"disagree by {lie:.1f} m" in blockers[0]
-        assert vehicle.tracker.wants_origin()
+        assert vehicle.tracker.request_soon()
         vehicle.tracker.on_origin(vehicle.origin())  # told again, no better
         vehicle.fly(1.0)
         assert vehicle.tracker.blockers("drone_01", vehicle.now)
@@ -112,13 +112,13 @@ def test_origin_moved_in_flight(vehicle: Vehicle, velocity: Vec3) -> None:
     vehicle.origin_enu_m = add(vehicle.origin_enu_m, (4.0, -3.0, 1.0))
     vehicle.fly(0.2)
     assert vehicle.error_m() < 0.6
-    assert vehicle.tracker.wants_origin()
+    assert vehicle.tracker.request_soon()
     assert vehicle.tracker.origin_changes == 1
     vehicle.tracker.on_origin(vehicle.origin())
     vehicle.fly(0.5)
     assert vehicle.error_m() < 0.01
     assert vehicle.tracker.blockers("drone_01", vehicle.now) == ()
-    assert not vehicle.tracker.wants_origin()
+    assert not vehicle.tracker.request_soon()
     assert vehicle.tracker.position_resets == 0
 
 
@@ -132,7 +132,7 @@ def test_new_origin_told_before_the_positions_follow(vehicle: Vehicle) -> None:
     vehicle.origin_enu_m = moved
     vehicle.fly(0.5)
     assert vehicle.error_m() < 0.01
-    assert not vehicle.tracker.wants_origin()
+    assert not vehicle.tracker.request_soon()
 
 
 def test_origin_that_does_not_fit_positions_is_not_taken(vehicle: Vehicle) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mavsdk.plugins.offboard import OffboardError, OffboardResult
 
 from chimera_ros.autopilot.frames import EkfOrigin, LocalFrame, Projection, TangentPlane
-from chimera_ros.autopilot.setpoints import SetpointGate, SetpointRefusal
+from chimera_ros.autopilot.setpoints import SetpointRefusal, SetpointSender
 from chimera_ros.flight.datum import Datum
 from chimera_ros.flight.vehicle import Setpoint
 
@@ -37,15 +37,15 @@ class Offboard:
         self._note("at rest", *values)
 
 
-def connected(fails: bool = False) -> tuple[SetpointGate, Offboard]:
-    gate, offboard = SetpointGate(), Offboard(fails)
-    gate.connect(offboard)
-    return gate, offboard
+def connected(fails: bool = False) -> tuple[SetpointSender, Offboard]:
+    sender, offboard = SetpointSender(), Offboard(fails)
+    sender.connect(offboard)
+    return sender, offboard
 
 
 def test_setpoint_in_the_vehicle_own_ned() -> None:
-    gate, offboard = connected()
-    gate.send(SETPOINT, FRAME, 1.0)
+    sender, offboard = connected()
+    sender.send(SETPOINT, FRAME, 1.0)
     [(kind, (position, velocity, acceleration))] = offboard.told
     assert kind == "moving"
     assert (position.north_m, position.east_m, position.down_m) == pytest.approx((2.0, 3.0, -5.0), abs=1e-3)
@@ -53,52 +53,52 @@ def test_setpoint_in_the_vehicle_own_ned() -> None:
     assert (acceleration.north_m_s2, acceleration.east_m_s2) == pytest.approx((0.2, 0.1), abs=1e-3)
     assert acceleration.down_m_s2 == pytest.approx(-0.3, abs=1e-3)
     assert position.yaw_deg == velocity.yaw_deg == pytest.approx(0.0)  # facing north
-    assert gate.sent == 1
+    assert sender.sent == 1
 
 
 def test_stale_setpoint_is_replaced_by_a_bare_position() -> None:
-    gate, offboard = connected()
-    gate.send(SETPOINT, FRAME, 1.0)
-    assert gate.fresh(1.4)
-    assert not gate.degrade(FRAME, 1.5)
-    assert gate.degrade(FRAME, 1.6)
-    assert not gate.degrade(FRAME, 1.7)
-    assert not gate.fresh(1.7)
+    sender, offboard = connected()
+    sender.send(SETPOINT, FRAME, 1.0)
+    assert sender.fresh(1.4)
+    assert not sender.degrade(FRAME, 1.5)
+    assert sender.degrade(FRAME, 1.6)
+    assert not sender.degrade(FRAME, 1.7)
+    assert not sender.fresh(1.7)
     kind, values = offboard.told[-1]
     assert (kind, len(offboard.told), len(values)) == ("at rest", 2, 1)
     assert values[0].east_m == pytest.approx(3.0, abs=1e-3)
-    assert gate.degraded == 1
-    gate.send(SETPOINT, FRAME, 2.0)
+    assert sender.degraded == 1
+    sender.send(SETPOINT, FRAME, 2.0)
     assert offboard.told[-1][0] == "moving"
 
 
 def test_after_offboard_nothing_is_degraded() -> None:
-    gate, offboard = connected()
-    gate.send(SETPOINT, FRAME, 1.0)
-    gate.forget()
-    assert not gate.degrade(FRAME, 9.0)
+    sender, offboard = connected()
+    sender.send(SETPOINT, FRAME, 1.0)
+    sender.forget()
+    assert not sender.degrade(FRAME, 9.0)
     assert len(offboard.told) == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["position_enu_m", "velocity_enu_m_s", "acceleration_enu_m_s2"])
 def test_numbers_that_are_none_are_refused(where: str, bad: float) -> None:
-    gate, offboard = connected()
-    gate.send(Setpoint(**({"position_enu_m": (0.0, 0.0, 0.0)} | {where: (0.0, bad, 0.0)})), FRAME, 1.0)
-    assert gate.refused == {SetpointRefusal.NOT_FINITE: 1}
+    sender, offboard = connected()
+    sender.send(Setpoint(**({"position_enu_m": (0.0, 0.0, 0.0)} | {where: (0.0, bad, 0.0)})), FRAME, 1.0)
+    assert sender.refused == {SetpointRefusal.NOT_FINITE: 1}
     assert offboard.told == []
-    assert not gate.fresh(1.0)
+    assert not sender.fresh(1.0)
 
 
 def test_refusals_are_counted_by_reason() -> None:
-    gate = SetpointGate()
-    gate.send(SETPOINT, FRAME, 1.0)
-    assert gate.refused == {SetpointRefusal.NOT_CONNECTED: 1}
-    gate, offboard = connected()
-    gate.send(SETPOINT, None, 1.0)
-    assert gate.refused == {SetpointRefusal.ORIGIN_UNKNOWN: 1}
+    sender = SetpointSender()
+    sender.send(SETPOINT, FRAME, 1.0)
+    assert sender.refused == {SetpointRefusal.NOT_CONNECTED: 1}
+    sender, offboard = connected()
+    sender.send(SETPOINT, None, 1.0)
+    assert sender.refused == {SetpointRefusal.ORIGIN_UNKNOWN: 1}
     assert offboard.told == []
-    gate, _ = connected(fails=True)
-    gate.send(SETPOINT, FRAME, 1.0)
-    assert gate.refused == {SetpointRefusal.REFUSED_BY_MAVSDK: 1}
-    assert gate.sent == 0
+    sender, _ = connected(fails=True)
+    sender.send(SETPOINT, FRAME, 1.0)
+    assert sender.refused == {SetpointRefusal.REFUSED_BY_MAVSDK: 1}
+    assert sender.sent == 0
