@@ -7,8 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher import supervisor as child
+from chimera_ros.records.process_status import SitlStatus
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
 from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
@@ -67,7 +67,6 @@ class Flight:
     failure: str | None = None
     first_takeoff_s: float | None = None
     usage: Usage | None = None
-    _pads: list[tuple[float, float, float]] = field(default_factory=list)
 
     def run(self) -> int:
         """Start everything, wait for the end, stop everything, write the report."""
@@ -75,7 +74,6 @@ class Flight:
         began = time.monotonic()
         names = [drone_name(i) for i in range(1, prepared.spec.drones + 1)]
         aggregator = StatusAggregator(names, began)
-        self._pads = list(prepared.pads)
         title = f"chimera swarm · {prepared.spec.drones} drones · {prepared.mission_name}"
         with (
             child.Supervisor(prepared.log_dir, on_exit=restart_policy) as supervisor,
@@ -108,12 +106,9 @@ class Flight:
     ) -> None:
         now = time.monotonic()
         if isinstance(event, child.StatusReceived):
-            aggregator.feed(event.status, now, pid=event.pid)
-            if event.process == "leader":
-                for drone in event.status.get("lost", []):
-                    aggregator.drone_lost(str(drone))
-            if event.process == "sitl":
-                self._watch_takeoff(event.status, supervisor, now - began)
+            status = aggregator.feed(event.status, now, pid=event.pid)
+            if status is not None and isinstance(status.details, SitlStatus):
+                self._watch_takeoff(status.details, supervisor, now - began)
         elif isinstance(event, child.Exited):
             aggregator.process_exited(event.process, event.reason, now, expected=event.expected)
             if not event.expected and event.restart_in_s is None:
@@ -124,16 +119,11 @@ class Flight:
         else:
             aggregator.process_restarted(event.process, now)
 
-    def _watch_takeoff(
-        self, status: Mapping[str, object], supervisor: child.Supervisor, elapsed_s: float
-    ) -> None:
+    def _watch_takeoff(self, status: SitlStatus, supervisor: child.Supervisor, elapsed_s: float) -> None:
         if self.first_takeoff_s is not None:
             return
-        vehicles = status.get("vehicles")
-        if not isinstance(vehicles, list):
-            return
-        for vehicle, pad in zip(vehicles, self._pads, strict=False):
-            if vehicle["enu"][2] - pad[2] > AIRBORNE_M:
+        for position, pad in zip(status.positions_enu_m, self.prepared.pads, strict=False):
+            if position is not None and position[2] - pad[2] > AIRBORNE_M:
                 self.first_takeoff_s = elapsed_s
                 supervisor.restart_measuring()  # CPU and memory of the flight, not of the start
                 return

@@ -9,6 +9,7 @@ from chimera_ros import swarm
 from chimera_ros.crypto.entropy.pool import SOURCE_NAMES
 from chimera_ros.crypto.key_server.server import KeyServerConfig
 from chimera_ros.nodes.member_node import MemberNode
+from chimera_ros.records.process_status import CryptoStatus
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.parameters import parameter
@@ -112,16 +113,14 @@ class CryptoNode(MemberNode[CryptoParameters]):
         durations = status["rekey_ms"]
         fresh = status["rekeys"] - self._reported
         self.report(
-            {
-                "process": self.get_name(),
-                "in_charge": status["in_charge"],
-                "epoch": status["epoch"],
-                "members": status["members"],
-                "rotations": status["rotations"],
-                "rekey_ms": durations[max(0, len(durations) - fresh) :] if fresh else [],
-                "entropy": self._entropy.status(),
-                "security": session.status(),
-            }
+            CryptoStatus(
+                active=status["in_charge"],
+                epoch=status["epoch"],
+                members=tuple(status["members"]),
+                rotations=status["rotations"],
+                rekey_ms=tuple(durations[max(0, len(durations) - fresh) :] if fresh else ()),
+                entropy=self._entropy.pool.summary(),
+            )
         )
         self._reported = status["rekeys"]
 

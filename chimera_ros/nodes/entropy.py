@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
@@ -28,8 +27,6 @@ class Entropy:
         self._worker = AerWorker(MODULES) if "qrng" in sources else None
         self._feed = EntropyFeed(self.pool, boot_time_s, self._worker, self._keys)
         self._started = False
-        self._sessions = 0
-        self._last: dict[str, Any] = {}
 
     def start(self, session: SecureSession) -> None:
         """Begin to gather, once the session has started. Does nothing the second time."""
@@ -56,14 +53,6 @@ class Entropy:
         for alarm in self._feed.alarms():
             session.alarm(alarm.severity, alarm.text)
 
-    def status(self) -> dict[str, Any]:
-        """For the status line."""
-        status = {**self.pool.status(), "summary": self.pool.summary()}
-        if self._keys is not None:
-            stored = self._keys.status().stored_key_count
-            status["qkd"] = {"sessions": self._sessions, "stored_keys": stored, "last": self._last}
-        return status
-
     def _wanted(self) -> bool:
         return (
             self._keys is not None
@@ -72,14 +61,10 @@ class Entropy:
         )
 
     def _on_outcome(self, outcome: QkdOutcome) -> None:
-        self._sessions += 1
-        self._last = dict(outcome.report)
         if outcome.secret is not None and self._keys is not None:
             self._keys.add(outcome.key_id, outcome.secret)
-        if outcome.why is not None:
-            self._last["failure"] = WHY[outcome.why]
-            if outcome.why in _SUSPICIOUS:
-                self._feed.say(self.pool.failed("qkd", WHY[outcome.why], boot_time_s()))
+        if outcome.why in _SUSPICIOUS:
+            self._feed.say(self.pool.failed("qkd", WHY[outcome.why], boot_time_s()))
 
 
 class LeaderQkd:
@@ -95,8 +80,6 @@ class LeaderQkd:
         self._session = session
         self._restarts = 0
         self._said = ""
-        self._sessions = 0
-        self._keys = 0
         self._asker = QkdAsker(
             session, member, aer_simulator(self._worker), self._on_outcome, Line(intercepted=eavesdropper)
         )
@@ -116,15 +99,9 @@ class LeaderQkd:
         self._asker.close()
         self._worker.close()
 
-    def status(self) -> dict[str, Any]:
-        """For the status line."""
-        return {"sessions": self._sessions, "keys": self._keys, "last": self._said}
-
     def _on_outcome(self, outcome: QkdOutcome | None, failure: str) -> None:
         if outcome is not None and outcome.why is Why.BUSY:
             return
-        self._sessions += 1
-        self._keys += outcome is not None and outcome.secret is not None
         self._say(failure)
 
     def _say(self, text: str) -> None:

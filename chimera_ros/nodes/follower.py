@@ -26,6 +26,7 @@ from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.process_status import FollowerStatus
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage
@@ -340,17 +341,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         alarms, self._alarms = self._alarms[:50], []
         for text in alarms:
             self.get_logger().warning(text)
-        self.report(
-            {
-                "process": self.get_name(),
-                "drones": self._names,
-                "latency_ms": self._latency_ms.to_status(),
-                "tracking_m": self._tracking_m.to_status(),
-                "acks_dropped": self._acks.dropped if self._acks is not None else 0,
-                "alarms": alarms,
-                "security": self.session.status(),
-            }
-        )
+        self.report(FollowerStatus(tuple(self._names), self._latency_ms, self._tracking_m), alarms)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -20,7 +20,8 @@ from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
-from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
+from chimera_ros.records.status_fields import Fields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
@@ -262,29 +263,29 @@ class LeaderNode(MemberNode[LeaderParameters]):
             self._answers.popitem(last=False)
         return answer
 
-    def _moderation_times(self) -> dict[str, object]:
-        times = Histogram()
+    def _moderation_totals(self, now: float) -> ModerationTotals:
+        totals = ModerationTotals.from_json(Fields(self._core.status(now)).inner("moderation"))
         for ms in self._core.moderation_ms:
-            times.add(ms)
-        return times.to_status()
+            totals.ms.add(ms)
+        return totals
 
     def _report_status(self) -> None:
         if self._session is None:
             return
         events, self._events = self._events[:100], []
-        core_status = self._core.status(boot_time_s())
+        now = boot_time_s()
         self.report(
-            {
-                **core_status,
-                "process": "leader",
-                "finished": self._core.finished and not self._outbox,
-                "lost": list(self._core.lost),
-                "events": events,
-                "commands_sent": self._commands_sent,
-                "qkd": None if self._qkd is None else self._qkd.status(),
-                "moderation_ms": self._moderation_times(),
-                "security": self.session.status(),
-            }
+            LeaderStatus(
+                phase=self._core.phase,
+                mission_time_s=round(self._core.mission_time_s(now), 2),
+                finished=self._core.finished and not self._outbox,
+                completed=self._core.completed,
+                failure=self._core.failure,
+                lost=self._core.lost,
+                events=tuple(events),
+                commands_sent=self._commands_sent,
+                moderation=self._moderation_totals(now),
+            )
         )
 
 

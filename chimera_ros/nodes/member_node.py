@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
+from chimera_ros.records.status_fields import Fields
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros.lifecycle import SwarmNode
 from chimera_ros.ros.session import SecureSession
@@ -42,8 +44,10 @@ class MemberNode(SwarmNode[P]):
         if self._session is not None:
             self._session.close()
 
-    def report(self, status: Mapping[str, object]) -> None:
+    def report(self, details: Details | None, alarms: Sequence[str] = ()) -> None:
         """Send a status to the supervisor, if there is one; end the process when it has ended."""
-        self._status.write(status)
+        security = SecurityStatus.from_json(Fields(self.session.status()))
+        status = ProcessStatus(self.get_name(), security, tuple(alarms), details)
+        self._status.write(status.to_json())
         if self._status.orphaned:
             self.stop_spinning()

@@ -164,19 +164,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
     def _report_status(self) -> None:
         if self._session is None:
             return
-        worker = self._worker
-        self.report(
-            {
-                "process": "path_moderation",
-                "served": dict(self._counts),
-                "served_ms": self._ms.to_status(),
-                "quantum": "none"
-                if worker is None
-                else worker.absent or ("ready" if worker.ready else "starting"),
-                "worker_restarts": 0 if worker is None else worker.restarts,
-                "security": self.session.status(),
-            }
-        )
+        self.report(None)
 
 
 def main(args: list[str] | None = None) -> int:

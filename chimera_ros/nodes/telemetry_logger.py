@@ -17,6 +17,7 @@ from chimera_ros.records.audit import Auditor
 from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordTrouble
+from chimera_ros.records.process_status import DroneStatus, LoggerStatus
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
@@ -193,40 +194,31 @@ class LoggerNode(MemberNode[LoggerParameters]):
         for drone, (message, heard_s) in sorted(self._newest.items()):
             position = message.position_enu_m
             rows.append(
-                {
-                    "drone": drone,
-                    "state": STATE_NAMES.get(message.state, "unknown"),
-                    "error_m": message.tracking_error_m,
-                    "battery": message.battery_fraction,
-                    "epoch": message.epoch,
-                    "age_s": now - heard_s,
-                    "enu": [position.x, position.y, position.z],
-                    "reason": message.reason,
-                }
+                DroneStatus(
+                    drone,
+                    state=STATE_NAMES.get(message.state, "unknown"),
+                    error_m=message.tracking_error_m,
+                    battery=message.battery_fraction,
+                    epoch=message.epoch,
+                    age_s=now - heard_s,
+                    enu_m=(position.x, position.y, position.z),
+                )
             )
-        status: dict[str, object] = {
-            "process": "telemetry_logger",
-            "drones": rows,
-            "security": self.session.status(),
-            "doubts": {
-                drone: {doubt.value: count for doubt, count in counts.items()}
-                for drone, counts in sorted(self._plausibility.doubts.items())
-            },
-        }
         alarms, self._doubt_alarms = self._doubt_alarms, []
+        recorded = 0
         if self._recorder is not None:
             self._record_evidence()
             self._recorder.tick()
             records = self._recorder.status()
-            status["recorded"] = records.opened
-            status["records"] = self.parameters.record
-            status["records_lost"] = records.dropped
+            recorded = records.opened
             news = self._trouble.news(records)
             if news:
                 alarms.append(news)
-        if alarms:
-            status["alarms"] = alarms
-        self.report(status)
+        doubts = {
+            drone: {doubt.value: count for doubt, count in counts.items()}
+            for drone, counts in sorted(self._plausibility.doubts.items())
+        }
+        self.report(LoggerStatus(tuple(rows), recorded, self.parameters.record, doubts), alarms)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,82 +1,77 @@
-"""What a process's status line says of its security (`SecurityState.to_status`), read with suspicion.
-
-Fields of the wrong type are left out; texts and lists are bounded; nothing raises.
-"""
+"""Security of one process as `SecurityState.to_status` gives it, and of all processes together."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-MAX_TEXT: Final = 200
-MAX_OUT: Final = 16
-CHECKPOINTS: Final = ("sent", "dropped", "verified", "refused", "confirmed", "unconfirmed", "mismatched")
+from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
+from chimera_ros.records.status_fields import Fields
+
+MAX_EVICTED: Final = 16
+CHECKPOINTS: Final = tuple(item.name for item in dataclasses.fields(CheckpointCounts))
 
 
 @dataclass(frozen=True, slots=True)
 class SecuritySummary:
-    """One process's security, or that of all together. `put_out` holds names and why."""
+    """Security of one process, or of all together. `evicted` holds names and reasons, newest last."""
 
     provider: str = ""
-    crypto_node: str = ""
-    degraded: str = ""
-    silent: bool = False
-    stale: bool = False  # nobody who has spoken of security does so any more
-    put_out: tuple[tuple[str, str], ...] = ()
+    crypto_node: str = ""  # that issued the epoch
+    degraded: str = ""  # why; empty: it is not
+    silent: bool = False  # no crypto node is received
+    stale: bool = False  # no process that has reported its security does so any more
+    evicted: tuple[tuple[str, str], ...] = ()
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """The part of `SecurityState.to_status` that is read, under the same keys."""
+        return {
+            "provider": self.provider,
+            "crypto_node": self.crypto_node,
+            "degraded": self.degraded,
+            "silent": self.silent,
+            "put_out": [{"name": name, "why": why} for name, why in self.evicted],
+            "checkpoints": dict(self.checkpoints),
+        }
 
-def read_summary(value: object) -> SecuritySummary:
-    """From the field `state` of a status line's `security`."""
-    if not isinstance(value, Mapping):
-        return SecuritySummary()
-    counts = value.get("checkpoints")
-    found = {}
-    for name in CHECKPOINTS:
-        count = counts.get(name) if isinstance(counts, Mapping) else None
-        if type(count) is int and 0 <= count < 2**63:
-            found[name] = count
-    out = value.get("put_out")
-    put_out = []
-    for item in out[:MAX_OUT] if isinstance(out, list) else []:
-        if isinstance(item, Mapping) and _text(item.get("name")):
-            put_out.append((_text(item.get("name")), _text(item.get("why"))))
-    return SecuritySummary(
-        _text(value.get("provider")),
-        _text(value.get("crypto_node")),
-        _text(value.get("degraded")),
-        value.get("silent") is True,
-        False,
-        tuple(put_out),
-        found,
-    )
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> SecuritySummary:
+        """From the field `state` of a status line's `security`."""
+        if fields is None:
+            return cls()
+        evicted = ((item.text("name", ""), item.text("why", "")) for item in fields.objects("put_out"))
+        counts = fields.inner("checkpoints")
+        found = {} if counts is None else {name: counts.count(name, None) for name in CHECKPOINTS}
+        return cls(
+            provider=fields.text("provider", ""),
+            crypto_node=fields.text("crypto_node", ""),
+            degraded=fields.text("degraded", ""),
+            silent=fields.flag("silent", False),
+            evicted=tuple(item for item in evicted if item[0])[:MAX_EVICTED],
+            checkpoints={name: count for name, count in found.items() if count is not None},
+        )
 
 
 def together(
     summaries: Iterable[SecuritySummary], checkpoints: Mapping[str, int], *, stale: bool = False
 ) -> SecuritySummary:
-    """The swarm's security: who is out for anybody is out, who is degraded makes all degraded."""
+    """The swarm's security: evicted or degraded for one process is so for all."""
     providers: dict[str, None] = {}
-    put_out: dict[str, str] = {}
+    evicted: dict[str, str] = {}
     crypto_node = degraded = ""
     silent = False
     for summary in summaries:
         if summary.provider:
             providers[summary.provider] = None
-        for name, why in summary.put_out:
-            if len(why) > len(put_out.get(name, "")):  # the crypto node knows more than "evicted"
-                put_out[name] = why
+        for name, why in summary.evicted:
+            if len(why) > len(evicted.get(name, "")):  # the crypto node also knows by whose order
+                evicted[name] = why
         crypto_node = crypto_node or summary.crypto_node
         degraded = degraded or summary.degraded
         silent |= summary.silent
     return SecuritySummary(
-        ", ".join(providers), crypto_node, degraded, silent, stale, tuple(put_out.items()), dict(checkpoints)
+        ", ".join(providers), crypto_node, degraded, silent, stale, tuple(evicted.items()), dict(checkpoints)
     )
-
-
-def _text(value: object) -> str:
-    """Text from a child goes to a terminal: bounded, and without control characters."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(char if char.isprintable() else " " for char in value[:MAX_TEXT])

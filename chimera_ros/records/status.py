@@ -1,46 +1,42 @@
-"""Puts the status lines of a swarm's processes together: one view for the table, totals for the report.
+"""Aggregator of the status lines of a swarm's processes: one view for the table, totals for the report.
 
-Pure: time comes in as `now` (monotonic seconds). A line may be wrong in any way (its writer may be broken):
-fields of the wrong type are ignored and counted in `ignored`, nothing raises. Counters and histograms on a
-line count from the start of its process; when a process was restarted (another pid) what the old one had
-counted is kept.
+A line replaces the former one of its process. Counts and histograms on a line count from the start of its
+process: when a process was restarted (another pid), what its former run had counted is kept. Pure: time comes
+in as `now` (monotonic seconds). Whatever stands on a line, nothing raises (`Fields`); `ignored` counts fields
+of the wrong type. Drones, events, alarms and rekeying times are bounded.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from chimera_ros.records.histogram import Histogram, percentile
-from chimera_ros.records.status_view import (
-    SILENT_S,
-    DroneRow,
-    ModerationTotals,
-    ProcessRow,
-    SecurityTotals,
-    SwarmTotals,
-    SwarmView,
-    Vec3,
+from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.process_status import (
+    CryptoStatus,
+    DroneStatus,
+    FollowerStatus,
+    LeaderStatus,
+    LoggerStatus,
+    ProcessStatus,
+    SitlStatus,
 )
+from chimera_ros.records.security_summary import together
+from chimera_ros.records.status_fields import MAX_TEXT, Fields
+from chimera_ros.records.status_view import SILENT_S, ProcessRow, SecurityTotals, SwarmTotals, SwarmView
 
-from .security_summary import SecuritySummary, read_summary, together
-
-MAX_DRONES = 512
-MAX_TEXT = 200
-MAX_EVENTS = 1000
-MAX_ALARMS = 100
-MAX_REKEYS = 10_000
-MAX_REASONS = 64
-
-T = TypeVar("T")
+MAX_ROWS: Final = 512  # drones
+MAX_EVENTS: Final = 1000
+MAX_ALARMS: Final = 100
+MAX_REKEYS: Final = 10_000
 
 
 @dataclass(slots=True)
 class _Counts:
-    """What one run of a process has counted so far."""
+    """Sums over runs of processes."""
 
     sealed: int = 0
     opened: int = 0
@@ -49,21 +45,26 @@ class _Counts:
     commands: int = 0
     rotations: int = 0
     collisions: int = 0
-    latency: Histogram = field(default_factory=Histogram)
-    tracking: Histogram = field(default_factory=Histogram)
+    latency_ms: Histogram = field(default_factory=Histogram)
+    tracking_m: Histogram = field(default_factory=Histogram)
 
-    def absorb(self, other: _Counts) -> None:
-        self.sealed += other.sealed
-        self.opened += other.opened
-        self.commands += other.commands
-        self.rotations += other.rotations
-        self.collisions += other.collisions
-        for reason, count in other.rejected.items():
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
-        for name, count in other.checkpoints.items():
-            self.checkpoints[name] = self.checkpoints.get(name, 0) + count
-        self.latency.merge(other.latency)
-        self.tracking.merge(other.tracking)
+    def add(self, status: ProcessStatus) -> None:
+        """Add what one run has counted, by its last line."""
+        if status.security is not None:
+            self.sealed += status.security.sealed
+            self.opened += status.security.opened
+            _add(self.rejected, status.security.rejected)
+            _add(self.checkpoints, status.security.summary.checkpoints)
+        match status.details:
+            case LeaderStatus(commands_sent=commands):
+                self.commands += commands
+            case CryptoStatus(rotations=rotations):
+                self.rotations += rotations
+            case SitlStatus(collisions=collisions):
+                self.collisions += collisions
+            case FollowerStatus(latency_ms=latency_ms, tracking_m=tracking_m):
+                self.latency_ms.merge(latency_ms)
+                self.tracking_m.merge(tracking_m)
 
 
 @dataclass(slots=True)
@@ -72,10 +73,7 @@ class _Process:
     running: bool = True
     note: str = ""
     pid: int | None = None
-    summary: SecuritySummary = field(default_factory=SecuritySummary)
-    spoke: bool = False  # of its security
-    now: _Counts = field(default_factory=_Counts)
-    before: _Counts = field(default_factory=_Counts)
+    status: ProcessStatus | None = None
 
 
 class StatusAggregator:
@@ -83,61 +81,73 @@ class StatusAggregator:
 
     def __init__(self, drones: Sequence[str], now: float) -> None:
         self._began_s = now
-        self._drones = {name: DroneRow(name) for name in drones[:MAX_DRONES]}
+        self._drones = {name: DroneStatus(name) for name in drones[:MAX_ROWS]}
         self._drone_heard_s: dict[str, float] = {}
         self._lost: dict[str, None] = {}
         self._processes: dict[str, _Process] = {}
+        self._former = _Counts()  # of runs that have ended
         self._events: deque[tuple[float, str]] = deque(maxlen=MAX_EVENTS)
         self._alarms: deque[str] = deque(maxlen=MAX_ALARMS)
         self._rekey_ms: deque[float] = deque(maxlen=MAX_REKEYS)
-        self._view = SwarmView(0.0, (), (), SecurityTotals())
-        self._first_takeoff_s: float | None = None
+        self._leader = LeaderStatus()
+        self._crypto = CryptoStatus()  # of the active node
+        self._logger = LoggerStatus()
+        self._sitl = SitlStatus()
         self._suite = ""
-        self._epoch: int | None = None
-        self._members = 0
         self.ignored = 0
 
     # -- in ------------------------------------------------------------------------------------------------
 
     def expect(self, process: str) -> None:
-        """Gives a process its row before it is first heard."""
+        """Give a process its row before its first line."""
         self._processes.setdefault(process, _Process())
 
-    def feed(self, status: Mapping[str, Any], now: float, pid: int | None = None) -> None:
-        """Takes one status line."""
-        name = _text(status.get("process"))
-        if name is None:
+    def feed(self, line: Mapping[str, Any], now: float, pid: int | None = None) -> ProcessStatus | None:
+        """Take one status line; returns it typed, None where it names no process."""
+        fields = Fields(line)
+        status = ProcessStatus.from_json(fields)
+        self.ignored += fields.ignored.total()
+        if status is None:
             self.ignored += 1
-            return
-        process = self._processes.setdefault(name, _Process())
-        if pid is not None and process.pid is not None and pid != process.pid:
-            process.before.absorb(process.now)
-            process.now = _Counts()
+            return None
+        process = self._processes.setdefault(status.process, _Process())
+        if process.status is not None and pid is not None and process.pid not in (None, pid):
+            self._former.add(process.status)
         process.pid = pid if pid is not None else process.pid
         process.heard_s = now
         process.running = True
         process.note = ""
-        self._take_security(process, status.get("security"))
-        for text in self._texts(status, "alarms"):
-            self.alarm(f"{name}: {text}", now)
-        if name == "leader":
-            self._take_leader(process, status, now)
-        elif name == "crypto" or name.startswith("crypto_"):
-            self._take_crypto(process, status)
-        elif name == "sitl":
-            self._take_sitl(process, status)
-        elif name == "telemetry_logger":
-            self._take_logger(status, now)
-        if "latency_ms" in status:
-            process.now.latency = self._histogram(status["latency_ms"], process.now.latency)
-        if "tracking_m" in status:
-            process.now.tracking = self._histogram(status["tracking_m"], process.now.tracking)
-        if name not in ("telemetry_logger", "sitl", "leader") and not name.startswith("crypto"):
-            for drone in self._texts(status, "drones"):
-                self._update_drone(drone, process=name)
+        process.status = status
+        if status.security is not None:
+            self._suite = status.security.suite or self._suite
+        for text in status.alarms:
+            self.alarm(f"{status.process}: {text}", now)
+        match status.details:
+            case LeaderStatus() as leader:
+                self._leader = leader
+                self._lost.update(dict.fromkeys(leader.lost))
+                for text in leader.events:
+                    self.event(text, now)
+            case CryptoStatus() as crypto:
+                self._crypto = crypto if crypto.active else self._crypto
+                self._rekey_ms.extend(crypto.rekey_ms)
+            case SitlStatus() as sitl:
+                self._sitl = sitl
+            case LoggerStatus() as logger:
+                self._logger = logger
+                for drone in logger.drones:
+                    if self._has_row(drone.drone):
+                        host = self._drones[drone.drone].process
+                        self._drones[drone.drone] = replace(drone, process=host)
+                        self._drone_heard_s[drone.drone] = now
+            case FollowerStatus() as follower:
+                for name in follower.drones:
+                    if self._has_row(name):
+                        self._drones[name] = replace(self._drones[name], process=status.process)
+        return status
 
     def process_exited(self, process: str, reason: str, now: float, *, expected: bool = False) -> None:
-        """Notes that a process has ended; an unexpected end is an alarm."""
+        """Note that a process has ended; an unexpected end is an alarm."""
         row = self._processes.setdefault(process, _Process())
         row.running = False
         row.note = reason[:MAX_TEXT]
@@ -145,7 +155,7 @@ class StatusAggregator:
             self.alarm(f"process {process} {reason}", now)
 
     def process_restarted(self, process: str, now: float) -> None:
-        """Notes that a process was started again."""
+        """Note that a process was started again."""
         row = self._processes.setdefault(process, _Process())
         row.running = True
         row.heard_s = now
@@ -153,41 +163,40 @@ class StatusAggregator:
         self.event(f"process {process} was restarted", now)
 
     def alarm(self, text: str, now: float) -> None:
-        """Notes something that a person should see; also becomes an event."""
+        """Note something that a person should see; it is an event as well."""
         text = text[:MAX_TEXT]
         self._alarms.append(text)
         self.event(text, now)
 
     def event(self, text: str, now: float) -> None:
-        """Notes something for the report."""
+        """Note something for the report."""
         self._events.append((round(now - self._began_s, 3), text[:MAX_TEXT]))
-
-    def drone_lost(self, drone: str) -> None:
-        """Counts a drone as lost for the report."""
-        self._lost[drone] = None
 
     # -- out -----------------------------------------------------------------------------------------------
 
     def view(self, now: float) -> SwarmView:
         """Everything the table shows at `now`."""
-        rows = []
-        for name, row in self._drones.items():
-            if row.age_s is not None:
-                row = replace(row, age_s=row.age_s + max(0.0, now - self._drone_heard_s.get(name, now)))
-            rows.append(row)
-        processes = tuple(
-            ProcessRow(name, p.running, None if p.heard_s is None else max(0.0, now - p.heard_s), p.note)
-            for name, p in self._processes.items()
-        )
         counts = self._counts()
-        return replace(
-            self._view,
+        return SwarmView(
             elapsed_s=now - self._began_s,
-            drones=tuple(rows),
-            processes=processes,
+            drones=tuple(self._aged(row, now) for row in self._drones.values()),
+            processes=tuple(
+                ProcessRow(name, p.running, None if p.heard_s is None else max(0.0, now - p.heard_s), p.note)
+                for name, p in self._processes.items()
+            ),
             security=self._security(counts, now),
-            commands_sent=counts.commands,
+            phase=self._leader.phase,
+            mission_time_s=self._leader.mission_time_s,
+            finished=self._leader.finished,
+            failure=self._leader.failure,
+            waiting=self._leader.waiting,
+            real_time_factor=self._sitl.real_time_factor,
+            min_separation_m=self._sitl.min_separation_m,
             collisions=counts.collisions,
+            commands_sent=counts.commands,
+            recorded=self._logger.recorded,
+            records=self._logger.records,
+            moderation=self._leader.moderation,
             alarms=tuple(self._alarms),
             events=tuple(self._events),
         )
@@ -198,276 +207,73 @@ class StatusAggregator:
         return SwarmTotals(
             security=self._security(counts),
             rekey_ms=tuple(self._rekey_ms),
-            command_latency_ms=counts.latency,
-            tracking_m=counts.tracking,
+            command_latency_ms=counts.latency_ms,
+            tracking_m=counts.tracking_m,
             commands_sent=counts.commands,
-            mission_time_s=self._view.mission_time_s,
-            first_takeoff_s=self._first_takeoff_s,
-            real_time_factor=self._view.real_time_factor,
-            min_separation_m=self._view.min_separation_m,
+            mission_time_s=self._leader.mission_time_s,
+            first_takeoff_s=self._leader.first_takeoff_s,
+            real_time_factor=self._sitl.real_time_factor,
+            min_separation_m=self._sitl.min_separation_m,
             collisions=counts.collisions,
-            completed=self._view.completed,
-            failure=self._view.failure,
+            completed=self._leader.succeeded,
+            failure=self._leader.failure,
             drones_lost=tuple(self._lost),
-            records=self._view.records,
+            records=self._logger.records,
             events=tuple(self._events),
-            ignored=self.ignored,
-            moderation=self._view.moderation,
+            moderation=self._leader.moderation,
         )
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _take_leader(self, process: _Process, status: Mapping[str, Any], now: float) -> None:
-        old = self._view
-        waiting = []
-        for item in self._list(status, "waiting"):
-            drone = _text(item.get("drone")) if isinstance(item, Mapping) else None
-            if drone is None:
-                self.ignored += 1
-            else:
-                waiting.append((drone, _text(item.get("reason")) or ""))
-        finished = self._get(status, "finished", _flag, old.finished)
-        failure = self._get(status, "failure", _text, None)
-        self._view = replace(
-            old,
-            phase=self._get(status, "phase", _text, old.phase),
-            mission_time_s=self._get(status, "mission_time_s", _number, old.mission_time_s),
-            finished=finished,
-            completed=finished and failure is None and self._get(status, "completed", _flag, True),
-            failure=failure,
-            waiting=tuple(waiting),
-        )
-        self._take_moderation(status)
-        process.now.commands = self._get(status, "commands_sent", _count, process.now.commands)
-        takeoff_s = self._get(status, "first_takeoff_s", _number, None)
-        if takeoff_s is not None and self._first_takeoff_s is None:
-            self._first_takeoff_s = takeoff_s
-        for text in self._texts(status, "events"):
-            self.event(text, now)
-
-    def _take_moderation(self, status: Mapping[str, Any]) -> None:
-        said = status.get("moderation")
-        if said is None:
-            return
-        if not isinstance(said, Mapping):
+    def _has_row(self, name: str) -> bool:
+        """True if the drone has a row; a new one gets it while there is room."""
+        if name not in self._drones and len(self._drones) >= MAX_ROWS:
             self.ignored += 1
-            return
-        old = self._view.moderation
-        ms = self._histogram(status["moderation_ms"], old.ms) if "moderation_ms" in status else old.ms
-        fresh = ModerationTotals(
-            calls=self._get(said, "calls", _count, old.calls),
-            conflicts=self._get(said, "conflicts", _count, old.conflicts),
-            winner=self._tallies(said, "winner"),
-            unused=self._tallies(said, "unused"),
-            ms=ms,
-        )
-        self._view = replace(self._view, moderation=fresh)
+            return False
+        self._drones.setdefault(name, DroneStatus(name))
+        return True
 
-    def _tallies(self, source: Mapping[str, Any], key: str) -> dict[str, int]:
-        """Counts by name."""
-        value = source.get(key)
-        if not isinstance(value, Mapping):
-            self.ignored += value is not None
-            return {}
-        found = {}
-        for name, count in list(value.items())[:MAX_REASONS]:
-            text, number = _text(name), _count(count)
-            if text is None or number is None:
-                self.ignored += 1
-            else:
-                found[text[:64]] = number
-        return found
-
-    def _take_crypto(self, process: _Process, status: Mapping[str, Any]) -> None:
-        if status.get("in_charge") is False:
-            return  # a standby: the node in charge tells
-        self._epoch = self._get(status, "epoch", _count, self._epoch)
-        if "members" in status:
-            self._members = len(self._texts(status, "members"))
-        process.now.rotations = self._get(status, "rotations", _count, process.now.rotations)
-        for value in self._list(status, "rekey_ms"):
-            duration = _number(value)
-            if duration is None or duration < 0:
-                self.ignored += 1
-            else:
-                self._rekey_ms.append(duration)
-
-    def _take_sitl(self, process: _Process, status: Mapping[str, Any]) -> None:
-        old = self._view
-        self._view = replace(
-            old,
-            real_time_factor=self._get(status, "real_time_factor", _number, old.real_time_factor),
-            min_separation_m=self._get(status, "min_separation_m", _number, old.min_separation_m),
-        )
-        process.now.collisions = self._get(status, "collisions", _count, process.now.collisions)
-
-    def _take_logger(self, status: Mapping[str, Any], now: float) -> None:
-        old = self._view
-        self._view = replace(
-            old,
-            recorded=self._get(status, "recorded", _count, old.recorded),
-            records=self._get(status, "records", _path, old.records),
-        )
-        for item in self._list(status, "drones"):
-            name = _text(item.get("drone")) if isinstance(item, Mapping) else None
-            if name is None:
-                self.ignored += 1
-                continue
-            self._update_drone(
-                name,
-                state=self._get(item, "state", _text, "unknown"),
-                error_m=self._get(item, "error_m", _number, None),
-                battery=self._get(item, "battery", _number, None),
-                epoch=self._get(item, "epoch", _count, None),
-                age_s=self._get(item, "age_s", _number, None),
-                enu_m=self._get(item, "enu", _vec3, None),
-                reason=self._get(item, "reason", _text, ""),
-            )
-            self._drone_heard_s[name] = now
-
-    def _update_drone(self, name: str, **values: Any) -> None:
-        if name not in self._drones and len(self._drones) >= MAX_DRONES:
-            self.ignored += 1
-            return
-        self._drones[name] = replace(self._drones.get(name, DroneRow(name)), **values)
-
-    def _take_security(self, process: _Process, security: object) -> None:
-        """Reads a session's status: counters stand at the top or under `counters`."""
-        if security is None:
-            return
-        if not isinstance(security, Mapping):
-            self.ignored += 1
-            return
-        counters = security.get("counters")
-        for source in (security, counters if isinstance(counters, Mapping) else {}):
-            process.now.sealed = self._get(source, "sealed", _count, process.now.sealed)
-            process.now.opened = self._get(source, "opened", _count, process.now.opened)
-            rejected = source.get("rejected")
-            if isinstance(rejected, Mapping):
-                found = {}
-                for reason, count in list(rejected.items())[:MAX_REASONS]:
-                    number = _count(count)
-                    if number is None:
-                        self.ignored += 1
-                    elif number:
-                        found[str(reason)[:64]] = number
-                process.now.rejected = found
-        self._suite = self._get(security, "suite", _text, self._suite)
-        process.summary = read_summary(security.get("state"))
-        process.spoke = True
-        process.now.checkpoints = dict(process.summary.checkpoints) or process.now.checkpoints
+    def _aged(self, row: DroneStatus, now: float) -> DroneStatus:
+        """The row with its age at `now`."""
+        if row.age_s is None:
+            return row
+        return replace(row, age_s=row.age_s + max(0.0, now - self._drone_heard_s.get(row.drone, now)))
 
     def _counts(self) -> _Counts:
-        total = _Counts()
+        total = copy.deepcopy(self._former)
         for process in self._processes.values():
-            total.absorb(process.before)
-            total.absorb(process.now)
+            if process.status is not None:
+                total.add(process.status)
         return total
 
     def _security(self, counts: _Counts, now: float | None = None) -> SecurityTotals:
-        """At `now` by those who are heard: what a dead or hanging process said last is no state.
+        """At `now` by processes that still report: the last line of a dead or hanging one is no state.
         None, or after the flight: by all.
         """
-        known = [item for item in self._processes.values() if item.spoke]
-        fresh = [
-            item
-            for item in known
-            if now is None
-            or self._view.finished
-            or (item.running and item.heard_s is not None and now - item.heard_s <= SILENT_S)
-        ]
+        summaries, stale = [], False
+        for process in self._processes.values():
+            if process.status is None or process.status.security is None:
+                continue
+            if (
+                now is None
+                or self._leader.finished
+                or (process.running and process.heard_s is not None and now - process.heard_s <= SILENT_S)
+            ):
+                summaries.append(process.status.security.summary)
+            else:
+                stale = True
         return SecurityTotals(
             suite=self._suite,
-            epoch=self._epoch,
-            members=self._members,
+            epoch=self._crypto.epoch,
+            members=len(self._crypto.members),
             rotations=counts.rotations,
             sealed=counts.sealed,
             opened=counts.opened,
             rejected=dict(sorted(counts.rejected.items())),
-            summary=together(
-                (item.summary for item in fresh), counts.checkpoints, stale=bool(known) and not fresh
-            ),
+            summary=together(summaries, counts.checkpoints, stale=stale and not summaries),
         )
 
-    def _histogram(self, value: object, old: Histogram) -> Histogram:
-        try:
-            if isinstance(value, Mapping):
-                return Histogram.from_status(value)
-        except ValueError:
-            pass
-        self.ignored += 1
-        return old
 
-    def _get(
-        self, source: Mapping[str, Any], key: str, parse: Callable[[object], T | None], default: Any
-    ) -> Any:
-        """The parsed field, or the default where it is missing, null or wrong (which is counted)."""
-        value = source.get(key)
-        if value is None:
-            return default
-        parsed = parse(value)
-        if parsed is None:
-            self.ignored += 1
-            return default
-        return parsed
-
-    def _list(self, source: Mapping[str, Any], key: str) -> list[Any]:
-        value = source.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.ignored += 1
-            return []
-        return value[:MAX_EVENTS]
-
-    def _texts(self, source: Mapping[str, Any], key: str) -> list[str]:
-        found = []
-        for item in self._list(source, key):
-            text = _text(item)
-            if text is None:
-                self.ignored += 1
-            else:
-                found.append(text)
-        return found
-
-
-def rekey_spread(totals: SwarmTotals) -> tuple[float | None, float | None]:
-    """p50 and p99 of the rekeying times, in milliseconds."""
-    return percentile(totals.rekey_ms, 50.0), percentile(totals.rekey_ms, 99.0)
-
-
-def _text(value: object) -> str | None:
-    """Text from a child goes to a terminal: bounded, and without control characters."""
-    if not isinstance(value, str):
-        return None
-    return "".join(char if char.isprintable() else " " for char in value[:MAX_TEXT])
-
-
-def _path(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= 4096 and value.isprintable() else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    number = float(value) if abs(value) < 1e300 else math.inf
-    return number if math.isfinite(number) else None
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        return None
-    return value
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _vec3(value: object) -> Vec3 | None:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        return None
-    numbers = [_number(item) for item in value]
-    if any(number is None for number in numbers):
-        return None
-    return numbers[0], numbers[1], numbers[2]  # type: ignore[return-value]  # None was ruled out above
+def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        total[name] = total.get(name, 0) + count

@@ -1,4 +1,4 @@
-"""What a swarm's status adds up to: one view for the table, totals for the report."""
+"""What the status of a swarm's processes adds up to: a view for the table, totals for the report."""
 
 from __future__ import annotations
 
@@ -7,33 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.process_status import STALE_S, DroneStatus, ModerationTotals
+from chimera_ros.records.security_summary import SecuritySummary
 
-from .security_summary import SecuritySummary
-
-STALE_S: Final = 2.0  # a drone not heard for so long is shown as such
-SILENT_S: Final = 3 * STALE_S  # and a process
-
-Vec3 = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class DroneRow:
-    """What is known of one drone. `age_s` is the time since it was last heard, None if it never was."""
-
-    drone: str
-    state: str = "not heard"
-    error_m: float | None = None
-    battery: float | None = None  # 0..1
-    epoch: int | None = None
-    age_s: float | None = None
-    enu_m: Vec3 | None = None
-    reason: str = ""
-    process: str = ""  # which process flies it
-
-    @property
-    def stale(self) -> bool:
-        """Not heard for so long that its values are only of the past."""
-        return self.age_s is None or self.age_s > STALE_S
+SILENT_S: Final = 3 * STALE_S  # a process that has sent no status line for so long is shown as silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +28,13 @@ class SecurityTotals:
 
     @property
     def rejected_total(self) -> int:
-        """All that was rejected, for whatever reason."""
+        """Rejected messages, whatever the reason."""
         return sum(self.rejected.values())
 
 
 @dataclass(frozen=True, slots=True)
-class ModerationTotals:
-    """What the leader says of path moderation: calls, conflicts, whose answers it flew, why not others.
-
-    `ms` counts milliseconds from asking to hearing the answer.
-    """
-
-    calls: int = 0
-    conflicts: int = 0
-    winner: Mapping[str, int] = field(default_factory=dict)
-    unused: Mapping[str, int] = field(default_factory=dict)
-    ms: Histogram = field(default_factory=Histogram)
-
-
-@dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process that is to run: whether it does, and how long ago it was heard."""
+    """A process of the swarm. `age_s` is the time since its last status line, None if it sent none."""
 
     process: str
     running: bool
@@ -80,7 +43,7 @@ class ProcessRow:
 
     @property
     def silent(self) -> bool:
-        """Runs but has said nothing for too long."""
+        """True if it runs and has sent no status line for more than `SILENT_S`."""
         return self.running and self.age_s is not None and self.age_s > SILENT_S
 
 
@@ -89,24 +52,23 @@ class SwarmView:
     """Everything the table shows at one moment."""
 
     elapsed_s: float
-    drones: tuple[DroneRow, ...]
+    drones: tuple[DroneStatus, ...]
     processes: tuple[ProcessRow, ...]
     security: SecurityTotals
-    phase: str = "starting"
-    mission_time_s: float = 0.0
-    finished: bool = False  # the leader has nothing more to do
-    completed: bool = False  # and everything that the mission asked for was done
-    failure: str | None = None
-    waiting: tuple[tuple[str, str], ...] = ()
-    real_time_factor: float | None = None
-    min_separation_m: float | None = None
-    collisions: int = 0
-    commands_sent: int = 0
-    recorded: int = 0
-    records: str = ""
-    moderation: ModerationTotals = ModerationTotals()
-    alarms: tuple[str, ...] = ()  # newest last
-    events: tuple[tuple[float, str], ...] = ()  # (elapsed_s, text), newest last
+    phase: str
+    mission_time_s: float
+    finished: bool  # the leader has nothing more to do
+    failure: str | None
+    waiting: tuple[tuple[str, str], ...]  # drones that are not ready, and why
+    real_time_factor: float | None
+    min_separation_m: float | None
+    collisions: int
+    commands_sent: int
+    recorded: int
+    records: str
+    moderation: ModerationTotals
+    alarms: tuple[str, ...]  # newest last
+    events: tuple[tuple[float, str], ...]  # (elapsed_s, text), newest last
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +90,4 @@ class SwarmTotals:
     drones_lost: tuple[str, ...]
     records: str
     events: tuple[tuple[float, str], ...]
-    ignored: int
-    moderation: ModerationTotals = ModerationTotals()
+    moderation: ModerationTotals

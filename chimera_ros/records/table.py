@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from chimera_ros.records.status_view import DroneRow, SwarmView
+from chimera_ros.records.process_status import DroneStatus
+from chimera_ros.records.status_view import SwarmView
 
 PLAIN_EVERY_S = 5.0
 REFRESH_EVERY_S = 0.5
@@ -187,9 +188,9 @@ def _trust_line(view: SwarmView) -> Text:
     text.append("confirmed ", "dim").append(_short(counts.get("confirmed", 0)))
     text.append("  unconfirmed ", "dim").append(_short(open_), "yellow" if open_ else "green")
     text.append("  forged ", "dim").append(_short(wrong), "bold red" if wrong else "green")
-    if summary.put_out:
-        name, why = summary.put_out[-1]
-        text.append(f"  out: {name}, {why}{_more(len(summary.put_out) - 1)}", "bold red")
+    if summary.evicted:
+        name, why = summary.evicted[-1]
+        text.append(f"  out: {name}, {why}{_more(len(summary.evicted) - 1)}", "bold red")
     text.append("  keys by ", "dim").append(summary.crypto_node or "–")
     text.append("  ").append(summary.provider or "–", "dim")
     text.no_wrap = True
@@ -208,9 +209,9 @@ def _trust_words(view: SwarmView) -> list[str]:
         words.append("no crypto node heard")
     if summary.checkpoints.get("mismatched"):
         words.append(f"{summary.checkpoints['mismatched']} packets contradict their sender's checkpoint")
-    if summary.put_out:
-        name, why = summary.put_out[-1]
-        words.append(f"out: {name}, {why}" + _more(len(summary.put_out) - 1))
+    if summary.evicted:
+        name, why = summary.evicted[-1]
+        words.append(f"out: {name}, {why}" + _more(len(summary.evicted) - 1))
     return words
 
 
@@ -269,7 +270,7 @@ def _tail(view: SwarmView, width: int) -> list[Text]:
     return lines
 
 
-def _drone_grid(drones: tuple[DroneRow, ...], width: int, room: int) -> Table:
+def _drone_grid(drones: tuple[DroneStatus, ...], width: int, room: int) -> Table:
     """As many columns of drones, side by side, as the width allows and the height demands."""
     possible = max(1, (width + 1) // (_ROW_WIDTH + 1))
     columns = min(possible, max(1, -(-len(drones) // room)))
@@ -285,7 +286,7 @@ def _drone_grid(drones: tuple[DroneRow, ...], width: int, room: int) -> Table:
     return grid
 
 
-def _drone_table(rows: tuple[DroneRow, ...], hidden: int) -> Table:
+def _drone_table(rows: tuple[DroneStatus, ...], hidden: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("drone", width=9, no_wrap=True, overflow="ellipsis")
     table.add_column("state", width=10, no_wrap=True, overflow="ellipsis")
@@ -300,7 +301,7 @@ def _drone_table(rows: tuple[DroneRow, ...], hidden: int) -> Table:
     return table
 
 
-def _cells(row: DroneRow) -> tuple[Text, ...]:
+def _cells(row: DroneStatus) -> tuple[Text, ...]:
     state = row.state.lower()
     stale = row.stale and row.age_s is not None
     age = (

@@ -26,11 +26,12 @@ def totals() -> SwarmTotals:
     status.feed(
         {"process": "follower_0", "latency_ms": latency.to_status(), "tracking_m": tracking.to_status()}, 1.0
     )
-    status.feed({"process": "leader", "finished": True, "commands_sent": 50, "mission_time_s": 25.0}, 2.0)
-    status.feed({"process": "crypto", "rotations": 2, "rekey_ms": [10.0, 30.0], "epoch": 3}, 2.0)
+    leader = {"finished": True, "commands_sent": 50, "mission_time_s": 25.0, "lost": ["drone_02"]}
+    status.feed({"process": "leader", **leader}, 2.0)
+    crypto = {"rotations": 2, "rekey_ms": [10.0, 30.0], "epoch": 3}
+    security = {"sealed": 5, "opened": 9, "rejected": {"replay": 1}}
+    status.feed({"process": "crypto", **crypto, "security": security}, 2.0)
     status.feed({"process": "sitl", "real_time_factor": 1.0, "min_separation_m": 2.4, "collisions": 0}, 2.0)
-    status.feed({"process": "crypto", "security": {"sealed": 5, "opened": 9, "rejected": {"replay": 1}}}, 2.0)
-    status.drone_lost("drone_02")
     return status.totals()
 
 

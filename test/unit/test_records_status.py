@@ -13,15 +13,94 @@ from rich.console import Console
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
 from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState
 from chimera_ros.records.histogram import Histogram
+from chimera_ros.records.process_status import (
+    CryptoStatus,
+    Details,
+    DroneStatus,
+    FollowerStatus,
+    LeaderStatus,
+    LoggerStatus,
+    ModerationTotals,
+    ProcessStatus,
+    SecurityStatus,
+    SitlStatus,
+)
 from chimera_ros.records.report import build_report
+from chimera_ros.records.security_summary import SecuritySummary
 from chimera_ros.records.status import StatusAggregator
+from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_line import encode_status, parse_status
 from chimera_ros.records.table import plain_line, render_view
+from chimera_ros.sitl.config import SitlConfig
+from chimera_ros.sitl.vehicles import Simulation
 
 DRONES = ("drone_01", "drone_02", "drone_03")
 
 
 def security(sealed: int, opened: int, **rejected: int) -> dict[str, Any]:
-    return {"suite": "CHIMERA-1", "counters": {"sealed": sealed, "opened": opened, "rejected": rejected}}
+    return {"suite": "CHIMERA-1", "sealed": sealed, "opened": opened, "rejected": rejected}
+
+
+def read(line: dict[str, Any]) -> ProcessStatus | None:
+    """A status as it comes out of a pipe; every field must be readable."""
+    parsed = parse_status(encode_status(line))
+    assert parsed is not None
+    fields = Fields(parsed)
+    status = ProcessStatus.from_json(fields)
+    assert not fields.ignored
+    return status
+
+
+@pytest.mark.parametrize(
+    ("process", "details"),
+    [
+        (
+            "leader",
+            LeaderStatus(
+                "vee", 3.5, True, False, "no GPS", ("drone_02",), ("a", "b"), 7,
+                ModerationTotals(3, 2, {"exact": 1}, {"late": 2}), (("drone_03", "no GPS"),), 1.25,
+            ),
+        ),
+        ("follower_0", FollowerStatus(DRONES)),
+        ("crypto_1", CryptoStatus(False, 4, DRONES, 2, (10.5, 20.0))),
+        ("telemetry_logger", LoggerStatus((DroneStatus("drone_01", "landed", 0.1, 0.9, 4, 0.2),), 5, "x")),
+        ("sitl", SitlStatus(0.99, 2.5, 1, ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))),
+        ("path_moderation", None),
+    ],
+)  # fmt: skip
+def test_what_a_process_writes_is_what_is_read(process: str, details: Details | None) -> None:
+    summary = SecuritySummary(
+        "openssl",
+        "crypto_0",
+        "no crypto node",
+        True,
+        evicted=(("drone_07", "evicted"),),
+        checkpoints={"sent": 1},
+    )
+    counts = {"replay": 2}
+    secure = SecurityStatus("CHIMERA-1", 5, 6, counts, counts, counts, ("an alarm",), summary)
+    status = ProcessStatus(process, secure, ("something",), details)
+    found = read(status.to_json())
+    assert found is not None
+    assert found.to_json() == status.to_json()
+
+
+def test_a_histogram_survives_a_status_line() -> None:
+    histogram = Histogram()
+    histogram.add(2.0, 10)
+    found = read(ProcessStatus("follower_0", details=FollowerStatus(DRONES, histogram)).to_json())
+    assert found is not None
+    assert isinstance(found.details, FollowerStatus)
+    assert found.details.latency_ms.to_status() == histogram.to_status()
+
+
+def test_what_the_simulation_writes_is_read() -> None:
+    simulation = Simulation(SitlConfig(drones=2, first_port=25540, gcs_port=0))
+    simulation.advance()
+    found = read({"real_time_factor": 1.0, **simulation.status()})
+    assert found is not None
+    places = tuple(tuple(place) for place in simulation.true_enu_m())
+    assert found.details == SitlStatus(1.0, None, 0, places)
 
 
 def test_drones_have_rows_before_they_are_heard_and_age_afterwards() -> None:
@@ -211,7 +290,7 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
         "unconfirmed": 2,
         "mismatched": 1,
     }
-    assert summary.put_out == (("drone_02", "evicted, ordered by operator"),)
+    assert summary.evicted == (("drone_02", "evicted, ordered by operator"),)
     assert summary.provider == "openssl"
     for junk in (None, 3, [], {"checkpoints": 5, "put_out": [4, {"name": 7}], "degraded": ["x"]}):
         swarm.feed({"process": "leader", "security": {"state": junk}}, 4.0, pid=1)
