@@ -1,20 +1,60 @@
-"""Names of the members and limits of a swarm: how many drones, which ports, which entropy sources."""
+"""Names of the members and limits of a swarm: how many drones, which ports.
+
+The one place for both: the launcher checks what was asked for against the ranges, the command line shows them
+and takes its defaults from them, nodes declare their parameters with them. No process is started or described
+here (`launcher/spec`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from chimera_ros.crypto.trust.rank import RANKS
+from chimera_ros.ros.names import DEFAULT_NAMESPACE
+
+N = TypeVar("N", int, float)
+
 CRYPTO_MEMBER = "crypto_0"
-MAX_STANDBYS = 3  # a crypto node's rank, 0 to 3, stands in its name
 LEADER_MEMBER = "leader_0"
 LOGGER_MEMBER = "logger_0"
 MODERATOR_MEMBER = "moderator_0"
 OPERATOR_MEMBER = "operator_0"
+NAMESPACE: Final = DEFAULT_NAMESPACE
 
-MAX_DRONES = 250  # MAVLink system ids end at 255, 245 is MAVSDK's own, some belong to ground stations
-FIRST_PORT = 15540  # out of the way of PX4's own 14540-14550 and 14580 and up
-GCS_PORT = 14550
+
+@dataclass(frozen=True, slots=True)
+class Range(Generic[N]):
+    """Allowed values of a setting, both ends included, and its default."""
+
+    low: N
+    high: N
+    default: N
+    unit: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high  # false for NaN
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
+
+
+DRONES: Final = Range(1, 250, 20)  # MAVLink system ids end at 255; 245 is MAVSDK's, some are ground stations'
+STANDBYS: Final = Range(0, RANKS - 1, 1)  # crypto nodes beside the first, each with a rank of its own
+ROTATION_S: Final = Range(2.0, 3600.0, 60.0, "s")  # between key rotations
+READY_TIMEOUT_S: Final = Range(5.0, 600.0, 60.0, "s")  # until every drone is ready
+WIND_M_S: Final = Range(0.0, 15.0, 0.0, "m/s")  # mean wind that the embedded SITL simulates
+EAVESDROPPER: Final = Range(0.0, 1.0, 0.0)  # fraction of the simulated photons that are intercepted
+# Out of the way of PX4's own 14540-14550 and 14580 and up. The highest is for a single drone: each further
+# drone takes one port more, and the vehicles of the embedded SITL send from ports 1000 above.
+FIRST_PORT: Final = Range(1024, 64535, 15540)
+GCS_PORT: Final = Range(0, 65535, 14550)  # 0: no ground station
+
 ENTROPY = ("os", "hardware")  # the others cost a process with a quantum simulator of about 100 MB each
 DRONES_PER_SHARD = 5
-MOST_SHARDS = 4  # every shard opens every telemetry message: more of them cost more than they bring
+MAX_SHARDS = (
+    4  # by default: every shard opens every telemetry message, more of them cost more than they bring
+)
 
 
 def drone_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Starts what `chimera swarm` starts, from the same description (chimera_ros/swarm.py).
+"""Starts what `chimera swarm` starts, from the same description (chimera_ros/launcher/spec.py).
 
 ros2 launch chimera_ros swarm.launch.py drones:=20 autopilot:=embedded
 ros2 launch chimera_ros swarm.launch.py drones:=3 autopilot:=px4 arm:=true
@@ -31,9 +31,10 @@ from launch import LaunchDescription
 
 PACKAGE = "chimera_ros"
 
-# Launch argument: (default, description). An empty value leaves the choice to `chimera swarm`.
+# Launch argument: (default, description). An empty value stands for the default of `chimera swarm`, whose
+# options these are: `chimera swarm --help` shows defaults and ranges.
 VALUES = {
-    "drones": ("20", "how many drones"),
+    "drones": ("", "number of drones"),
     "mission": ("", "mission file, or the name of a shipped one"),
     "autopilot": ("embedded", "kind of autopilot, see `chimera swarm --help`"),
     "connect": ("", "MAVSDK URL per drone, for example udpin://127.0.0.1:{14540+i}"),
@@ -42,9 +43,9 @@ VALUES = {
     "shards": ("", "follower processes; empty is one per five drones"),
     "seed": ("", "seed of the embedded simulation"),
     "wind": ("", "mean wind of the embedded simulation, m/s"),
-    "rotation": ("", "seconds between key rotations"),
+    "rotation": ("", "time between key rotations, s"),
     "entropy": ("", "what goes into seeds: of os,hardware,qrng,qkd"),
-    "standbys": ("", "crypto nodes that stand by, ready to take over"),
+    "standbys": ("", "standby crypto nodes"),
     "first_port": ("", "first MAVLink port of the embedded simulation"),
     "gcs_port": ("", "ground-station port of the embedded simulation, 0 for none"),
 }
@@ -82,7 +83,7 @@ def start(context, *_args, **_kwargs):
 
 
 def _end_in_order(processes):
-    """After the leader, which lands the swarm first, the other nodes are told to end, then the simulation."""
+    """Handlers: after the leader, which first lands the swarm, the other nodes end, then the simulation."""
     leader = next(action for action in processes if action.vital and isinstance(action, Node))
     others = {action for action in processes if not action.vital}
     simulations = [action for action in processes if action.vital and not isinstance(action, Node)]
@@ -146,6 +147,7 @@ def _is_true(name, text):
 
 
 def generate_launch_description():
+    """Launch arguments, and the swarm that follows from them."""
     declared = {**VALUES, **SWITCHES, "autostart": AUTOSTART}
     return LaunchDescription(
         [

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.swarm import DRONES, drone_name
 
 if TYPE_CHECKING:
     from chimera_ros.flight.planning.mission import Mission
     from chimera_ros.flight.planning.planner import MissionPlan
-
-MAX_DRONES = 250
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,11 @@ def register(parser: argparse.ArgumentParser) -> None:
 def add_drones(parser: argparse.ArgumentParser) -> None:
     """Declares how many drones shall fly it."""
     parser.add_argument(
-        "--drones", type=int, default=20, metavar="N", help="how many drones fly it (default 20)"
+        "--drones",
+        type=int,
+        default=DRONES.default,
+        metavar="N",
+        help=f"number of drones, {DRONES} (default {DRONES.default})",
     )
 
 
@@ -54,10 +57,9 @@ def plan_file(text: str, drones: int) -> tuple[Mission, MissionPlan]:
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import plan_mission
     from chimera_ros.moderation.for_flight import local_moderate
-    from chimera_ros.swarm import drone_name
 
-    if not 1 <= drones <= MAX_DRONES:
-        raise CommandFailed(f"--drones is {drones}; allowed are 1 to {MAX_DRONES}", MISUSE)
+    if drones not in DRONES:
+        raise CommandFailed(f"--drones is {drones}; allowed are {DRONES}", MISUSE)
     path = find_mission(text)
     try:
         mission = load_mission(path)

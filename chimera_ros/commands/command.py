@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.swarm import OPERATOR_MEMBER
+from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
 
 if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
@@ -38,7 +38,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = common.add_argument
     add("--keystore", type=Path, default=None, metavar="DIR", help=f"default: {simulation_keystore()}")
     add("--operator", default=OPERATOR_MEMBER, metavar="NAME", help=f"identity (default {OPERATOR_MEMBER})")
-    add("--namespace", default="/chimera", help="swarm namespace (default /chimera)")
+    add("--namespace", default=NAMESPACE, help=f"namespace of the swarm (default {NAMESPACE})")
     add("--json", action="store_true", help="machine-readable answer")
     verbs = parser.add_subparsers(dest="order", required=True, metavar="ORDER")
 

@@ -18,10 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 from chimera_ros.launcher import shared_memory
-from chimera_ros.swarm import FIRST_PORT, GCS_PORT
+from chimera_ros.swarm import DRONES, FIRST_PORT, GCS_PORT
 
 OK, MISSING, ADVICE, OPTIONAL = "ok", "missing", "advice", "optional"
-SITL_PORTS = 20
 _STA_UNSYNC = 0x40
 
 
@@ -193,9 +192,10 @@ def _libraries() -> Iterator[Check]:
 
 
 def _network() -> Iterator[Check]:
-    busy = busy_ports([*range(FIRST_PORT, FIRST_PORT + SITL_PORTS), GCS_PORT])
+    first, last = FIRST_PORT.default, FIRST_PORT.default + DRONES.default - 1
+    busy = busy_ports([*range(first, last + 1), GCS_PORT.default])
     shown = ", ".join(map(str, busy[:6])) + (" …" if len(busy) > 6 else "")
-    ports = f"UDP {FIRST_PORT}-{FIRST_PORT + SITL_PORTS - 1} and {GCS_PORT}"
+    ports = f"UDP {first}-{last} and {GCS_PORT.default}"
     advice = "end what uses them (ss -lunp shows it), or choose others with --first-port and --gcs-port"
     yield Check(
         "network",

@@ -20,7 +20,20 @@ from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
-from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, drone_name
+from chimera_ros.swarm import (
+    DRONES,
+    EAVESDROPPER,
+    ENTROPY,
+    FIRST_PORT,
+    GCS_PORT,
+    MAX_SHARDS,
+    READY_TIMEOUT_S,
+    ROTATION_S,
+    STANDBYS,
+    WIND_M_S,
+    Range,
+    drone_name,
+)
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
@@ -51,7 +64,14 @@ class Prepared:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `chimera swarm`."""
     add = parser.add_argument
-    add("--drones", type=int, default=20, metavar="N", help="how many drones (default 20)")
+
+    def add_range(option: str, allowed: Range[int] | Range[float], metavar: str, text: str) -> None:
+        """A number; `SwarmSpec` checks it."""
+        default = allowed.default
+        text = f"{text}: {allowed} (default {default:g})"
+        add(option, type=type(default), default=default, metavar=metavar, help=text)
+
+    add_range("--drones", DRONES, "N", "number of drones")
     add(
         "--mission",
         default=DEFAULT_MISSION,
@@ -70,17 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-record", action="store_true", help="keep no MCAP files")
     add("--duration", type=float, metavar="S", help="land the swarm after this long, mission complete or not")
     add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
-    add("--shards", type=int, metavar="K", help="follower processes (default one per five drones, 4 at most)")
     add(
-        "--wind",
-        type=float,
-        default=0.0,
-        metavar="M_PER_S",
-        help="mean wind of the embedded SITL (default 0)",
+        "--shards",
+        type=int,
+        metavar="K",
+        help=f"follower processes (default one per five drones, {MAX_SHARDS} at most)",
     )
-    add(
-        "--rotation", type=float, default=60.0, metavar="S", help="seconds between key rotations (default 60)"
-    )
+    add_range("--wind", WIND_M_S, "M_PER_S", "mean wind of the embedded SITL")
+    add_range("--rotation", ROTATION_S, "S", "time between key rotations")
     add(
         "--entropy",
         type=lambda text: tuple(text.split(",")),
@@ -88,55 +105,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"what goes into seeds: of os,hardware,qrng,qkd (default {','.join(ENTROPY)})",
     )
-    add(
-        "--qkd-eavesdropper",
-        type=float,
-        default=0.0,
-        metavar="FRACTION",
-        help="of the simulated photons, how many somebody intercepts (default 0)",
+    add_range(
+        "--qkd-eavesdropper", EAVESDROPPER, "FRACTION", "share of simulated photons that are intercepted"
     )
-    add(
-        "--standbys",
-        type=int,
-        default=1,
-        metavar="N",
-        help="crypto nodes that stand by, ready to take over (default 1, 3 at most)",
-    )
-    add(
-        "--ready-timeout",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="wait so long for every drone (default 60)",
-    )
+    add_range("--standbys", STANDBYS, "N", "standby crypto nodes")
+    add_range("--ready-timeout", READY_TIMEOUT_S, "S", "time for every drone to become ready")
     add(
         "--keystore",
         type=Path,
         metavar="DIR",
         help="identities (default: a keystore for simulations, made once)",
     )
-    add(
-        "--first-port",
-        type=int,
-        default=FIRST_PORT,
-        metavar="PORT",
-        help="first MAVLink port of the embedded SITL",
-    )
-    add(
-        "--gcs-port",
-        type=int,
-        default=GCS_PORT,
-        metavar="PORT",
-        help="ground-station port of the SITL, 0 for none",
-    )
+    add_range("--first-port", FIRST_PORT, "PORT", "first MAVLink port of the embedded SITL")
+    add_range("--gcs-port", GCS_PORT, "PORT", "ground-station port of the embedded SITL (0: none)")
     add("--arm", action="store_true", help="motors of anything but the embedded SITL may start")
     add("--allow-kill", action="store_true", help="an operator's stop may cut motors in flight")
     add(
         "--fault",
         action="append",
         default=[],
-        metavar="NAME:DRONE",
-        help="fault in the embedded SITL, for tests",
+        metavar="N:KIND[@S]",
+        help="give drone N a fault in the embedded SITL, for tests (see chimera sitl --help)",
     )
     add("--json", action="store_true", help="print the report as JSON instead of the summary")
 

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
 from chimera_ros.flight.datum import Datum
 from chimera_ros.swarm import (
+    DRONES,
     DRONES_PER_SHARD,
+    EAVESDROPPER,
     ENTROPY,
     FIRST_PORT,
     GCS_PORT,
     LEADER_MEMBER,
     LOGGER_MEMBER,
-    MAX_DRONES,
-    MAX_STANDBYS,
+    MAX_SHARDS,
     MODERATOR_MEMBER,
-    MOST_SHARDS,
+    NAMESPACE,
     OPERATOR_MEMBER,
+    READY_TIMEOUT_S,
+    ROTATION_S,
+    STANDBYS,
+    WIND_M_S,
     crypto_name,
     drone_name,
 )
@@ -41,54 +46,51 @@ class SwarmSpec:
     drones: int
     mission: Path
     keystore: Path
-    namespace: str = "/chimera"
+    namespace: str = NAMESPACE
     autopilot: AutopilotKind = AutopilotKind.EMBEDDED
     connect: str | None = None  # MAVSDK URL template; None is the autopilot's usual one
     shards: int | None = None  # follower processes; None chooses one per five drones, four at most
     seed: int = 1
-    wind_m_s: float = 0.0
-    first_port: int = FIRST_PORT
-    gcs_port: int = GCS_PORT
+    wind_m_s: float = WIND_M_S.default
+    first_port: int = FIRST_PORT.default
+    gcs_port: int = GCS_PORT.default
     record: Path | None = None  # directory for MCAP files; None records nothing
     tracks: Path | None = None  # where the embedded SITL writes true tracks
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
-    rotation_s: float = 60.0
+    rotation_s: float = ROTATION_S.default
     entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy/pool.py
-    qkd_eavesdropper: float = 0.0  # fraction of the simulated photons that somebody intercepts
-    standbys: int = 1  # crypto nodes beside the first
-    ready_timeout_s: float = 60.0  # how long the leader waits for every drone
+    qkd_eavesdropper: float = (
+        EAVESDROPPER.default
+    )  # fraction of the simulated photons that somebody intercepts
+    standbys: int = STANDBYS.default  # crypto nodes beside the first
+    ready_timeout_s: float = READY_TIMEOUT_S.default  # how long the leader waits for every drone
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if not 1 <= self.drones <= MAX_DRONES:
-            raise ValueError(f"--drones is {self.drones}; allowed are 1 to {MAX_DRONES}")
+        for option, value, allowed in (
+            ("--drones", self.drones, DRONES),
+            ("--wind", self.wind_m_s, WIND_M_S),
+            ("--first-port", self.first_port, replace(FIRST_PORT, high=FIRST_PORT.high - (self.drones - 1))),
+            ("--gcs-port", self.gcs_port, GCS_PORT),
+            ("--ready-timeout", self.ready_timeout_s, READY_TIMEOUT_S),
+            ("--qkd-eavesdropper", self.qkd_eavesdropper, EAVESDROPPER),
+            ("--rotation", self.rotation_s, ROTATION_S),
+            ("--standbys", self.standbys, STANDBYS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{option} is {value}; allowed are {allowed}")
         if self.autopilot not in tuple(AutopilotKind):
             raise ValueError(f"--autopilot is {self.autopilot!r}; allowed are {', '.join(AutopilotKind)}")
         if self.shards is not None and not 1 <= self.shards <= self.drones:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
-        if not (math.isfinite(self.wind_m_s) and 0.0 <= self.wind_m_s <= 15.0):
-            raise ValueError(f"--wind is {self.wind_m_s}; allowed are 0 to 15 m/s")
-        if not 1024 <= self.first_port <= 65535 - self.drones:
-            raise ValueError(
-                f"the first MAVLink port is {self.first_port}; allowed are 1024 to {65535 - self.drones}"
-            )
-        if not 5.0 <= self.ready_timeout_s <= 600.0:
-            raise ValueError(f"--ready-timeout is {self.ready_timeout_s}; allowed are 5 to 600 s")
         known = ("os", "hardware", "qrng", "qkd")
         for name in self.entropy:
             if name not in known:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(known)}")
-        if not 0.0 <= self.qkd_eavesdropper <= 1.0:
-            raise ValueError(f"--qkd-eavesdropper is {self.qkd_eavesdropper}; allowed are 0 to 1")
-        if not 2.0 <= self.rotation_s <= 3600.0:
-            raise ValueError(f"--rotation is {self.rotation_s}; allowed are 2 to 3600 s")
-
-        if not 0 <= self.standbys <= MAX_STANDBYS:
-            raise ValueError(f"--standbys is {self.standbys}; allowed are 0 to {MAX_STANDBYS}")
 
     @property
     def connect_template(self) -> str:
@@ -97,7 +99,7 @@ class SwarmSpec:
 
     def shard_drones(self) -> list[list[int]]:
         """Drone numbers (from 1) per follower process, neighbours together, sizes alike to within one."""
-        count = self.shards or min(math.ceil(self.drones / DRONES_PER_SHARD), MOST_SHARDS)
+        count = self.shards or min(math.ceil(self.drones / DRONES_PER_SHARD), MAX_SHARDS)
         base, extra = divmod(self.drones, count)
         shards, first = [], 1
         for index in range(count):

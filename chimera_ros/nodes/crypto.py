@@ -30,7 +30,12 @@ class CryptoParameters:
     member: str = parameter(
         swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
     )
-    rotation_s: float = parameter(60.0, "seconds between rekeys", ge=2.0, le=3600.0)
+    rotation_s: float = parameter(
+        swarm.ROTATION_S.default,
+        "seconds between rekeys",
+        ge=swarm.ROTATION_S.low,
+        le=swarm.ROTATION_S.high,
+    )
     entropy: tuple[str, ...] = parameter(
         swarm.ENTROPY,
         "entropy sources mixed into seeds; the operating system is always one of them",

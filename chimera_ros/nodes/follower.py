@@ -50,7 +50,7 @@ class FollowerParameters:
 
     keystore: str = parameter("", "folder of the keystore")
     drones: tuple[int, ...] = parameter((1,), "numbers of the hosted drones, from 1")
-    swarm_size: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
+    swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     mission: str = parameter("", "mission file: datum, geofence, limits and pads")
     connect: str = parameter(
         "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"

@@ -50,11 +50,19 @@ class LeaderParameters:
     keystore: str = parameter("", "folder of the keystore")
     member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
     mission: str = parameter("", "mission file to fly")
-    drones: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
-    ready_timeout_s: float = parameter(60.0, "time-out for all drones to be ready, s", ge=5.0, le=600.0)
+    drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
+    ready_timeout_s: float = parameter(
+        swarm.READY_TIMEOUT_S.default,
+        "time-out for all drones to be ready, s",
+        ge=swarm.READY_TIMEOUT_S.low,
+        le=swarm.READY_TIMEOUT_S.high,
+    )
     qkd: bool = parameter(False, "take part in (simulated) quantum key distribution with the crypto node")
     qkd_eavesdropper: float = parameter(
-        0.0, "fraction of the simulated photons that are intercepted", ge=0.0, le=1.0
+        swarm.EAVESDROPPER.default,
+        "fraction of the simulated photons that are intercepted",
+        ge=swarm.EAVESDROPPER.low,
+        le=swarm.EAVESDROPPER.high,
     )
     moderation: bool = parameter(True, "call path moderation before every move and at a predicted conflict")
     autostart: bool = parameter(True, "configure and activate at start")

@@ -41,7 +41,7 @@ class LoggerParameters:
 
     keystore: str = parameter("", "folder of the keystore")
     member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
-    swarm_size: int = parameter(1, "number of drones in the swarm", ge=1, le=swarm.MAX_DRONES)
+    swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     record: str = parameter("", "folder of MCAP files; empty: no records")
     autostart: bool = parameter(True, "configure and activate at start")
 

@@ -11,6 +11,14 @@ from pathlib import Path
 import pytest
 
 import chimera_ros
+from chimera_ros import swarm
+from chimera_ros.sitl.config import (
+    DEFAULT_FIRST_PORT,
+    DEFAULT_GCS_PORT,
+    MAX_DRONES,
+    OWN_PORT_OFFSET,
+    SitlConfig,
+)
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -48,6 +56,15 @@ def test_rooms_that_exist_are_named_plainly_in_the_import_rules():
 def test_versions_agree():
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     assert package.findtext("version") == PROJECT["project"]["version"] == chimera_ros.__version__
+
+
+def test_the_simulator_takes_what_a_swarm_may_ask_of_it():
+    # sitl/ imports no other package, so it states its limits itself.
+    assert (swarm.FIRST_PORT.default, swarm.GCS_PORT.default) == (DEFAULT_FIRST_PORT, DEFAULT_GCS_PORT)
+    assert swarm.DRONES.high == MAX_DRONES
+    assert swarm.FIRST_PORT.high + OWN_PORT_OFFSET == 65535
+    for wind_m_s in (swarm.WIND_M_S.low, swarm.WIND_M_S.high):
+        SitlConfig(drones=1, first_port=swarm.FIRST_PORT.high, gcs_port=0, wind_m_s=wind_m_s).check()
 
 
 def test_every_interface_is_compiled():
