@@ -55,7 +55,7 @@ class Revocations:
         """Was there a list to look into?"""
         return self._serials is not None
 
-    def names(self, member: CertifiedMember) -> bool:
+    def revoked(self, member: CertifiedMember) -> bool:
         """Is the member's certificate on the list?"""
         return self._serials is not None and member.serial in self._serials
 

@@ -88,7 +88,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     auditor = _auditor(arguments.path, arguments)
     audit = auditor.audit()
     revocations = Revocations(arguments)
-    revoked = [member.name for member in auditor.members() if revocations.names(member)]
+    revoked = [member.name for member in auditor.members() if revocations.revoked(member)]
     if arguments.json:
         print(json.dumps({**audit.to_json(), "revoked": revoked if revocations.known else None}, indent=2))
         return 0 if audit.good else 1
@@ -191,7 +191,7 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
     found = read_disclosure(read_json(arguments.path))
     member = found.check(authority_of(arguments))
     revocations = Revocations(arguments)
-    revoked = revocations.names(member) if revocations.known else None
+    revoked = revocations.revoked(member) if revocations.known else None
     message = _decoded(found)
     if arguments.json:
         shown = {
@@ -287,7 +287,7 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
     members = {member.name: member for member in (item.check(authority) for item in signed)}
     signers = [f"{name} ({member.role})" for name, member in sorted(members.items())]
     revocations = Revocations(arguments)
-    revoked = [name for name, member in sorted(members.items()) if revocations.names(member)]
+    revoked = [name for name, member in sorted(members.items()) if revocations.revoked(member)]
     statements = [dict(item.statement) for item in signed]
     covered = [coverage(statement) for statement in statements]
     here = {statement["member"] for statement in statements}

@@ -97,7 +97,7 @@ class Flight:
             self.usage = supervisor.usage()
             table.update(aggregator.view(time.monotonic()), time.monotonic(), force=True)
             if self.failure:
-                table.say(self.failure)
+                table.print_above(self.failure)
             supervisor.stop(deadline_s=STOP_S)
         return self._finish(aggregator, time.monotonic() - began)
 

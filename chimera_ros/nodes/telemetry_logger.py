@@ -16,7 +16,7 @@ from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
 from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
-from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordTrouble
+from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordLossMonitor
 from chimera_ros.records.process_status import DroneStatus, LoggerStatus
 from chimera_ros.ros import convert, names
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
@@ -56,7 +56,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
         super().__init__("telemetry_logger", LoggerParameters)
         self._recorder: FlightRecorder | None = None
         self._recorded_ns = 0
-        self._trouble = RecordTrouble()
+        self._record_loss = RecordLossMonitor()
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
         self._plausibility = PlausibilityMonitor(())
         self._doubted_s: dict[tuple[str, Doubt], float] = {}
@@ -211,9 +211,9 @@ class LoggerNode(MemberNode[LoggerParameters]):
             self._recorder.tick()
             records = self._recorder.status()
             recorded = records.opened
-            news = self._trouble.news(records)
-            if news:
-                alarms.append(news)
+            change = self._record_loss.change(records)
+            if change:
+                alarms.append(change)
         doubts = {
             drone: {doubt.value: count for doubt, count in counts.items()}
             for drone, counts in sorted(self._plausibility.doubts.items())

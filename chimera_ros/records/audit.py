@@ -26,7 +26,7 @@ from chimera_ros.crypto.trust.identity import (
     check_issuer,
     read_member_certificate,
 )
-from chimera_ros.records.flight_files import FlightFiles, Packet, Place, SenderEvidence
+from chimera_ros.records.flight_files import FlightFiles, Packet, SenderEvidence, StreamId
 
 SHOWN: Final = 20
 
@@ -109,13 +109,13 @@ class Auditor:
         self.unattributed = 0
         self._authority = authority
         self._members: dict[bytes, CertifiedMember | None] = {}
-        self._ranges: dict[Place, tuple[list[int], list[Checkpoint]]] = {}
+        self._ranges: dict[StreamId, tuple[list[int], list[Checkpoint]]] = {}
         for checkpoint in files.checkpoints():
             self._add(checkpoint)
-        for place, (_, ranges) in self._ranges.items():
+        for stream, (_, ranges) in self._ranges.items():
             kept = self._without_conflicts(ranges)
             self.checkpoints += len(kept)
-            self._ranges[place] = ([item.first for item in kept], kept)
+            self._ranges[stream] = ([item.first for item in kept], kept)
 
     def member(self, evidence: SenderEvidence) -> CertifiedMember | None:
         """The certified member that evidence names; None where the authority knows no such member."""
@@ -139,8 +139,8 @@ class Auditor:
         return sorted(found.values(), key=lambda member: member.name)
 
     def _add(self, checkpoint: Checkpoint) -> None:
-        place = (checkpoint.epoch, checkpoint.slot, checkpoint.lane)
-        evidence = self.evidence.get(place)
+        stream = (checkpoint.epoch, checkpoint.slot, checkpoint.lane)
+        evidence = self.evidence.get(stream)
         where = _where(checkpoint)
         if evidence is None or evidence.transcript_hash != checkpoint.transcript_hash:
             self.unattributed += 1
@@ -155,7 +155,7 @@ class Auditor:
         elif not member.not_before_ns <= checkpoint.made_ns <= member.not_after_ns:
             self.bad.append(f"{where}: made outside of the validity of {member.name}'s certificate")
         else:
-            self._ranges.setdefault(place, ([], []))[1].append(checkpoint)
+            self._ranges.setdefault(stream, ([], []))[1].append(checkpoint)
 
     def _without_conflicts(self, ranges: list[Checkpoint]) -> list[Checkpoint]:
         """In order of their counters; of two that commit to the same counters the second is bad."""
@@ -169,29 +169,25 @@ class Auditor:
                 kept.append(item)
         return kept
 
-    def ranges(self, place: Place) -> list[Checkpoint]:
+    def ranges(self, stream: StreamId) -> list[Checkpoint]:
         """The good checkpoints of one sender, epoch and lane, in order."""
-        return self._ranges.get(place, ([], []))[1]
-
-    def places(self) -> list[Place]:
-        """Where there are good checkpoints."""
-        return sorted(self._ranges)
+        return self._ranges.get(stream, ([], []))[1]
 
     def covering(self, packet: Packet) -> Checkpoint | None:
         """The good checkpoint whose range a packet's counter is in."""
-        firsts, ranges = self._ranges.get(packet.place, ([], []))
+        firsts, ranges = self._ranges.get(packet.stream, ([], []))
         at = bisect_right(firsts, packet.counter) - 1
         return ranges[at] if at >= 0 and ranges[at].covers(packet.counter) else None
 
-    def judge(self, packet: Packet) -> AuditVerdict:
+    def classify(self, packet: Packet) -> AuditVerdict:
         """What the record proves about one packet."""
-        evidence = self.evidence.get(packet.place) or self._same_slot(packet.place)
+        evidence = self.evidence.get(packet.stream) or self._same_slot(packet.stream)
         member = self.member(evidence) if evidence is not None else None
         if evidence is None or member is None:
             return AuditVerdict.UNKNOWN
         if member.name != packet.sender:  # whose place it is, only a signature under this evidence shows
-            return AuditVerdict.CONTRADICTED if packet.place in self._ranges else AuditVerdict.UNKNOWN
-        epoch, slot, lane = packet.place
+            return AuditVerdict.CONTRADICTED if packet.stream in self._ranges else AuditVerdict.UNKNOWN
+        epoch, slot, lane = packet.stream
         aad = associated_data(
             evidence.swarm, evidence.transcript_hash, lane, slot, epoch, packet.channel, packet.type_name
         )
@@ -209,17 +205,17 @@ class Auditor:
         fits = leaf == checkpoint.leaves[counter - checkpoint.first]
         return AuditVerdict.CONFIRMED if fits else AuditVerdict.CONTRADICTED
 
-    def _same_slot(self, place: Place) -> SenderEvidence | None:
+    def _same_slot(self, stream: StreamId) -> SenderEvidence | None:
         """Signed lanes have no evidence of their own: the sender's of another lane names it as well."""
-        epoch, slot, _ = place
+        epoch, slot, _ = stream
         lanes = (self.evidence.get((epoch, slot, lane)) for lane in range(4))
         return next((item for item in lanes if item is not None), None)
 
-    def judged(self) -> Iterator[tuple[Packet, AuditVerdict]]:
+    def classified(self) -> Iterator[tuple[Packet, AuditVerdict]]:
         """All packets of the record, in order, each with what it is worth."""
-        seen: dict[tuple[Place, int], int] = {}  # a bit for each of 256 counters
+        seen: dict[tuple[StreamId, int], int] = {}  # a bit for each of 256 counters
         for packet in self.files.packets():
-            verdict, key = self.judge(packet), (packet.place, packet.counter >> 8)
+            verdict, key = self.classify(packet), (packet.stream, packet.counter >> 8)
             if verdict in (AuditVerdict.CONFIRMED, AuditVerdict.SIGNED):
                 before, bit = seen.get(key, 0), 1 << (packet.counter & 255)
                 seen[key] = before | bit
@@ -234,7 +230,7 @@ class Auditor:
         result.committed = sum(
             item.last - item.first + 1 for _, ranges in self._ranges.values() for item in ranges
         )
-        for packet, verdict in self.judged():
+        for packet, verdict in self.classified():
             result.verdicts[verdict.value] += 1
             if verdict in WRONG and len(result.suspects) < SHOWN:
                 result.suspects.append(
@@ -247,7 +243,7 @@ class Auditor:
 
     def disclose(self, packet: Packet) -> Disclosure | None:
         """The disclosure of one packet; None where no good checkpoint covers it. Raises DisclosureError."""
-        checkpoint, evidence = self.covering(packet), self.evidence.get(packet.place)
+        checkpoint, evidence = self.covering(packet), self.evidence.get(packet.stream)
         if checkpoint is None or evidence is None:
             return None
         return disclose(

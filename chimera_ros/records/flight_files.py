@@ -28,7 +28,7 @@ EVIDENCE_FORMAT: Final = "chimera-evidence-1"
 MAX_EVIDENCE: Final = 100_000
 _NUMBERED: Final = re.compile(r"(flight|sealed)(?:_(\d+))?\.mcap")
 
-Place = tuple[int, int, int]
+StreamId = tuple[int, int, int]
 """Epoch, slot, lane: whose packets, and under which keys."""
 
 
@@ -115,7 +115,7 @@ class Packet:
         return int.from_bytes(self.envelope.sealed[4:NONCE_BYTES])
 
     @property
-    def place(self) -> Place:
+    def stream(self) -> StreamId:
         """Epoch, slot, lane."""
         return self.envelope.epoch, self.envelope.sender, self.envelope.lane
 
@@ -159,9 +159,9 @@ class FlightFiles:
             except ValueError as error:
                 raise RecordError(str(error)) from error
 
-    def evidence(self) -> dict[Place, SenderEvidence]:
+    def evidence(self) -> dict[StreamId, SenderEvidence]:
         """Who sent what, by epoch, slot and lane."""
-        found: dict[Place, SenderEvidence] = {}
+        found: dict[StreamId, SenderEvidence] = {}
         for schema, _, message in self._read(self._flight):
             if schema is not None and schema.name == EVIDENCE:
                 item = SenderEvidence.parse(message.data)

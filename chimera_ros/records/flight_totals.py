@@ -139,14 +139,14 @@ class DroneTotals:
 def totals_of(auditor: Auditor) -> list[DroneTotals]:
     """Totals of every drone in the record, by name."""
     found: dict[str, DroneTotals] = {}
-    for packet, verdict in auditor.judged():
+    for packet, verdict in auditor.classified():
         if packet.type_name != TELEMETRY or packet.channel != f"{packet.sender}/telemetry":
             continue
         totals = found.setdefault(packet.sender, DroneTotals(packet.sender))
         if verdict is AuditVerdict.CONFIRMED:
             checkpoint = auditor.covering(packet)
             assert checkpoint is not None
-            used = totals.used.setdefault(packet.place, {})
+            used = totals.used.setdefault(packet.stream, {})
             used[checkpoint.first] = used.get(checkpoint.first, 0) + 1
             totals.messages += 1
             totals.add(read_fix(packet.payload))
@@ -177,15 +177,15 @@ def write_totals(path: Path, auditor: Auditor, identity: MemberIdentity) -> int:
 
 
 def _roots(auditor: Auditor, totals: DroneTotals) -> Iterator[dict[str, Any]]:
-    for place in sorted(totals.used):
-        epoch, slot, lane = place
-        used = totals.used[place]
-        ranges: list[Checkpoint] = [item for item in auditor.ranges(place) if item.first in used]
+    for stream in sorted(totals.used):
+        epoch, slot, lane = stream
+        used = totals.used[stream]
+        ranges: list[Checkpoint] = [item for item in auditor.ranges(stream) if item.first in used]
         yield {
             "epoch": epoch,
             "slot": slot,
             "lane": lane,
-            "transcript_hash": auditor.evidence[place].transcript_hash.hex(),
+            "transcript_hash": auditor.evidence[stream].transcript_hash.hex(),
             # first and last counter, how many of these packets were received, root
             "ranges": [[item.first, item.last, used[item.first], item.root.hex()] for item in ranges],
         }

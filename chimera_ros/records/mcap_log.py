@@ -33,7 +33,7 @@ MAX_CHUNKS: Final = 7200  # an hour at one flush each half second; keeps the ind
 MAX_CHANNELS: Final = 4096
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MIN_BYTES: Final = 64 * 1024
-MAX_OWED: Final = 4096
+MAX_METADATA: Final = 4096
 CDR: Final = ("cdr", "ros2msg")  # encodings of message and schema
 JSON: Final = ("json", "jsonschema")
 JSON_SCHEMA: Final = '{"type":"object"}'
@@ -56,13 +56,13 @@ _MAX_TIME = 2**64 - 1
 _Item = tuple[str, str, str, bytes, int, int, Mapping[str, str], tuple[str, str]]
 
 
-class RecordTrouble:
+class RecordLossMonitor:
     """Tells once that records are being lost, and once that it is over."""
 
     def __init__(self) -> None:
         self._problem = ""
 
-    def news(self, status: RecorderStatus) -> str:
+    def change(self, status: RecorderStatus) -> str:
         """One sentence when something has changed, else empty."""
         before, self._problem = self._problem, status.problem
         if status.problem and not before:
@@ -129,9 +129,9 @@ class FlightRecorder:
         `type_name` reads `package/msg/Name`; `schema_text` is its ros2msg text with all types it uses.
         """
         topic = f"{self._namespace}/{channel}"
-        about = {"sender": sender, "channel": channel}
+        metadata = {"sender": sender, "channel": channel}
         with self._lock:
-            return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, about)
+            return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, metadata)
 
     def write_sealed(self, channel: str, envelope_cdr: bytes | memoryview, received_ns: int) -> bool:
         """Records a sealed envelope as it came from the wire; False if it was lost."""
@@ -211,8 +211,10 @@ class _Stream:
         self._retry_s = float("-inf")
         self._closed = False
         self._finished_bytes = 0
-        self._unsafe = 0  # messages handed to the writer and not yet to the operating system
-        self._owed: deque[_Item] = deque(maxlen=MAX_OWED)  # about the record, not yet handed over either
+        self._unflushed = 0  # messages handed to the writer and not yet to the operating system
+        self._metadata: deque[_Item] = deque(
+            maxlen=MAX_METADATA
+        )  # about the record, not yet handed over either
         self.count = 0
         self.dropped = 0
         self.problem = ""
@@ -230,22 +232,22 @@ class _Stream:
         cdr: bytes | memoryview,
         sent_ns: int,
         received_ns: int,
-        about: Mapping[str, str],
+        metadata: Mapping[str, str],
         encoding: tuple[str, str] = CDR,
     ) -> bool:
         if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
             self.dropped += 1
             return False
-        item = (topic, type_name, schema_text, bytes(cdr), sent_ns, received_ns, about, encoding)
-        owed = encoding is JSON
+        item = (topic, type_name, schema_text, bytes(cdr), sent_ns, received_ns, metadata, encoding)
+        is_metadata = encoding is JSON
         put = False
         try:
-            if owed:
-                self._owed.append(item)
-            put = owed and self._writer is None  # a new file begins with what is owed
+            if is_metadata:
+                self._metadata.append(item)
+            put = is_metadata and self._writer is None  # a new file begins with what is owed
             writer = self._writer or self._open()
             if writer is None:
-                self.dropped += not owed
+                self.dropped += not is_metadata
                 return False
             put = put or self._put(writer, item)
             if not put:
@@ -260,8 +262,8 @@ class _Stream:
         return True
 
     def _put(self, writer: Writer, item: _Item) -> bool:
-        topic, type_name, schema_text, data, sent_ns, received_ns, about, encoding = item
-        channel = self._channel(writer, topic, type_name, schema_text, about, encoding)
+        topic, type_name, schema_text, data, sent_ns, received_ns, metadata, encoding = item
+        channel = self._channel(writer, topic, type_name, schema_text, metadata, encoding)
         if channel is None:
             return False
         sequence = self._sequences.get(channel, 0)
@@ -277,7 +279,7 @@ class _Stream:
             self._flush_due_s = self._clock() + FLUSH_EVERY_S
         self._pending += len(data) + 64
         if encoding is not JSON:
-            self._unsafe += 1
+            self._unflushed += 1
             self.count += 1
         return True
 
@@ -292,7 +294,7 @@ class _Stream:
     def close(self) -> None:
         self._closed = True
         try:
-            if self._writer is None and self._owed:
+            if self._writer is None and self._metadata:
                 self._retry_s = float("-inf")
                 self._open()
             if self._writer is not None:
@@ -327,7 +329,7 @@ class _Stream:
             raise
         self._writer = writer
         self.files.append(path)
-        for item in tuple(self._owed):
+        for item in tuple(self._metadata):
             self._put(writer, item)
         return writer
 
@@ -344,10 +346,10 @@ class _Stream:
         topic: str,
         type_name: str,
         schema_text: str,
-        about: Mapping[str, str],
+        metadata: Mapping[str, str],
         encoding: tuple[str, str],
     ) -> int | None:
-        key = (topic, type_name, about.get("sender", ""))
+        key = (topic, type_name, metadata.get("sender", ""))
         channel = self._channels.get(key)
         if channel is None:
             if len(self._channels) >= MAX_CHANNELS:
@@ -356,13 +358,13 @@ class _Stream:
             if schema is None:
                 schema = writer.register_schema(type_name, encoding[1], schema_text.encode())
                 self._schemas[type_name] = schema
-            channel = writer.register_channel(topic, encoding[0], schema, dict(about))
+            channel = writer.register_channel(topic, encoding[0], schema, dict(metadata))
             self._channels[key] = channel
         return channel
 
     def _flush(self, writer: Writer) -> None:
         writer.flush()
-        self._safe()
+        self._flushed()
         self._chunks += 1
         if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:
             self._finish(writer)
@@ -373,14 +375,14 @@ class _Stream:
         assert file is not None
         file.flush()
         os.fsync(file.fileno())
-        self._safe()
+        self._flushed()
         self._finished_bytes += self._size()
         self._file = self._writer = None
         file.close()
 
-    def _safe(self) -> None:
-        self._pending = self._unsafe = 0
-        self._owed.clear()
+    def _flushed(self) -> None:
+        self._pending = self._unflushed = 0
+        self._metadata.clear()
         self.problem = ""
 
     def _size(self) -> int:
@@ -397,9 +399,9 @@ class _Stream:
             f"records are being lost: {self._directory} cannot be written ({what}); free space there or"
             " choose another directory with --record"
         )
-        self.count -= self._unsafe
-        self.dropped += self._unsafe
-        self._unsafe = self._pending = 0
+        self.count -= self._unflushed
+        self.dropped += self._unflushed
+        self._unflushed = self._pending = 0
         self._finished_bytes += self._size()
         if self._file is not None:
             with contextlib.suppress(OSError):

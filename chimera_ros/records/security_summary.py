@@ -10,20 +10,20 @@ from typing import Any, Final
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
 from chimera_ros.records.status_fields import Fields
 
-MAX_EVICTED: Final = 16
+MAX_REMOVED: Final = 16
 CHECKPOINTS: Final = tuple(item.name for item in dataclasses.fields(CheckpointCounts))
 
 
 @dataclass(frozen=True, slots=True)
 class SecuritySummary:
-    """Security of one process, or of all together. `evicted` holds names and reasons, newest last."""
+    """Security of one process, or of all together. `removed` holds names and reasons, newest last."""
 
     provider: str = ""
     crypto_node: str = ""  # that issued the epoch
     degraded: str = ""  # why; empty: it is not
     silent: bool = False  # no crypto node is received
     stale: bool = False  # no process that has reported its security does so any more
-    evicted: tuple[tuple[str, str], ...] = ()
+    removed: tuple[tuple[str, str], ...] = ()
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -33,7 +33,7 @@ class SecuritySummary:
             "crypto_node": self.crypto_node,
             "degraded": self.degraded,
             "silent": self.silent,
-            "put_out": [{"name": name, "why": why} for name, why in self.evicted],
+            "put_out": [{"name": name, "why": why} for name, why in self.removed],
             "checkpoints": dict(self.checkpoints),
         }
 
@@ -42,7 +42,7 @@ class SecuritySummary:
         """From the field `state` of a status line's `security`."""
         if fields is None:
             return cls()
-        evicted = ((item.text("name", ""), item.text("why", "")) for item in fields.objects("put_out"))
+        removed = ((item.text("name", ""), item.text("why", "")) for item in fields.objects("put_out"))
         counts = fields.inner("checkpoints")
         found = {} if counts is None else {name: counts.count(name, None) for name in CHECKPOINTS}
         return cls(
@@ -50,7 +50,7 @@ class SecuritySummary:
             crypto_node=fields.text("crypto_node", ""),
             degraded=fields.text("degraded", ""),
             silent=fields.flag("silent", False),
-            evicted=tuple(item for item in evicted if item[0])[:MAX_EVICTED],
+            removed=tuple(item for item in removed if item[0])[:MAX_REMOVED],
             checkpoints={name: count for name, count in found.items() if count is not None},
         )
 
@@ -58,20 +58,20 @@ class SecuritySummary:
 def together(
     summaries: Iterable[SecuritySummary], checkpoints: Mapping[str, int], *, stale: bool = False
 ) -> SecuritySummary:
-    """The swarm's security: evicted or degraded for one process is so for all."""
+    """The swarm's security: removed or degraded for one process is so for all."""
     providers: dict[str, None] = {}
-    evicted: dict[str, str] = {}
+    removed: dict[str, str] = {}
     crypto_node = degraded = ""
     silent = False
     for summary in summaries:
         if summary.provider:
             providers[summary.provider] = None
-        for name, why in summary.evicted:
-            if len(why) > len(evicted.get(name, "")):  # the crypto node also knows by whose order
-                evicted[name] = why
+        for name, why in summary.removed:
+            if len(why) > len(removed.get(name, "")):  # the crypto node also knows by whose order
+                removed[name] = why
         crypto_node = crypto_node or summary.crypto_node
         degraded = degraded or summary.degraded
         silent |= summary.silent
     return SecuritySummary(
-        ", ".join(providers), crypto_node, degraded, silent, stale, tuple(evicted.items()), dict(checkpoints)
+        ", ".join(providers), crypto_node, degraded, silent, stale, tuple(removed.items()), dict(checkpoints)
     )

@@ -83,7 +83,7 @@ class LiveTable:
             line = plain_line(view)
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
+    def print_above(self, text: str) -> None:
         """Prints a line above the table."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=self.plain)
 
@@ -188,9 +188,9 @@ def _trust_line(view: SwarmView) -> Text:
     text.append("confirmed ", "dim").append(_short(counts.get("confirmed", 0)))
     text.append("  unconfirmed ", "dim").append(_short(open_), "yellow" if open_ else "green")
     text.append("  forged ", "dim").append(_short(wrong), "bold red" if wrong else "green")
-    if summary.evicted:
-        name, why = summary.evicted[-1]
-        text.append(f"  out: {name}, {why}{_more(len(summary.evicted) - 1)}", "bold red")
+    if summary.removed:
+        name, why = summary.removed[-1]
+        text.append(f"  out: {name}, {why}{_more(len(summary.removed) - 1)}", "bold red")
     text.append("  keys by ", "dim").append(summary.crypto_node or "–")
     text.append("  ").append(summary.provider or "–", "dim")
     text.no_wrap = True
@@ -209,9 +209,9 @@ def _trust_words(view: SwarmView) -> list[str]:
         words.append("no crypto node heard")
     if summary.checkpoints.get("mismatched"):
         words.append(f"{summary.checkpoints['mismatched']} packets contradict their sender's checkpoint")
-    if summary.evicted:
-        name, why = summary.evicted[-1]
-        words.append(f"out: {name}, {why}" + _more(len(summary.evicted) - 1))
+    if summary.removed:
+        name, why = summary.removed[-1]
+        words.append(f"out: {name}, {why}" + _more(len(summary.removed) - 1))
     return words
 
 

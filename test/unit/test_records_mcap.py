@@ -20,7 +20,7 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
 from chimera_ros.records import mcap_log
-from chimera_ros.records.mcap_log import ENVELOPE_SCHEMA, FlightRecorder, RecordTrouble
+from chimera_ros.records.mcap_log import ENVELOPE_SCHEMA, FlightRecorder, RecordLossMonitor
 from chimera_ros.records.mcap_read import read_messages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,7 +256,7 @@ def test_wherever_the_disk_is_full_what_was_written_stays_readable(
     FullDisk.left = left
     clock = Clock()
     recorder = FlightRecorder(tmp_path, clock=clock)
-    trouble, draw = RecordTrouble(), random.Random(3)
+    trouble, draw = RecordLossMonitor(), random.Random(3)
     told = []
     written = 0
     for i in range(600):
@@ -266,7 +266,7 @@ def test_wherever_the_disk_is_full_what_was_written_stays_readable(
         recorder.write("c", TYPE, SCHEMA, draw.randbytes(200), i, i, "d")
         recorder.write_sealed("c", draw.randbytes(300), i)
         written += 2
-        told.append(trouble.news(recorder.status()))
+        told.append(trouble.change(recorder.status()))
         if i == 450:
             FullDisk.left = 10**9
     status = recorder.close()

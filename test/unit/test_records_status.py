@@ -74,7 +74,7 @@ def test_what_a_process_writes_is_what_is_read(process: str, details: Details | 
         "crypto_0",
         "no crypto node",
         True,
-        evicted=(("drone_07", "evicted"),),
+        removed=(("drone_07", "evicted"),),
         checkpoints={"sent": 1},
     )
     counts = {"replay": 2}
@@ -290,7 +290,7 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
         "unconfirmed": 2,
         "mismatched": 1,
     }
-    assert summary.evicted == (("drone_02", "evicted, ordered by operator"),)
+    assert summary.removed == (("drone_02", "evicted, ordered by operator"),)
     assert summary.provider == "openssl"
     for junk in (None, 3, [], {"checkpoints": 5, "put_out": [4, {"name": 7}], "degraded": ["x"]}):
         swarm.feed({"process": "leader", "security": {"state": junk}}, 4.0, pid=1)

@@ -83,7 +83,7 @@ def test_on_a_terminal_it_redraws_in_place() -> None:
     with LiveTable("title", console) as table:
         for step in range(20):
             table.update(view_of(5, trouble=False), now=0.1 * step)
-        table.say("a word")
+        table.print_above("a word")
     assert output.getvalue().count("drone_05") in range(4, 8)
     assert "a word" in output.getvalue()
 
