@@ -1,7 +1,7 @@
-"""Holds a flight's records against its senders' signed checkpoints and signatures.
+"""Audit of a flight's records against its senders' signatures and signed checkpoints.
 
-Trust begins at the authority's certificate: every checkpoint must bear the signature of a member that the
-authority has certified, and every message in clear must be the one its sender committed to.
+The trust anchor is the authority's certificate (RFC 5280): every checkpoint must carry the signature of a
+member that the authority has certified, and every message in clear must be the one its sender committed to.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ SHOWN: Final = 20
 
 
 class AuditVerdict(Enum):
-    """What a packet in the record is worth."""
+    """What the record proves about a packet."""
 
     CONFIRMED = "confirmed"  # its sender's signed checkpoint commits to it
     UNCONFIRMED = "unconfirmed"  # no checkpoint in the record covers it
     CONTRADICTED = "contradicted"  # the checkpoint commits to something else
-    SIGNED = "signed"  # its sealed original bears its sender's signature
+    SIGNED = "signed"  # its sealed original carries its sender's signature
     BAD_SIGNATURE = "bad_signature"
-    UNKNOWN = "unknown"  # the record does not say who its sender was
-    DUPLICATE = "duplicate"  # a packet that is in the record once already: no receiver takes it twice
+    UNKNOWN = "unknown"  # the record does not identify its sender
+    DUPLICATE = "duplicate"  # recorded before: the replay window of a receiver drops the second one
 
 
 WRONG: Final = (AuditVerdict.CONTRADICTED, AuditVerdict.BAD_SIGNATURE, AuditVerdict.DUPLICATE)
@@ -54,31 +54,31 @@ class Audit:
     checkpoints: int = 0
     bad_checkpoints: list[str] = field(default_factory=list)  # the first of them, one sentence each
     bad_checkpoint_count: int = 0
-    unattributed: int = 0  # checkpoints of which the record does not say whose they are
+    unattributed: int = 0  # checkpoints whose sender the record does not identify
     committed: int = 0  # packets that checkpoints in the record commit to
     unpaired: int = 0
-    broken: list[str] = field(default_factory=list)  # files that break off, or are damaged from some place on
-    suspects: list[str] = field(default_factory=list)  # the first packets that are not what they should be
+    broken: list[str] = field(default_factory=list)  # files that are truncated or damaged
+    suspects: list[str] = field(default_factory=list)  # the first packets with a wrong verdict
 
     @property
     def contradicted(self) -> bool:
-        """Something contradicts its sender."""
+        """True if anything in the record contradicts its sender."""
         return bool(self.bad_checkpoint_count) or any(self.verdicts[item.value] for item in WRONG)
 
     @property
     def proven(self) -> int:
-        """Packets whose sender has signed them, alone or by a checkpoint."""
+        """Packets that their sender has signed, singly or by a checkpoint."""
         return self.verdicts[AuditVerdict.CONFIRMED.value] + self.verdicts[AuditVerdict.SIGNED.value]
 
     @property
     def unproven(self) -> int:
-        """Messages that could be anybody's."""
+        """Messages that no signature covers."""
         open_ = self.verdicts[AuditVerdict.UNCONFIRMED.value] + self.verdicts[AuditVerdict.UNKNOWN.value]
         return open_ + self.unpaired
 
     @property
     def good(self) -> bool:
-        """Something is proven, and nothing contradicts its sender."""
+        """True if something is proven and nothing contradicts its sender."""
         return self.proven > 0 and not self.contradicted
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Audit:
 
 
 class Auditor:
-    """Checks all checkpoints of a record once; packets are then judged as they are read."""
+    """Verifies all checkpoints of a record once; packets are then classified as they are read."""
 
     def __init__(self, files: FlightFiles, authority: x509.Certificate) -> None:
         self.files = files
@@ -118,7 +118,7 @@ class Auditor:
             self._ranges[stream] = ([item.first for item in kept], kept)
 
     def member(self, evidence: SenderEvidence) -> CertifiedMember | None:
-        """The certified member that evidence names; None where the authority knows no such member."""
+        """The certified member that evidence names; None if the authority has certified no such member."""
         der = evidence.certificate_der
         if der not in self._members:
             try:
@@ -151,30 +151,32 @@ class Auditor:
         elif not checkpoint.root_fits():
             self.bad.append(f"{where}: its leaves do not lead to its root")
         elif not checkpoint.signed_by(member, evidence.swarm):
-            self.bad.append(f"{where}: it does not bear {member.name}'s signature")
+            self.bad.append(f"{where}: it does not carry {member.name}'s signature")
         elif not member.not_before_ns <= checkpoint.made_ns <= member.not_after_ns:
             self.bad.append(f"{where}: made outside of the validity of {member.name}'s certificate")
         else:
             self._ranges.setdefault(stream, ([], []))[1].append(checkpoint)
 
     def _without_conflicts(self, ranges: list[Checkpoint]) -> list[Checkpoint]:
-        """In order of their counters; of two that commit to the same counters the second is bad."""
+        """In order of their counters; of two that commit to the same counters, the second is bad."""
         kept: list[Checkpoint] = []
         for item in sorted(ranges, key=lambda item: (item.first, item.made_ns)):
             if kept and kept[-1].overlaps(item):
                 before = kept[-1]
                 if (before.first, before.last, before.root) != (item.first, item.last, item.root):
-                    self.bad.append(f"{_where(item)}: its sender has signed another one for these packets")
+                    self.bad.append(
+                        f"{_where(item)}: its sender has signed a different one for these packets"
+                    )
             else:
                 kept.append(item)
         return kept
 
     def ranges(self, stream: StreamId) -> list[Checkpoint]:
-        """The good checkpoints of one sender, epoch and lane, in order."""
+        """The good checkpoints of a stream, in order."""
         return self._ranges.get(stream, ([], []))[1]
 
     def covering(self, packet: Packet) -> Checkpoint | None:
-        """The good checkpoint whose range a packet's counter is in."""
+        """The good checkpoint that covers a packet's counter."""
         firsts, ranges = self._ranges.get(packet.stream, ([], []))
         at = bisect_right(firsts, packet.counter) - 1
         return ranges[at] if at >= 0 and ranges[at].covers(packet.counter) else None
@@ -185,7 +187,7 @@ class Auditor:
         member = self.member(evidence) if evidence is not None else None
         if evidence is None or member is None:
             return AuditVerdict.UNKNOWN
-        if member.name != packet.sender:  # whose place it is, only a signature under this evidence shows
+        if member.name != packet.sender:  # only a signature under this evidence shows whose stream it is
             return AuditVerdict.CONTRADICTED if packet.stream in self._ranges else AuditVerdict.UNKNOWN
         epoch, slot, lane = packet.stream
         aad = associated_data(
@@ -206,13 +208,13 @@ class Auditor:
         return AuditVerdict.CONFIRMED if fits else AuditVerdict.CONTRADICTED
 
     def _same_slot(self, stream: StreamId) -> SenderEvidence | None:
-        """Signed lanes have no evidence of their own: the sender's of another lane names it as well."""
+        """Evidence of the same sender on another lane: signed lanes have none of their own."""
         epoch, slot, _ = stream
         lanes = (self.evidence.get((epoch, slot, lane)) for lane in range(4))
         return next((item for item in lanes if item is not None), None)
 
     def classified(self) -> Iterator[tuple[Packet, AuditVerdict]]:
-        """All packets of the record, in order, each with what it is worth."""
+        """All packets of the record, in order, with their verdicts."""
         seen: dict[tuple[StreamId, int], int] = {}  # a bit for each of 256 counters
         for packet in self.files.packets():
             verdict, key = self.classify(packet), (packet.stream, packet.counter >> 8)
@@ -223,7 +225,7 @@ class Auditor:
             yield packet, verdict
 
     def audit(self) -> Audit:
-        """Goes through the whole record."""
+        """Classifies the whole record."""
         result = Audit(checkpoints=self.checkpoints, bad_checkpoints=self.bad[:SHOWN])
         result.unattributed = self.unattributed
         result.bad_checkpoint_count = len(self.bad)

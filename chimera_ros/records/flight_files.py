@@ -1,8 +1,8 @@
-"""Reads a flight's records back: messages in clear with their sealed originals, checkpoints, evidence.
+"""Reader of a flight's records: messages in clear with their sealed originals, checkpoints, evidence.
 
-A message and its original bear the same topic and log time, which the recorder never gives out twice. Files
-that a killed process has left behind are read up to where they break off. The decoders of the two wire
-formats are passed in, because this room knows no ROS.
+A message and its original have the same topic and log time, which the recorder never uses twice. Truncated
+files are read up to the truncation. The decoders of the two wire formats are passed in, because this package
+imports no ROS.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MAX_EVIDENCE: Final = 100_000
 _NUMBERED: Final = re.compile(r"(flight|sealed)(?:_(\d+))?\.mcap")
 
 StreamId = tuple[int, int, int]
-"""Epoch, slot, lane: whose packets, and under which keys."""
+"""Epoch, slot, lane: the packets of one sender under one key."""
 
 
 class RecordError(Exception):
-    """A record cannot be read; one sentence for people."""
+    """A record cannot be read; the text is one sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Decoders:
 
 @dataclass(frozen=True, slots=True)
 class SenderEvidence:
-    """Who sent under one slot and lane of an epoch, and the key that opens the leaves."""
+    """The sender of a stream, and the key that blinds the leaves of its checkpoints."""
 
     swarm: str
     member: str
@@ -59,7 +59,7 @@ class SenderEvidence:
     certificate_der: bytes = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the record."""
+        """The form in the record."""
         return {
             "format": EVIDENCE_FORMAT,
             "swarm": self.swarm,
@@ -75,7 +75,7 @@ class SenderEvidence:
 
     @classmethod
     def parse(cls, data: bytes) -> SenderEvidence | None:
-        """Evidence from a record; None when it is none."""
+        """Evidence from a record; None if it is malformed."""
         try:
             value = json.loads(data)
             epoch, slot, lane = (value[name] for name in ("epoch", "slot", "lane"))
@@ -99,7 +99,7 @@ class SenderEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A message in clear and the sealed original it was opened from. Times in ns since the Unix epoch."""
+    """A message in clear and the envelope it was opened from. Times in ns since the Unix epoch."""
 
     channel: str
     type_name: str
@@ -111,7 +111,7 @@ class Packet:
 
     @property
     def counter(self) -> int:
-        """The sender's counter of its epoch and lane."""
+        """The sender's counter in this stream."""
         return int.from_bytes(self.envelope.sealed[4:NONCE_BYTES])
 
     @property
@@ -126,7 +126,7 @@ class Packet:
 
     @property
     def signed(self) -> bool:
-        """Does every message of this lane carry a signature of its own?"""
+        """True if every message of this lane carries a signature of its own."""
         return LANE_SIGNED[self.envelope.lane]
 
 
@@ -142,12 +142,12 @@ class FlightFiles:
             raise RecordError(
                 f"{directory} holds no flight.mcap with its sealed.mcap; give the folder of a recorded flight"
             )
-        self.unpaired = 0  # messages without original, or the other way round; set by `packets`
+        self.unpaired = 0  # messages without original, and originals without message; set by `packets`
         self._broken: list[Path] = []
 
     @property
     def broken(self) -> list[str]:
-        """Names of the files read so far that break off, or are damaged from some place on."""
+        """Names of the files read so far that are truncated or damaged."""
         return sorted({path.name for path in self._broken})
 
     def _read(self, paths: list[Path]) -> Iterator[Any]:
@@ -160,7 +160,7 @@ class FlightFiles:
                 raise RecordError(str(error)) from error
 
     def evidence(self) -> dict[StreamId, SenderEvidence]:
-        """Who sent what, by epoch, slot and lane."""
+        """The senders, by stream."""
         found: dict[StreamId, SenderEvidence] = {}
         for schema, _, message in self._read(self._flight):
             if schema is not None and schema.name == EVIDENCE:
@@ -170,7 +170,7 @@ class FlightFiles:
         return found
 
     def checkpoints(self) -> Iterator[Checkpoint]:
-        """The recorded checkpoints, as they came."""
+        """The recorded checkpoints, in the order of their recording."""
         for schema, _, message in self._read(self._sealed):
             if schema is not None and schema.name == CHECKPOINT_TYPE:
                 try:

@@ -36,7 +36,7 @@ _POINT: Final = struct.Struct("<3d")
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What totals need of a DroneTelemetry."""
+    """The part of a DroneTelemetry that totals are made of."""
 
     stamp_ns: int
     in_air: bool
@@ -44,7 +44,7 @@ class Fix:
 
 
 def read_fix(cdr: bytes) -> Fix | None:
-    """The fields of a DroneTelemetry's CDR (little-endian XCDR1) that totals need; None if it is none."""
+    """Decode it from a DroneTelemetry's CDR (little-endian XCDR1); None if it is malformed."""
     try:
         if cdr[:2] != b"\x00\x01":
             return None
@@ -80,7 +80,7 @@ class DroneTotals:
     _last: Fix | None = None
 
     def add(self, fix: Fix | None) -> None:
-        """The next confirmed message."""
+        """Add the next confirmed message."""
         last = self._last
         if fix is None or (last is not None and fix.stamp_ns <= last.stamp_ns):
             self.unusable += 1
@@ -115,8 +115,8 @@ class DroneTotals:
         return len(self.cells) * round(CELL_M * CELL_M)
 
     def statement(self, roots: list[dict[str, Any]], drones: list[str]) -> dict[str, Any]:
-        """What is signed: whole numbers, the roots of the checkpoints used, and all drones of the record, so
-        that a statement which is kept back is missed.
+        """The statement that is signed: whole numbers, the roots of the checkpoints used, and all drones of
+        the record, so that a withheld statement is noticed.
         """
         return {
             "member": self.drone,
@@ -165,7 +165,7 @@ def statements_of(auditor: Auditor) -> list[dict[str, Any]]:
 
 
 def write_totals(path: Path, auditor: Auditor, identity: MemberIdentity) -> int:
-    """Signs the statements of every drone in the record and writes them to `path`, whole or not at all.
+    """Signs the statements of every drone in the record and writes them to `path` atomically.
 
     Returns how many there are. Raises KeystoreError where the disk refuses, RecordError where the record
     cannot be read.

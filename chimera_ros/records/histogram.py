@@ -1,4 +1,4 @@
-"""Counts of measured values in fixed, logarithmic buckets: small, mergeable, no samples kept."""
+"""Histogram of measured values in fixed logarithmic buckets: small, mergeable, no samples kept."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ MAX_BUCKETS: Final = _HIGHEST - _LOWEST + 1
 
 
 class Histogram:
-    """A histogram of non-negative values (unit of your choice); zero counts in the lowest bucket.
+    """A histogram of non-negative values, in any unit; zero counts in the lowest bucket.
 
-    On a status line it reads `{"count": n, "max": x, "histogram": [[bucket_upper, count], …]}`, only buckets
-    that have something in them, counted since the process began.
+    Its JSON form is `{"count": n, "max": x, "histogram": [[bucket_upper, count], …]}` without empty buckets.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class Histogram:
         self.max = 0.0
 
     def add(self, value: float, count: int = 1) -> None:
-        """Counts a value; NaN is ignored, infinity and giants fall into the highest bucket."""
+        """Counts a value; NaN is ignored, infinity and very large values fall into the highest bucket."""
         if math.isnan(value) or count <= 0:
             return
         if value <= 0.0:
@@ -64,7 +63,7 @@ class Histogram:
         return self.max
 
     def to_status(self) -> dict[str, Any]:
-        """The form for a status line."""
+        """The JSON form."""
         rows = [
             [_short(math.exp2(index / PER_OCTAVE)), self._counts[index]] for index in sorted(self._counts)
         ]
@@ -72,7 +71,7 @@ class Histogram:
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> Histogram:
-        """Reads the form of a status line. Raises ValueError if it is none."""
+        """Reads the JSON form. Raises ValueError if it is malformed."""
         rows = status.get("histogram")
         if not isinstance(rows, list) or len(rows) > MAX_BUCKETS:
             raise ValueError("no histogram")
@@ -92,7 +91,7 @@ class Histogram:
 
 
 def percentile(values: Iterable[float], percent: float) -> float | None:
-    """The `percent` % point of values by linear interpolation; None if there are none."""
+    """The percentile by linear interpolation; None if there are no values."""
     ordered = sorted(values)
     if not ordered:
         return None

@@ -1,13 +1,12 @@
-"""The flight recorder: decrypted messages in `flight.mcap`, the sealed originals beside them in
-`sealed.mcap`.
+"""Flight recorder: decrypted messages in `flight.mcap`, their sealed originals in `sealed.mcap`.
 
 Both are MCAP files of profile `ros2` (https://mcap.dev/spec): CDR data with `ros2msg` schemas, which Foxglove
 opens without further help. What was written reaches the operating system at most a second later, so a killed
 process loses no more than that; its file lacks the index at the end, and `chimera log`, Foxglove and `mcap
 recover` read it all the same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …);
-existing files are never overwritten. A disk that is full or read-only costs the records, never the flight:
-messages are dropped and counted, `status().problem` says why, and every ten seconds a new file is tried.
-What is written about the record itself (`write_json`) is kept until it is on the disk.
+existing files are never overwritten. A full or read-only disk affects the records only: messages are dropped
+and counted, `status().problem` says why, and every ten seconds a new file is tried. Metadata of the record
+(`write_json`) is kept until it is on the disk.
 """
 
 from __future__ import annotations
@@ -57,13 +56,13 @@ _Item = tuple[str, str, str, bytes, int, int, Mapping[str, str], tuple[str, str]
 
 
 class RecordLossMonitor:
-    """Tells once that records are being lost, and once that it is over."""
+    """Edges of record loss: one sentence when it begins, one when it ends."""
 
     def __init__(self) -> None:
         self._problem = ""
 
     def change(self, status: RecorderStatus) -> str:
-        """One sentence when something has changed, else empty."""
+        """One sentence if loss has begun or ended since the last call, else empty."""
         before, self._problem = self._problem, status.problem
         if status.problem and not before:
             return status.problem
@@ -74,7 +73,7 @@ class RecordLossMonitor:
 
 @dataclass(frozen=True, slots=True)
 class RecorderStatus:
-    """What was recorded so far. `problem` is one sentence while records are being lost, else empty."""
+    """Counts of what was recorded. `problem` is one sentence while records are being lost, else empty."""
 
     opened: int  # decrypted messages in the files
     sealed: int  # sealed originals in the files
@@ -85,14 +84,14 @@ class RecorderStatus:
 
 
 def _private(path: str, flags: int) -> int:
-    """Records hold in clear what was sealed in the air: they are their owner's alone."""
+    """Opener for the owner only: records hold in clear what was encrypted on the network."""
     return os.open(path, flags, 0o600)
 
 
 class FlightRecorder:
-    """Records into `directory`; never raises for the disk's troubles, and may be called from any thread.
+    """Records into `directory`; disk errors never raise; may be called from any thread.
 
-    `namespace` goes before every channel name to make the topic (`/chimera` gives
+    `namespace` precedes every channel name to make the topic (`/chimera` gives
     `/chimera/drone_07/telemetry`). `clock` is monotonic, in seconds.
     """
 
@@ -152,20 +151,20 @@ class FlightRecorder:
             )
 
     def write_json(self, name: str, schema_name: str, value: Mapping[str, object], time_ns: int) -> bool:
-        """Records something about the record itself, beside the messages; False while it has to wait."""
+        """Records metadata of the record beside the messages; False while it has to wait for the disk."""
         topic = f"{self._namespace}/record/{name}"
         data = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
         with self._lock:
             return self._flight.write(topic, schema_name, JSON_SCHEMA, data, time_ns, time_ns, {}, JSON)
 
     def tick(self) -> None:
-        """Hands to the operating system what is due; call it about once a second."""
+        """Flushes what is due; call it about once a second."""
         with self._lock:
             self._flight.tick()
             self._sealed.tick()
 
     def status(self) -> RecorderStatus:
-        """What was recorded so far."""
+        """Counts so far."""
         flight, sealed = self._flight, self._sealed
         return RecorderStatus(
             opened=flight.count,
@@ -212,9 +211,7 @@ class _Stream:
         self._closed = False
         self._finished_bytes = 0
         self._unflushed = 0  # messages handed to the writer and not yet to the operating system
-        self._metadata: deque[_Item] = deque(
-            maxlen=MAX_METADATA
-        )  # about the record, not yet handed over either
+        self._metadata: deque[_Item] = deque(maxlen=MAX_METADATA)  # not flushed yet either
         self.count = 0
         self.dropped = 0
         self.problem = ""
@@ -244,7 +241,7 @@ class _Stream:
         try:
             if is_metadata:
                 self._metadata.append(item)
-            put = is_metadata and self._writer is None  # a new file begins with what is owed
+            put = is_metadata and self._writer is None  # a new file begins with the metadata
             writer = self._writer or self._open()
             if writer is None:
                 self.dropped += not is_metadata
@@ -303,7 +300,7 @@ class _Stream:
             self._fail(error)
 
     def _open(self) -> Writer | None:
-        """Begins the next file, if it is time to try; existing files are left alone."""
+        """Begins the next file unless a retry is not due yet; existing files are not touched."""
         if self._clock() < self._retry_s:
             return None
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -323,7 +320,7 @@ class _Stream:
         self._pending = 0
         try:
             writer = self._begin(file)
-        except (OSError, McapError):  # an empty file would only be in the way of who reads the record
+        except (OSError, McapError):  # leave no empty file in the record
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
@@ -406,8 +403,7 @@ class _Stream:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-            # Closing fails as long as the buffer cannot be written, and the descriptor stays open: let go of
-            # it.
+            # Closing fails while the buffer cannot be written and leaves the descriptor open: close that one.
             with contextlib.suppress(OSError, AttributeError):
                 self._file.raw.close()  # type: ignore[attr-defined]  # a BufferedWriter has it
         self._file = self._writer = None

@@ -1,5 +1,6 @@
-"""Reads MCAP files that may be cut off, damaged or hostile: what comes before the fault is read, memory is
-bounded, and whether a file broke off is said.
+"""Reader of MCAP files that may be truncated, damaged or hostile.
+
+What precedes the fault is read, memory is bounded, and truncation is reported.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ MAX_RECORD_BYTES: Final = 256 * 1024 * 1024  # of a chunk too, compressed or not
 def read_messages(
     path: Path, broken: list[Path] | None = None
 ) -> Iterator[tuple[Schema | None, Channel, Message]]:
-    """Reads a record file from the front, in the order written, also one that a killed process or a full disk
-    has left behind.
+    """Reads a record file from the front, in the order written, also one that was never closed.
 
-    Ends where the file breaks off or is damaged; then `path` is added to `broken`. Raises OSError if it
-    cannot be opened, ValueError if it is no MCAP file.
+    Ends where the file is truncated or damaged; then `path` is added to `broken`. Raises OSError if it cannot
+    be opened, ValueError if it is no MCAP file.
     """
     with path.open("rb") as file:
         magic = file.read(len(MAGIC))
@@ -41,7 +41,7 @@ def read_messages(
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the file was closed properly and has its index at the end. Raises OSError."""
+    """True if the file was closed and has its index at the end. Raises OSError."""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         if file.tell() < 16:

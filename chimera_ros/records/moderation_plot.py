@@ -1,4 +1,4 @@
-"""The picture of a moderation: plan view before and after, heights, and separation over time."""
+"""Plot of a moderation: plan view before and after, heights, and separation over time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STEPS = 600
 
 
 def draw_moderation(request: Request, answer: Answer, picture: FilePath) -> None:
-    """Draws the picture as PNG. Raises TracksFailed."""
+    """Draws the plot as PNG. Raises TracksFailed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -127,7 +127,7 @@ def _plan(
 
 
 def _change(asked: Path, path: Path, times: Array) -> str:
-    """What a drone does otherwise than asked, in a few signs."""
+    """How the answer for one drone differs from its request, as a short label."""
     if path.knots == asked.knots:
         return ""
     old, new = asked.sample(times), path.sample(times)
@@ -154,7 +154,7 @@ def _change(asked: Path, path: Path, times: Array) -> str:
 
 
 def _nearest(request: Request, paths: Sequence[Path], times: Array) -> Array:
-    """The smallest ellipsoid norm (T,) of any pair: 1 is what was asked, errors apart."""
+    """The smallest ellipsoid norm (T,) of any pair: 1 is the requested separation, without errors."""
     places = np.stack([path.sample(times) for path in paths]) / request.separation.scale
     least = np.full(len(times), np.inf)
     for row in range(len(places) - 1):
@@ -166,7 +166,7 @@ def _nearest(request: Request, paths: Sequence[Path], times: Array) -> Array:
 def _separation(
     axes: Axes, request: Request, before: Sequence[Path], after: Sequence[Path], times: Array
 ) -> None:
-    style(axes, "Smallest separation by what is asked", "time (s)", "share")
+    style(axes, "Smallest separation over the requested one", "time (s)", "ratio")
     if len(before) < 2:
         axes.text(0.5, 0.5, "one drone only", transform=axes.transAxes, ha="center", color=FAINT)
         return
@@ -179,7 +179,7 @@ def _separation(
     axes.axhline(asked, color=INK, linewidth=1.1, linestyle=(0, (6, 4)))
     horizontal, vertical = request.separation.horizontal_m, request.separation.vertical_m
     axes.annotate(
-        f"asked: {horizontal:g} m beside, {vertical:g} m above, and errors", (0.995, asked),
+        f"required: {horizontal:g} m beside, {vertical:g} m above, and errors", (0.995, asked),
         xycoords=("axes fraction", "data"), xytext=(0, -5), textcoords="offset points", ha="right", va="top",
         color=INK, fontsize=9,
     )  # fmt: skip

@@ -105,7 +105,7 @@ class LeaderStatus:
     phase: str = "starting"
     mission_time_s: float = 0.0
     finished: bool = False  # nothing more will be done
-    completed: bool = True  # once `finished`: everything that the mission asked for was done
+    completed: bool = True  # once `finished`: every step of the mission was flown
     failure: str | None = None
     lost: tuple[str, ...] = ()  # drones that no longer take part
     events: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The report of a flight: what `chimera swarm --report FILE` writes and what its summary prints."""
+"""Report of a flight: the JSON of `chimera swarm --report FILE`, and its summary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SpreadMax:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """How many messages all members sealed, opened and rejected (by reason)."""
+    """Messages that all members sealed, opened and rejected (by reason)."""
 
     sealed: int = 0
     opened: int = 0
@@ -52,7 +52,7 @@ class Messages:
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """Group keys: how often they were renewed and how long that took, decision to last member switched."""
+    """Key rotations, and the time of each rekey from its decision to the last member's switch."""
 
     rotations: int = 0
     rekey_ms: Spread = Spread()
@@ -60,7 +60,7 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True)
 class ModerationReport:
-    """The path-moderation service: calls, conflicts found, which solver won how often, time per call.
+    """Path moderation: calls, conflicts found, flown answers by solver, time per call.
 
     `unused` counts by reason the calls after which the leader flew its own plan.
     """
@@ -74,7 +74,7 @@ class ModerationReport:
 
 @dataclass(frozen=True, slots=True)
 class ReportEvent:
-    """Something that happened `elapsed_s` after the start."""
+    """An event `elapsed_s` after the start."""
 
     elapsed_s: float
     text: str
@@ -82,12 +82,12 @@ class ReportEvent:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A flight in figures. Lengths in metres, times as the names say, `cpu_percent` in percent of one core.
+    """A flight in figures. Lengths in metres.
 
-    `cpu_percent` has one entry per process and "total". `rss_mb` is the peak of all processes together in
-    MiB, `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest distance between
-    two flying drones, `asked_separation_m` what the mission asked for. `command_latency_ms` is from the
-    leader's publish to the setpoint handed to the autopilot.
+    `cpu_percent` (of one core) has one entry per process and "total". `rss_mb` is the peak of all processes
+    together in MiB, `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest
+    distance between two airborne drones, `asked_separation_m` the one that the mission requires.
+    `command_latency_ms` is from the leader's publish to the setpoint handed to the autopilot.
     """
 
     drones: int
@@ -119,11 +119,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the flight counts as a success: mission completed and no collision."""
+        """True if the mission was completed without a collision."""
         return self.completed and self.collisions == 0 and self.failure is None
 
     def to_json(self) -> str:
-        """The report as JSON text; numbers are rounded to what was measured, NaN becomes null."""
+        """The report as JSON text; numbers have four decimals, NaN becomes null."""
         return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -143,11 +143,10 @@ def build_report(
     records: str | None = None,
     pictures: tuple[str, ...] = (),
 ) -> Report:
-    """Makes the report out of what the processes said (`totals`) and what the command measured.
+    """Builds the report from the processes' status (`totals`) and the command's own measurements.
 
-    `cpu_percent`, `rss_mb`, `pss_mb` are the mappings of `commands.usage.Usage`, each with an entry "total".
-    A `failure` of the command itself (a process that would not start, a Ctrl-C) goes before that of the
-    leader.
+    `cpu_percent`, `rss_mb`, `pss_mb` are the mappings of `launcher.usage.Usage`, each with an entry "total".
+    A `failure` of the command itself (a process that does not start, a Ctrl-C) precedes that of the leader.
     """
     reason = failure if failure is not None else totals.failure
     rss = dict(rss_mb or {})
@@ -196,7 +195,7 @@ def build_report(
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Writes the report so that `path` holds either the whole of it or what was there before.
+    """Writes the report atomically: `path` holds the whole of it or what was there before.
 
     Raises ReportFailed.
     """
@@ -215,7 +214,7 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def render_report(report: Report) -> RenderableType:
-    """The summary for a terminal, a `rich` renderable."""
+    """The summary for a terminal."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -278,7 +277,7 @@ def _separation_text(report: Report) -> Any:
     from rich.text import Text
 
     smallest, asked = report.min_separation_m, report.asked_separation_m
-    text = f"smallest {_show(smallest)} m" + (f" · asked for {_show(asked)} m" if asked is not None else "")
+    text = f"smallest {_show(smallest)} m" + (f" · required {_show(asked)} m" if asked is not None else "")
     if smallest is None or asked is None:
         return Text(text)
     return Text(text, style="green" if smallest >= asked else "red")

@@ -16,13 +16,16 @@ CHECKPOINTS: Final = tuple(item.name for item in dataclasses.fields(CheckpointCo
 
 @dataclass(frozen=True, slots=True)
 class SecuritySummary:
-    """Security of one process, or of all together. `removed` holds names and reasons, newest last."""
+    """Security of one process, or of all together.
+
+    `removed` are members that are no longer in the epoch, evicted or left, with the reason; newest last.
+    """
 
     provider: str = ""
     crypto_node: str = ""  # that issued the epoch
     degraded: str = ""  # why; empty: it is not
-    silent: bool = False  # no crypto node is received
-    stale: bool = False  # no process that has reported its security does so any more
+    silent: bool = False  # no crypto node is received: nothing is sent
+    stale: bool = False  # the processes that reported their security do so no more
     removed: tuple[tuple[str, str], ...] = ()
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 

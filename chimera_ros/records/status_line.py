@@ -1,8 +1,8 @@
-"""Status lines: one JSON object per line on a pipe, from a child process to the one that started it.
+"""Status lines: one JSON object per line on a pipe, from a child process to its parent.
 
-The child finds the pipe's number in the environment variable `CHIMERA_STATUS_FD`. A line has at most 64 KiB;
-what is longer or no JSON object is skipped and counted. A status pipe never makes the child wait: while the
-parent does not read, new lines are dropped whole and counted.
+The environment variable `CHIMERA_STATUS_FD` holds the descriptor of the pipe. A line has at most 64 KiB; what
+is longer or no JSON object is skipped and counted. Writing never blocks: while the parent does not read, new
+lines are dropped whole and counted. What a line says is in `process_status`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ StatusDict = dict[str, Any]
 
 
 class LineSplitter:
-    """Cuts a byte stream into lines of at most `max_bytes`; longer ones are skipped whole and counted."""
+    """Splits a byte stream into lines of at most `max_bytes`; longer ones are skipped whole and counted."""
 
     def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -29,7 +29,7 @@ class LineSplitter:
         self.oversized = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Takes bytes, returns the lines that are now complete, without their newline."""
+        """Adds bytes; returns the lines that are now complete, without their newline."""
         lines: list[bytes] = []
         pieces = data.split(b"\n")
         for index, piece in enumerate(pieces):
@@ -94,9 +94,9 @@ def _no_number(text: str) -> None:
 
 
 class StatusWriter:
-    """The child's end of the status pipe; without `CHIMERA_STATUS_FD` it swallows everything.
+    """The child's end of the status pipe; without `CHIMERA_STATUS_FD` every line is discarded.
 
-    `orphaned` becomes true when the parent has closed its end: the process should then end itself.
+    `orphaned` becomes true when the parent has closed its end: the process should then exit.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -116,11 +116,11 @@ class StatusWriter:
 
     @property
     def attached(self) -> bool:
-        """Whether a parent reads the status lines, that is: whether somebody supervises this process."""
+        """True if there is a status pipe, that is, a parent that supervises this process."""
         return self._fd is not None
 
     def write(self, status: Mapping[str, Any]) -> bool:
-        """Sends one line; False if it was dropped because it is too long or the parent is not reading."""
+        """Writes one line; False if it was dropped because it is too long or the parent does not read."""
         if self._fd is None:
             return False
         try:
@@ -135,7 +135,7 @@ class StatusWriter:
         return not self.orphaned
 
     def _push(self, line: bytes) -> bool:
-        """Writes what was left over and then `line`; True when nothing is left over."""
+        """Writes the rest of the line before, then `line`; True if nothing is left over."""
         assert self._fd is not None
         data = self._rest + line
         try:

@@ -1,4 +1,4 @@
-"""The live table of a flying swarm, and its plain-text stand-in where nobody looks at a terminal."""
+"""Live table of a flying swarm; plain lines where the output is no terminal."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _STATE_STYLE = {
 
 
 class LiveTable:
-    """Shows a `SwarmView`: a table that renews itself on a terminal, else one line every 5 s.
+    """Shows a `SwarmView`: a table that is redrawn on a terminal, else one line every 5 s.
 
-    Call `update` as often as you like; it draws no more often than makes sense. `now` is monotonic seconds.
+    `update` limits its own rate. `now` is monotonic seconds.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -49,12 +49,12 @@ class LiveTable:
 
     @property
     def console(self) -> Console:
-        """Where it draws; print through it while it runs."""
+        """The console it draws on; print through it while it runs."""
         return self._console
 
     @property
     def plain(self) -> bool:
-        """Whether it prints lines because the output is no terminal."""
+        """True if it prints lines because the output is no terminal."""
         return not self._console.is_terminal
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class LiveTable:
         self.close()
 
     def update(self, view: SwarmView, now: float, *, force: bool = False) -> None:
-        """Draws `view` if it is time to."""
+        """Draws `view` if that is due."""
         if now < self._due_s and not force:
             return
         if self._live is not None:
@@ -88,7 +88,7 @@ class LiveTable:
         self._console.print(text, highlight=False, markup=False, soft_wrap=self.plain)
 
     def close(self) -> None:
-        """Leaves the last picture standing and gives the terminal back."""
+        """Keeps the last table on the screen and releases the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -117,9 +117,9 @@ def plain_line(view: SwarmView) -> str:
         parts.append(f"moderation {view.moderation.calls} calls, {view.moderation.conflicts} conflicts")
     security = view.security
     parts.append(
-        f"epoch {_or_dash(security.epoch)}, {security.members} in, {security.rejected_total} rejected"
+        f"epoch {_or_dash(security.epoch)}, {security.members} members, {security.rejected_total} rejected"
     )
-    parts += _trust_words(view)
+    parts += _evidence_words(view)
     if view.waiting:
         drone, reason = view.waiting[0]
         parts.append(f"waiting for {drone}: {reason}" + _more(len(view.waiting) - 1))
@@ -131,8 +131,8 @@ def plain_line(view: SwarmView) -> str:
 
 
 def render_view(view: SwarmView, title: str, width: int = 80, height: int = 30) -> RenderableType:
-    """The whole picture for a terminal of `width` by `height` characters."""
-    head = [_headline(view, title, width), _security_line(view), _trust_line(view), _world_line(view)]
+    """The whole table for a terminal of `width` by `height` characters."""
+    head = [_headline(view, title, width), _security_line(view), _evidence_line(view), _flight_line(view)]
     if view.moderation.calls:
         head.append(_moderation_line(view))
     tail = _tail(view, width)
@@ -157,11 +157,11 @@ def _security_line(view: SwarmView) -> Text:
     security = view.security
     rejected = security.rejected_total
     text = Text.assemble(
-        ("sealed ", "dim"),
+        ("suite ", "dim"),
         (security.suite or "–", "green" if security.suite else "dim"),
         ("  epoch ", "dim"),
         _or_dash(security.epoch),
-        ("  members in ", "dim"),
+        ("  members ", "dim"),
         str(security.members),
         ("  sealed/opened ", "dim"),
         f"{_short(security.sealed)}/{_short(security.opened)}",
@@ -173,8 +173,8 @@ def _security_line(view: SwarmView) -> Text:
     return text
 
 
-def _trust_line(view: SwarmView) -> Text:
-    """Is telemetry what its senders signed, who computes the signatures, who was put out and why."""
+def _evidence_line(view: SwarmView) -> Text:
+    """Checkpoint verification, the last member removed, the issuer of the epoch, the crypto provider."""
     summary = view.security.summary
     counts = summary.checkpoints
     wrong, open_ = counts.get("mismatched", 0), counts.get("unconfirmed", 0)
@@ -190,19 +190,19 @@ def _trust_line(view: SwarmView) -> Text:
     text.append("  forged ", "dim").append(_short(wrong), "bold red" if wrong else "green")
     if summary.removed:
         name, why = summary.removed[-1]
-        text.append(f"  out: {name}, {why}{_more(len(summary.removed) - 1)}", "bold red")
-    text.append("  keys by ", "dim").append(summary.crypto_node or "–")
+        text.append(f"  removed: {name}, {why}{_more(len(summary.removed) - 1)}", "bold red")
+    text.append("  issuer ", "dim").append(summary.crypto_node or "–")
     text.append("  ").append(summary.provider or "–", "dim")
     text.no_wrap = True
     text.overflow = "ellipsis"
     return text
 
 
-def _trust_words(view: SwarmView) -> list[str]:
+def _evidence_words(view: SwarmView) -> list[str]:
     summary = view.security.summary
     words = []
     if summary.stale:
-        words.append("no process speaks of its security")
+        words.append("no process reports its security")
     if summary.degraded:
         words.append(f"DEGRADED: {summary.degraded}")
     if summary.silent:
@@ -211,11 +211,11 @@ def _trust_words(view: SwarmView) -> list[str]:
         words.append(f"{summary.checkpoints['mismatched']} packets contradict their sender's checkpoint")
     if summary.removed:
         name, why = summary.removed[-1]
-        words.append(f"out: {name}, {why}" + _more(len(summary.removed) - 1))
+        words.append(f"removed: {name}, {why}" + _more(len(summary.removed) - 1))
     return words
 
 
-def _world_line(view: SwarmView) -> Text:
+def _flight_line(view: SwarmView) -> Text:
     factor = view.real_time_factor
     slow = factor is not None and factor < 0.99
     text = Text.assemble(
@@ -257,7 +257,7 @@ def _tail(view: SwarmView, width: int) -> list[Text]:
     lines: list[Text] = []
     for process in view.processes:
         if not process.running or process.silent:
-            what = process.note or f"not heard for {process.age_s:.0f} s"
+            what = process.note or f"no status for {process.age_s:.0f} s"
             lines.append(Text(f"! process {process.process}: {what}", style="red"))
     for drone, reason in view.waiting[:WAITING_LINES]:
         lines.append(Text(f"… waiting for {drone}: {reason}{_more(len(view.waiting) - 1)}", style="yellow"))
@@ -271,7 +271,7 @@ def _tail(view: SwarmView, width: int) -> list[Text]:
 
 
 def _drone_grid(drones: tuple[DroneStatus, ...], width: int, room: int) -> Table:
-    """As many columns of drones, side by side, as the width allows and the height demands."""
+    """Drones in as few columns as the height allows, at most as many as the width allows."""
     possible = max(1, (width + 1) // (_ROW_WIDTH + 1))
     columns = min(possible, max(1, -(-len(drones) // room)))
     per_column = -(-len(drones) // columns) if drones else 0

@@ -1,4 +1,4 @@
-"""A picture of the flown tracks: plan view, heights and the smallest separation over time."""
+"""Plot of the flown tracks: plan view, heights and the smallest separation over time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Floats = npt.NDArray[np.float64]
 
 MAX_BYTES: Final = 1024 * 1024 * 1024
 MAX_LINE_BYTES: Final = 1024 * 1024
-MAX_SAMPLES: Final = 20_000  # of a longer flight every second, third, … sample is drawn
-AIRBORNE_M: Final = 0.3  # a drone flies when it is this far above where it stood at first
-LABELLED: Final = 20  # up to so many drones carry their number in the picture
+MAX_SAMPLES: Final = 20_000  # of a longer flight every second, fourth, … sample is drawn
+AIRBORNE_M: Final = 0.3  # a drone counts as airborne this far above its first position
+LABELLED: Final = 20  # up to so many drones are labelled with their number
 INK: Final = "#1f2933"
 FAINT: Final = "#9aa5b1"
 ALARM: Final = "#c81e1e"
@@ -30,28 +30,28 @@ GOOD: Final = "#0b6e4f"
 
 
 class TracksFailed(Exception):
-    """No picture could be made; the text is one sentence for people."""
+    """The plot could not be made; the text is one sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Where the drones were: `time_s` (T,), `position_enu_m` (T, N, 3) in the frame `map`."""
+    """Positions of the drones: `time_s` (T,), `position_enu_m` (T, N, 3) in the frame `map`."""
 
     time_s: Floats
     position_enu_m: Floats
 
     @property
     def drones(self) -> int:
-        """How many drones."""
+        """Number of drones."""
         return int(self.position_enu_m.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class SeparationSeries:
-    """Smallest distance of two flying drones over time; NaN where fewer than two fly.
+    """Smallest distance of two airborne drones over time; NaN where fewer than two are airborne.
 
-    `time_s` (T,) and `smallest_m` (T,); `pair` are the two drones (from 0) that came closest of all, at
-    `when_s`, in the middle between them at `where_enu_m`; None if no two ever flew together.
+    `time_s` (T,) and `smallest_m` (T,); `pair` are the two drones (from 0) with the smallest distance of all,
+    at `when_s`, with the midpoint `where_enu_m`; None if no two were airborne at the same time.
     """
 
     time_s: Floats
@@ -62,13 +62,13 @@ class SeparationSeries:
 
     @property
     def minimum_m(self) -> float | None:
-        """The smallest of all."""
+        """The smallest distance of all."""
         return None if self.pair is None else float(np.nanmin(self.smallest_m))
 
 
 def read_tracks(path: Path) -> Tracks:
-    """Reads JSON lines `{"t": s, "enu": [[x, y, z], …]}`; lines that are broken or of another size are left
-    out.
+    """Reads JSON lines `{"t": s, "enu": [[x, y, z], …]}`; malformed lines and other numbers of drones are
+    skipped.
 
     Raises TracksFailed.
     """
@@ -117,7 +117,7 @@ def _sample(line: bytes) -> tuple[float, list[list[float]]] | None:
 
 
 def separation(tracks: Tracks) -> SeparationSeries:
-    """Smallest distances between flying drones, with straight flight between the samples."""
+    """Smallest distances between airborne drones, with straight flight between the samples."""
     positions = tracks.position_enu_m
     steps, drones = positions.shape[0] - 1, tracks.drones
     flying = positions[:, :, 2] - positions[0, :, 2] > AIRBORNE_M
@@ -156,7 +156,7 @@ def separation(tracks: Tracks) -> SeparationSeries:
 def draw_tracks(
     source: Path | Tracks, picture: Path, *, title: str = "", asked_separation_m: float | None = None
 ) -> SeparationSeries:
-    """Draws the picture as PNG and returns the separation that it shows.
+    """Draws the plot as PNG and returns the separation that it shows.
 
     Raises TracksFailed.
     """
@@ -188,7 +188,7 @@ def draw_tracks(
 
 
 def save_picture(figure: Figure, picture: Path) -> None:
-    """Writes a figure as PNG, whole or not at all. Raises TracksFailed."""
+    """Writes a figure as PNG, atomically. Raises TracksFailed."""
     temporary = picture.with_name(f".{picture.name}.tmp")
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -201,12 +201,12 @@ def save_picture(figure: Figure, picture: Path) -> None:
 
 
 def colours_of(count: int) -> list[tuple[float, float, float, float]]:
+    """One colour (RGBA) per drone."""
     from matplotlib import colormaps
 
     if count <= 10:
         return [colormaps["tab10"](index) for index in range(count)]
-    # The ends of turbo are near black, its middle is a yellow that white paper swallows: darken everything a
-    # little.
+    # The ends of turbo are nearly black, its yellow is hardly visible on white: crop, and darken a little.
     found = []
     for index in range(count):
         red, green, blue, _ = colormaps["turbo"](0.06 + 0.9 * index / (count - 1))
@@ -215,6 +215,7 @@ def colours_of(count: int) -> list[tuple[float, float, float, float]]:
 
 
 def style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Title, labels, grid and spines that all plots share."""
     axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -323,7 +324,7 @@ def _draw_separation(axes: Axes, apart: SeparationSeries, asked_m: float | None)
             apart.time_s, apart.smallest_m, asked_m, where=apart.smallest_m < asked_m, color=ALARM, alpha=0.25
         )
         axes.annotate(
-            f"asked for {asked_m:g} m",
+            f"required: {asked_m:g} m",
             (0.995, asked_m),
             xycoords=("axes fraction", "data"),
             xytext=(0, -5),

@@ -104,7 +104,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
             {},
             [
                 "MISSION COMPLETED",
-                "smallest 2.40 m · asked for 2.00 m",
+                "smallest 2.40 m · required 2.00 m",
                 "1 rejected (replay 1)",
                 "50 sent · 2.0/s",
             ],

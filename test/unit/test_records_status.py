@@ -315,7 +315,7 @@ def test_what_a_dead_or_hanging_process_said_last_is_no_state() -> None:
     view = status.view(9.5)
     assert view.security.summary.stale
     assert view.security.summary.crypto_node == ""
-    assert "no process speaks of its security" in plain_line(view)
+    assert "no process reports its security" in plain_line(view)
     console = Console(width=80, file=io.StringIO())
     console.print(render_view(view, "x"))
     assert "SECURITY NOT HEARD" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -74,7 +74,9 @@ def test_off_a_terminal_one_line_comes_every_five_seconds() -> None:
         table.update(view, now=112.0, force=True)
     lines = output.getvalue().splitlines()
     assert len(lines) == 4  # at 0, 5 and 10 s, and the one that was forced
-    assert all("20 drones: 20 taking off" in line and "epoch 12, 20 in, 0 rejected" in line for line in lines)
+    assert all(
+        "20 drones: 20 taking off" in line and "epoch 12, 20 members, 0 rejected" in line for line in lines
+    )
 
 
 def test_on_a_terminal_it_redraws_in_place() -> None:
@@ -102,9 +104,9 @@ def test_security_is_seen_at_a_glance():
     console = Console(width=200, file=io.StringIO())
     console.print(render_view(view, "title", 200, 30))
     drawn, line = console.file.getvalue(), plain_line(view)
-    for text in ("DEGRADED: no crypto node for 30 s", "out: drone_07, evicted, ordered by operator_0"):
+    for text in ("DEGRADED: no crypto node for 30 s", "removed: drone_07, evicted, ordered by operator_0"):
         assert text in drawn
         assert text in line
     assert "confirmed 42  unconfirmed 3  forged 2" in drawn
-    assert "keys by crypto_0  openssl" in drawn
+    assert "issuer crypto_0  openssl" in drawn
     assert "2 packets contradict their sender's checkpoint" in line
