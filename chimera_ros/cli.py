@@ -1,9 +1,8 @@
-"""The `chimera` command: finds the sub-command's module in `chimera_ros.commands`, imports only that one,
-runs it.
+"""The `chimera` command: dispatches to the module of the sub-command, and imports only that one.
 
-A module declares its options in `register(parser)` and works in `run(arguments) -> int`; one that has a
-parser of its own offers `main(argv) -> int` instead. Exit status: 0 for success, 1 for failure, 2 for misuse,
-130 after Ctrl-C.
+A module declares its options in `register(parser)` and runs in `run(arguments) -> int`; one with a parser of
+its own has `main(argv) -> int` instead. Exit status: 0 for success, 1 for failure, 2 for misuse, 130 after
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,30 +25,36 @@ MAX_ERROR = 8192
 
 @dataclass(frozen=True, slots=True)
 class SubCommand:
-    """A sub-command: the module that runs it and what the overview says."""
+    """A sub-command: its module, and its line in the overview."""
 
     module: str
     summary: str
 
 
 COMMANDS = {
-    "swarm": SubCommand("chimera_ros.commands.swarm", "fly a swarm: start it, watch it, land it, report"),
-    "sitl": SubCommand("chimera_ros.commands.sitl", "simulate vehicles that speak MAVLink like PX4"),
+    "swarm": SubCommand(
+        "chimera_ros.commands.swarm", "fly a swarm: start, monitor and land it, write a report"
+    ),
+    "sitl": SubCommand("chimera_ros.commands.sitl", "simulate PX4-like vehicles over MAVLink"),
     "command": SubCommand("chimera_ros.commands.command", "send a signed command to a running swarm"),
-    "keys": SubCommand("chimera_ros.commands.keys", "create a keystore, enrol members, list and show them"),
-    "check": SubCommand("chimera_ros.commands.check", "check a mission file and draw what it plans"),
-    "moderate": SubCommand("chimera_ros.commands.moderate", "make trajectories of a JSON file conflict-free"),
-    "preflight": SubCommand("chimera_ros.commands.preflight", "GO or NO-GO: machine, keys and mission"),
-    "log": SubCommand("chimera_ros.commands.log", "show what a flight has recorded, draw its tracks"),
+    "keys": SubCommand("chimera_ros.commands.keys", "manage a keystore: enroll, renew, revoke, list members"),
+    "check": SubCommand("chimera_ros.commands.check", "check a mission file and plot its plan"),
+    "moderate": SubCommand(
+        "chimera_ros.commands.moderate", "resolve the conflicts of trajectories in a JSON file"
+    ),
+    "preflight": SubCommand("chimera_ros.commands.preflight", "check machine, keys and mission: GO or NO-GO"),
+    "log": SubCommand("chimera_ros.commands.log", "show, plot and verify the records of a flight"),
     "bench": SubCommand(
         "chimera_ros.commands.bench", "measure latency, throughput, rekeying and whole swarms"
     ),
-    "doctor": SubCommand("chimera_ros.commands.doctor", "what is installed, what is missing, what to do"),
+    "doctor": SubCommand(
+        "chimera_ros.commands.doctor", "check this machine: what is installed, what is missing"
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `chimera` with these arguments (default: the process's own) and returns the exit status."""
+    """Runs `chimera` with these arguments (default: those of the process); returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     for stream in (sys.stdout, sys.stderr):
@@ -62,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandFailed as error:
         print(f"chimera {name}: {_bounded(str(error))}", file=sys.stderr)
         return error.status
-    except SystemExit as error:  # argparse: help was printed, or misuse was explained
+    except SystemExit as error:  # argparse has printed help or the misuse
         return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
     except KeyboardInterrupt:
         print(f"chimera {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of the output (head, less) has exited
         _leave_output()
         return BROKEN_PIPE
     except OSError as error:
@@ -78,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _leave_output() -> None:
-    """What still waits to be printed goes where it can, else nowhere: Python would try again at its end."""
+    """Flush buffered output, or discard it: Python would try again on exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -107,7 +112,7 @@ def _overview(arguments: list[str]) -> int:
         prog="chimera",
         usage="chimera COMMAND [options]",
         description="Fly a drone swarm whose every message is protected by post-quantum cryptography.",
-        epilog=f"commands:\n{lines}\n\n`chimera COMMAND --help` explains one of them.",
+        epilog=f"commands:\n{lines}\n\n`chimera COMMAND --help` shows the options of one.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"chimera_ros {__version__}")
@@ -121,7 +126,7 @@ def _overview(arguments: list[str]) -> int:
 
 
 def _bounded(text: str) -> str:
-    """What somebody typed, however long, does not bury what is wrong with it."""
+    """The text, shortened in the middle: a long argument must not hide the message about it."""
     return text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR // 2]} … {text[-MAX_ERROR // 2 :]}"
 
 

@@ -1,4 +1,4 @@
-"""`chimera check FILE`: a mission file's verdict, and a picture of what it plans."""
+"""`chimera check FILE`: GO or NO-GO for a mission file, and a plot of its plan."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def add_drones(parser: argparse.ArgumentParser) -> None:
-    """Declares how many drones shall fly it."""
+    """Declares the option --drones."""
     parser.add_argument(
         "--drones",
         type=int,
         default=DRONES.default,
         metavar="N",
-        help=f"number of drones, {DRONES} (default {DRONES.default})",
+        help=f"number of drones: {DRONES} (default {DRONES.default})",
     )
 
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan_file(text: str, drones: int) -> tuple[Mission, MissionPlan]:
-    """Reads and plans a mission for so many drones. Raises CommandFailed."""
+    """Reads a mission and plans it for this number of drones. Raises CommandFailed."""
     from chimera_ros.commands.swarm_setup import find_mission
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import plan_mission
@@ -99,7 +99,7 @@ def _print(mission: Mission, plan: MissionPlan) -> None:
     smallest = plan.min_separation_m
     apart = f"{smallest:.2f} m" if math.isfinite(smallest) else "one drone only"
     print(f"duration    {plan.duration_s:.0f} s")
-    print(f"separation  {apart} (asked for {mission.separation_m:g} m)")
+    print(f"separation  {apart} (required {mission.separation_m:g} m)")
     print(f"battery     {100.0 * plan.battery_used:.0f} % at most")
     for phase in plan.phases:
         print(f"  {phase.duration_s:6.1f} s  {phase.title}")

@@ -1,8 +1,8 @@
-"""`chimera command`: signed orders to a running swarm, in the name of an operator.
+"""`chimera command`: orders of an operator to a running swarm, signed with the operator's key.
 
 Flight orders go to the leader as mission steps and are checked there like a whole mission; `rotate` and
-`evict` go to the crypto node. For both the operator joins the swarm first (a second or two). `stop` goes
-straight to the followers, without epoch or leader.
+`evict` go to the active crypto node. For these the operator joins the swarm first (a second or two). `stop`
+goes directly to the followers, without epoch or leader.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 JOIN_S = 20.0
 STOP_S = 5.0
-REPLY_S = 2.0  # a request or its answer may be lost while DDS still connects both sides
+REPLY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
 TRIES = 3
 SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
@@ -37,39 +37,44 @@ def register(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     add = common.add_argument
     add("--keystore", type=Path, default=None, metavar="DIR", help=f"default: {simulation_keystore()}")
-    add("--operator", default=OPERATOR_MEMBER, metavar="NAME", help=f"identity (default {OPERATOR_MEMBER})")
+    add(
+        "--operator",
+        default=OPERATOR_MEMBER,
+        metavar="NAME",
+        help=f"member that signs (default {OPERATOR_MEMBER})",
+    )
     add("--namespace", default=NAMESPACE, help=f"namespace of the swarm (default {NAMESPACE})")
-    add("--json", action="store_true", help="machine-readable answer")
+    add("--json", action="store_true", help="machine-readable output")
     verbs = parser.add_subparsers(dest="order", required=True, metavar="ORDER")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=text, parents=[common])
 
-    takeoff = verb("takeoff", "all drones climb")
+    takeoff = verb("takeoff", "take off with all drones")
     takeoff.add_argument("--height", type=float, required=True, metavar="M", help="height above the datum")
-    verb("land", "fly above free pads and land")
-    verb("rtl", "each drone returns to its own pad and lands")
-    hold = verb("hold", "hover")
+    verb("land", "fly to free pads and land")
+    verb("rtl", "return each drone to its own pad and land")
+    hold = verb("hold", "hold position")
     hold.add_argument("--seconds", type=float, default=0.0, metavar="S")
-    goto = verb("goto", "move the whole formation")
+    goto = verb("goto", "move the formation")
     goto.add_argument("enu_m", nargs=3, type=float, metavar=("EAST", "NORTH", "UP"), help="metres")
-    goto.add_argument("--by", action="store_true", help="relative to where the formation is")
-    formation = verb("formation", "take a formation")
+    goto.add_argument("--by", action="store_true", help="relative to the present position")
+    formation = verb("formation", "form up")
     formation.add_argument("shape", choices=SHAPES)
     formation.add_argument("--spacing", type=float, default=4.0, metavar="M")
     formation.add_argument("--center", nargs=3, type=float, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U"))
     formation.add_argument("--heading", type=float, default=0.0, metavar="DEG", help="clockwise from north")
-    stop = verb("stop", "stop drones without leader or epoch")
-    stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none means every drone")
+    stop = verb("stop", "stop drones directly, without leader or epoch")
+    stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none: all drones")
     stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")
-    evict = verb("evict", "put a member out of the swarm: nothing sent afterwards opens with its keys")
+    evict = verb("evict", "evict a member: its keys open nothing that is sent afterwards")
     evict.add_argument("member", metavar="NAME", help="for example drone_07")
-    rotate = verb("rotate", "have the crypto node issue a new epoch now")
+    rotate = verb("rotate", "rotate the group key: the crypto node issues a new epoch")
     rotate.add_argument("--reason", default="operator", metavar="TEXT")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send one order and print the answer. Returns 0 if it was accepted, 1 if not."""
+    """Send one order and print the response. Returns 0 if it was accepted, 1 if not."""
     operator = _Operator(arguments)
     try:
         accepted, text = operator.stop() if arguments.order == "stop" else operator.order()
@@ -111,7 +116,7 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
 
 
 def enrolled_drones(keystore: Path) -> frozenset[str]:
-    """The drones that a keystore knows; none where it cannot be listed: no stop waits for its repair."""
+    """Drones in a keystore; none if it cannot be listed: that must not prevent a stop."""
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.crypto.trust.roles import Role
@@ -123,8 +128,9 @@ def enrolled_drones(keystore: Path) -> frozenset[str]:
 
 
 def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
-    """Raises CommandFailed for a name that is none, or that a keystore which knows drones does not know. An
-    operator's station may hold no certificate but its own.
+    """Raises CommandFailed for an invalid name, or one that is not among `known` drones.
+
+    An operator's station may hold no certificate but its own: then `known` is empty and every name passes.
     """
     from chimera_ros.crypto.encoding import is_name
 
@@ -136,7 +142,7 @@ def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
 
 
 class _Operator:
-    """A short-lived node with an operator's identity."""
+    """A short-lived node with the identity of an operator."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -157,7 +163,7 @@ class _Operator:
                 namespace=arguments.namespace,
                 start_parameter_services=False,
             )
-        except Exception as error:  # a namespace or ROS_DOMAIN_ID that is none: rclpy raises many types
+        except Exception as error:  # an invalid namespace or ROS_DOMAIN_ID: rclpy raises many types
             rclpy.try_shutdown()
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise CommandFailed(f"ROS cannot start with these settings: {why}", MISUSE) from None
@@ -183,7 +189,7 @@ class _Operator:
         rclpy.try_shutdown()
 
     def stop(self) -> tuple[bool, str]:
-        """Order a stop and wait until every named drone has acknowledged."""
+        """Send a stop and wait until every named drone has acknowledged."""
         from chimera_ros.commands.swarm_setup import simulation_keystore
 
         arguments = self._arguments
@@ -208,11 +214,11 @@ class _Operator:
         text = f"stop ({arguments.level}): acknowledged by {', '.join(sorted(acknowledged))}"
         rest = sorted(known - acknowledged) if not arguments.drones else []
         return True, text + (
-            f"; no word from {', '.join(rest)} (enrolled, perhaps not flying)" if rest else ""
+            f"; no acknowledgement from {', '.join(rest)} (enrolled, perhaps not flying)" if rest else ""
         )
 
     def order(self) -> tuple[bool, str]:
-        """Join the swarm and call the leader (or the crypto node)."""
+        """Join the swarm and call the leader, or the active crypto node."""
         from chimera_ros.crypto.encoding import is_name
         from chimera_ros.ros import names
         from chimera_ros.srv import EvictMember, RotateEpoch, SubmitSteps
@@ -231,7 +237,7 @@ class _Operator:
             request = EvictMember.Request(member=arguments.member)
         else:
             service, kind = names.LEADER_STEPS, SubmitSteps
-            # The number tells the leader a repeated request from a second order.
+            # The number lets the leader distinguish a retransmission from a second order.
             request = SubmitSteps.Request(steps_yaml=f"{steps_yaml(arguments)}\n# order {uuid.uuid4()}\n")
         self._session.start()
         try:
@@ -243,28 +249,29 @@ class _Operator:
                 f"{arguments.operator} could not join within {JOIN_S:g} s; is a swarm running in ROS domain "
                 f"{os.environ.get('ROS_DOMAIN_ID', '0')} with this keystore?"
             )
-        known = self._evictions()
+        before = self._evictions()
         for _ in range(TRIES):
             replies: list[Any] = []
             client.call_async(request, REPLY_S, replies.append)
-            # An eviction's answer may be sealed under keys that are wiped here already: our epoch tells too.
-            self._until(lambda: bool(replies) or self._is_out(known), REPLY_S + 2.0)  # noqa: B023
-            if self._is_out(known):
-                return True, f"{arguments.member} is out since epoch {self._session.epoch()}"
+            # The response to an eviction may be sealed under keys that are wiped here already: our own epoch
+            # shows the result as well.
+            self._until(lambda: bool(replies) or self._is_evicted(before), REPLY_S + 2.0)  # noqa: B023
+            if self._is_evicted(before):
+                return True, f"{arguments.member} was evicted with epoch {self._session.epoch()}"
             if replies and replies[0].response is not None:
                 answer = replies[0].response
                 return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
-        return False, f"no answer from {service}: {replies[0].failure if replies else 'timed out'}"
+        return False, f"no response from {service}: {replies[0].failure if replies else 'timed out'}"
 
     def _evictions(self) -> frozenset[bytes]:
-        """Who is out by the epoch that we send under."""
+        """Eviction list of the epoch that we send under."""
         epoch = self._session.epoch()
         announcement = self._session.host.announcement(epoch) if epoch is not None else None
         return frozenset(announcement.head.evictions if announcement else ())
 
-    def _is_out(self, known: frozenset[bytes]) -> bool:
-        """Does our epoch put out more than `known`, and is the member we ordered out not in it?"""
-        if self._arguments.order != "evict" or self._evictions() <= known:
+    def _is_evicted(self, before: frozenset[bytes]) -> bool:
+        """True if our epoch's eviction list has grown since `before` and its roster lacks the member."""
+        if self._arguments.order != "evict" or self._evictions() <= before:
             return False
         return all(entry.name != self._arguments.member for entry in self._session.host.roster())
 

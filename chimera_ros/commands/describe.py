@@ -1,7 +1,7 @@
-"""What launch starts: the processes of `chimera swarm` as JSON, checked and prepared in the same way.
+"""Processes of `chimera swarm` as JSON, for launch; checked and prepared in the same way.
 
-`launch/swarm.launch.py` runs this as an executable of the package, because `ros2 launch` itself runs on the
-system's Python, which need not have this package's dependencies.
+`launch/swarm.launch.py` runs this as an executable of the package, because `ros2 launch` runs on the system's
+Python, which need not have this package's dependencies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`chimera doctor`: what is installed, what is missing, what to do."""
+"""`chimera doctor`: check of this machine: what is installed, what is missing, what to do."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="first remove shared memory that dead Fast DDS processes have left",
+        help="first remove shared memory left by dead Fast DDS processes",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examines the machine; 0 if a swarm can fly here."""
+    """Checks the machine; 0 if a swarm can fly here."""
     removed = shared_memory.remove(shared_memory.dead_segments()) if arguments.clean else []
     checks = run_checks()
     fit = all(check.status != MISSING for check in checks)

@@ -1,4 +1,4 @@
-"""What `chimera doctor` looks at. Each check takes milliseconds, changes nothing and never raises."""
+"""Checks of `chimera doctor`. Each takes milliseconds, changes nothing and never raises."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Check:
 
 
 def run_checks() -> list[Check]:
-    """All findings, in the order in which to read them."""
+    """All findings, grouped."""
     groups: tuple[Callable[[], Iterator[Check]], ...] = (
         _machine,
         _build_tools,
@@ -52,7 +52,7 @@ def run_checks() -> list[Check]:
     for group in groups:
         try:
             found += group()
-        except Exception as error:  # a check that breaks is a finding, not the end of the examination
+        except Exception as error:  # a failing check is a finding; the others go on
             name = group.__name__.strip("_").replace("_", " ")
             found.append(Check(name, "check", ADVICE, f"could not be examined: {error}"))
     return found
@@ -151,13 +151,13 @@ def _cryptography() -> Iterator[Check]:
 
 
 def _provider() -> Check:
-    """Which library computes ML-DSA and ML-KEM, and why."""
+    """The provider of ML-DSA and ML-KEM, and the reason of its choice."""
     try:
         from chimera_ros.crypto.primitives import providers
 
         wanted = os.environ.get(providers.VARIABLE, "").strip() or "auto"
         choice = providers.find(wanted)
-    except Exception as error:  # no `cryptography`, or a provider that was asked for and is not there
+    except Exception as error:  # no `cryptography`, or the selected provider is not installed
         advice = "unset CHIMERA_CRYPTO_PROVIDER, or install what is missing"
         return Check("cryptography", "provider", MISSING, str(error), advice)
     detail = f"{choice.name} ({choice.why})"
@@ -218,7 +218,7 @@ def _network() -> Iterator[Check]:
 
 
 def busy_ports(ports: list[int]) -> list[int]:
-    """Which of these UDP ports on loopback somebody uses."""
+    """Those of the UDP ports on loopback that are in use."""
     busy = []
     for port in ports:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -277,9 +277,7 @@ def _shared_memory() -> Iterator[Check]:
 def _clock() -> Iterator[Check]:
     synchronised = clock_synchronised()
     if synchronised is None:
-        yield Check(
-            "clock", "synchronised", OPTIONAL, "the kernel does not say", "matters with several machines only"
-        )
+        yield Check("clock", "synchronised", OPTIONAL, "unknown", "matters with several machines only")
         return
     advice = "" if synchronised else "matters with several machines only: install chrony there"
     detail = "yes" if synchronised else "no time source"
@@ -287,8 +285,8 @@ def _clock() -> Iterator[Check]:
 
 
 def clock_synchronised() -> bool | None:
-    """Whether the kernel's clock follows a time source (adjtimex(2)); None if it cannot be asked."""
-    buffer = ctypes.create_string_buffer(256)  # struct timex, all zero: ask, change nothing
+    """True if the kernel's clock follows a time source (adjtimex(2)); None if that cannot be read."""
+    buffer = ctypes.create_string_buffer(256)  # struct timex, all zero: read only
     try:
         result = ctypes.CDLL(None).adjtimex(buffer)
     except (OSError, AttributeError):
@@ -304,7 +302,7 @@ def _extras() -> Iterator[Check]:
         "qiskit": ("quantum", "path moderation with a VQE, QRNG and QKD"),
         "qiskit-aer": ("quantum", "their simulator"),
         "torch": ("neural", "training of the quantum neural network"),
-        "fastapi": ("gateway", "the REST and WebSocket door"),
+        "fastapi": ("gateway", "the REST and WebSocket gateway"),
         "mcap-ros2-support": ("dev", "tests of the records"),
     }
     for package, (extra, purpose) in extras.items():

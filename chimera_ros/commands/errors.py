@@ -1,4 +1,4 @@
-"""How a sub-command says that something expected went wrong."""
+"""Expected failure of a sub-command, with its exit status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ MISUSE = 2
 
 
 class CommandFailed(Exception):
-    """One sentence for people: what, where, how to mend it. `status` is the exit status."""
+    """One sentence for people: what failed, where, what to do. `status` is the exit status."""
 
     def __init__(self, sentence: str, status: int = FAILURE) -> None:
         super().__init__(sentence)

@@ -1,4 +1,4 @@
-"""What evidence is checked with and written to: an authority, its revocation list, JSON files."""
+"""Files of the evidence commands: the authority's certificate, its revocation list, JSON documents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def authority_of(arguments: argparse.Namespace) -> x509.Certificate:
 
 
 class Revocations:
-    """The keystore's revocation list, where one is at hand and its authority has signed it."""
+    """The keystore's revocation list, if there is one that its authority has signed."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._serials: frozenset[int] | None = None
@@ -52,11 +52,11 @@ class Revocations:
 
     @property
     def known(self) -> bool:
-        """Was there a list to look into?"""
+        """True if there is such a list."""
         return self._serials is not None
 
     def revoked(self, member: CertifiedMember) -> bool:
-        """Is the member's certificate on the list?"""
+        """True if the member's certificate is on the list."""
         return self._serials is not None and member.serial in self._serials
 
 
@@ -75,7 +75,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all. Raises CommandFailed or KeystoreError."""
+    """Writes a file atomically. Raises CommandFailed or KeystoreError."""
     data = (json.dumps(value, indent=1) + "\n").encode()
     try:
         if path.exists() and not path.is_file():  # a terminal or a pipe

@@ -1,7 +1,6 @@
-"""`chimera keys`: the identities of a swarm.
+"""`chimera keys`: keystore of a swarm: authority, members, revocation list, policy, fallback secret.
 
-The authority's passphrase is asked for on the terminal or read from a file; it never stands on the command
-line.
+The authority's passphrase is read from the terminal or a file, never from the command line.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         dest="verb", required=True, metavar="create|enroll|renew|revoke|policy|fallback|list|show"
     )
     create = verbs.add_parser(
-        "create", help="make a keystore: authority, signed policy, empty revocation list"
+        "create", help="create a keystore: authority, signed policy, empty revocation list"
     )
     create.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="same as --keystore")
     create.add_argument(
@@ -47,40 +46,40 @@ def register(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--no-passphrase",
         action="store_true",
-        help="leave the authority's key unencrypted: for simulations, never for a swarm that flies",
+        help="do not encrypt the authority's key: for simulations, never for a real swarm",
     )
-    enroll = verbs.add_parser("enroll", help="make a member's key and certificate")
+    enroll = verbs.add_parser("enroll", help="create a member's key and certificate")
     enroll.add_argument("name", metavar="NAME", help="for example drone_07")
     enroll.add_argument("role", metavar="ROLE", help=", ".join(role.value for role in Role))
     enroll.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
-    renew = verbs.add_parser("renew", help="a new key and certificate for a member; it rejoins with them")
+    renew = verbs.add_parser("renew", help="create a new key and certificate for a member")
     renew.add_argument("name", metavar="NAME")
     renew.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
     renew.add_argument(
         "--key-passphrase-file", type=Path, metavar="FILE", help="first line encrypts the new key"
     )
-    revoke = verbs.add_parser("revoke", help="put a member's certificates on the revocation list")
+    revoke = verbs.add_parser("revoke", help="revoke a member's certificates")
     revoke.add_argument(
-        "name", nargs="?", metavar="NAME", help="none: only give the list new dates (--refresh)"
+        "name", nargs="?", metavar="NAME", help="none with --refresh: only new dates for the list"
     )
     revoke.add_argument("--reason", choices=REASONS, default=REASONS[0], help=f"default {REASONS[0]}")
     revoke.add_argument(
-        "--old", action="store_true", help="only certificates that were renewed; the present one stays good"
+        "--old", action="store_true", help="only certificates that were renewed; the present one stays valid"
     )
     revoke.add_argument(
-        "--refresh", action="store_true", help="revoke nobody; the list runs for --days again"
+        "--refresh", action="store_true", help="revoke nothing; sign the list again for --days"
     )
     revoke.add_argument(
-        "--days", type=float, default=90.0, metavar="N", help="how long the list stays current (default 90)"
+        "--days", type=float, default=90.0, metavar="N", help="validity of the list (default 90 days)"
     )
-    policy = verbs.add_parser("policy", help="sign a newer policy and put it in force")
+    policy = verbs.add_parser("policy", help="sign a newer policy and install it")
     policy.add_argument("file", type=Path, metavar="FILE", help="policy with a higher `version`")
     policy.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
     fallback = verbs.add_parser(
-        "fallback", help="a new pre-shared secret, good for 24 hours, for a swarm that loses its crypto nodes"
+        "fallback", help="create a pre-shared secret for a swarm without crypto node, valid for 24 hours"
     )
-    listing = verbs.add_parser("list", help="all members")
-    show = verbs.add_parser("show", help="one member")
+    listing = verbs.add_parser("list", help="list all members")
+    show = verbs.add_parser("show", help="show one member")
     show.add_argument("name", metavar="NAME")
     for verb in (create, enroll, renew, revoke, policy, fallback, listing, show):
         verb.add_argument(
@@ -89,7 +88,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--json", action="store_true", help="machine-readable output")
     for verb in (create, enroll, renew, revoke, policy):
         verb.add_argument(
-            "--passphrase-file", type=Path, metavar="FILE", help="first line opens the authority's key"
+            "--passphrase-file", type=Path, metavar="FILE", help="first line decrypts the authority's key"
         )
 
 
@@ -133,7 +132,7 @@ def _path(arguments: argparse.Namespace) -> Path:
 def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
     policy = _policy_text(arguments.policy) if arguments.policy else None
-    if keystore.exists():  # before anybody types a passphrase
+    if keystore.exists():  # before a passphrase is typed
         raise CommandFailed(
             f"{keystore.path} already holds a keystore; choose another directory or delete it"
         )
@@ -177,7 +176,7 @@ def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
 
 def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     _check_days(arguments.days)
-    keystore.show(arguments.name)  # an unknown name is said before a passphrase is asked for
+    keystore.show(arguments.name)  # fails on an unknown name before a passphrase is asked for
     file = arguments.key_passphrase_file
     keystore.renew(
         arguments.name,
@@ -211,9 +210,7 @@ def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         return 0
     if arguments.name is not None:
         print(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
-    print(
-        f"revocation list {number} written; crypto nodes that run on this keystore take it over by themselves"
-    )
+    print(f"revocation list {number} written; running crypto nodes with this keystore load it by themselves")
     return 0
 
 
@@ -228,7 +225,7 @@ def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"keystore": str(keystore.path), "policy_version": version}))
         return 0
-    print(f"policy {version} signed; crypto nodes that run on this keystore take it over by themselves")
+    print(f"policy {version} signed; running crypto nodes with this keystore load it by themselves")
     return 0
 
 
@@ -260,7 +257,7 @@ def _fallback(keystore: Keystore, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"path": str(path), "valid_until": until}))
         return 0
-    print(f"{path} is good until {until}; copy it to every member before it starts")
+    print(f"{path} is valid until {until}; copy it to every member before it starts")
     return 0
 
 
@@ -339,7 +336,7 @@ def _is_encrypted(path: Path) -> bool:
     try:
         return b"BEGIN ENCRYPTED PRIVATE KEY" in path.read_bytes()
     except OSError:
-        return False  # the keystore says what is wrong with it
+        return False  # the keystore reports what is wrong with it
 
 
 def _passphrase_from(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""`chimera log`: what a flight has recorded; what the record proves is in log_evidence.py."""
+"""`chimera log`: contents and plots of a flight's records; their evidence is in log_evidence.py."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="topics, senders, counts and times of MCAP files")
     show.add_argument("path", type=Path, metavar="PATH", help="an MCAP file, or the folder of a flight")
     show.add_argument("--json", action="store_true", help="machine-readable output")
-    plot = verbs.add_parser("plot", help="draw the flown tracks")
+    plot = verbs.add_parser("plot", help="plot the flown tracks")
     plot.add_argument("path", type=Path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
     plot.add_argument("--output", type=Path, metavar="FILE.png", help="default: beside the tracks")
-    plot.add_argument("--separation", type=float, metavar="M", help="separation that was asked for")
+    plot.add_argument("--separation", type=float, metavar="M", help="required separation, drawn as a line")
     log_evidence.register(verbs)
 
 
@@ -57,7 +57,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
     console = Console()
     for path, topics, whole in found:
-        note = "" if whole else "  (not closed, or damaged: everything up to there is shown)"
+        note = "" if whole else "  (not closed, or damaged: what precedes the fault is shown)"
         console.print(f"{path}{note}", style="bold", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("topic", "type", "messages", "kB", "Hz", "from", "senders"):

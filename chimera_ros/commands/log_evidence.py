@@ -1,4 +1,4 @@
-"""`chimera log verify|disclose|verify-disclosure|totals|verify-totals`: what a record proves, and to whom."""
+"""`chimera log verify|disclose|verify-disclosure|totals|verify-totals`: the evidence in a record."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ OWN = "chimera_ros"
 
 def register(verbs: Any) -> None:
     """Declares the verbs beside those of log.py."""
-    verify = verbs.add_parser("verify", help="hold a record against its senders' signed checkpoints")
+    verify = verbs.add_parser("verify", help="verify a record by its senders' signed checkpoints")
     verify.add_argument("path", type=Path, metavar="RECORD_DIR")
-    disclose = verbs.add_parser("disclose", help="one message, provable without the others and without keys")
+    disclose = verbs.add_parser("disclose", help="export the proof of one message, without others or keys")
     disclose.add_argument("path", type=Path, metavar="RECORD_DIR")
     disclose.add_argument("--channel", required=True, metavar="NAME", help="such as drone_07/telemetry")
     which = disclose.add_mutually_exclusive_group(required=True)
@@ -38,26 +38,29 @@ def register(verbs: Any) -> None:
     which.add_argument("--time", metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns")
     disclose.add_argument("--epoch", type=int, metavar="N", help="where a counter occurs in several epochs")
     disclose.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.json")
-    check = verbs.add_parser("verify-disclosure", help="check a disclosed message")
+    check = verbs.add_parser("verify-disclosure", help="verify a disclosed message")
     check.add_argument("path", type=Path, metavar="FILE.json")
     totals = verbs.add_parser("totals", help="distance, area and time in the air of each drone, signed")
     totals.add_argument("path", type=Path, metavar="RECORD_DIR")
-    totals.add_argument("--sign", metavar="MEMBER", help="sign in this member's name (needs --keystore)")
+    totals.add_argument("--sign", metavar="MEMBER", help="sign as this member (needs --keystore)")
     totals.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the statements here")
-    check_totals = verbs.add_parser("verify-totals", help="check signed totals, with the record or without")
+    check_totals = verbs.add_parser("verify-totals", help="verify signed totals, with the record or without")
     check_totals.add_argument("path", type=Path, metavar="FILE.json")
-    check_totals.add_argument("record", nargs="?", type=Path, metavar="RECORD_DIR", help="compute them again")
+    check_totals.add_argument("record", nargs="?", type=Path, metavar="RECORD_DIR", help="recompute them")
     for verb in (verify, disclose, check, totals, check_totals):
         whom = verb.add_mutually_exclusive_group()
         whom.add_argument(
-            "--keystore", type=Path, metavar="DIR", help=f"trust its authority (${KEYSTORE_VARIABLE})"
+            "--keystore",
+            type=Path,
+            metavar="DIR",
+            help=f"keystore whose authority is the trust anchor (${KEYSTORE_VARIABLE})",
         )
-        whom.add_argument("--authority", type=Path, metavar="FILE", help="trust this authority.pem")
+        whom.add_argument("--authority", type=Path, metavar="FILE", help="authority.pem as the trust anchor")
         verb.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs one verb: 0 when everything holds, 1 when something does not."""
+    """Runs one verb: 0 if all is verified, 1 if something is not."""
     from chimera_ros.records.flight_files import RecordError
 
     verb = {
@@ -104,14 +107,14 @@ def _verify(arguments: argparse.Namespace) -> int:
         f"not recorded  {max(0, audit.committed - received)} of {audit.committed} that checkpoints commit to"
     )
     if verdicts["unknown"] or audit.unpaired:
-        print(f"not judged    {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart")
+        print(f"not checked   {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart")
     if audit.unattributed:
-        print(f"not used      {audit.unattributed} checkpoints, the record does not say whose")
+        print(f"not used      {audit.unattributed} checkpoints of unknown senders")
     for name in audit.broken:
-        print(f"! {name} breaks off or is damaged: what comes after is not in this")
+        print(f"! {name} breaks off or is damaged: what follows is not included")
     for name in revoked:
         print(
-            f"! the certificate of {name} has been revoked: whoever had its key can have signed in its name"
+            f"! the certificate of {name} has been revoked: any holder of its key can have signed as {name}"
         )
     for text in (*audit.bad_checkpoints, *audit.suspects):
         print(f"! {text}")
@@ -213,9 +216,9 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
     print(f"{member.name} ({member.role.value} of {member.swarm}) signed that it sent this message")
     print(f"channel  {found.channel} ({found.type_name})")
     print(f"sent     {_when(found.sent_ns)} by its own clock")
-    print(f"place    packet {found.counter} of epoch {found.checkpoint.epoch}")
+    print(f"packet   {found.counter} of epoch {found.checkpoint.epoch}")
     if revoked:
-        print("! its certificate has been revoked: whoever had its key can have made this, at any time")
+        print("! its certificate has been revoked: any holder of its key can have made this, at any time")
     elif revoked is None:
         print("whether its certificate was revoked was not looked up (--keystore has the list)")
     print(json.dumps(message, indent=2) if message is not None else f"cdr      {found.payload.hex()}")
@@ -223,7 +226,7 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
 
 
 def _decoded(found: Disclosure) -> Any:
-    """The message as plain data, where its type is installed here."""
+    """The message as plain data, if its type is installed."""
     try:
         from ament_index_python.resources import has_resource
         from rclpy.serialization import deserialize_message
@@ -232,10 +235,10 @@ def _decoded(found: Disclosure) -> Any:
 
         package, kind, name = found.type_name.split("/")
         if kind != "msg" or not (package == OWN or has_resource("rosidl_interfaces", package)):
-            return None  # the name comes from outside: nothing but message packages is imported
+            return None  # untrusted name: only message packages are imported
         message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
         return finite(_plain(deserialize_message(checked_payload(found.payload), message_type)))
-    except Exception:  # no ROS here, or not this type: the proof holds all the same
+    except Exception:  # no ROS, or not this type: the proof holds all the same
         return None
 
 
@@ -270,7 +273,7 @@ def _totals(arguments: argparse.Namespace) -> int:
     else:
         _table(statements)
         if not arguments.sign:
-            print("not signed; --sign MEMBER --keystore DIR makes statements that others can believe")
+            print("not signed; --sign MEMBER --keystore DIR makes statements that others can verify")
     return 0
 
 
@@ -328,7 +331,7 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
     if absent:
         print(f"! not in this file: the totals of {', '.join(absent)}")
     for name in revoked:
-        print(f"! the certificate of {name} has been revoked: whoever had its key can have signed this")
+        print(f"! the certificate of {name} has been revoked: any holder of its key can have signed this")
     print(f"signed by {', '.join(signers)}", end="")
     if arguments.record is None:
         print("; whether they follow from a record was not checked")

@@ -1,4 +1,4 @@
-"""`chimera moderate FILE.json`: conflict-free trajectories out of conflicting ones, once and without ROS."""
+"""`chimera moderate FILE.json`: path moderation of the trajectories in a file, once and without ROS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chimera_ros.moderation.request import Answer, Request
     from chimera_ros.quantum.worker import AerWorker
 
-START_S = 20.0  # for the quantum worker, before the deadline begins to run
+START_S = 20.0  # for the start of the quantum worker, before the deadline begins to run
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +33,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="aer",
         metavar="NAME",
-        help="what executes quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
+        help="backend of quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
     )
-    add("--plot", type=Path, metavar="FILE.png", help="draw before and after")
+    add("--plot", type=Path, metavar="FILE.png", help="plot the trajectories before and after")
     add("--json", action="store_true", help="print the whole answer, trajectories included, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 if the scene makes no sense."""
+    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 for an invalid scene."""
     from chimera_ros.flight.moderation_call import ModerationStatus
     from chimera_ros.moderation.file_format import answer_of
 

@@ -18,12 +18,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         "mission", nargs="?", default="antipodal_swap", metavar="FILE", help="mission file or name"
     )
     add_drones(parser)
-    parser.add_argument("--keystore", type=Path, metavar="DIR", help="examine this keystore too")
+    parser.add_argument("--keystore", type=Path, metavar="DIR", help="also check this keystore")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Says GO (0) or NO-GO (1)."""
+    """Prints GO (0) or NO-GO (1) with reasons."""
     areas = {
         "machine": _machine(),
         "mission": _mission(arguments.mission, arguments.drones),

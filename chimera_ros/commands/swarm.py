@@ -1,4 +1,4 @@
-"""`chimera swarm`: start a swarm, watch it fly, land it, say how it went."""
+"""`chimera swarm`: start a swarm, monitor it, land it, report."""
 
 from __future__ import annotations
 
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 
 LAND_S = 60.0  # how long the first Ctrl-C lets the swarm land under supervision
 STOP_S = 15.0  # how long processes may take to end; the logger signs its totals then
-LEADER_SILENT_S = 15.0
-START_S = (
-    30.0  # the leader's own patience for drones is longer; this is for processes that say nothing at all
-)
 RESTARTS = 5
 RESTART_S = {"telemetry_logger": 1.0}
-CRYPTO_RESTART_S = 0.2  # for crypto nodes, standbys among them
+CRYPTO_RESTART_S = 0.2  # active crypto node and standbys
 SHARD_RESTART_S = 1.0
 AIRBORNE_M = 0.3
 
@@ -49,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def restart_policy(event: child.Exited) -> float | None:
-    """Seconds until a process that ended by itself is started again; None: the flight is over."""
+    """Seconds until a process that exited by itself is started again; None: the flight is over."""
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
     if event.process.startswith("crypto"):
@@ -69,7 +65,7 @@ class Flight:
     usage: Usage | None = None
 
     def run(self) -> int:
-        """Start everything, wait for the end, stop everything, write the report."""
+        """Start all processes, wait for the end of the flight, stop them, write the report."""
         prepared = self.prepared
         began = time.monotonic()
         names = [drone_name(i) for i in range(1, prepared.spec.drones + 1)]
@@ -149,7 +145,7 @@ class Flight:
             self.interrupts or (limit_s is not None and now - began > limit_s)
         ):
             why = "interrupted" if self.interrupts else f"--duration {limit_s:g} s is over"
-            aggregator.event(f"{why}: landing all drones (again Ctrl-C ends at once)", now)
+            aggregator.event(f"{why}: landing all drones (a second Ctrl-C ends at once)", now)
             self.failure = f"{why} before the mission was complete; all drones were ordered to land"
             self.landing_since_s = now
             supervisor.kill("leader", signal.SIGUSR1)
@@ -199,7 +195,7 @@ class Flight:
 
 
 def _draw(prepared: Prepared) -> tuple[str, ...]:
-    """The picture of the flown tracks; a flight that left none gets none."""
+    """The plot of the flown tracks, if there are any."""
     tracks = prepared.spec.tracks
     if tracks is None or not tracks.exists() or tracks.stat().st_size == 0:
         return ()
@@ -215,7 +211,7 @@ def _draw(prepared: Prepared) -> tuple[str, ...]:
 
 
 class _Signals:
-    """Counts Ctrl-C and SIGTERM while a flight runs; the flight's loop decides what they mean."""
+    """Counts SIGINT, SIGTERM and SIGHUP while a flight runs; `Flight._over` acts on them."""
 
     def __init__(self, flight: Flight, supervisor: child.Supervisor) -> None:
         self._flight, self._supervisor = flight, supervisor

@@ -1,4 +1,4 @@
-"""What `chimera swarm` settles before anything starts: options, mission, plan, keystore, folders, ports."""
+"""Preparation of `chimera swarm`: options, mission, plan, keystore, folders and ports, before any process."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from chimera_ros.swarm import (
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
-LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # a simulation's fallback secret is good for at least so long
+LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # least remaining validity of a simulation's fallback secret
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A swarm that can be started: everything was checked, folders and keys exist."""
+    """A swarm that can be started: all is checked, folders and keys exist."""
 
     spec: SwarmSpec
     processes: tuple[ChildSpec, ...]
@@ -57,7 +57,7 @@ class Prepared:
 
     @property
     def log_dir(self) -> Path:
-        """Where each process's output goes."""
+        """Folder of the processes' output."""
         return self.run_dir / "log"
 
 
@@ -85,10 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: embedded SITL",
     )
     add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
-    add("--report", type=Path, metavar="FILE", help="write the report as JSON here too")
+    add("--report", type=Path, metavar="FILE", help="also write the report here, as JSON")
     add("--record", type=Path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
-    add("--no-record", action="store_true", help="keep no MCAP files")
-    add("--duration", type=float, metavar="S", help="land the swarm after this long, mission complete or not")
+    add("--no-record", action="store_true", help="record no MCAP files")
+    add("--duration", type=float, metavar="S", help="land the swarm after S seconds in any case")
     add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
     add(
         "--shards",
@@ -118,8 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_range("--first-port", FIRST_PORT, "PORT", "first MAVLink port of the embedded SITL")
     add_range("--gcs-port", GCS_PORT, "PORT", "ground-station port of the embedded SITL (0: none)")
-    add("--arm", action="store_true", help="motors of anything but the embedded SITL may start")
-    add("--allow-kill", action="store_true", help="an operator's stop may cut motors in flight")
+    add("--arm", action="store_true", help="allow arming of other vehicles than the embedded SITL")
+    add("--allow-kill", action="store_true", help="allow an operator's stop to cut motors in flight")
     add(
         "--fault",
         action="append",
@@ -131,10 +131,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> Prepared:
-    """Check everything and make folders and keys.
+    """Check all options, then make folders and keys.
 
     Raises:
-        CommandFailed: one sentence saying what is wrong, where, and what is allowed.
+        CommandFailed: one sentence: what is wrong, where, and what is allowed.
     """
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import plan_mission
@@ -214,7 +214,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
 
 
 def environment() -> dict[str, str]:
-    """Environment of the swarm's processes: this host only, unless the user has chosen otherwise."""
+    """Environment of the swarm's processes: discovery on this host only, unless set otherwise."""
     return {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
         # One thread each: numpy's pools cost more than they give on matrices this small.
@@ -225,7 +225,7 @@ def environment() -> dict[str, str]:
 
 
 def mission_folder() -> Path:
-    """Where the shipped missions are: beside the source, or in the installed share folder."""
+    """Folder of the shipped missions: beside the source, or in the installed share folder."""
     beside = Path(__file__).resolve().parents[2] / "config" / "missions"
     if beside.is_dir():
         return beside
@@ -256,17 +256,17 @@ def find_mission(text: str) -> Path:
 
 
 def simulation_keystore() -> Path:
-    """The keystore that simulations share; made on first use, and anew when the shipped policy changes."""
+    """The keystore that simulations share: made on first use, and again when the shipped policy changes."""
     base = os.environ.get("CHIMERA_HOME") or os.path.join(os.path.expanduser("~"), ".chimera")
     policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
     return Path(base) / f"simulation_keystore_{policy}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
-    """Make the simulation's keystore or complete it; check that another one holds every member.
+    """Create or complete the simulation's keystore; check that any other one holds every member.
 
     Raises:
-        CommandFailed: a key is missing, expired, world-readable or of another swarm; says how to mend it.
+        CommandFailed: a key is missing, expired, world-readable or of another swarm, and what to do.
     """
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
@@ -314,7 +314,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
 
 
 def _make(make: Callable[[], object], made: Callable[[], bool]) -> None:
-    """That another start of a swarm has made it at the same moment is as good."""
+    """Call `make`; another swarm that started at the same moment may have made it already."""
     from chimera_ros.crypto.errors import KeystoreError
 
     try:
@@ -325,13 +325,13 @@ def _make(make: Callable[[], object], made: Callable[[], bool]) -> None:
 
 
 def check_ports(spec: SwarmSpec) -> None:
-    """Find out before anything starts whether a port that a follower will listen on is taken.
+    """Check that the MAVLink ports of followers and vehicles are free.
 
     Raises:
-        CommandFailed: names the port.
+        CommandFailed: a port is in use.
     """
     for index in range(spec.drones):
-        # The follower listens on the one, the vehicle on the other.
+        # The follower listens on the first, the vehicle on the second.
         for port in (spec.first_port + index, spec.first_port + OWN_PORT_OFFSET + index):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 try:

@@ -1,4 +1,4 @@
-"""What a child process prints: kept in a bounded file, the last lines in memory."""
+"""Output of a child process: a bounded log file, and its last lines in memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_LINE_CHARS = 500
 
 
 class ChildLog:
-    """Appends to `path` up to `max_bytes`, then moves it to `<path>.1` and begins anew: twice that at most.
+    """Log file that is rotated at `max_bytes` to `<path>.1`: twice that at most.
 
-    A disk that is full or read-only is not the swarm's trouble: writing stops and `problem` says why.
+    On a full or read-only disk writing stops and `problem` says why; the child is not affected.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -33,7 +33,7 @@ class ChildLog:
             self._fail(error)
 
     def feed(self, data: bytes) -> None:
-        """Takes what the child has printed."""
+        """Adds output of the child."""
         for line in self._splitter.feed(data):
             self._remember(line)
         if self._file is None:
@@ -51,11 +51,11 @@ class ChildLog:
             self._fail(error)
 
     def last_lines(self) -> tuple[str, ...]:
-        """The last lines that the child has printed, oldest first."""
+        """The last lines of output, oldest first."""
         return tuple(self._lines)
 
     def close(self) -> None:
-        """Closes the file; an unfinished last line still counts as a line."""
+        """Closes the file; an unfinished last line counts as a line."""
         self._remember(self._splitter.flush())
         if self._file is not None:
             self._file.close()

@@ -1,9 +1,8 @@
-"""Shared-memory files that Fast DDS leaves in /dev/shm when a process dies: whose they are, and their
-removal.
+"""Shared-memory files that Fast DDS leaves in /dev/shm when a process dies: their owners, their removal.
 
-Fast DDS locks `<segment>_el` (flock) as long as the owner lives, and keeps it open. So a process's files are
-found in its table of open files while it lives, and a file is dead when nobody holds the lock of its `_el`
-file. Even a clean end may leave port files behind. Fast DDS 2 calls them fastrtps_*, Fast DDS 3 fastdds_*.
+Fast DDS holds a lock (flock) on `<segment>_el` and keeps that file open while its owner lives. So the files
+of a live process are among its open files, and a segment is dead when nothing holds that lock. Even a clean
+exit may leave port files behind. Names begin with fastrtps_ (Fast DDS 2) or fastdds_ (Fast DDS 3).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def segments_of(pid: int, shm_dir: Path = SHM_DIR) -> set[str]:
 
 
 def has_live_owner(segment: str, shm_dir: Path = SHM_DIR) -> bool:
-    """Whether some process holds the lock of `segment`; one that cannot be examined counts as alive."""
+    """True if a process holds the lock of `segment`; a segment that cannot be examined counts as live."""
     try:
         fd = os.open(shm_dir / f"{segment}_el", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

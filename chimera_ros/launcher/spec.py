@@ -1,6 +1,6 @@
 """Description of the processes of a swarm, shared by `chimera swarm` and `launch/swarm.launch.py`.
 
-`processes()` turns a `SwarmSpec` into `ProcessSpec`s; the command line spawns them as Python modules, launch
+`processes()` turns a `SwarmSpec` into `ProcessSpec`s; the command line starts them as Python modules, launch
 as executables of the package. Nothing here starts a process.
 """
 
@@ -37,10 +37,10 @@ from chimera_ros.swarm import (
 
 @dataclass(frozen=True, slots=True)
 class SwarmSpec:
-    """What the user asked for, complete and checked for range.
+    """Options of a swarm, complete and checked against the ranges of `swarm.py`.
 
     Raises:
-        ValueError: one sentence saying which field, what it was and what is allowed.
+        ValueError: one sentence that names the option, its value and what is allowed.
     """
 
     drones: int
@@ -60,11 +60,9 @@ class SwarmSpec:
     allow_kill: bool = False
     rotation_s: float = ROTATION_S.default
     entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy/pool.py
-    qkd_eavesdropper: float = (
-        EAVESDROPPER.default
-    )  # fraction of the simulated photons that somebody intercepts
+    qkd_eavesdropper: float = EAVESDROPPER.default  # fraction of the simulated photons that are intercepted
     standbys: int = STANDBYS.default  # crypto nodes beside the first
-    ready_timeout_s: float = READY_TIMEOUT_S.default  # how long the leader waits for every drone
+    ready_timeout_s: float = READY_TIMEOUT_S.default  # until every drone is ready
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
 
@@ -98,7 +96,7 @@ class SwarmSpec:
         return self.connect or usual_connect(self.autopilot, self.first_port)
 
     def shard_drones(self) -> list[list[int]]:
-        """Drone numbers (from 1) per follower process, neighbours together, sizes alike to within one."""
+        """Drone numbers (from 1) per follower process: contiguous, sizes equal to within one."""
         count = self.shards or min(math.ceil(self.drones / DRONES_PER_SHARD), MAX_SHARDS)
         base, extra = divmod(self.drones, count)
         shards, first = [], 1
@@ -113,7 +111,7 @@ class SwarmSpec:
         return [crypto_name(rank) for rank in range(1 + self.standbys)]
 
     def members(self) -> list[tuple[str, str]]:
-        """(name, role) of every member the keystore must hold."""
+        """(name, role) of every member that the keystore must hold."""
         fixed = [
             *((member, "crypto") for member in self.crypto_members()),
             (LEADER_MEMBER, "leader"),
@@ -180,7 +178,7 @@ def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec
 
 
 def processes(spec: SwarmSpec) -> list[ProcessSpec]:
-    """ROS processes of the swarm, in the order in which to start them."""
+    """ROS nodes of the swarm, in the order in which to start them."""
     nodes = [
         _node(
             spec,

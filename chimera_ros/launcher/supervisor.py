@@ -1,10 +1,10 @@
-"""Starts, watches and ends the processes of a swarm.
+"""Supervisor of child processes: starts, monitors, restarts and stops them.
 
 Each child leads a session of its own, so that a terminal's Ctrl-C reaches only this process, which then lands
-the swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe; nothing is read but in `poll` and
-`stop`, nothing runs in another thread. If this process is killed, the kernel kills the children
-(PR_SET_PDEATHSIG), and their next status line fails as a second warning. The kernel sends that signal when
-the *thread* ends that started the child: use a `Supervisor` from the main thread only.
+the swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe, read only in `poll` and `stop`; no
+other thread runs. If this process is killed, the kernel kills the children (PR_SET_PDEATHSIG), and writing
+their next status line fails as well. The kernel sends that signal when the *thread* that started the child
+ends: use a `Supervisor` from the main thread only.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from . import shared_memory
 from .child_log import ChildLog
 from .usage import Usage, UsageMeter
 
-READ_BYTES = 256 * 1024  # read from one pipe in one round: a flood from one child must not starve the others
-LINES_PER_POLL = 256  # status lines taken from one child in one round; a child writes two per second
+READ_BYTES = 256 * 1024  # from one pipe per round: a flood from one child must not starve the others
+LINES_PER_POLL = 256  # status lines from one child per round; a child writes two per second
 PIPE_BYTES = 256 * 1024
 SAMPLE_EVERY_S = 1.0
 EXIT_CHECK_S = 0.1  # where the kernel has no pidfd
 LOG_BYTES = 4 * 1024 * 1024
 
-# Without setpriv: the same with a bare interpreter. The parent may have died before the order took effect.
+# Without setpriv: the same with a bare interpreter. The parent may have died before prctl took effect.
 _GUARD = (
     "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9,0,0,0);"
     "os.getppid()==int(sys.argv[1]) or os._exit(1);os.execvp(sys.argv[2],sys.argv[2:])"
@@ -56,7 +56,7 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class StatusReceived:
-    """A status line from a child. `process` is our name for it, `status["process"]` its own claim."""
+    """A status line from a child. `process` is its name in `ChildSpec`, `status["process"]` its own claim."""
 
     process: str
     pid: int
@@ -65,13 +65,13 @@ class StatusReceived:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A child has ended. `returncode` is negative for a signal; `expected` if it was asked to stop."""
+    """A child has exited. `returncode` is negative for a signal; `expected` if it was stopped."""
 
     process: str
     pid: int
     returncode: int
     expected: bool
-    killed: bool  # it did not obey SIGTERM in time
+    killed: bool  # by SIGKILL, as it did not exit in time after SIGTERM
     uptime_s: float
     starts: int  # how often this process was started so far
     last_lines: tuple[str, ...]
@@ -80,7 +80,7 @@ class Exited:
 
     @property
     def reason(self) -> str:
-        """Says in a few words how it ended."""
+        """How it ended, in a few words."""
         if self.returncode >= 0:
             return f"ended with status {self.returncode}"
         try:
@@ -92,7 +92,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """A child that had ended was started again (`pid`), or could not be (`problem`)."""
+    """A child that had exited was started again (`pid`), or could not be (`problem`)."""
 
     process: str
     pid: int | None
@@ -125,10 +125,10 @@ class _Child:
 
 
 class Supervisor:
-    """Runs child processes; see the module for how.
+    """Runs child processes; the module describes how.
 
-    `log_dir` receives `<name>.log` per child. `on_exit` decides about restarts of children that were not
-    asked to stop. `own_name` is this process's own row in `usage()`.
+    `log_dir` receives `<name>.log` per child. `on_exit` decides about the restart of children that were not
+    stopped. `own_name` is this process's own entry in `usage()`.
     """
 
     def __init__(
@@ -236,36 +236,36 @@ class Supervisor:
         return child.popen.pid if child else None
 
     def log_path(self, name: str) -> Path:
-        """Where the output of a process is kept."""
+        """Log file of a process."""
         return self.log_dir / f"{name}.log"
 
     def last_lines(self, name: str) -> tuple[str, ...]:
-        """The last lines that a running or ended process printed."""
+        """Last lines of output of a process, running or exited."""
         child = self._children.get(name)
         return child.log.last_lines() if child else self._last_lines.get(name, ())
 
     def problems(self) -> list[str]:
-        """What goes wrong with the logs themselves, one sentence each."""
+        """Failures of the log files themselves, one sentence each."""
         return [child.log.problem for child in self._children.values() if child.log.problem]
 
     def restart_measuring(self) -> None:
-        """Lets `usage` begin now, for instance when the mission begins."""
+        """Restarts the measurement of `usage`, for instance at take-off."""
         self._meter.restart(self._sessions(), self._clock())
 
     def usage(self) -> Usage:
-        """Processor time and memory of every process, from the beginning of measuring until now."""
+        """Processor time and memory of every process since the measurement began."""
         self._sample(force=True)
         return self._meter.usage()
 
     def wake(self) -> None:
-        """Makes a `poll` in progress return; may be called from a signal handler or another thread."""
+        """Makes a `poll` in progress return; callable from a signal handler or another thread."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"\0")
 
     # -- the loop ------------------------------------------------------------------------------------------
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Waits up to `timeout_s` for something to happen; returns status lines, exits, restarts in order."""
+        """Waits up to `timeout_s` for events; returns status lines, exits and restarts in order."""
         deadline = self._clock() + timeout_s
         while True:
             now = self._clock()
@@ -283,11 +283,10 @@ class Supervisor:
                 return events
 
     def stop(self, names: Iterable[str] | None = None, deadline_s: float = 8.0) -> list[Event]:
-        """Sends SIGTERM to the named processes (default: all), and SIGKILL to what is left after
-        `deadline_s`.
+        """Sends SIGTERM to the named processes (default: all), SIGKILL to those left after `deadline_s`.
 
-        Returns everything that was heard meanwhile, also from the others. Takes at most about a second more
-        than `deadline_s`. No named process is restarted.
+        Returns the events meanwhile, also those of other processes. Takes at most about a second more than
+        `deadline_s`. No named process is restarted.
         """
         chosen = set(self._starts if names is None else names)
         for name in chosen:
@@ -310,19 +309,19 @@ class Supervisor:
         return events
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Sends a signal to one process and what it has started."""
+        """Sends a signal to one process and its descendants."""
         child = self._children.get(name)
         if child is not None:
             _signal_group(child, number)
 
     def close(self, deadline_s: float = 8.0) -> list[Event]:
-        """Stops everything and removes the shared memory that the ended processes have left."""
+        """Stops all processes and removes the shared memory that they have left."""
         if self._closed:
             return []
         events = self.stop(deadline_s=deadline_s) if self._children or self._restarts else []
         self._closed = True
         self.clean_shared_memory()
-        for child in list(self._children.values()):  # unkillable (kernel trouble): let go of it
+        for child in list(self._children.values()):  # in uninterruptible sleep: give it up
             self._forget(child)
         self._selector.close()
         os.close(self._wake_read)
@@ -330,7 +329,7 @@ class Supervisor:
         return events
 
     def clean_shared_memory(self) -> list[str]:
-        """Removes Fast DDS segments that ended children have left; returns their names."""
+        """Removes Fast DDS segments that exited children have left; returns their names."""
         removed = shared_memory.remove(self._segments)
         self._segments.clear()
         return removed
@@ -388,7 +387,7 @@ class Supervisor:
         return events
 
     def _finish(self, child: _Child) -> list[Event]:
-        """Takes leave of a child that has ended: its last words, whatever it has started, its restart."""
+        """Reaps a child that has exited: kills its descendants, reads its last output, plans its restart."""
         name = child.spec.name
         _signal_group(child, signal.SIGKILL)  # the child is not reaped yet, so its group is still its own
         returncode = child.popen.wait()
@@ -476,7 +475,7 @@ def _pid_fd(pid: int) -> int | None:
 
 
 def _has_ended(child: _Child) -> bool:
-    """Whether the child has ended, without reaping it."""
+    """True if the child has exited; does not reap it."""
     try:
         result = os.waitid(os.P_PID, child.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

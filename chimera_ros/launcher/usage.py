@@ -1,4 +1,4 @@
-"""Processor time and memory of child processes over a flight, descendants included."""
+"""Processor time and memory of child processes, descendants included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the processes used since measuring began.
+    """Use by all processes since the measurement began.
 
     `cpu_percent` is in percent of one core, averaged over `window_s`; `rss_mb` and `pss_mb` are the peaks in
     MiB. RSS counts a page shared by several processes once for each, PSS splits it among them. Every mapping
@@ -35,9 +35,9 @@ class _Account:
 
 @dataclass(slots=True)
 class UsageMeter:
-    """Adds up what processes use; `sample` once a second or so, and `restart` where measuring shall begin.
+    """Sums the use of processes: call `sample` about once a second, `restart` to begin anew.
 
-    Children are recognised by their session: each child that the supervisor starts leads its own.
+    Descendants are found by their session: each child of the supervisor leads one.
     """
 
     pss_every_s: float = 5.0
@@ -50,7 +50,7 @@ class UsageMeter:
     _peak_pss: int = 0
 
     def restart(self, sessions: Mapping[int, str], now: float) -> None:
-        """Forgets what was measured and begins anew at `now` (monotonic seconds)."""
+        """Discards the measurement and begins anew at `now` (monotonic seconds)."""
         self._accounts.clear()
         self._peak_rss = self._peak_pss = 0
         self._began_s = None
@@ -60,7 +60,7 @@ class UsageMeter:
             account.cpu_s = 0.0
 
     def sample(self, sessions: Mapping[int, str], now: float, *, force_pss: bool = False) -> None:
-        """Takes a sample; `sessions` maps a process (session leader, or this very process) to its name."""
+        """Takes a sample; `sessions` maps a process (a session leader, or this process) to its name."""
         if self._began_s is None:
             self._began_s = now
             self._pss_due_s = now
@@ -97,7 +97,7 @@ class UsageMeter:
         self._peak_pss = max(self._peak_pss, sum(pss.values()))
 
     def usage(self) -> Usage:
-        """What was used from the beginning to the last sample."""
+        """Use up to the last sample."""
         window_s = self._last_s - self._began_s if self._began_s is not None else 0.0
         scale = 100.0 / window_s if window_s > 0.0 else 0.0
         cpu = {name: account.cpu_s * scale for name, account in sorted(self._accounts.items())}
