@@ -16,6 +16,7 @@ import pytest
 
 from chimera_ros.launcher import shared_memory
 from chimera_ros.launcher.supervisor import (
+    READ_BYTES,
     ChildSpec,
     Event,
     Exited,
@@ -156,7 +157,7 @@ def test_a_flood_from_one_child_neither_starves_the_other_nor_grows_the_log(tmp_
         assert "calm" not in supervisor.rejected_lines
     assert [event.status["n"] for event in statuses(events) if event.process == "calm"] == list(range(20))
     size = sum(path.stat().st_size for path in tmp_path.glob("flood.log*"))
-    assert size <= 2 * 200_000 + supervisor.READ_BYTES
+    assert size <= 2 * 200_000 + READ_BYTES
 
 
 def test_grandchildren_end_with_their_parent(tmp_path: Path) -> None:
@@ -180,14 +181,14 @@ def test_no_orphans_when_the_supervisor_itself_is_killed(tmp_path: Path, guard: 
     parent_code = f"""
 import sys, time
 from pathlib import Path
-from chimera_ros.commands import processes
+from chimera_ros.launcher import supervisor
 if {guard!r} == "python":
-    processes.shutil.which = lambda name, path=None, real=processes.shutil.which: (
+    supervisor.shutil.which = lambda name, path=None, real=supervisor.shutil.which: (
         None if name == "setpriv" else real(name, path=path))
-supervisor = processes.Supervisor(Path({str(tmp_path)!r}))
+children = supervisor.Supervisor(Path({str(tmp_path)!r}))
 code = {TALK!r} + "say(); time.sleep(60)"
-pid = supervisor.start(processes.ProcessSpec("x", (sys.executable, "-I", "-S", "-c", code)))
-while not supervisor.poll(1.0):
+pid = children.start(supervisor.ChildSpec("x", (sys.executable, "-I", "-S", "-c", code)))
+while not children.poll(1.0):
     pass
 print(pid, flush=True)
 time.sleep(60)
