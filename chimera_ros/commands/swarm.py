@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
-from chimera_ros.launcher import supervisor as child
+from chimera_ros.launcher.supervisor import Event, Exited, StartFailed, StatusReceived, Supervisor
 from chimera_ros.records.process_status import SitlStatus
 from chimera_ros.records.report import ReportFailed, build_report, render_report, write_report
 from chimera_ros.records.status import StatusAggregator
@@ -25,13 +25,12 @@ from chimera_ros.swarm import drone_name
 if TYPE_CHECKING:
     from chimera_ros.launcher.usage import Usage
 
-LAND_S = 60.0  # how long the first Ctrl-C lets the swarm land under supervision
-STOP_S = 15.0  # how long processes may take to end; the logger signs its totals then
-RESTARTS = 5
-RESTART_S = {"telemetry_logger": 1.0}
+LAND_S = 60.0  # for the supervised landing after the first Ctrl-C
+STOP_S = 15.0  # for processes to exit; the logger signs its totals then
+RESTARTS = 5  # of one process
+RESTART_S = 1.0
 CRYPTO_RESTART_S = 0.2  # active crypto node and standbys
-SHARD_RESTART_S = 1.0
-AIRBORNE_M = 0.3
+AIRBORNE_M = 0.3  # above the pad
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     return Flight(prepare(arguments)).run()
 
 
-def restart_policy(event: child.Exited) -> float | None:
+def restart_policy(event: Exited) -> float | None:
     """Seconds until a process that exited by itself is started again; None: the flight is over."""
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
-    if event.process.startswith("crypto"):
-        return CRYPTO_RESTART_S
-    return RESTART_S.get(event.process, SHARD_RESTART_S)
+    return CRYPTO_RESTART_S if event.process.startswith("crypto") else RESTART_S
 
 
 @dataclass
@@ -72,7 +69,7 @@ class Flight:
         aggregator = StatusAggregator(names, began)
         title = f"chimera swarm · {prepared.spec.drones} drones · {prepared.mission_name}"
         with (
-            child.Supervisor(prepared.log_dir, on_exit=restart_policy) as supervisor,
+            Supervisor(prepared.log_dir, on_exit=restart_policy) as supervisor,
             _Signals(self, supervisor),
             LiveTable(title, console=Console(stderr=prepared.json)) as table,
         ):
@@ -80,7 +77,7 @@ class Flight:
                 for spec in prepared.processes:
                     aggregator.expect(spec.name)
                     supervisor.start(spec)
-            except child.StartFailed as error:
+            except StartFailed as error:
                 self.failure = str(error)
             while self.failure is None or self.landing_since_s is not None:
                 now = time.monotonic()
@@ -97,15 +94,13 @@ class Flight:
             supervisor.stop(deadline_s=STOP_S)
         return self._finish(aggregator, time.monotonic() - began)
 
-    def _take(
-        self, event: child.Event, aggregator: StatusAggregator, supervisor: child.Supervisor, began: float
-    ) -> None:
+    def _take(self, event: Event, aggregator: StatusAggregator, supervisor: Supervisor, began: float) -> None:
         now = time.monotonic()
-        if isinstance(event, child.StatusReceived):
+        if isinstance(event, StatusReceived):
             status = aggregator.feed(event.status, now, pid=event.pid)
             if status is not None and isinstance(status.details, SitlStatus):
                 self._watch_takeoff(status.details, supervisor, now - began)
-        elif isinstance(event, child.Exited):
+        elif isinstance(event, Exited):
             aggregator.process_exited(event.process, event.reason, now, expected=event.expected)
             if not event.expected and event.restart_in_s is None:
                 last = f": {event.last_lines[-1]}" if event.last_lines else ""
@@ -115,7 +110,7 @@ class Flight:
         else:
             aggregator.process_restarted(event.process, now)
 
-    def _watch_takeoff(self, status: SitlStatus, supervisor: child.Supervisor, elapsed_s: float) -> None:
+    def _watch_takeoff(self, status: SitlStatus, supervisor: Supervisor, elapsed_s: float) -> None:
         if self.first_takeoff_s is not None:
             return
         for position, pad in zip(status.positions_enu_m, self.prepared.pads, strict=False):
@@ -128,7 +123,7 @@ class Flight:
         self,
         view: SwarmView,
         aggregator: StatusAggregator,
-        supervisor: child.Supervisor,
+        supervisor: Supervisor,
         now: float,
         began: float,
     ) -> bool:
@@ -213,7 +208,7 @@ def _draw(prepared: Prepared) -> tuple[str, ...]:
 class _Signals:
     """Counts SIGINT, SIGTERM and SIGHUP while a flight runs; `Flight._over` acts on them."""
 
-    def __init__(self, flight: Flight, supervisor: child.Supervisor) -> None:
+    def __init__(self, flight: Flight, supervisor: Supervisor) -> None:
         self._flight, self._supervisor = flight, supervisor
         self._old: dict[int, object] = {}
 
