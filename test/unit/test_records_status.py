@@ -32,7 +32,7 @@ from chimera_ros.records.status_fields import Fields
 from chimera_ros.records.status_line import encode_status, parse_status
 from chimera_ros.records.table import plain_line, render_view
 from chimera_ros.sitl.config import SitlConfig
-from chimera_ros.sitl.vehicles import Simulation
+from chimera_ros.sitl.simulation import Simulation
 
 DRONES = ("drone_01", "drone_02", "drone_03")
 
