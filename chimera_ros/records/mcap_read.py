@@ -12,7 +12,7 @@ from typing import IO, Final
 
 import zstandard
 from mcap.exceptions import McapError
-from mcap.records import Channel, Chunk, Message, Schema
+from mcap.records import Channel, Chunk, Message, MessageIndex, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 MAGIC: Final = b"\x89MCAP0\r\n"
@@ -54,8 +54,17 @@ def _messages(file: IO[bytes]) -> Iterator[tuple[Schema | None, Channel, Message
     file.seek(0)
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
+    indexed: set[int] = set()  # channels of the chunk before whose index is still to come
     reader = StreamReader(file, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES)
     for record in reader.records:
+        if isinstance(record, MessageIndex):
+            # The index of a chunk that was not read: its opcode is damaged, and readers skip what they
+            # do not know.
+            if record.channel_id not in indexed:
+                raise McapError("a message index without its chunk")
+            indexed.remove(record.channel_id)
+        elif isinstance(record, Chunk):
+            indexed.clear()
         for item in _unpacked(record) if isinstance(record, Chunk) else (record,):
             if isinstance(item, Schema):
                 schemas[item.id] = item
@@ -63,6 +72,7 @@ def _messages(file: IO[bytes]) -> Iterator[tuple[Schema | None, Channel, Message
                 channels[item.id] = item
             elif isinstance(item, Message):
                 channel = channels[item.channel_id]
+                indexed.add(item.channel_id)
                 yield schemas.get(channel.schema_id), channel, item
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from mcap.reader import make_reader
 from chimera_ros import cli
 from chimera_ros.launcher import shared_memory
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSION = """
 mission: short_hop
 datum: {lat_deg: 47.397742, lon_deg: 8.545594, amsl_m: 488.0}
@@ -195,8 +197,9 @@ def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callab
 
 
 def test_five_drones_complete_a_mission(
-    start: Callable[..., Swarm], capsys: pytest.CaptureFixture[str]
+    start: Callable[..., Swarm], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     swarm = start()
     status = swarm.end()
     assert status == 0, swarm.text()
@@ -219,6 +222,8 @@ def test_five_drones_complete_a_mission(
     topics = {channel.topic for channel in summary.channels.values()}
     assert any(topic.endswith("drone_03/telemetry") for topic in topics)
     assert any(topic.endswith("leader/command") for topic in topics)
+    check_record = importlib.import_module("check_record")
+    assert check_record.faults(record) == []
     # What was recorded is what the members signed, and the logger's totals follow from it.
     (authority,) = (swarm.folder / "home").rglob("authority.pem")
     trust = ["--authority", str(authority)]

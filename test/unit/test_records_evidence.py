@@ -11,6 +11,7 @@ import pytest
 from chimera_ros.msg import CommandAcks, DroneTelemetry
 from cryptography.hazmat.primitives import serialization
 from geometry_msgs.msg import Point
+from mcap.writer import Writer
 from rclpy.serialization import serialize_message
 
 from chimera_ros import cli
@@ -20,9 +21,10 @@ from chimera_ros.crypto.member.host import HostConfig, SecureHost
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.records.audit import Auditor
-from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, SenderEvidence
+from chimera_ros.records.flight_files import Decoders, FlightFiles, SenderEvidence
 from chimera_ros.records.flight_totals import DroneTotals, Fix, read_fix, totals_of, write_totals
-from chimera_ros.records.mcap_log import FlightRecorder
+from chimera_ros.records.mcap_log import FlightRecorder, decode_string
+from chimera_ros.records.mcap_read import read_messages
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope, encode_envelope
 from chimera_ros.ros.checkpoint_topics import checkpoint_to_cdr
 from chimera_ros.ros.schema import schema_text
@@ -92,7 +94,7 @@ class Flight:
                 item.blind_key,
                 self.host.certificate(item.entry.fingerprint).certificate_der,
             )
-            self.recorder.write_json("evidence", EVIDENCE, evidence.to_json(), self.swarm.wire.wall_ns)
+            self.recorder.write_evidence(evidence.to_json(), self.swarm.wire.wall_ns)
 
     def run(self, seconds: float) -> None:
         wire = self.swarm.wire
@@ -135,6 +137,47 @@ def test_the_record_holds(flight, capsys):
     assert found["checkpoints"] >= 16
     assert log("verify", flight.folder, "--authority", flight.folder / "authority.pem") == 0
     assert "the record holds" in capsys.readouterr().out
+
+
+def as_before(flight, folder):
+    """The record as the first versions wrote it: the evidence is a JSON channel of flight.mcap."""
+    folder.mkdir()
+    shutil.copy(flight.folder / "sealed.mcap", folder)
+    with (folder / "flight.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start(profile="ros2", library="chimera_ros")
+        schema = writer.register_schema("chimera_ros/Evidence", "jsonschema", b'{"type":"object"}')
+        evidence = writer.register_channel("/chimera/record/evidence", "json", schema, {})
+        for _, _, message in read_messages(flight.folder / "evidence.mcap"):
+            text = decode_string(message.data)
+            writer.add_message(evidence, message.log_time, text, message.publish_time)
+        channels = {}
+        for schema, channel, message in read_messages(flight.folder / "flight.mcap"):
+            if channel.id not in channels:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", known, channel.metadata)
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+        writer.finish()
+    return folder
+
+
+def test_records_of_the_first_versions_are_read_as_ever(flight, tmp_path, capsys):
+    old, trust = as_before(flight, tmp_path / "old"), ("--authority", flight.folder / "authority.pem")
+    shown = {}
+    for folder in (old, flight.folder):
+        assert log("verify", folder, *trust, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert log("totals", folder, *trust, "--json") == 0
+        totals = json.loads(capsys.readouterr().out)
+        proof = tmp_path / "proof.json"
+        which = ("--channel", "drone_01/telemetry", "--time", str(flight.swarm.wire.wall_ns))
+        assert log("disclose", folder, *which, "-o", proof, *trust) == 0
+        assert log("verify-disclosure", proof, *trust) == 0
+        capsys.readouterr()
+        assert log("show", folder, "--json") == 0
+        topics = [topic for file in json.loads(capsys.readouterr().out) for topic in file["topics"]]
+        shown[folder] = found, totals, sorted((topic["topic"], topic["messages"]) for topic in topics)
+    assert shown[old] == shown[flight.folder]
 
 
 def test_what_was_changed_in_the_record_is_found(tmp_path, capsys):
