@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros import private_files
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.trust import default_policy
@@ -187,10 +188,9 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     if embedded:
         check_ports(spec)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "log").mkdir(exist_ok=True)
+        private_files.make_folder(run_dir / "log")
         spawn = run_dir / "spawn.json"
-        spawn.write_text(json.dumps([list(pad) for pad in pads]))
+        private_files.write_file(spawn, json.dumps([list(pad) for pad in pads]).encode())
     except OSError as error:
         raise CommandFailed(f"folder {run_dir}: {error.strerror}; choose another with --record") from None
     ensure_keystore(spec, simulated=arguments.keystore is None)

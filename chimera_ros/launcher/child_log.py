@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from io import FileIO
 from pathlib import Path
 
+from chimera_ros import private_files
 from chimera_ros.records.status_line import LineSplitter
 
 LAST_LINES = 40
@@ -27,8 +29,8 @@ class ChildLog:
         self._splitter = LineSplitter(4096)
         self._file = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+            private_files.make_folder(path.parent)
+            self._file = self._open()
         except OSError as error:
             self._fail(error)
 
@@ -43,7 +45,7 @@ class ChildLog:
                 self._file.close()
                 self._file = None
                 self.path.replace(self.path.with_name(self.path.name + ".1"))
-                self._file = self.path.open("wb", buffering=0)
+                self._file = self._open()
                 self._size = 0
             self._file.write(data)
             self._size += len(data)
@@ -60,6 +62,9 @@ class ChildLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _open(self) -> FileIO:
+        return open(self.path, "wb", buffering=0, opener=private_files.opener)
 
     def _remember(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()[:MAX_LINE_CHARS]

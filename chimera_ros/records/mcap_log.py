@@ -28,6 +28,8 @@ from typing import BinaryIO, Final
 from mcap.exceptions import McapError
 from mcap.writer import CompressionType, Writer
 
+from chimera_ros import private_files
+
 FLUSH_EVERY_S: Final = 0.5  # flushed on the first message after this, or by `tick`
 RETRY_AFTER_S: Final = 10.0
 CHUNK_BYTES: Final = 256 * 1024  # memory bound: a chunk and the index of those written
@@ -103,11 +105,6 @@ class RecorderStatus:
     bytes_written: int
     files: tuple[str, ...]
     problem: str
-
-
-def _private(path: str, flags: int) -> int:
-    """Opener for the owner only: records hold in clear what was encrypted on the network."""
-    return os.open(path, flags, 0o600)
 
 
 class FlightRecorder:
@@ -334,12 +331,12 @@ class _Stream:
         """Begins the next file unless a retry is not due yet; existing files are not touched."""
         if self._clock() < self._retry_s:
             return None
-        self._directory.mkdir(parents=True, exist_ok=True)
+        private_files.make_folder(self._directory)
         number = len(self.files)
         while True:
             path = self._directory / (f"{self._name}_{number}.mcap" if number else f"{self._name}.mcap")
             try:
-                file = open(path, "xb", buffering=1024 * 1024, opener=_private)  # noqa: SIM115  # closed by `_finish`
+                file = open(path, "xb", buffering=1024 * 1024, opener=private_files.opener)  # noqa: SIM115  # closed by `_finish`
                 break
             except FileExistsError:
                 number += 1

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros import private_files
 from chimera_ros.records.histogram import Histogram, percentile
 from chimera_ros.records.status_line import finite
 from chimera_ros.records.status_view import SwarmTotals
@@ -199,17 +198,10 @@ def write_report(report: Report, path: Path) -> None:
 
     Raises ReportFailed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(report.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        private_files.make_folder(path.parent)
+        private_files.write_file(path, report.to_json().encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise ReportFailed(f"the report cannot be written to {path}: {error.strerror or error}") from error
 
 

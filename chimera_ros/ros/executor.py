@@ -7,6 +7,7 @@ time-out.
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import sys
@@ -115,6 +116,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     node parameter ``autostart`` False it stays unconfigured.
     """
     disable_core_dumps()
+    os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: SwarmNode[Any] | None = None
     status = 1

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from chimera_ros import private_files
+
 from . import mavlink_messages as messages
 from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
 from .mavlink_frames import split_frames
@@ -257,7 +259,7 @@ def _open_tracks(path: str | None) -> IO[str] | None:
     if path is None:
         return None
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, "w", encoding="utf-8", opener=private_files.opener)
     except OSError as error:
         raise SitlError(f"--tracks {path}: cannot be written ({error.strerror}).") from None
 

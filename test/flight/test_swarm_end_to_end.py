@@ -81,6 +81,7 @@ class Swarm:
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "CHIMERA_HOME": str(folder / "home"),
+            "ROS_LOG_DIR": str(folder / "record" / "ros"),
         }
         self.output = (folder / "output.txt").open("wb")
         self.process = subprocess.Popen(
@@ -89,6 +90,7 @@ class Swarm:
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
+            umask=0,
         )
         self._seen: set[psutil.Process] = set()
         self._segments: set[str] = set()
@@ -215,6 +217,10 @@ def test_five_drones_complete_a_mission(
     assert swarm.orphans() == []
     assert swarm.abandoned_memory() == set()
     record = swarm.folder / "record"
+    left = {path: path.stat().st_mode & 0o777 for path in (record, *record.rglob("*"))}
+    assert {path.name for path in left} >= {"report.json", "tracks.jsonl", "totals.json", "spawn.json", "ros"}
+    for path, mode in left.items():
+        assert mode == (0o700 if path.is_dir() else 0o600), path
     assert (record / "tracks.png").stat().st_size > 10_000
     with (next(record.glob("flight*.mcap"))).open("rb") as stream:
         summary = make_reader(stream).get_summary()

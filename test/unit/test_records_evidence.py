@@ -222,6 +222,7 @@ def test_one_message_is_disclosed_without_the_others_and_without_keys(flight, tm
     for item in evidence.values():
         assert item.blind_key.hex() not in whole
     assert len(whole) < 20_000
+    assert proof.stat().st_mode & 0o777 == 0o600  # it holds a position
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,10 @@ def test_totals_are_computed_signed_and_computed_again(flight, tmp_path, capsys)
     signer = flight.swarm.keystore.enroll("logger", Role.LOGGER)
     assert write_totals(path, auditor(flight), signer) == 2
     trust = ("--authority", flight.folder / "authority.pem")
+    unsigned = tmp_path / "unsigned.json"
+    assert log("totals", flight.folder, "-o", unsigned, *trust) == 0
+    assert {item.stat().st_mode & 0o777 for item in (path, unsigned)} == {0o600}
+    capsys.readouterr()
     assert log("verify-totals", path, flight.folder, *trust) == 0
     assert "signed by logger (logger); " in capsys.readouterr().out
     assert log("verify-totals", path, *trust) == 0
