@@ -14,6 +14,7 @@ why, and every ten seconds a new file is tried. Evidence is kept until it is on 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import struct
@@ -388,6 +389,8 @@ class _Stream:
 
     def _flush(self, writer: Writer) -> None:
         writer.flush()
+        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "it was deleted")
         self._flushed()
         self._chunks += 1
         if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:

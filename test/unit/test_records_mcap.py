@@ -7,6 +7,7 @@ import io
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -191,6 +192,22 @@ def test_a_place_that_is_no_directory_costs_records_only_and_is_tried_again(tmp_
     assert recorder.write_sealed("c", b"x", 3)
     status = recorder.close()
     assert (status.sealed, status.dropped, status.problem) == (1, 2, "")
+
+
+def test_a_folder_that_is_deleted_is_said_and_made_again(tmp_path: Path) -> None:
+    clock = Clock()
+    recorder = FlightRecorder(tmp_path / "rec", clock=clock)
+    assert recorder.write_sealed("c", b"x", 1)
+    shutil.rmtree(tmp_path / "rec")
+    clock.now_s += 1.0
+    recorder.tick()
+    assert "cannot be written (it was deleted)" in recorder.status().problem
+    clock.now_s += 11.0
+    assert recorder.write_sealed("c", b"x", 2)
+    status = recorder.close()
+    assert (status.sealed, status.dropped, status.problem) == (1, 1, "")
+    (found,) = read_messages(tmp_path / "rec" / "sealed_1.mcap")
+    assert found[2].log_time == 2
 
 
 def test_a_full_disk_costs_records_only(tmp_path: Path) -> None:
