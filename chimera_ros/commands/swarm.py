@@ -29,6 +29,7 @@ LAND_S = 60.0  # for the supervised landing after the first Ctrl-C
 STOP_S = 15.0  # for processes to exit; the logger signs its totals then
 RESTARTS = 5  # of one process
 RESTART_S = 1.0
+LOGGER_RESTART_S = 10.0  # of the telemetry logger, once it was started so often
 CRYPTO_RESTART_S = 0.2  # active crypto node and standbys
 AIRBORNE_M = 0.3  # above the pad
 
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def restart_policy(event: Exited) -> float | None:
     """Seconds until a process that exited by itself is started again; None: the flight is over."""
+    if event.process == "telemetry_logger":  # records end no flight
+        return RESTART_S if event.starts <= RESTARTS else LOGGER_RESTART_S
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
     return CRYPTO_RESTART_S if event.process.startswith("crypto") else RESTART_S

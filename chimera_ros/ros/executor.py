@@ -22,6 +22,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from .lifecycle import SwarmNode
+from .log_files import init_arguments
 
 _WAIT_S = 0.25  # bound on the delay of a signal while no event arrives
 
@@ -117,7 +118,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
     """
     disable_core_dumps()
     os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=init_arguments(args), signal_handler_options=SignalHandlerOptions.NO)
     node: SwarmNode[Any] | None = None
     status = 1
     try:

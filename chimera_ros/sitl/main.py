@@ -63,7 +63,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="LAT,LON,ALT",
         help="degrees, metres AMSL",
     )
-    p.add_argument("--spawn", metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
+    p.add_argument(
+        "--spawn",
+        metavar="FILE.json",
+        help="spawn places: a file of [[east, north, up], ...] in metres, or that JSON itself",
+    )
     p.add_argument("--spacing", type=float, default=4.0, metavar="M", help="of the spawn grid (default 4)")
     p.add_argument("--first-system-id", type=int, default=1, metavar="N", help="default 1")
     p.add_argument(
@@ -107,13 +111,15 @@ def read_datum(numbers: tuple[float, float, float]) -> Datum:
 
 
 def read_spawn(path: str) -> list[Vec3]:
-    """Spawn positions from a JSON file: [[east, north, up], ...] in metres from the datum.
+    """Spawn positions from a JSON file, or that JSON itself.
+
+    It is [[east, north, up], ...] in metres from the datum.
 
     Raises:
         SitlError: if it cannot be read or holds anything else.
     """
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = json.loads(path if path.startswith("[") else Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SitlError(f"--spawn {path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:

@@ -59,6 +59,7 @@ class Swarm:
         hold_s: float = 2.0,
         extra: tuple[str, ...] = (),
         text: str = "",
+        prefix: tuple[str, ...] = (),
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -66,6 +67,7 @@ class Swarm:
         mission = folder / "mission.yaml"
         mission.write_text(text or MISSION % hold_s)
         command = [
+            *prefix,
             sys.executable,
             "-m",
             "chimera_ros.cli",
