@@ -3,9 +3,9 @@ that verifies them in `evidence.mcap`.
 
 All are MCAP files of profile `ros2` (https://mcap.dev/spec/registry): CDR data with `ros2msg` schemas and
 nothing else, since readers of that profile refuse a file for one other encoding. What was written reaches the
-operating system at most a second later, so a killed process loses no more than that; its file lacks the index
-at the end, and `chimera log`, Foxglove and `mcap recover` read it all the same. When a file has grown to
-`max_bytes` the next one begins (`flight_1.mcap`, …); existing files are never overwritten.
+operating system at most a second later, so a killed process loses no more than that. Its file lacks the index
+at the end, which `close` adds to every file of the record that can have it (`mcap_complete`). When a file
+has grown to `max_bytes` the next one begins (`flight_1.mcap`, …); existing files are never overwritten.
 
 A full or read-only disk affects the records only: messages are dropped and counted, `status().problem` says
 why, and every ten seconds a new file is tried. Evidence is kept until it is on the disk.
@@ -30,6 +30,7 @@ from mcap.exceptions import McapError
 from mcap.writer import CompressionType, Writer
 
 from chimera_ros import private_files
+from chimera_ros.records.mcap_complete import complete, lock_file
 
 FLUSH_EVERY_S: Final = 0.5  # flushed on the first message after this, or by `tick`
 RETRY_AFTER_S: Final = 10.0
@@ -319,6 +320,13 @@ class _Stream:
 
     def close(self) -> None:
         self._closed = True
+        self._end()
+        # Those that a full disk or a killed process has left without an index.
+        for path in self._directory.glob(f"{self._name}*.mcap"):
+            with contextlib.suppress(OSError):
+                complete(path)
+
+    def _end(self) -> None:
         try:
             if self._writer is None and self._kept:
                 self._retry_s = float("-inf")
@@ -342,6 +350,7 @@ class _Stream:
             except FileExistsError:
                 number += 1
         self._file = file
+        lock_file(file)
         self._schemas.clear()
         self._channels.clear()
         self._sequences.clear()

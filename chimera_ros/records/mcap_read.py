@@ -5,7 +5,9 @@ What precedes the fault is read, memory is bounded, and truncation is reported.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -76,10 +78,19 @@ def _messages(file: IO[bytes]) -> Iterator[tuple[Schema | None, Channel, Message
                 yield schemas.get(channel.schema_id), channel, item
 
 
-def _unpacked(chunk: Chunk) -> list[object]:
+def chunk_data(chunk: Chunk) -> bytes:
+    """The records in a chunk, not parsed. Raises McapError where it is damaged or too large."""
     size = chunk.uncompressed_size
     if chunk.compression == "zstd":
         size = max(size, zstandard.frame_content_size(chunk.data))
     if size > MAX_RECORD_BYTES or chunk.compression not in ("", "zstd"):
         raise McapError(f"a chunk of {size} bytes, compressed by {chunk.compression!r}")
-    return list(breakup_chunk(chunk, validate_crc=True))
+    data = zstandard.decompress(chunk.data, size) if chunk.compression else chunk.data
+    if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
+        raise McapError("a chunk whose checksum differs")
+    return data
+
+
+def _unpacked(chunk: Chunk) -> list[object]:
+    plain = dataclasses.replace(chunk, compression="", data=chunk_data(chunk))
+    return list(breakup_chunk(plain, validate_crc=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import subprocess
@@ -99,6 +100,20 @@ def test_a_record_folder_that_is_deleted_in_flight_costs_records_only(start: Cal
     assert "cannot be written (it was deleted)" in told
     assert "records are written again" in told and "tracks are written again" in told
     assert list((swarm.folder / "record").glob("flight*.mcap"))
+
+
+def test_a_logger_that_is_killed_in_flight_leaves_files_that_all_can_read(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = start()
+    swarm.wait_for(swarm.all_airborne, "all drones in the air")
+    (logger,) = [child for child in swarm.children() if "telemetry_logger" in " ".join(child.cmdline())]
+    logger.kill()
+    assert swarm.end() == 0, swarm.text()
+    monkeypatch.syspath_prepend(str(_end_to_end.ROOT / "tools"))
+    check_record = importlib.import_module("check_record")
+    assert len(list((swarm.folder / "record").glob("flight*.mcap"))) == 2
+    assert check_record.faults(swarm.folder / "record") == []
 
 
 def test_without_records_no_positions_are_kept(start: Callable[..., Any]) -> None:
