@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros import private_files
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.run_folder import make_run_folder
@@ -275,7 +276,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                     f"make one with: chimera keys create {spec.keystore}",
                     MISUSE,
                 )
-            spec.keystore.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(spec.keystore.parent)
             _make(lambda: keystore.create(SWARM_NAME, wall_ns=wall_ns), keystore.exists)
         enrolled = {member.name for member in keystore.list()}
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]

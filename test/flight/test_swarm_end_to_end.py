@@ -219,7 +219,7 @@ def test_five_drones_complete_a_mission(
     assert swarm.orphans() == []
     assert swarm.abandoned_memory() == set()
     record = swarm.folder / "record"
-    left = {path: path.stat().st_mode & 0o777 for path in (record, *record.rglob("*"))}
+    left = {path: path.stat().st_mode & 0o777 for path in (swarm.folder / "home", record, *record.rglob("*"))}
     assert {path.name for path in left} >= {"report.json", "tracks.jsonl", "totals.json", "spawn.json", "ros"}
     for path, mode in left.items():
         assert mode == (0o700 if path.is_dir() else 0o600), path

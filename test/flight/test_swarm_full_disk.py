@@ -26,7 +26,7 @@ separation_m: 2.0
 fence: {east_m: [-60, 60], north_m: [-60, 60], height_m: [1.5, 30]}
 steps:
   - takeoff: {height_m: 5, wave: 5}
-  - hold: {seconds: 8}
+  - hold: {seconds: %g}
   - land
 """
 FILL = "dd if=/dev/zero of=record/filling bs=4k count=100 2>/dev/null || true; "
@@ -43,9 +43,9 @@ def _disk(folder: Path, size: str, more: str = "") -> tuple[str, ...]:
 def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callable[..., Any]]:
     swarms: list[Any] = []
 
-    def make(**options: object) -> Any:
+    def make(hold_s: float = 1.0, **options: object) -> Any:
         swarms.append(
-            _end_to_end.Swarm(tmp_path / "swarm", ros_domain, mavlink_port, text=MISSION, **options)
+            _end_to_end.Swarm(tmp_path / "swarm", ros_domain, mavlink_port, text=MISSION % hold_s, **options)
         )
         return swarms[-1]
 
@@ -90,7 +90,7 @@ def test_a_full_disk_costs_records_never_the_flight(
 
 
 def test_a_record_folder_that_is_deleted_in_flight_costs_records_only(start: Callable[..., Any]) -> None:
-    swarm = start()
+    swarm = start(hold_s=10.0)
     swarm.wait_for(swarm.all_airborne, "all drones in the air")
     shutil.rmtree(swarm.folder / "record")
     assert swarm.end() == 0, swarm.text()
@@ -105,7 +105,7 @@ def test_a_record_folder_that_is_deleted_in_flight_costs_records_only(start: Cal
 def test_a_logger_that_is_killed_in_flight_leaves_files_that_all_can_read(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    swarm = start()
+    swarm = start(hold_s=10.0)
     swarm.wait_for(swarm.all_airborne, "all drones in the air")
     (logger,) = [child for child in swarm.children() if "telemetry_logger" in " ".join(child.cmdline())]
     logger.kill()
