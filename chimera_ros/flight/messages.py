@@ -17,8 +17,6 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
-OPERATOR = "operator "  # begins the reason of a drone that an operator has stopped
-TAKEN = "the autopilot left offboard"  # begins the reason of a drone that somebody else flies now
 NOWHERE: Vec3 = (nan, nan, nan)
 
 
@@ -57,6 +55,20 @@ class DroneState(IntEnum):
     LANDED = 8
     FAILSAFE = 9
     LOST = 10
+
+
+class ReasonCode(IntEnum):
+    """Why a drone is not ready or left its task; the REASON_ numbers of DroneTelemetry.msg."""
+
+    NONE = 0
+    NOT_READY = 1
+    OPERATOR_STOP = 2
+    OFFBOARD_LEFT = 3
+    LEADER_LOST = 4
+    BATTERY_LOW = 5
+    BATTERY_CRITICAL = 6
+    DISARMED = 7
+    ORDER_FAILED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,10 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class DroneTelemetry:
-    """A drone's state. Mirrors DroneTelemetry.msg; NaN in `reference_enu_m` when it follows nothing."""
+    """A drone's state. Mirrors DroneTelemetry.msg; NaN in `reference_enu_m` when it follows nothing.
+
+    `reason` is text for people; programs branch on `reason_code`.
+    """
 
     drone: str
     stamp_ns: int
@@ -136,6 +151,7 @@ class DroneTelemetry:
     plan_id: int = 0
     command_id: int = 0
     epoch: int = 0
+    reason_code: ReasonCode = ReasonCode.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One follower core against its rules: terms, ids, deadlines, envelope, losses and stops."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
 
@@ -17,6 +18,7 @@ from chimera_ros.flight.messages import (
     DroneState,
     DroneTelemetry,
     LeaderHeartbeat,
+    ReasonCode,
     SwarmCommand,
     Trajectory,
 )
@@ -231,6 +233,42 @@ def test_operator_hold_is_latched_and_land_still_works(flight: Flight) -> None:
     assert flight.command(CommandKind.LAND).status is AckStatus.ACCEPTED
     flight.step(30.0)
     assert flight.state is DroneState.LANDED
+
+
+def _stop(flight: Flight) -> None:
+    flight.do(flight.core.on_stop("hold", "ann", flight.now, flight.ns))
+
+
+@pytest.mark.parametrize(
+    ("disturb", "code"),
+    [
+        (lambda flight: None, ReasonCode.NONE),
+        (_stop, ReasonCode.OPERATOR_STOP),
+        (lambda flight: setattr(flight.vehicle, "mode", "posctl"), ReasonCode.OFFBOARD_LEFT),
+        (lambda flight: setattr(flight, "heartbeats", False), ReasonCode.LEADER_LOST),
+        (lambda flight: setattr(flight.vehicle, "battery", 0.18), ReasonCode.BATTERY_LOW),
+        (lambda flight: setattr(flight.vehicle, "battery", 0.08), ReasonCode.BATTERY_CRITICAL),
+    ],
+)
+def test_a_failsafe_is_reported_by_its_code(flight: Flight, disturb: Callable, code: ReasonCode) -> None:
+    disturb(flight)
+    flight.step(2.0)
+    report = flight.core.telemetry(flight.now, flight.ns)
+    assert report.reason_code is code
+    assert bool(report.reason) is (code is not ReasonCode.NONE)
+
+
+def test_on_the_ground_the_code_says_why_a_drone_is_not_ready() -> None:
+    flight = Flight()
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.NONE
+    flight.core.set_blockers(["waits for the keys of an epoch"])
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.NOT_READY
+    _stop(flight)
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.OPERATOR_STOP
+    refusing = Flight()
+    refusing.vehicle.refuse[OrderKind.ARM] = "no"
+    refusing.command(CommandKind.TAKEOFF, target_enu_m=(nan, nan, 10.0))
+    assert refusing.core.telemetry(refusing.now, refusing.ns).reason_code is ReasonCode.ORDER_FAILED
 
 
 def test_kill_needs_to_have_been_enabled(flight: Flight) -> None:

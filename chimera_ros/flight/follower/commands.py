@@ -6,7 +6,7 @@ from math import isfinite
 
 from ..effects import FlightAlarm, FollowerEffect, SendAck
 from ..geometry import distance
-from ..messages import MAX_REASON, OPERATOR, AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
+from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, ReasonCode, SwarmCommand, Trajectory
 from ..trajectory import Path
 from ..vehicle import OrderKind
 from .orders import Orders
@@ -60,7 +60,7 @@ class Commands:
             return self._refuse(cmd, f"the command expired {(swarm_ns - cmd.deadline_ns) * 1e-9:.2f} s ago")
         self.enter_term(cmd.term)
         if cmd.kind is CommandKind.ARM_CHECK:
-            why = drone.not_ready(now)
+            _, why = drone.not_ready(now)
             return [drone.answer(cmd, AckStatus.REFUSED if why else AckStatus.COMPLETED, why)]
         why = self._forbidden(cmd)
         if why:
@@ -96,13 +96,13 @@ class Commands:
         if cmd.kind is not CommandKind.FOLLOW:
             self._steering.plans.clear()
         if self._drone.stop is None:
-            self._drone.reason = ""
+            self._drone.clear_reason()
 
     def _takeoff(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
         if drone.mode not in IDLE or drone.vehicle.in_air:
             return "already in the air or busy", []
-        why = drone.not_ready(now)
+        _, why = drone.not_ready(now)
         if why:
             return f"cannot arm: {why}", []
         home = drone.vehicle.position_enu_m
@@ -243,7 +243,7 @@ class Commands:
         in_air = drone.vehicle.in_air
         if drone.mode in (*IDLE, FollowerMode.KILLED) and not in_air and level != "kill":
             return effects
-        drone.reason = f"{OPERATOR}{operator} ordered {level}"
+        drone.set_reason(ReasonCode.OPERATOR_STOP, f"operator {operator} ordered {level}")
         effects += drone.fail(drone.reason, stopped=True)
         if level == "kill":
             return effects + self._orders.kill(now)

@@ -18,7 +18,15 @@ from math import isfinite, isnan, nan
 
 from ..effects import FollowerEffect
 from ..geometry import distance, plus
-from ..messages import MAX_REASON, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand, Trajectory
+from ..messages import (
+    MAX_REASON,
+    DroneState,
+    DroneTelemetry,
+    LeaderHeartbeat,
+    ReasonCode,
+    SwarmCommand,
+    Trajectory,
+)
 from ..vehicle import OrderKind, OrderResult, Vec3, VehicleState
 from .avoidance import Avoider
 from .commands import Commands
@@ -131,7 +139,12 @@ class FollowerCore:
         drone, reference = self._drone, self._steering.setpoint
         v = drone.vehicle
         age = min(max(now - v.stamp_s, 0.0), 1.0) if isfinite(v.stamp_s) else 0.0
-        why = drone.not_ready(now)
+        code, why = drone.not_ready(now)
+        ready = not why
+        if drone.reason:
+            code, why = drone.reason_code, drone.reason
+        elif drone.mode not in IDLE:
+            code, why = ReasonCode.NONE, ""
         error = nan
         if not isnan(reference[0]) and not isnan(v.position_enu_m[0]):
             vel = v.velocity_enu_m_s
@@ -143,8 +156,8 @@ class FollowerCore:
             state=self.state_at(now),
             armed=v.armed,
             in_air=v.in_air,
-            ready=not why,
-            reason=(drone.reason or (why if drone.mode in IDLE else ""))[:MAX_REASON],
+            ready=ready,
+            reason=why[:MAX_REASON],
             position_enu_m=v.position_enu_m,
             velocity_enu_m_s=v.velocity_enu_m_s,
             orientation=v.orientation_xyzw,
@@ -155,6 +168,7 @@ class FollowerCore:
             plan_id=drone.plan_id,
             command_id=drone.command_id,
             epoch=epoch,
+            reason_code=code,
         )
 
     def state_at(self, now: float) -> DroneState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..effects import FlightAlarm, FollowerEffect
-from ..messages import TAKEN
+from ..messages import ReasonCode
 from ..vehicle import OrderKind
 from .orders import Orders
 from .state import Drone, FollowerMode
@@ -22,7 +22,6 @@ class Failsafes:
         self._drone, self._steering, self._orders = drone, steering, orders
         self._heartbeat_s: float | None = None
         self._leader_lost = False
-        self._leader_reason = ""  # what the drone's reason was set to when the leader fell silent
         self._vehicle_lost = False
         self._taken_since: float | None = None
         self._orphan_since: float | None = None
@@ -35,9 +34,9 @@ class Failsafes:
         if not self._leader_lost:
             return []
         self._leader_lost = False
-        if self._steering.returning or drone.reason != self._leader_reason:
+        if self._steering.returning or drone.reason_code is not ReasonCode.LEADER_LOST:
             return []
-        drone.reason = ""
+        drone.clear_reason()
         return [FlightAlarm(f"{drone.config.drone}: the leader is heard again, holding until it commands")]
 
     def tick(self, now: float, swarm_ns: int) -> list[FollowerEffect]:
@@ -62,7 +61,7 @@ class Failsafes:
         if drone.mode in watched and not v.armed and not v.in_air:
             if now - drone.mode_since > 1.0 or drone.mode is FollowerMode.KILLED:
                 if drone.mode is not FollowerMode.KILLED:
-                    drone.reason = "the vehicle disarmed outside of a landing"
+                    drone.set_reason(ReasonCode.DISARMED, "the vehicle disarmed outside of a landing")
                     effects.append(FlightAlarm(f"{name}: {drone.reason}"))
                     effects += drone.fail(drone.reason)
                 self._orders.touched_down(now)
@@ -102,7 +101,7 @@ class Failsafes:
 
     def _yield(self, now: float) -> list[FollowerEffect]:
         drone = self._drone
-        drone.reason = f"{TAKEN} for {drone.vehicle.mode}"
+        drone.set_reason(ReasonCode.OFFBOARD_LEFT, f"the autopilot left offboard for {drone.vehicle.mode}")
         drone.set_mode(FollowerMode.YIELDED, now)
         self._taken_since = None
         self._steering.drop()
@@ -150,12 +149,12 @@ class Failsafes:
         drone, envelope = self._drone, self._drone.config.envelope
         level = drone.vehicle.battery_fraction
         if level < envelope.critical_battery_fraction:  # NaN compares false
-            drone.reason = f"battery at {level * 100:.0f} %, landing here"
+            drone.set_reason(ReasonCode.BATTERY_CRITICAL, f"battery at {level * 100:.0f} %, landing here")
             alarm = FlightAlarm(f"{drone.config.drone}: {drone.reason}")
             return [alarm, *drone.fail(drone.reason), *self._orders.land_here(now, swarm_ns)]
         if level < envelope.min_battery_fraction and not drone.battery_low and drone.stop is None:
             drone.battery_low = True
-            drone.reason = f"battery at {level * 100:.0f} %, returning"
+            drone.set_reason(ReasonCode.BATTERY_LOW, f"battery at {level * 100:.0f} %, returning")
             effects = [FlightAlarm(f"{drone.config.drone}: {drone.reason}"), *drone.fail(drone.reason)]
             if not self._steering.returning and drone.home is not None:
                 self._steering.start_return(drone.home, drone.config.return_height_m, now, swarm_ns)
@@ -169,7 +168,7 @@ class Failsafes:
         if silence > cfg.heartbeat_hold_s and not self._leader_lost:
             self._leader_lost = True
             if not self._steering.returning and not held:
-                drone.reason = self._leader_reason = f"no leader heard for {silence:.1f} s, holding"
+                drone.set_reason(ReasonCode.LEADER_LOST, f"no leader heard for {silence:.1f} s, holding")
                 alarm = FlightAlarm(f"{cfg.drone}: {drone.reason}")
                 return [alarm, *drone.fail(drone.reason), *self._orders.stand(now, swarm_ns)]
         if (
@@ -178,7 +177,7 @@ class Failsafes:
             and not held
             and drone.home is not None
         ):
-            drone.reason = self._leader_reason = f"no leader heard for {silence:.0f} s, returning"
+            drone.set_reason(ReasonCode.LEADER_LOST, f"no leader heard for {silence:.0f} s, returning")
             self._steering.start_return(drone.home, cfg.return_height_m, now, swarm_ns)
             return [FlightAlarm(f"{cfg.drone}: {drone.reason}")]
         return []

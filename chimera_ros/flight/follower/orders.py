@@ -6,6 +6,7 @@ from math import isfinite
 
 from ..effects import FlightAlarm, FollowerEffect, GiveOrder
 from ..geometry import flat_distance
+from ..messages import ReasonCode
 from ..vehicle import Order, OrderKind, Vec3
 from .state import AUTOMATIC, IDLE, Drone, FollowerMode
 from .steering import Steering
@@ -51,7 +52,7 @@ class Orders:
         if kind is OrderKind.ARM:
             return self._armed(ok, reason, now)
         if kind is OrderKind.TAKEOFF and not ok and drone.mode is FollowerMode.CLIMBING:
-            drone.reason = f"take-off failed: {reason}"
+            drone.set_reason(ReasonCode.ORDER_FAILED, f"take-off failed: {reason}")
             return [*drone.fail(drone.reason), *self.land_here(now, swarm_ns)]
         if kind is OrderKind.START_OFFBOARD and drone.mode is FollowerMode.ENGAGING:
             if ok:
@@ -67,7 +68,7 @@ class Orders:
             self._tries += 1
             if self._tries < 10 * _TRIES:
                 return [self.give(OrderKind.LAND, now, 5.0)]
-            drone.reason = f"the autopilot refuses to land: {reason}"
+            drone.set_reason(ReasonCode.ORDER_FAILED, f"the autopilot refuses to land: {reason}")
             return [FlightAlarm(f"{name}: {drone.reason}")]
         if kind is OrderKind.KILL and not ok:
             effects: list[FollowerEffect] = [FlightAlarm(f"{name}: kill failed: {reason}")]
@@ -89,7 +90,7 @@ class Orders:
             )
         if not ok:
             drone.set_mode(FollowerMode.GROUND, now)
-            drone.reason = f"arming failed: {reason}"
+            drone.set_reason(ReasonCode.ORDER_FAILED, f"arming failed: {reason}")
             return drone.fail(drone.reason)
         assert drone.home is not None
         drone.set_mode(FollowerMode.CLIMBING, now)

@@ -7,7 +7,7 @@ from enum import Enum
 from math import isfinite
 
 from ..effects import FollowerEffect, SendAck
-from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, SwarmCommand
+from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, ReasonCode, SwarmCommand
 from ..vehicle import Vec3, VehicleState
 from .config import FollowerConfig
 
@@ -57,37 +57,48 @@ class Drone:
         self.cancelled = False  # told to land before it had left the ground
         self.battery_low = False
         self.reason = ""
+        self.reason_code = ReasonCode.NONE
 
     def set_mode(self, mode: FollowerMode, now: float) -> None:
         """Changes what it is busy with."""
         self.mode, self.mode_since = mode, now
 
+    def set_reason(self, code: ReasonCode, reason: str) -> None:
+        """Sets why it left its task: the code for programs, the text for people."""
+        self.reason_code, self.reason = code, reason
+
+    def clear_reason(self) -> None:
+        """Nothing is wrong any more."""
+        self.set_reason(ReasonCode.NONE, "")
+
     def silent(self, now: float) -> bool:
         """Whether its autopilot is not heard."""
         return not self.vehicle.connected or now - self.vehicle.stamp_s > self.config.vehicle_lost_s
 
-    def not_ready(self, now: float) -> str:
-        """Why this drone could not arm now; empty when it could."""
+    def not_ready(self, now: float) -> tuple[ReasonCode, str]:
+        """Why this drone could not arm now; NONE and no text when it could."""
         v = self.vehicle
         if not isfinite(v.stamp_s):
-            return "no autopilot heard yet"
-        if self.silent(now):
-            return "the autopilot is silent"
-        if self.mode not in IDLE:
-            return "flying or busy"
-        if v.in_air:
-            return "in the air, but not under my control"
-        if self.stop is not None:
-            return f"operator {self.stop[1]} ordered {self.stop[0]}"
-        if self.blockers:
-            return self.blockers[0]
-        if v.blockers:
-            return v.blockers[0]
-        if not all(map(isfinite, v.position_enu_m)):
-            return "its position is not known"
-        if v.battery_fraction < self.config.envelope.min_battery_fraction:
-            return f"battery at {v.battery_fraction * 100:.0f} %"
-        return ""
+            why = "no autopilot heard yet"
+        elif self.silent(now):
+            why = "the autopilot is silent"
+        elif self.mode not in IDLE:
+            why = "flying or busy"
+        elif v.in_air:
+            why = "in the air, but not under my control"
+        elif self.stop is not None:
+            return ReasonCode.OPERATOR_STOP, f"operator {self.stop[1]} ordered {self.stop[0]}"
+        elif self.blockers:
+            why = self.blockers[0]
+        elif v.blockers:
+            why = v.blockers[0]
+        elif not all(map(isfinite, v.position_enu_m)):
+            why = "its position is not known"
+        elif v.battery_fraction < self.config.envelope.min_battery_fraction:
+            why = f"battery at {v.battery_fraction * 100:.0f} %"
+        else:
+            why = ""
+        return ReasonCode.NOT_READY if why else ReasonCode.NONE, why
 
     def flown_by_a_pilot(self) -> bool:
         """In the air, not steered by this core, in a mode that is none of the autopilot's own."""

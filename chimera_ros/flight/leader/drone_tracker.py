@@ -8,7 +8,7 @@ from math import isnan
 import numpy as np
 
 from ..geometry import distance, norm
-from ..messages import OPERATOR, TAKEN, DroneState, DroneTelemetry
+from ..messages import DroneState, DroneTelemetry, ReasonCode
 from ..planning.mission import Mission
 from ..vehicle import Vec3
 from .outbox import Outbox
@@ -83,7 +83,7 @@ class DroneTracker:
                 self._lose(drone, f"not heard for {silence:.1f} s")
                 drone.silent, drone.found_s = True, None
                 continue
-            if t.reason.startswith(OPERATOR):
+            if t.reason_code is ReasonCode.OPERATOR_STOP:
                 drone.down_ordered = True
                 if self._situation.stopping:
                     continue
@@ -141,6 +141,11 @@ class DroneTracker:
         t = self.drones[name].telemetry
         return "" if t is None else t.reason
 
+    def reason_code(self, name: str) -> ReasonCode:
+        """The newest reported reason code."""
+        t = self.drones[name].telemetry
+        return ReasonCode.NONE if t is None else t.reason_code
+
     def airborne(self) -> list[str]:
         """Heard, in the air, and with an autopilot that answers."""
         down = (*GROUND, DroneState.LOST)
@@ -148,12 +153,12 @@ class DroneTracker:
 
     def stopped(self) -> list[str]:
         """Drones in the air that an operator has stopped."""
-        return [n for n in self.airborne() if self.reason(n).startswith(OPERATOR)]
+        return [n for n in self.airborne() if self.reason_code(n) is ReasonCode.OPERATOR_STOP]
 
     def taken(self, name: str) -> bool:
         """Somebody else flies it: a pilot, or the autopilot by itself."""
         t = self.drones[name].telemetry
-        return t is not None and t.state is DroneState.FAILSAFE and t.reason.startswith(TAKEN)
+        return t is not None and t.state is DroneState.FAILSAFE and t.reason_code is ReasonCode.OFFBOARD_LEFT
 
     def ready(self, drone: KnownDrone) -> bool:
         """It could arm."""
