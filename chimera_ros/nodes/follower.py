@@ -16,8 +16,8 @@ from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
 from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.fallback import narrowed
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
-from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.messages import DroneState

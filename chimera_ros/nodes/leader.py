@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
-from chimera_ros.flight.follower.degraded import OBEYED
+from chimera_ros.flight.fallback import OBEYED
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationCall

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chimera_ros.flight.effects import SendCommand
-from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.fallback import narrowed
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.leader.outbox import Outbox
 from chimera_ros.flight.leader.state import Situation

@@ -24,7 +24,7 @@ from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope, Lane
-from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.fallback import narrowed
 from chimera_ros.flight.messages import CommandKind, SwarmCommand
 
 SECRET = FallbackSecret(WALL_START_NS, bytes(range(64)))

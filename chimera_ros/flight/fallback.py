@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from ..messages import CommandKind, SwarmCommand
+from .messages import CommandKind, SwarmCommand
 
 OBEYED: Final = frozenset((CommandKind.HOLD, CommandKind.LAND, CommandKind.RETURN))
 
