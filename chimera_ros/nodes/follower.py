@@ -16,7 +16,7 @@ from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
 from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
-from chimera_ros.flight.fallback import narrowed
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
@@ -291,7 +291,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
         commands = [convert.command_from_msg(item) for item in message.commands]
         if raw.opened.epoch == 0:  # fallback
-            mine = [narrowed(command, raw.opened.addressed) for command in commands]
+            mine = [restricted(command, raw.opened.addressed) for command in commands]
             commands = [command for command in mine if command is not None]
         for command in commands:
             swarm_ns = self.session.swarm_ns()

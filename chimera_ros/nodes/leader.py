@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
-from chimera_ros.flight.fallback import OBEYED
+from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationCall
@@ -181,7 +181,9 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if not self._outbox:
                 return
             effect = self._outbox.popleft()
-            if self._degraded and not (isinstance(effect, SendCommand) and effect.command.kind in OBEYED):
+            if self._degraded and not (
+                isinstance(effect, SendCommand) and effect.command.kind in ACCEPTED_IN_FALLBACK
+            ):
                 continue
             if isinstance(effect, SendTrajectory):
                 self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))

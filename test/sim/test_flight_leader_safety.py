@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chimera_ros.flight.effects import SendCommand
-from chimera_ros.flight.fallback import narrowed
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.leader.outbox import Outbox
 from chimera_ros.flight.leader.state import Situation
@@ -175,7 +175,7 @@ class Degraded(Rehearsal):
     def _to_core(self, name: str, method: str, message: object) -> None:
         if not self.cut:
             super()._to_core(name, method, message)
-        elif method == "on_command" and (mine := narrowed(message, (name,))) is not None:
+        elif method == "on_command" and (mine := restricted(message, (name,))) is not None:
             super()._to_core(name, method, mine)
 
 
