@@ -17,14 +17,14 @@ class SendAck:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveOrder:
+class SendOrder:
     """Hand this order to the autopilot bridge; its outcome comes back through `on_order_result`."""
 
     order: Order
 
 
 @dataclass(frozen=True, slots=True)
-class GiveSetpoint:
+class SendSetpoint:
     """Hand this setpoint to the autopilot bridge."""
 
     setpoint: Setpoint
@@ -62,7 +62,7 @@ class MissionEvent:
     text: str
 
 
-FollowerEffect = SendAck | GiveOrder | GiveSetpoint | FlightAlarm
+FollowerEffect = SendAck | SendOrder | SendSetpoint | FlightAlarm
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
-NOWHERE: Vec3 = (nan, nan, nan)
+NO_POSITION: Vec3 = (nan, nan, nan)
 
 
 class CommandKind(IntEnum):
@@ -141,10 +141,10 @@ class DroneTelemetry:
     in_air: bool = False
     ready: bool = False
     reason: str = ""
-    position_enu_m: Vec3 = NOWHERE
+    position_enu_m: Vec3 = NO_POSITION
     velocity_enu_m_s: Vec3 = (0.0, 0.0, 0.0)
     orientation: Quaternion = (0.0, 0.0, 0.0, 1.0)
-    reference_enu_m: Vec3 = NOWHERE
+    reference_enu_m: Vec3 = NO_POSITION
     tracking_error_m: float = nan
     battery_fraction: float = nan
     clock_offset_s: float = 0.0

@@ -22,7 +22,7 @@ _STANDING = (DroneState.GROUNDED, DroneState.LANDED)
 _NS = 1e-9
 
 
-class Doubt(Enum):
+class Anomaly(Enum):
     """What is wrong with a report; the value is the word for tables and counters."""
 
     NOT_FINITE = "not_finite"
@@ -70,10 +70,10 @@ class PlausibilityMonitor:
 
     def __init__(self, drones: Iterable[str], limits: PlausibilityLimits | None = None) -> None:
         self.limits = limits or PlausibilityLimits()
-        self.doubts: dict[str, dict[Doubt, int]] = {}  # per drone, how often each was flagged
+        self.doubts: dict[str, dict[Anomaly, int]] = {}  # per drone, how often each was flagged
         self._tracks = {name: _Track() for name in drones}
 
-    def check(self, report: DroneTelemetry, now: float, swarm_ns: int) -> tuple[Doubt, ...]:
+    def check(self, report: DroneTelemetry, now: float, swarm_ns: int) -> tuple[Anomaly, ...]:
         """What cannot be true in a report heard at `now` (s, monotonic) and `swarm_ns` (swarm time).
 
         Unknown drones are not judged. An overtaken report (stamp not newer than the last) counts as STAMP
@@ -87,24 +87,24 @@ class PlausibilityMonitor:
             self.flag(report.drone, doubt)
         return found
 
-    def flag(self, drone: str, doubt: Doubt) -> None:
+    def flag(self, drone: str, doubt: Anomaly) -> None:
         """Count a doubt of a known drone that was found elsewhere, such as in conversion."""
         if drone in self._tracks:
             counts = self.doubts.setdefault(drone, {})
             counts[doubt] = counts.get(doubt, 0) + 1
 
-    def _judge(self, track: _Track, report: DroneTelemetry, now: float, swarm_ns: int) -> tuple[Doubt, ...]:
+    def _judge(self, track: _Track, report: DroneTelemetry, now: float, swarm_ns: int) -> tuple[Anomaly, ...]:
         limits = self.limits
         position, velocity = report.position_enu_m, report.velocity_enu_m_s
         if not all(map(isfinite, (*position, *velocity, *report.orientation))):
             # A drone whose autopilot has not spoken yet has no position: that is no lie.
             unknown = report.state in (DroneState.UNKNOWN, DroneState.LOST) or not report.in_air
-            return () if unknown else (Doubt.NOT_FINITE,)
+            return () if unknown else (Anomaly.NOT_FINITE,)
         found = []
         if abs(report.stamp_ns - swarm_ns) * _NS > limits.stamp_skew_s:
-            found.append(Doubt.STAMP)
+            found.append(Anomaly.STAMP)
         if dist(velocity, (0.0, 0.0, 0.0)) > limits.max_speed_m_s:
-            found.append(Doubt.SPEED)
+            found.append(Anomaly.SPEED)
         found += self._attitude(report)
         fresh = now - track.heard_s > limits.gap_s
         if fresh:
@@ -112,23 +112,23 @@ class PlausibilityMonitor:
             track.lowest_battery = 2.0
         elif report.stamp_ns <= track.stamp_ns:
             behind_s = (track.stamp_ns - report.stamp_ns) * _NS
-            return (*found, Doubt.STAMP) if behind_s > limits.stamp_skew_s / 2 else tuple(found)
+            return (*found, Anomaly.STAMP) if behind_s > limits.stamp_skew_s / 2 else tuple(found)
         found += self._motion(track, report)
         found += self._ground(track, report)
         found += self._battery(track, report)
         track.heard_s, track.stamp_ns = now, report.stamp_ns
         return tuple(dict.fromkeys(found))
 
-    def _motion(self, track: _Track, report: DroneTelemetry) -> list[Doubt]:
+    def _motion(self, track: _Track, report: DroneTelemetry) -> list[Anomaly]:
         limits = self.limits
         at, position, velocity = report.stamp_ns * _NS, report.position_enu_m, report.velocity_enu_m_s
-        found: list[Doubt] = []
+        found: list[Anomaly] = []
         integral: Vec3 = (0.0, 0.0, 0.0)
         if track.reports:
             before_s, _, old_velocity, old_integral = track.reports[-1]
             dt = at - before_s
             if dist(velocity, old_velocity) > limits.velocity_noise_m_s + limits.max_acceleration_m_s2 * dt:
-                found.append(Doubt.ACCELERATION)
+                found.append(Anomaly.ACCELERATION)
             fastest = max(dist(v, (0.0, 0.0, 0.0)) for v in (velocity, *(r[2] for r in track.reports)))
             integral = _moved(old_integral, old_velocity, velocity, dt)
             for then_s, then, _, then_integral in (track.reports[-1], track.reports[0]):
@@ -142,23 +142,23 @@ class PlausibilityMonitor:
                 slack = limits.position_noise_m + limits.max_acceleration_m_s2 * dt * span / 12.0
                 slack += limits.jitter_s * min(fastest, limits.max_speed_m_s)
                 if dist(flown, (0.0, 0.0, 0.0)) > slack:
-                    found.append(Doubt.JUMP)
+                    found.append(Anomaly.JUMP)
                     break
-        if Doubt.JUMP in found or Doubt.ACCELERATION in found:
+        if Anomaly.JUMP in found or Anomaly.ACCELERATION in found:
             track.reports.clear()  # one jump is one doubt, not a second of them
         track.reports.append((at, position, velocity, integral))
         while len(track.reports) > 64 or at - track.reports[0][0] > limits.window_s:
             track.reports.popleft()
         return found
 
-    def _attitude(self, report: DroneTelemetry) -> list[Doubt]:
+    def _attitude(self, report: DroneTelemetry) -> list[Anomaly]:
         x, y, z, w = report.orientation
         length = x * x + y * y + z * z + w * w
         up = 1.0 - 2.0 * (x * x + y * y)
         wrong = abs(length - 1.0) > 0.05 or (report.in_air and up < self.limits.max_tilt_z)
-        return [Doubt.ATTITUDE] if wrong else []
+        return [Anomaly.ATTITUDE] if wrong else []
 
-    def _ground(self, track: _Track, report: DroneTelemetry) -> list[Doubt]:
+    def _ground(self, track: _Track, report: DroneTelemetry) -> list[Anomaly]:
         height_m = report.position_enu_m[2]
         if report.state not in _STANDING:
             track.ground_z_m = None
@@ -167,15 +167,15 @@ class PlausibilityMonitor:
             track.ground_z_m = height_m
         moving = dist(report.velocity_enu_m_s, (0.0, 0.0, 0.0)) > self.limits.standing_speed_m_s
         lifted = abs(height_m - track.ground_z_m) > self.limits.lifted_m
-        return [Doubt.GROUND] if moving or lifted else []
+        return [Anomaly.GROUND] if moving or lifted else []
 
-    def _battery(self, track: _Track, report: DroneTelemetry) -> list[Doubt]:
+    def _battery(self, track: _Track, report: DroneTelemetry) -> list[Anomaly]:
         level = report.battery_fraction
         if not isfinite(level):
             return []
         rose = level > track.lowest_battery + self.limits.battery_rise and report.in_air
         track.lowest_battery = min(level, track.lowest_battery)
-        return [Doubt.BATTERY] if rose or not -0.01 <= level <= 1.01 else []
+        return [Anomaly.BATTERY] if rose or not -0.01 <= level <= 1.01 else []
 
 
 def _moved(start: Vec3, first: Vec3, last: Vec3, dt: float) -> Vec3:

@@ -15,7 +15,7 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.frames import Datum
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
-from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetpoint
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
@@ -276,9 +276,9 @@ class FollowerNode(MemberNode[FollowerParameters]):
         assert self._bridge is not None
         assert self._acks is not None
         for drone, effect in effects:
-            if isinstance(effect, GiveSetpoint):
+            if isinstance(effect, SendSetpoint):
                 self._bridge.setpoint(drone, effect.setpoint)
-            elif isinstance(effect, GiveOrder):
+            elif isinstance(effect, SendOrder):
                 self._bridge.submit(drone, effect.order)
             elif isinstance(effect, SendAck):
                 self._acks.put(self._ack_publishers[drone], effect.ack)
@@ -297,11 +297,11 @@ class FollowerNode(MemberNode[FollowerParameters]):
             swarm_ns = self.session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
             # Setpoints first: what follows wakes the thread that signs.
-            setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
+            setpoints = [effect for effect in effects if isinstance(effect[1], SendSetpoint)]
             self._perform(setpoints)
             if setpoints:
                 self._latency_ms.add(max(0, self.session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
-            self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
+            self._perform([effect for effect in effects if not isinstance(effect[1], SendSetpoint)])
         self._keep_pace()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:

@@ -11,7 +11,7 @@ from chimera_ros import swarm
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.flight.messages import DroneState
-from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
+from chimera_ros.flight.plausibility import Anomaly, PlausibilityMonitor
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
@@ -56,7 +56,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
         self._trouble = RecordTrouble()
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
         self._plausibility = PlausibilityMonitor(())
-        self._doubted_s: dict[tuple[str, Doubt], float] = {}
+        self._doubted_s: dict[tuple[str, Anomaly], float] = {}
         self._doubt_alarms: list[str] = []
 
     def setup(self) -> None:
@@ -179,8 +179,8 @@ class LoggerNode(MemberNode[LoggerParameters]):
         try:
             report = convert.telemetry_from_msg(message)
         except convert.ConversionError:
-            self._plausibility.flag(sender, Doubt.IMPOSSIBLE)
-            doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
+            self._plausibility.flag(sender, Anomaly.IMPOSSIBLE)
+            doubts: tuple[Anomaly, ...] = (Anomaly.IMPOSSIBLE,)
         else:
             # Before the clocks are compared only one drone's own stamps can be.
             known = self.session.clock_synchronised(CLOCK_KNOWN_S)

@@ -6,7 +6,7 @@ from chimera_ros.flight.effects import SendCommand
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.leader.outbox import Outbox
-from chimera_ros.flight.leader.state import Situation
+from chimera_ros.flight.leader.state import LeaderState
 from chimera_ros.flight.messages import CommandKind, DroneState, DroneTelemetry
 from chimera_ros.flight.planning.mission import Mission
 from chimera_ros.flight.planning.mission_file import load_mission
@@ -110,7 +110,7 @@ def test_a_drone_whose_clock_was_set_back_is_heard_again() -> None:
 
 
 def test_nobody_is_meant_when_no_drone_is_named() -> None:
-    post = Outbox(LeaderConfig("leader"), Situation())
+    post = Outbox(LeaderConfig("leader"), LeaderState())
     post.command(CommandKind.LAND, [])  # on the wire, no targets would mean every drone
     assert post.collect() == []
     post.command(CommandKind.LAND, ["drone_01"])

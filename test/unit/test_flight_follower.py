@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.effects import GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import SendAck, SendOrder, SendSetpoint
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import (
@@ -50,10 +50,10 @@ class Flight:
         for effect in effects:
             if isinstance(effect, SendAck):
                 self.acks.append(effect.ack)
-            elif isinstance(effect, GiveSetpoint):
+            elif isinstance(effect, SendSetpoint):
                 self.setpoints.append((self.now, effect.setpoint))
                 self.vehicle.give(effect.setpoint, self.now)
-            elif isinstance(effect, GiveOrder):
+            elif isinstance(effect, SendOrder):
                 self.orders.append(effect.order.kind)
                 if self.vehicle.alive:
                     result = self.vehicle.order(effect.order)
@@ -406,5 +406,5 @@ def test_a_drone_found_hovering_is_landed_unless_a_pilot_flies_it(
     for tick in range(100):
         now = flight.now + 0.05 * tick
         core.on_vehicle(replace(found, stamp_s=now, mode=mode, in_air=True), now, flight.ns)
-        orders += [e.order.kind for e in core.tick(now, flight.ns) if isinstance(e, GiveOrder)]
+        orders += [e.order.kind for e in core.tick(now, flight.ns) if isinstance(e, SendOrder)]
     assert (OrderKind.LAND in orders) is lands

@@ -7,7 +7,7 @@ from math import cos, nan, sin
 import pytest
 
 from chimera_ros.flight.messages import DroneState, DroneTelemetry
-from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
+from chimera_ros.flight.plausibility import Anomaly, PlausibilityMonitor
 
 START_NS = 1_900_000_000_000_000_000
 HZ = 10
@@ -56,16 +56,16 @@ def shifted(report, metres):
 
 
 LIES = {
-    Doubt.JUMP: lambda report, age: shifted(report, 8.0),
-    Doubt.SPEED: lambda report, age: replace(report, velocity_enu_m_s=(40.0, 0.0, 0.0)),
-    Doubt.ACCELERATION: lambda report, age: replace(
+    Anomaly.JUMP: lambda report, age: shifted(report, 8.0),
+    Anomaly.SPEED: lambda report, age: replace(report, velocity_enu_m_s=(40.0, 0.0, 0.0)),
+    Anomaly.ACCELERATION: lambda report, age: replace(
         report, velocity_enu_m_s=tuple(-v - 3.0 for v in report.velocity_enu_m_s)
     ),
-    Doubt.ATTITUDE: lambda report, age: replace(report, orientation=(1.0, 0.0, 0.0, 0.0)),
-    Doubt.BATTERY: lambda report, age: replace(report, battery_fraction=1.0 + age),
-    Doubt.STAMP: lambda report, age: replace(report, stamp_ns=report.stamp_ns + 3_000_000_000),
-    Doubt.NOT_FINITE: lambda report, age: replace(report, position_enu_m=(nan, 0.0, 0.0)),
-    Doubt.GROUND: lambda report, age: replace(report, state=DroneState.GROUNDED),
+    Anomaly.ATTITUDE: lambda report, age: replace(report, orientation=(1.0, 0.0, 0.0, 0.0)),
+    Anomaly.BATTERY: lambda report, age: replace(report, battery_fraction=1.0 + age),
+    Anomaly.STAMP: lambda report, age: replace(report, stamp_ns=report.stamp_ns + 3_000_000_000),
+    Anomaly.NOT_FINITE: lambda report, age: replace(report, position_enu_m=(nan, 0.0, 0.0)),
+    Anomaly.GROUND: lambda report, age: replace(report, state=DroneState.GROUNDED),
 }
 
 

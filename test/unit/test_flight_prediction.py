@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.flight.leader.plan_handout import PlanHandout, Turning
+from chimera_ros.flight.leader.plan_handout import ActivePaths, PlanHandout
 from chimera_ros.flight.leader.state import LeaderConfig
 from chimera_ros.flight.messages import DroneState, DroneTelemetry, TrajectoryKnot
 from chimera_ros.flight.planning.prediction import Risk, predicted_risk
@@ -58,7 +58,7 @@ def test_who_would_meet_before_anybody_can_turn_is_stopped_without_asking(in_s: 
         LeaderConfig("leader", moderate=True), Any, Any, Any,  # type: ignore[arg-type]
         SimpleNamespace(improve=improve), SimpleNamespace(now=2.0, ns=NOW_NS),
     )  # fmt: skip
-    steps = turns.turn("swap", Risk("a", "b", in_s, 0.5, 0.4), Turning(dict(PATHS), 0))
+    steps = turns.turn("swap", Risk("a", "b", in_s, 0.5, 0.4), ActivePaths(dict(PATHS), 0))
     why = ""
     while not why:
         try:

@@ -53,7 +53,7 @@ CASES = {
         st.booleans(),
         st.booleans(),
         texts,
-        within(convert.FARTHEST_M) | st.just(messages.NOWHERE),
+        within(convert.FARTHEST_M) | st.just(messages.NO_POSITION),
         within(convert.FASTEST_M_S),
         st.tuples(doubles, doubles, doubles, doubles),
         vectors,

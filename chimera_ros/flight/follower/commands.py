@@ -10,8 +10,8 @@ from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, ReasonCod
 from ..trajectory import Path
 from ..vehicle import OrderKind
 from .orders import Orders
-from .state import AUTOMATIC, IDLE, Drone, FollowerMode
-from .steering import ActivePlan, Steering
+from .state import AUTO_MODES, DISENGAGED, Drone, FollowerMode
+from .steering import AcceptedPlan, Steering
 
 _LATE_NS = 500_000_000  # how late FOLLOW may join a plan: its start is slow enough
 _AHEAD_NS = 120_000_000_000  # how far ahead a plan may start
@@ -100,7 +100,7 @@ class Commands:
 
     def _takeoff(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
-        if drone.mode not in IDLE or drone.vehicle.in_air:
+        if drone.mode not in DISENGAGED or drone.vehicle.in_air:
             return "already in the air or busy", []
         _, why = drone.not_ready(now)
         if why:
@@ -118,7 +118,7 @@ class Commands:
     def _land(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
         v = drone.vehicle
-        if drone.mode in IDLE and not v.in_air and not (v.armed and v.mode in AUTOMATIC):
+        if drone.mode in DISENGAGED and not v.in_air and not (v.armed and v.mode in AUTO_MODES):
             return "", [drone.answer(cmd, AckStatus.COMPLETED, "on the ground")]
         self._begin(cmd)
         return "", self._orders.land_here(now, swarm_ns)
@@ -126,11 +126,11 @@ class Commands:
     def _hold(self, cmd: SwarmCommand, now: float, swarm_ns: int) -> Outcome:
         drone = self._drone
         v = drone.vehicle
-        if not v.in_air and drone.mode in (*IDLE, FollowerMode.KILLED):
+        if not v.in_air and drone.mode in (*DISENGAGED, FollowerMode.KILLED):
             return "", [drone.answer(cmd, AckStatus.COMPLETED, "on the ground")]
         if drone.mode is FollowerMode.LANDING:
             return "landing already", []
-        if drone.mode in IDLE:
+        if drone.mode in DISENGAGED:
             return "in the air, but not under my control", []
         if drone.mode is FollowerMode.YIELDED and not all(map(isfinite, v.position_enu_m)):
             return "my position is not known", []
@@ -201,7 +201,7 @@ class Commands:
         ack = CommandAck(name, 0, trajectory.plan_id, trajectory.term, status, why[:MAX_REASON])
         if path is not None and not why:
             self.enter_term(trajectory.term)
-            self._steering.keep(trajectory.plan_id, ActivePlan(path, trajectory.start_ns, ack))
+            self._steering.keep(trajectory.plan_id, AcceptedPlan(path, trajectory.start_ns, ack))
         return [SendAck(ack)]
 
     def _refuses_plan(self, trajectory: Trajectory, path: Path, swarm_ns: int) -> str:
@@ -241,7 +241,7 @@ class Commands:
             return effects
         drone.stop = (level, operator)
         in_air = drone.vehicle.in_air
-        if drone.mode in (*IDLE, FollowerMode.KILLED) and not in_air and level != "kill":
+        if drone.mode in (*DISENGAGED, FollowerMode.KILLED) and not in_air and level != "kill":
             return effects
         drone.set_reason(ReasonCode.OPERATOR_STOP, f"operator {operator} ordered {level}")
         effects += drone.fail(drone.reason, stopped=True)
@@ -250,8 +250,8 @@ class Commands:
         # a hold before it has left the ground calls the take-off off
         if level == "land" or (drone.mode is FollowerMode.ARMING and not in_air):
             return effects + self._orders.land_here(now, swarm_ns)
-        if drone.mode in IDLE:  # in the air, but not steered by this core
-            if drone.vehicle.mode in AUTOMATIC:
+        if drone.mode in DISENGAGED:  # in the air, but not steered by this core
+            if drone.vehicle.mode in AUTO_MODES:
                 effects.append(self._orders.give(OrderKind.HOLD, now, 4.0))
             return effects
         return effects + self._orders.stand(now, swarm_ns)

@@ -33,7 +33,7 @@ from .commands import Commands
 from .config import FollowerConfig
 from .failsafes import Failsafes
 from .orders import Orders
-from .state import IDLE, Drone, FollowerMode
+from .state import DISENGAGED, Drone, FollowerMode
 from .steering import PathProgress, Steering
 
 __all__ = ["FollowerConfig", "FollowerCore", "FollowerMode"]
@@ -143,7 +143,7 @@ class FollowerCore:
         ready = not why
         if drone.reason:
             code, why = drone.reason_code, drone.reason
-        elif drone.mode not in IDLE:
+        elif drone.mode not in DISENGAGED:
             code, why = ReasonCode.NONE, ""
         error = nan
         if not isnan(reference[0]) and not isnan(v.position_enu_m[0]):
@@ -183,7 +183,7 @@ class FollowerCore:
             if self._steering.returning:
                 return DroneState.FAILSAFE if drone.battery_low else DroneState.RETURNING
             return DroneState.FOLLOWING if self._steering.moving else DroneState.HOLDING
-        if mode in IDLE and v.in_air:
+        if mode in DISENGAGED and v.in_air:
             return DroneState.FAILSAFE  # this core was restarted in flight, or somebody else took off
         if mode is FollowerMode.GROUND and v.armed:
             return DroneState.ARMED

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import isfinite
 
-from ..effects import FlightAlarm, FollowerEffect, GiveOrder
+from ..effects import FlightAlarm, FollowerEffect, SendOrder
 from ..geometry import flat_distance
 from ..messages import ReasonCode
 from ..vehicle import Order, OrderKind, Vec3
-from .state import AUTOMATIC, IDLE, Drone, FollowerMode
+from .state import AUTO_MODES, DISENGAGED, Drone, FollowerMode
 from .steering import Steering
 
 _TRIES = 3
@@ -23,12 +23,12 @@ class Orders:
         self._next = 1
         self._tries = 0
 
-    def give(self, kind: OrderKind, now: float, deadline_s: float, height_m: float = 0.0) -> GiveOrder:
+    def give(self, kind: OrderKind, now: float, deadline_s: float, height_m: float = 0.0) -> SendOrder:
         """Hands an order to the autopilot."""
         order = Order(self._next, kind, height_m, deadline_s)
         self._next += 1
         self._open[order.order_id] = (kind, now + deadline_s + 1.0)
-        return GiveOrder(order)
+        return SendOrder(order)
 
     def waits_for(self, kind: OrderKind) -> bool:
         """Whether an order of this kind is still without an answer."""
@@ -135,7 +135,7 @@ class Orders:
             return []
         self._steering.drop()
         v = drone.vehicle
-        if drone.mode is FollowerMode.YIELDED and v.in_air and v.mode in AUTOMATIC:
+        if drone.mode is FollowerMode.YIELDED and v.in_air and v.mode in AUTO_MODES:
             return self._engage(now)
         return []
 
@@ -153,7 +153,7 @@ class Orders:
         drone = self._drone
         self._steering.drop()
         self._steering.plans.clear()
-        if drone.mode in (FollowerMode.ARMING, *IDLE) and not drone.vehicle.in_air:
+        if drone.mode in (FollowerMode.ARMING, *DISENGAGED) and not drone.vehicle.in_air:
             drone.cancelled = True
             drone.set_mode(FollowerMode.LANDING, now)  # may be about to arm: LANDING ends when it is disarmed
             return [self.give(OrderKind.DISARM, now, 5.0)]

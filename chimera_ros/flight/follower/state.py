@@ -14,7 +14,7 @@ from .config import FollowerConfig
 _ANSWERS = 128  # answers kept for duplicates
 
 # modes in which nobody but the autopilot flies: from these a command may take up steering again
-AUTOMATIC = frozenset(
+AUTO_MODES = frozenset(
     ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
 )
 
@@ -33,7 +33,7 @@ class FollowerMode(Enum):
     KILLED = "killed"
 
 
-IDLE = (FollowerMode.GROUND, FollowerMode.LANDED)
+DISENGAGED = (FollowerMode.GROUND, FollowerMode.LANDED)
 
 
 class Drone:
@@ -82,7 +82,7 @@ class Drone:
             why = "no autopilot heard yet"
         elif self.silent(now):
             why = "the autopilot is silent"
-        elif self.mode not in IDLE:
+        elif self.mode not in DISENGAGED:
             why = "flying or busy"
         elif v.in_air:
             why = "in the air, but not under my control"
@@ -102,8 +102,8 @@ class Drone:
 
     def flown_by_a_pilot(self) -> bool:
         """In the air, not steered by this core, in a mode that is none of the autopilot's own."""
-        loose = self.mode is FollowerMode.YIELDED or (self.mode in IDLE and self.vehicle.in_air)
-        return loose and self.vehicle.mode not in AUTOMATIC
+        loose = self.mode is FollowerMode.YIELDED or (self.mode in DISENGAGED and self.vehicle.in_air)
+        return loose and self.vehicle.mode not in AUTO_MODES
 
     # ---- answers ---------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from math import isnan, nan
 
-from ..effects import GiveSetpoint
+from ..effects import SendSetpoint
 from ..geometry import distance, flat_distance, plus
-from ..messages import NOWHERE, CommandAck
+from ..messages import NO_POSITION, CommandAck
 from ..trajectory import MotionLimits, Path
 from ..vehicle import Setpoint, Vec3, VehicleState
 from .avoidance import Avoider
@@ -33,7 +33,7 @@ class PathProgress(Enum):
 
 
 @dataclass(slots=True)
-class ActivePlan:
+class AcceptedPlan:
     """An accepted part of a plan, with the answer that it got."""
 
     path: Path
@@ -54,10 +54,10 @@ class Steering:
     def __init__(self, config: FollowerConfig) -> None:
         self._config = config
         self.avoider = Avoider(config.drone, config.avoid_m)
-        self.plans: OrderedDict[int, ActivePlan] = OrderedDict()
-        self.armed: ActivePlan | None = None  # starts at its time
+        self.plans: OrderedDict[int, AcceptedPlan] = OrderedDict()
+        self.armed: AcceptedPlan | None = None  # starts at its time
         self.live = False  # setpoints run
-        self.setpoint: Vec3 = NOWHERE
+        self.setpoint: Vec3 = NO_POSITION
         self._guidance = PathGuidance(
             MotionLimits(
                 config.speed_m_s,
@@ -96,15 +96,15 @@ class Steering:
 
     # ---- orders ----------------------------------------------------------------------------------
 
-    def engage(self, point_enu_m: Vec3, yaw_enu_rad: float) -> GiveSetpoint:
+    def engage(self, point_enu_m: Vec3, yaw_enu_rad: float) -> SendSetpoint:
         """Starts anew, standing at a point."""
         self.drop()
         self._guidance.engage(point_enu_m, yaw_enu_rad)
         self.avoider.reset()
         self.live = True
-        return GiveSetpoint(Setpoint(point_enu_m, yaw_enu_rad=yaw_enu_rad))
+        return SendSetpoint(Setpoint(point_enu_m, yaw_enu_rad=yaw_enu_rad))
 
-    def keep(self, plan_id: int, plan: ActivePlan) -> None:
+    def keep(self, plan_id: int, plan: AcceptedPlan) -> None:
         """Keeps an accepted plan until it is to be flown."""
         self.plans[plan_id] = plan
         while len(self.plans) > _PLANS:
@@ -170,7 +170,7 @@ class Steering:
             return PathProgress.UNDER_WAY
         return PathProgress.UNDER_WAY if self.moving else PathProgress.STANDING
 
-    def steer(self, vehicle: VehicleState, mode: FollowerMode, now: float, swarm_ns: int) -> GiveSetpoint:
+    def steer(self, vehicle: VehicleState, mode: FollowerMode, now: float, swarm_ns: int) -> SendSetpoint:
         """The setpoint for now: the reference, shifted aside from neighbours, never beyond the fence."""
         p, v, a, yaw = self._guidance.at(now, swarm_ns)
         dt = 0.05 if self._last_s is None else min(max(now - self._last_s, 0.0), 0.2)
@@ -183,15 +183,15 @@ class Steering:
         if mode is not FollowerMode.ENGAGING:  # which begins wherever the drone is
             p, v, a = self._config.envelope.fence.contain(p, v, a)
         self.setpoint = p
-        return GiveSetpoint(Setpoint(p, v, a, yaw))
+        return SendSetpoint(Setpoint(p, v, a, yaw))
 
     def rest(self, now: float) -> None:
         """No setpoint is given now."""
-        self.live, self.setpoint, self._last_s = False, NOWHERE, now
+        self.live, self.setpoint, self._last_s = False, NO_POSITION, now
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _start_plan(self, plan: ActivePlan, now: float, swarm_ns: int) -> PathProgress:
+    def _start_plan(self, plan: AcceptedPlan, now: float, swarm_ns: int) -> PathProgress:
         if swarm_ns < plan.start_ns:
             return PathProgress.UNDER_WAY
         self.armed = None

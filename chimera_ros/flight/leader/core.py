@@ -20,7 +20,7 @@ from .manoeuvres import Manoeuvres
 from .mission_script import MissionScript
 from .moderation_client import ModerationClient
 from .outbox import Outbox
-from .state import Failed, LeaderConfig, Script, Situation, some
+from .state import LeaderConfig, LeaderState, MissionFailed, Routine, abbreviated
 
 __all__ = ["LeaderConfig", "LeaderCore"]
 
@@ -39,14 +39,14 @@ class LeaderCore:
         self.config = config
         self.mission = mission
         self.drones = tuple(drones)
-        self._situation = Situation()
+        self._situation = LeaderState()
         self._post = Outbox(config, self._situation)
         self._known = DroneTracker(config, mission, drones, self._post, self._situation)
         self._moderation = ModerationClient(config, mission, self._post, self._situation)
         fly = Manoeuvres(config, mission, self._known, self._post, self._moderation, self._situation)
         self._scripts = MissionScript(mission, self._known, self._post, fly, self._situation, moderate)
         self._began: float | None = None
-        self._script: Script | None = self._scripts.main() if mission.steps else None
+        self._script: Routine | None = self._scripts.main() if mission.steps else None
         if self._script is None:
             self._situation.phase = "idle"
 
@@ -87,7 +87,7 @@ class LeaderCore:
             return True, "landing"
         held = self._known.stopped()
         if held:
-            return False, f"{some(held)} was stopped by an operator: only a land step is left"
+            return False, f"{abbreviated(held)} was stopped by an operator: only a land step is left"
         plan = self._scripts.plan_from_here(steps)
         if isinstance(plan, str):
             return False, plan[:500]
@@ -134,7 +134,7 @@ class LeaderCore:
                 next(self._script)
             except StopIteration:
                 self._script = None
-            except Failed as failed:
+            except MissionFailed as failed:
                 self._script = None
                 if self._situation.stopping:
                     self._scripts.end(str(failed))

@@ -12,7 +12,7 @@ from ..messages import DroneState, DroneTelemetry, ReasonCode
 from ..planning.mission import Mission
 from ..vehicle import Vec3
 from .outbox import Outbox
-from .state import FLYING, GROUND, KnownDrone, LeaderConfig, Situation, point
+from .state import FLYING, ON_GROUND, LeaderConfig, LeaderState, TrackedDrone, to_vec3
 
 _OVERTAKEN_S = 0.5
 _FINDS = 3  # a drone that falls silent again and again would have every move repeated for ever ...
@@ -24,11 +24,16 @@ class DroneTracker:
     """The drones of one mission as their telemetry shows them."""
 
     def __init__(
-        self, config: LeaderConfig, mission: Mission, names: Sequence[str], post: Outbox, situation: Situation
+        self,
+        config: LeaderConfig,
+        mission: Mission,
+        names: Sequence[str],
+        post: Outbox,
+        situation: LeaderState,
     ) -> None:
         self._config, self._mission, self._post, self._situation = config, mission, post, situation
         self.names = tuple(names)
-        self.drones = {name: KnownDrone(name) for name in names}
+        self.drones = {name: TrackedDrone(name) for name in names}
         self.pads: dict[str, Vec3] = {}
         self._watched_s: float | None = None
 
@@ -74,7 +79,7 @@ class DroneTracker:
                 continue
             if t.state in FLYING or t.in_air:
                 drone.flew = True
-            elif drone.down_ordered and t.state in GROUND and not t.armed:
+            elif drone.down_ordered and t.state in ON_GROUND and not t.armed:
                 drone.flew = False
             if not drone.flew:
                 continue
@@ -100,7 +105,7 @@ class DroneTracker:
                 drone.odd_since = None
         return ""
 
-    def _find(self, drone: KnownDrone, t: DroneTelemetry) -> None:
+    def _find(self, drone: TrackedDrone, t: DroneTelemetry) -> None:
         """A drone that was silent only for a while takes part again, at the next move or its repetition."""
         if drone.finds >= _FINDS:
             return
@@ -113,7 +118,7 @@ class DroneTracker:
             drone.finds += 1
             self._post.event("found", f"{drone.name} is heard again and takes part.")
 
-    def _lose(self, drone: KnownDrone, why: str) -> None:
+    def _lose(self, drone: TrackedDrone, why: str) -> None:
         if self._situation.now - drone.lost_s > _FINDS_S:
             drone.finds = 0
         drone.lost, drone.lost_s = f"{why}, during {self._situation.phase}", self._situation.now
@@ -148,7 +153,7 @@ class DroneTracker:
 
     def airborne(self) -> list[str]:
         """Heard, in the air, and with an autopilot that answers."""
-        down = (*GROUND, DroneState.LOST)
+        down = (*ON_GROUND, DroneState.LOST)
         return [n for n in self.names if self.heard(n) and self.state(n) not in down]
 
     def stopped(self) -> list[str]:
@@ -160,7 +165,7 @@ class DroneTracker:
         t = self.drones[name].telemetry
         return t is not None and t.state is DroneState.FAILSAFE and t.reason_code is ReasonCode.OFFBOARD_LEFT
 
-    def ready(self, drone: KnownDrone) -> bool:
+    def ready(self, drone: TrackedDrone) -> bool:
         """It could arm."""
         return (
             drone.telemetry is not None
@@ -168,7 +173,7 @@ class DroneTracker:
             and self._situation.now - drone.heard_s < 1.5
         )
 
-    def why_not_ready(self, drone: KnownDrone) -> str:
+    def why_not_ready(self, drone: TrackedDrone) -> str:
         """For sentences."""
         if drone.telemetry is None:
             return "never heard"
@@ -187,7 +192,7 @@ class DroneTracker:
         t = self.drones[name].telemetry
         if t is None or t.state is not DroneState.HOLDING:
             return False
-        place = point(goal)
+        place = to_vec3(goal)
         asked = 0.0 if isnan(t.reference_enu_m[0]) else distance(t.reference_enu_m, place)
         return asked < self._config.join_m and distance(t.position_enu_m, place) < self._config.settle_m
 
@@ -197,7 +202,7 @@ class DroneTracker:
             self.takes_part(name)
             and self.heard(name)
             and self.state(name) is DroneState.HOLDING
-            and distance(self.reference(name), point(goal)) > self._config.settle_m
+            and distance(self.reference(name), to_vec3(goal)) > self._config.settle_m
         )
 
     def stands(self, name: str) -> bool:
@@ -205,7 +210,7 @@ class DroneTracker:
         t = self.drones[name].telemetry
         return t is not None and t.state is DroneState.HOLDING and norm(t.velocity_enu_m_s) < 0.4
 
-    def coming_down(self, drone: KnownDrone) -> bool:
+    def coming_down(self, drone: TrackedDrone) -> bool:
         """It is lost and may still be in the air."""
         t = drone.telemetry
         if (
@@ -216,12 +221,12 @@ class DroneTracker:
         ):
             return False
         if self.heard(drone.name) and t.state is not DroneState.LOST:
-            return t.state not in GROUND
+            return t.state not in ON_GROUND
         ground = min((p[2] for p in self.pads.values()), default=self._mission.pads.center_enu_m[2])
         height = t.position_enu_m[2] - ground
         return t.in_air and self._situation.now - drone.lost_s < 3.0 + height / self._config.fall_m_s
 
-    def below(self, low: KnownDrone, high: KnownDrone) -> bool:
+    def below(self, low: TrackedDrone, high: TrackedDrone) -> bool:
         """One is in the way of the other when that lands where it is."""
         if low.telemetry is None or high.telemetry is None:
             return False

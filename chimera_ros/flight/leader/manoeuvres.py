@@ -16,8 +16,17 @@ from ..trajectory import Path
 from .drone_tracker import DroneTracker
 from .moderation_client import ModerationClient
 from .outbox import Outbox
-from .plan_handout import PlanHandout, Turning
-from .state import FLYING, GROUND, Failed, LeaderConfig, Replan, Script, Situation, some
+from .plan_handout import ActivePaths, PlanHandout
+from .state import (
+    FLYING,
+    ON_GROUND,
+    LeaderConfig,
+    LeaderState,
+    MissionFailed,
+    ReplanRequired,
+    Routine,
+    abbreviated,
+)
 
 
 class Manoeuvres:
@@ -30,7 +39,7 @@ class Manoeuvres:
         known: DroneTracker,
         post: Outbox,
         moderation: ModerationClient,
-        situation: Situation,
+        situation: LeaderState,
     ) -> None:
         self._config, self._mission = config, mission
         self._known, self._post, self._situation = known, post, situation
@@ -39,13 +48,13 @@ class Manoeuvres:
 
     # ---- waiting ---------------------------------------------------------------------------------
 
-    def sleep(self, seconds: float) -> Script:
+    def sleep(self, seconds: float) -> Routine:
         """Lets time pass."""
         until = self._situation.now + seconds
         while self._situation.now < until:
             yield
 
-    def wait_ready(self) -> Script:
+    def wait_ready(self) -> Routine:
         """Until every drone could arm."""
         self._post.event("waiting", f"waiting for {len(self._known.names)} drones to be ready.")
         until = self._situation.now + self._config.ready_timeout_s
@@ -56,17 +65,17 @@ class Manoeuvres:
             if self._situation.now > until:
                 names = [f"{d.name} ({self._known.why_not_ready(d)})" for d in missing]
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                raise Failed(
+                raise MissionFailed(
                     f"not ready within {self._config.ready_timeout_s:.0f} s: " + ", ".join(names[:5]) + more
                 )
             yield
 
-    def wait_clear(self) -> Script:
+    def wait_clear(self) -> Routine:
         """Until lost drones are down, as far as one can know: the others hover meanwhile."""
         while any(self._known.coming_down(d) for d in self._known.drones.values()):
             yield
 
-    def stand_still(self, phase: str, until_s: float = 25.0) -> Script:
+    def stand_still(self, phase: str, until_s: float = 25.0) -> Routine:
         """Everyone flying holds; returns when all stand."""
         names = [n for n in self._known.names if self._known.takes_part(n) and self._known.state(n) in FLYING]
         if not names:
@@ -85,14 +94,14 @@ class Manoeuvres:
             if not open_ and self._situation.now - since > 0.4:
                 return
             if self._situation.now > until:
-                raise Failed(f"{some(open_)} did not come to a stop")
+                raise MissionFailed(f"{abbreviated(open_)} did not come to a stop")
             if deaf and self._situation.now - since > self._config.command_deadline_s:
                 command, since = self._post.command(CommandKind.HOLD, sorted(deaf)), self._situation.now
             yield
 
     # ---- taking off ------------------------------------------------------------------------------
 
-    def take_off(self, phase: Phase, plan: MissionPlan) -> Script:
+    def take_off(self, phase: Phase, plan: MissionPlan) -> Routine:
         """Wave by wave; ends when all hover where the plan goes on."""
         sent: dict[str, int] = {}
         for index, wave in enumerate(phase.waves):
@@ -117,11 +126,13 @@ class Manoeuvres:
             if not open_:
                 return
             if self._situation.now > until:
-                raise Failed(f"{some(open_)} did not take off within {self._config.takeoff_timeout_s:.0f} s")
+                raise MissionFailed(
+                    f"{abbreviated(open_)} did not take off within {self._config.takeoff_timeout_s:.0f} s"
+                )
             if self._situation.now > ask:
                 ask = self._situation.now + 2.0
                 for name in open_:
-                    if self._known.state(name) in GROUND:
+                    if self._known.state(name) in ON_GROUND:
                         self._post.ask_again(sent[name], name)
             yield
 
@@ -131,15 +142,15 @@ class Manoeuvres:
             return
         ack = sent.answers.get(name)
         if ack is not None and ack.status in (AckStatus.REFUSED, AckStatus.FAILED):
-            raise Failed(f"{name} did not do {what}: {ack.reason}")
+            raise MissionFailed(f"{name} did not do {what}: {ack.reason}")
         if name in sent.waiting and self._situation.ns > sent.command.deadline_ns:
-            if self._known.state(name) in GROUND:
-                raise Failed(f"{name} never answered the order of {what}")
+            if self._known.state(name) in ON_GROUND:
+                raise MissionFailed(f"{name} never answered the order of {what}")
             sent.waiting.discard(name)  # it does what was asked: only its answers were lost
 
     # ---- moving ----------------------------------------------------------------------------------
 
-    def move(self, phase: Phase, plan: MissionPlan) -> Script:
+    def move(self, phase: Phase, plan: MissionPlan) -> Routine:
         """Hands out trajectories, lets all acknowledge, starts all at once, waits until all have arrived."""
         rows = {name: row for row, name in enumerate(plan.drones)}
         places_of = {name: phase.ends[row] for name, row in rows.items()}
@@ -148,14 +159,14 @@ class Manoeuvres:
         while tries < self._config.attempts:
             names = [name for name in plan.drones if self._known.takes_part(name)]
             if first and not names:
-                raise Failed("no drone is left")
+                raise MissionFailed("no drone is left")
             if not first:
                 self._post.event("replanned", f"{phase.title} is tried again: {problem}.")
                 yield from self.stand_still(f"{phase.title} again")
                 yield from self.wait_clear()
                 names = [name for name in plan.drones if self._known.takes_part(name)]
                 if not names:
-                    raise Failed("no drone is left")
+                    raise MissionFailed("no drone is left")
                 fresh = yield from self._again(phase, names, places_of)
                 if not fresh.knots:
                     return
@@ -175,7 +186,7 @@ class Manoeuvres:
                     return
             if not set(self._known.lost) - known:  # a loss is no failure of this move
                 tries += 1
-        raise Failed(f"{phase.title} failed {self._config.attempts} times: {problem}")
+        raise MissionFailed(f"{phase.title} failed {self._config.attempts} times: {problem}")
 
     def _improved(
         self, phase: Phase, plan: MissionPlan, names: list[str], rows: dict[str, int]
@@ -219,9 +230,9 @@ class Manoeuvres:
         if fresh is None:
             fresh, why = replan_move(self._mission, phase, names, places, goals, TIGHT_MARGIN_M)
         if fresh is None and self._known.lost:
-            raise Replan(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+            raise ReplanRequired(f"{phase.title} cannot be resumed: {why}".rstrip("."))
         if fresh is None:
-            raise Failed(f"{phase.title} cannot be resumed: {why}".rstrip("."))
+            raise MissionFailed(f"{phase.title} cannot be resumed: {why}".rstrip("."))
         return fresh
 
     def _fly(
@@ -229,7 +240,7 @@ class Manoeuvres:
     ) -> Generator[None, None, str]:
         """Starts a plan that all have accepted; returns what went wrong, or nothing."""
         names = list(parts)
-        turning = Turning({name: Path(knots) for name, knots in parts.items()}, start_ns)
+        turning = ActivePaths({name: Path(knots) for name, knots in parts.items()}, start_ns)
         command = self._turns.follow(names, start_ns)
         since: float | None = None
         while self._situation.ns < turning.end_ns:
@@ -240,16 +251,16 @@ class Manoeuvres:
                         return f"{ack.drone} does not follow: {ack.reason}"
                 late = [n for n in sent.waiting if self._known.takes_part(n)]
                 if late and self._situation.ns > turning.start_ns + 400_000_000:
-                    return f"{some(late)} did not acknowledge the start"
+                    return f"{abbreviated(late)} did not acknowledge the start"
             gone = [n for n in names if not self._known.takes_part(n)]
             if gone:
-                return f"{some(gone)} got lost"
+                return f"{abbreviated(gone)} got lost"
             settled = turning.start_ns + 1_500_000_000 < self._situation.ns < turning.end_ns - 1_000_000_000
             if settled:
                 idle = [n for n in names if self._known.stuck(n, ends[n])]
                 since = (since or self._situation.now) if idle else None
                 if since is not None and self._situation.now - since > 0.6:
-                    return f"{some(idle)} stopped on the way"
+                    return f"{abbreviated(idle)} stopped on the way"
             risk = self._turns.risk(turning) if settled else None
             if risk is not None:
                 problem = yield from self._turns.turn(phase.title, risk, turning)
@@ -263,7 +274,7 @@ class Manoeuvres:
             if not away:
                 return ""
             if self._situation.now > until:
-                return f"{some(away)} did not reach its place"
+                return f"{abbreviated(away)} did not reach its place"
             yield
 
     # ---- landing ---------------------------------------------------------------------------------
@@ -274,7 +285,7 @@ class Manoeuvres:
             self._known.drones[name].down_ordered = True
         self._post.command(CommandKind.LAND, names)
 
-    def land(self, waves: Iterable[Sequence[str]], interval_s: float) -> Script:
+    def land(self, waves: Iterable[Sequence[str]], interval_s: float) -> Routine:
         """Wave by wave, each drone where it is; ends when all are down."""
         ordered: list[str] = []
         for index, wave in enumerate(waves):
@@ -287,7 +298,7 @@ class Manoeuvres:
         yield from self._until_down(ordered)
         yield from self.land_in_place()  # whoever fell out but still hovers
 
-    def _until_down(self, names: Sequence[str]) -> Script:
+    def _until_down(self, names: Sequence[str]) -> Routine:
         """Waits for landings; who neither lands nor says so is told again."""
         until, again = (
             self._situation.now + self._config.landing_timeout_s,
@@ -298,7 +309,9 @@ class Manoeuvres:
             if not open_:
                 return
             if self._situation.now > until:
-                raise Failed(f"{some(open_)} did not land within {self._config.landing_timeout_s:.0f} s")
+                raise MissionFailed(
+                    f"{abbreviated(open_)} did not land within {self._config.landing_timeout_s:.0f} s"
+                )
             if self._situation.now > again:
                 again = self._situation.now + self._config.command_deadline_s + 1.0
                 idle = [n for n in open_ if self._known.state(n) is not DroneState.LANDING]
@@ -306,7 +319,7 @@ class Manoeuvres:
                     self.order_down(idle)
             yield
 
-    def land_in_place(self) -> Script:
+    def land_in_place(self) -> Routine:
         """Everyone still in the air lands where it is, never while another hovers below.
 
         Lost drones that come down by themselves are waited for, but do not fail the mission a second time.
@@ -321,7 +334,9 @@ class Manoeuvres:
             if self._situation.now > until:
                 late = [d.name for d in up if not d.lost]
                 if late:
-                    raise Failed(f"{some(late)} did not land within {self._config.landing_timeout_s:.0f} s")
+                    raise MissionFailed(
+                        f"{abbreviated(late)} did not land within {self._config.landing_timeout_s:.0f} s"
+                    )
                 return
             own = (DroneState.RETURNING, DroneState.FAILSAFE)  # on their own way down
             wait = [d for d in up if self._known.state(d.name) not in own]

@@ -1,6 +1,6 @@
 """The leader's mission as a script (a generator that is advanced once per tick), which reads as what happens.
 
-What goes wrong in a script raises `Failed`, and the swarm is landed under supervision.
+What goes wrong in a script raises `MissionFailed`, and the swarm is landed under supervision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from ..planning.planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, MissionPlan, p
 from .drone_tracker import DroneTracker
 from .manoeuvres import Manoeuvres
 from .outbox import Outbox
-from .state import FLYING, GROUND, Failed, Replan, Script, Situation, point, some
+from .state import (
+    FLYING,
+    ON_GROUND,
+    LeaderState,
+    MissionFailed,
+    ReplanRequired,
+    Routine,
+    abbreviated,
+    to_vec3,
+)
 
 _COME_HOME_S = 180.0  # after that, whoever is still up lands where it is
 _SAY_AGAIN_S = 2.0
@@ -29,7 +38,7 @@ class MissionScript:
         known: DroneTracker,
         post: Outbox,
         fly: Manoeuvres,
-        situation: Situation,
+        situation: LeaderState,
         moderate: Moderate | None = None,
     ) -> None:
         self._mission, self._known, self._post, self._fly = mission, known, post, fly
@@ -38,12 +47,12 @@ class MissionScript:
         if mission.steps:
             self.plan = plan_mission(mission, known.names, moderate=moderate)
 
-    def main(self) -> Script:
+    def main(self) -> Routine:
         """The mission from the ground to the end."""
         plan = self.plan
         assert plan is not None
         if not plan.ok:
-            raise Failed("the mission is NO-GO: " + " ".join(plan.verdict.reasons).rstrip("."))
+            raise MissionFailed("the mission is NO-GO: " + " ".join(plan.verdict.reasons).rstrip("."))
         yield from self._fly.wait_ready()
         known = self._known
         known.take_pads()
@@ -51,7 +60,7 @@ class MissionScript:
         plan = plan_mission(self._mission, known.names, pads, known.batteries(known.names), self._moderate)
         if not plan.ok:
             why = " ".join(plan.verdict.reasons).rstrip(".")
-            raise Failed(f"the mission is NO-GO from where the drones stand: {why}")
+            raise MissionFailed(f"the mission is NO-GO from where the drones stand: {why}")
         self.plan = plan
         self._post.event(
             "started",
@@ -61,10 +70,10 @@ class MissionScript:
         self._situation.completed = True
         self.end(None)
 
-    def submitted(self, steps: tuple[Step, ...]) -> Script:
+    def submitted(self, steps: tuple[Step, ...]) -> Routine:
         """An operator's steps, from wherever the drones are."""
         if self._known.airborne():
-            grounded = [n for n in self._known.names if self._known.state(n) in GROUND]
+            grounded = [n for n in self._known.names if self._known.state(n) in ON_GROUND]
             if (
                 grounded
             ):  # an order to take off may still be under way to them: they have no part in these steps
@@ -74,18 +83,18 @@ class MissionScript:
             self._known.take_pads()
         plan = self.plan_from_here(steps)
         if isinstance(plan, str) or not plan.ok:
-            raise Failed(plan if isinstance(plan, str) else " ".join(plan.verdict.reasons).rstrip("."))
+            raise MissionFailed(plan if isinstance(plan, str) else " ".join(plan.verdict.reasons).rstrip("."))
         self._post.event("started", f"an operator's {len(steps)} step(s) begin.")
         yield from self._run(plan, steps)
         self._situation.phase = "idle"
         if self._mission.steps and not self._known.airborne():
             self.end(self._situation.failure)
 
-    def abort(self) -> Script:
+    def abort(self) -> Routine:
         """Supervised landing of everyone who is in the air."""
         self._situation.stopping = True
         self._situation.phase = "landing all"
-        grounded = [n for n in self._known.names if self._known.state(n) in GROUND]
+        grounded = [n for n in self._known.names if self._known.state(n) in ON_GROUND]
         if self._post.command_id and grounded:  # an order to take off may still be under way to them
             self._fly.order_down(grounded)
             yield from self._fly.sleep(0.6)
@@ -103,7 +112,7 @@ class MissionScript:
                     if self._known.takes_part(n) and self._known.state(n) is DroneState.HOLDING
                 ]
             if names:
-                here = [point(self._known.reference(n)) for n in names]
+                here = [to_vec3(self._known.reference(n)) for n in names]
                 land = Land(wave=20, interval_s=0.5)
                 for margin_m in (TRACKING_MARGIN_M, TIGHT_MARGIN_M):
                     plan = plan_steps(
@@ -112,13 +121,13 @@ class MissionScript:
                     if plan.ok:
                         yield from self._run(plan, [land])
                         break
-        except Failed as failed:
+        except MissionFailed as failed:
             self._post.event("abort", f"landing where they are, because {failed}.")
         self._situation.phase = "landing all"
         yield from self._fly.land_in_place()
         self.end(self._situation.failure)
 
-    def come_home(self) -> Script:
+    def come_home(self) -> Routine:
         """Without keys for anything but hold, land and return: everybody returns to its pad and lands. No
         drone can acknowledge, so the order is repeated until telemetry shows that it is obeyed.
         """
@@ -142,7 +151,7 @@ class MissionScript:
         yield from self._fly.land_in_place()
         self.end(now.failure)
 
-    def stopped(self, why: str) -> Script:
+    def stopped(self, why: str) -> Routine:
         """An operator has stopped drones: the others hold too, until an operator decides or all are down."""
         self._situation.stopping = True
         self._post.event("abort", f"{why}; the others hold.")
@@ -167,7 +176,7 @@ class MissionScript:
 
     # ---- plans -----------------------------------------------------------------------------------
 
-    def _run(self, plan: MissionPlan, steps: Sequence[Step]) -> Script:
+    def _run(self, plan: MissionPlan, steps: Sequence[Step]) -> Routine:
         """Flies a plan's phases, leaving out drones that are lost on the way."""
         step = -1
         rows = {name: row for row, name in enumerate(plan.drones)}
@@ -179,7 +188,7 @@ class MissionScript:
             self._situation.phase = f"{step + 1}/{len(steps)} {phase.title}"
             active = [name for name in plan.drones if self._known.takes_part(name)]
             if not active:
-                raise Failed("no drone is left")
+                raise MissionFailed("no drone is left")
             last = steps[step]
             if phase.kind == "move" and isinstance(last, Land) and len(active) < len(plan.drones):
                 # a pad may be taken by what came down there: assign the free ones anew
@@ -187,12 +196,14 @@ class MissionScript:
                     self._mission,
                     [last],
                     active,
-                    [point(here[rows[n]]) for n in active],
+                    [to_vec3(here[rows[n]]) for n in active],
                     self._known.free_pads(),
                     True,
                 )
                 if not rest.ok:
-                    raise Failed("no way to the free pads: " + " ".join(rest.verdict.reasons).rstrip("."))
+                    raise MissionFailed(
+                        "no way to the free pads: " + " ".join(rest.verdict.reasons).rstrip(".")
+                    )
                 yield from self._run(rest, [last])
                 return
             if phase.kind == "takeoff":
@@ -200,7 +211,7 @@ class MissionScript:
             elif phase.kind == "move":
                 try:
                     yield from self._fly.move(phase, plan)
-                except Replan as why:
+                except ReplanRequired as why:
                     yield from self._run_rest(str(why), list(steps[step:]))
                     return
             elif phase.kind == "land":
@@ -212,7 +223,7 @@ class MissionScript:
             here = phase.ends
             self._post.event("step_done", f"{phase.title} done.")
 
-    def _run_rest(self, why: str, steps: list[Step]) -> Script:
+    def _run_rest(self, why: str, steps: list[Step]) -> Routine:
         """The remaining steps, planned anew from where everyone hovers now."""
         if not isinstance(steps[0], Formation | Land):
             steps = steps[1:]  # a move relative to a figure that no longer stands: go on with the next step
@@ -221,7 +232,7 @@ class MissionScript:
             plan = self.plan_from_here(steps, TIGHT_MARGIN_M)
         if isinstance(plan, str) or not plan.ok:
             reason = plan if isinstance(plan, str) else " ".join(plan.verdict.reasons)
-            raise Failed(f"{why}; and the rest is NO-GO: {reason}".rstrip("."))
+            raise MissionFailed(f"{why}; and the rest is NO-GO: {reason}".rstrip("."))
         self._post.event("replanned", f"the rest of the mission is planned anew: {why}.")
         yield from self._run(plan, steps)
 
@@ -229,7 +240,7 @@ class MissionScript:
         """Steps planned from present positions; a text when it is not clear who would fly them."""
         airborne = self._known.airborne()
         if airborne and isinstance(steps[0], Takeoff):
-            return f"{some(airborne)} fly already: a takeoff step is for drones on the ground"
+            return f"{abbreviated(airborne)} fly already: a takeoff step is for drones on the ground"
         names = [
             n for n in (airborne or self._known.names) if self._known.takes_part(n) and self._known.heard(n)
         ]

@@ -13,7 +13,7 @@ from ..planning.plan_check import Ask, refuses_answer
 from ..planning.planner import TRACKING_MARGIN_M
 from ..trajectory import Array
 from .outbox import Outbox
-from .state import LeaderConfig, Situation, point
+from .state import LeaderConfig, LeaderState, to_vec3
 
 _TIMES_KEPT: Final = 1000
 _TEXT: Final = 160
@@ -30,7 +30,7 @@ class _Open:
 class ModerationClient:
     """Calls, what became of them, and how long they took. Nothing that comes back is flown unchecked."""
 
-    def __init__(self, config: LeaderConfig, mission: Mission, post: Outbox, situation: Situation) -> None:
+    def __init__(self, config: LeaderConfig, mission: Mission, post: Outbox, situation: LeaderState) -> None:
         self._config, self._mission, self._post, self._situation = config, mission, post, situation
         self._open: _Open | None = None
         self._call_id = 0
@@ -104,7 +104,7 @@ class ModerationClient:
             self._alone(title, answer.reason)
             return None
         by_name: Mapping[str, Knots] = dict(zip(answer.drones, answer.knots, strict=False))
-        asks = [Ask(knots[0], point(goal)) for knots, goal in zip(wish, goals, strict=True)]
+        asks = [Ask(knots[0], to_vec3(goal)) for knots, goal in zip(wish, goals, strict=True)]
         if len(answer.drones) != len(names) or set(by_name) != set(names):
             why = "its answer is about other drones"
         else:

@@ -11,13 +11,13 @@ from ..effects import AskModeration, LeaderEffect, MissionEvent, SendCommand, Se
 from ..messages import AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
 from ..moderation_call import ModerationCall
 from ..vehicle import Vec3
-from .state import LeaderConfig, Situation
+from .state import LeaderConfig, LeaderState
 
 _KEPT = 128  # commands and plans whose acknowledgements are remembered
 
 
 @dataclass(slots=True)
-class Sent:
+class PendingCommand:
     """A command under way: who has not answered yet, and what the others said."""
 
     command: SwarmCommand
@@ -29,9 +29,9 @@ class Sent:
 class Outbox:
     """Everything that leaves the leader core passes here."""
 
-    def __init__(self, config: LeaderConfig, situation: Situation) -> None:
+    def __init__(self, config: LeaderConfig, situation: LeaderState) -> None:
         self._config, self._situation = config, situation
-        self.sent: OrderedDict[int, Sent] = OrderedDict()
+        self.sent: OrderedDict[int, PendingCommand] = OrderedDict()
         self.plan_acks: OrderedDict[int, dict[str, CommandAck]] = OrderedDict()
         self.command_id = 0
         self.plan_id = 0
@@ -62,7 +62,9 @@ class Outbox:
         command = SwarmCommand(
             self.command_id, config.term, kind, tuple(names), target, plan_id=plan_id, deadline_ns=deadline
         )
-        self.sent[self.command_id] = Sent(command, set(names), now.now + (retry_s or config.retry_s))
+        self.sent[self.command_id] = PendingCommand(
+            command, set(names), now.now + (retry_s or config.retry_s)
+        )
         while len(self.sent) > _KEPT:
             self.sent.popitem(last=False)
         if names:

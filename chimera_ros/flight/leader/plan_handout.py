@@ -15,14 +15,14 @@ from ..trajectory import Path, rest_of
 from .drone_tracker import DroneTracker
 from .moderation_client import ModerationClient
 from .outbox import Outbox
-from .state import LeaderConfig, Situation, some
+from .state import LeaderConfig, LeaderState, abbreviated
 
 _SHORTEST_S = 2.0  # a path with less than this left is flown to its end
 _MOST_ERROR_M = 2.0  # of a drone that deviates: beyond, all hold
 _SEEN_M = 0.1  # added to the deviation measured
 
 
-class Turning:
+class ActivePaths:
     """The paths that are being flown; a turn replaces them."""
 
     def __init__(self, paths: dict[str, Path], start_ns: int) -> None:
@@ -47,7 +47,7 @@ class PlanHandout:
         known: DroneTracker,
         post: Outbox,
         moderation: ModerationClient,
-        situation: Situation,
+        situation: LeaderState,
     ) -> None:
         self._config, self._mission, self._known = config, mission, known
         self._post, self._moderation, self._situation = post, moderation, situation
@@ -68,7 +68,7 @@ class PlanHandout:
             if not missing:
                 return ""
             if self._situation.ns > start_ns - 250_000_000:
-                return f"{some([p.drone for p in missing])} did not acknowledge a trajectory"
+                return f"{abbreviated([p.drone for p in missing])} did not acknowledge a trajectory"
             if not queue and self._situation.now >= again:
                 queue, again = missing, self._situation.now + self._config.retry_s
             self._post.trajectories(queue[: self._config.burst])
@@ -85,7 +85,7 @@ class PlanHandout:
             retry_s=0.12,
         )
 
-    def risk(self, turning: Turning) -> Risk | None:
+    def risk(self, turning: ActivePaths) -> Risk | None:
         """Who is predicted to come too near; looked at a few times a second, and only with moderation."""
         now = self._situation
         if not self._config.moderate or now.now - turning.looked_s < 0.4:
@@ -96,7 +96,7 @@ class PlanHandout:
             list(turning.paths), turning.paths, turning.start_ns, heard, now.ns, self._mission.separation_m
         )
 
-    def turn(self, title: str, risk: Risk, turning: Turning) -> Generator[None, None, str]:
+    def turn(self, title: str, risk: Risk, turning: ActivePaths) -> Generator[None, None, str]:
         """Lets all turn to new paths, which join on in motion; returns why all must hold instead."""
         now, names = self._situation, list(turning.paths)
         who = f"{risk.first} and {risk.second}"

@@ -10,9 +10,9 @@ import numpy as np
 from ..messages import DroneState, DroneTelemetry
 from ..vehicle import Vec3
 
-Script = Generator[None, None, None]
+Routine = Generator[None, None, None]
 
-GROUND = (DroneState.UNKNOWN, DroneState.GROUNDED, DroneState.ARMED, DroneState.LANDED)
+ON_GROUND = (DroneState.UNKNOWN, DroneState.GROUNDED, DroneState.ARMED, DroneState.LANDED)
 FLYING = (DroneState.TAKING_OFF, DroneState.HOLDING, DroneState.FOLLOWING)
 
 
@@ -45,18 +45,18 @@ class LeaderConfig:
     turn_again_s: float = 2.0  # ... lead_per_drone_s for each; and so long until the next look ahead
 
 
-class Replan(Exception):
+class ReplanRequired(Exception):
     """After a loss there is no way to the present step's places: the rest of the mission must be planned
     anew.
     """
 
 
-class Failed(Exception):
+class MissionFailed(Exception):
     """The mission cannot go on; the text is one sentence without the full stop."""
 
 
 @dataclass(slots=True)
-class Situation:
+class LeaderState:
     """Where the leader stands: its time (monotonic seconds, swarm nanoseconds) and its mission."""
 
     now: float = 0.0
@@ -69,7 +69,7 @@ class Situation:
 
 
 @dataclass(slots=True)
-class KnownDrone:
+class TrackedDrone:
     """What the leader knows of one drone; times are its own monotonic seconds."""
 
     name: str
@@ -85,12 +85,12 @@ class KnownDrone:
     odd_since: float | None = None
 
 
-def point(row: Sequence[float] | np.ndarray) -> Vec3:
+def to_vec3(row: Sequence[float] | np.ndarray) -> Vec3:
     """A place as plain numbers."""
     return float(row[0]), float(row[1]), float(row[2])
 
 
-def some(names: Sequence[str]) -> str:
+def abbreviated(names: Sequence[str]) -> str:
     """The first few names, for sentences."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

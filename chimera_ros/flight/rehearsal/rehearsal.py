@@ -21,11 +21,11 @@ from ..effects import (
     AskModeration,
     FlightAlarm,
     FollowerEffect,
-    GiveOrder,
-    GiveSetpoint,
     MissionEvent,
     SendAck,
     SendCommand,
+    SendOrder,
+    SendSetpoint,
     SendTrajectory,
 )
 from ..follower.core import FollowerConfig, FollowerCore
@@ -154,9 +154,9 @@ class Rehearsal:
         """Carries out a follower's effects."""
         vehicle = self.vehicles[name]
         for effect in effects:
-            if isinstance(effect, GiveSetpoint) and vehicle.alive:
+            if isinstance(effect, SendSetpoint) and vehicle.alive:
                 vehicle.give(effect.setpoint, self.now)
-            elif isinstance(effect, GiveOrder) and vehicle.alive:
+            elif isinstance(effect, SendOrder) and vehicle.alive:
                 result = vehicle.order(effect.order)
                 self._later(partial(self._hear_result, name, result), 2)
             elif isinstance(effect, SendAck):
