@@ -157,7 +157,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         degraded = session.degraded
         if degraded and not self._degraded and session.epoch() is not None:  # it has been in the swarm
             self._outbox.clear()
-            self._core.come_home("no crypto node is heard any more, the swarm comes home", now, swarm_ns)
+            self._core.return_all("no crypto node is heard any more, the swarm comes home", now, swarm_ns)
         self._degraded = degraded
         if self._land_asked:
             self._land_asked = False

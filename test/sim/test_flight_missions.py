@@ -65,14 +65,14 @@ def test_a_drone_that_never_answers_is_named_and_nobody_takes_off() -> None:
     rehearsal = Rehearsal(shipped("survey_line"), names(5), leader=LEADER)
     rehearsal.deaf.add("drone_04")
     outcome = rehearsal.run()
-    assert outcome.failure == "not ready within 10 s: drone_04 (never heard)."
+    assert outcome.failure == "not ready within 10 s: drone_04 (no telemetry yet)."
 
 
 def test_refused_arming_lands_the_others() -> None:
     rehearsal = Rehearsal(shipped("survey_line"), names(8), loss=0.1)
     rehearsal.vehicles["drone_03"].refuse[OrderKind.ARM] = "magnetometer"
     outcome = rehearsal.run()
-    assert outcome.failure == "drone_03 did not do the take-off: arming failed: magnetometer."
+    assert outcome.failure == "drone_03 did not execute the take-off: arming failed: magnetometer."
     assert all_down(rehearsal)
 
 

@@ -255,7 +255,7 @@ def test_a_predicted_conflict_turns_all_to_new_paths_in_flight() -> None:
     assert core.completed, core.failure
     turned = [e.text for e in rehearsal.outcome.events if e.kind == "replanned"]
     assert len(turned) == 1
-    assert "are predicted" in turned[0] and "all turn to new paths" in turned[0]
+    assert "are predicted" in turned[0] and "all switch to new paths" in turned[0]
     in_motion = [c for c in calls if any(np.linalg.norm(k[0].velocity_enu_m_s) > 0.5 for k in c.knots)]
     assert in_motion, "the new paths were to begin in flight"
     assert in_motion[0].tracking_error_m > 0.5  # half of what the two are off
@@ -270,7 +270,7 @@ def test_without_moderation_in_flight_all_hold_and_go_on() -> None:
     core = rehearsal.core_of_leader
     assert core.completed, core.failure
     turned = [e.text for e in rehearsal.outcome.events if e.kind == "replanned"]
-    assert len(turned) == 1 and "is tried again" in turned[0] and "are predicted" in turned[0]
+    assert len(turned) == 1 and "is repeated" in turned[0] and "are predicted" in turned[0]
     assert moderated(rehearsal)["unused"]["failed"] >= 1
 
 
