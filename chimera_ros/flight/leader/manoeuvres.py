@@ -61,17 +61,15 @@ class Manoeuvres:
     def wait_ready(self) -> Routine:
         """Waits until every drone reports that it can arm."""
         self._outbox.event("waiting", f"waiting for {len(self._tracker.names)} drones to be ready.")
-        until = self._state.now + self._config.ready_timeout_s
+        limit_s = self._config.ready_timeout_s
+        until = self._state.now + limit_s
         while True:
             missing = [d for d in self._tracker.drones.values() if not self._tracker.ready(d)]
             if not missing:
                 return
             if self._state.now > until:
                 names = [f"{d.name} ({self._tracker.why_not_ready(d)})" for d in missing]
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                raise MissionFailed(
-                    f"not ready within {self._config.ready_timeout_s:.0f} s: " + ", ".join(names[:5]) + more
-                )
+                raise MissionFailed(f"not ready within {limit_s:.0f} s: {name_list(names)}")
             yield
 
     def wait_clear(self) -> Routine:
@@ -81,9 +79,8 @@ class Manoeuvres:
 
     def hold_all(self, phase: str, until_s: float = 25.0) -> Routine:
         """All flying drones hold; ends when all are stationary."""
-        names = [
-            n for n in self._tracker.names if self._tracker.active(n) and self._tracker.state(n) in FLYING
-        ]
+        tracker = self._tracker
+        names = [n for n in tracker.names if tracker.active(n) and tracker.state(n) in FLYING]
         if not names:
             return
         self._state.phase = phase
@@ -92,22 +89,15 @@ class Manoeuvres:
         since = self._state.now
         while True:
             pending = self._outbox.pending.get(command)
-            unacknowledged = pending.unacknowledged if pending is not None else set()
-            open_ = [
-                n
-                for n in names
-                if self._tracker.active(n) and (n in unacknowledged or not self._tracker.stationary(n))
-            ]
+            silent = pending.unacknowledged if pending is not None else set()
+            open_ = [n for n in names if tracker.active(n) and (n in silent or not tracker.stationary(n))]
             # telemetry from before the command does not count
             if not open_ and self._state.now - since > 0.4:
                 return
             if self._state.now > until:
                 raise MissionFailed(f"{name_list(open_)} did not stop")
-            if unacknowledged and self._state.now - since > self._config.command_deadline_s:
-                command, since = (
-                    self._outbox.command(CommandKind.HOLD, sorted(unacknowledged)),
-                    self._state.now,
-                )
+            if silent and self._state.now - since > self._config.command_deadline_s:
+                command, since = self._outbox.command(CommandKind.HOLD, sorted(silent)), self._state.now
             yield
 
     # ---- take-off --------------------------------------------------------------------------------
@@ -124,7 +114,8 @@ class Manoeuvres:
                     self._tracker.drones[name].landing_ordered = False
                 command = self._outbox.command(CommandKind.TAKEOFF, names, target=(nan, nan, phase.height_m))
                 sent.update(dict.fromkeys(names, command))
-        until, resend_s = self._state.now + self._config.takeoff_timeout_s, self._state.now + 3.0
+        limit_s = self._config.takeoff_timeout_s
+        until, resend_s = self._state.now + limit_s, self._state.now + 3.0
         rows = {name: row for row, name in enumerate(plan.drones)}
         while True:
             open_ = []
@@ -137,9 +128,7 @@ class Manoeuvres:
             if not open_:
                 return
             if self._state.now > until:
-                raise MissionFailed(
-                    f"{name_list(open_)} did not take off within {self._config.takeoff_timeout_s:.0f} s"
-                )
+                raise MissionFailed(f"{name_list(open_)} did not take off within {limit_s:.0f} s")
             if self._state.now > resend_s:
                 resend_s = self._state.now + 2.0
                 for name in open_:
@@ -316,20 +305,16 @@ class Manoeuvres:
 
     def _wait_landed(self, names: Sequence[str]) -> Routine:
         """Waits until the drones are down; the command is repeated to those that do not land."""
-        until, again = (
-            self._state.now + self._config.landing_timeout_s,
-            self._state.now + self._config.command_deadline_s + 1.0,
-        )
+        limit_s, repeat_s = self._config.landing_timeout_s, self._config.command_deadline_s + 1.0
+        until, again = self._state.now + limit_s, self._state.now + repeat_s
         while True:
             open_ = [n for n in self._tracker.airborne() if n in names and not self._tracker.offboard_left(n)]
             if not open_:
                 return
             if self._state.now > until:
-                raise MissionFailed(
-                    f"{name_list(open_)} did not land within {self._config.landing_timeout_s:.0f} s"
-                )
+                raise MissionFailed(f"{name_list(open_)} did not land within {limit_s:.0f} s")
             if self._state.now > again:
-                again = self._state.now + self._config.command_deadline_s + 1.0
+                again = self._state.now + repeat_s
                 idle = [n for n in open_ if self._tracker.state(n) is not DroneState.LANDING]
                 if idle:
                     self.order_landing(idle)
@@ -340,31 +325,24 @@ class Manoeuvres:
 
         Lost drones that descend by themselves are waited for, but do not fail the mission a second time.
         """
-        until = self._state.now + self._config.landing_timeout_s
+        tracker, limit_s = self._tracker, self._config.landing_timeout_s
+        until = self._state.now + limit_s
         ordered: set[str] = set()
         again = 0.0
         while True:
-            up = [
-                self._tracker.drones[n]
-                for n in self._tracker.airborne()
-                if not self._tracker.offboard_left(n)
-            ]
+            up = [tracker.drones[n] for n in tracker.airborne() if not tracker.offboard_left(n)]
             if not up:
                 return
             if self._state.now > until:
                 late = [d.name for d in up if not d.lost]
                 if late:
-                    raise MissionFailed(
-                        f"{name_list(late)} did not land within {self._config.landing_timeout_s:.0f} s"
-                    )
+                    raise MissionFailed(f"{name_list(late)} did not land within {limit_s:.0f} s")
                 return
             own = (DroneState.RETURNING, DroneState.FAILSAFE)  # these descend by themselves
-            wait = [d for d in up if self._tracker.state(d.name) not in own]
-            free = [
-                d.name for d in wait if not any(self._tracker.blocks_landing(o, d) for o in up if o is not d)
-            ]
+            wait = [d for d in up if tracker.state(d.name) not in own]
+            free = [d.name for d in wait if not any(tracker.blocks_landing(o, d) for o in up if o is not d)]
             if self._state.now > again:
-                ordered = {d.name for d in up if self._tracker.state(d.name) is DroneState.LANDING}
+                ordered = {d.name for d in up if tracker.state(d.name) is DroneState.LANDING}
                 again = self._state.now + self._config.command_deadline_s + 1.0
             fresh = [n for n in free if n not in ordered]
             if fresh:

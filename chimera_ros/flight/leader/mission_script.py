@@ -96,29 +96,24 @@ class MissionScript:
         """Supervised landing: hold, fly to free pads, land; in place where that fails."""
         self._state.stopping, self._state.operator_stop = True, False
         self._state.phase = "landing all"
-        grounded = [n for n in self._tracker.names if self._tracker.state(n) in ON_GROUND]
+        tracker = self._tracker
+        grounded = [n for n in tracker.names if tracker.state(n) in ON_GROUND]
         if self._outbox.command_id and grounded:  # a TAKEOFF may still reach them
             self._manoeuvres.order_landing(grounded)
             yield from self._manoeuvres.sleep(0.6)
         try:
-            names = [
-                n for n in self._tracker.names if self._tracker.active(n) and self._tracker.state(n) in FLYING
-            ]
-            if self._tracker.operator_stopped():  # these refuse trajectories
+            names = [n for n in tracker.names if tracker.active(n) and tracker.state(n) in FLYING]
+            if tracker.operator_stopped():  # these refuse trajectories
                 names = []
             if names:
                 yield from self._manoeuvres.hold_all("landing all", until_s=30.0)
-                names = [
-                    n
-                    for n in names
-                    if self._tracker.active(n) and self._tracker.state(n) is DroneState.HOLDING
-                ]
+                names = [n for n in names if tracker.active(n) and tracker.state(n) is DroneState.HOLDING]
             if names:
-                here = [to_vec3(self._tracker.reference(n)) for n in names]
+                here = [to_vec3(tracker.reference(n)) for n in names]
                 land = Land(wave=20, interval_s=0.5)
                 for margin_m in (TRACKING_MARGIN_M, TIGHT_MARGIN_M):
                     plan = plan_steps(
-                        self._mission, [land], names, here, self._tracker.free_pads(), True, margin_m=margin_m
+                        self._mission, [land], names, here, tracker.free_pads(), True, margin_m=margin_m
                     )
                     if plan.ok:
                         yield from self._run(plan, [land])
