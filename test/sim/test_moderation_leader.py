@@ -294,9 +294,9 @@ def test_a_follower_takes_a_plan_that_begins_as_it_moves_and_no_other() -> None:
 
     assert answer(90, rest).status is AckStatus.ACCEPTED
     faster = (replace(rest[0], velocity_enu_m_s=tuple(2.0 * v for v in rest[0].velocity_enu_m_s)), *rest[1:])
-    assert "off how I move" in answer(91, faster).reason
+    assert "off the reference velocity" in answer(91, faster).reason
     away = tuple(
         replace(k, position_enu_m=(k.position_enu_m[0], k.position_enu_m[1], k.position_enu_m[2] + 3.0))
         for k in rest
     )
-    assert "from where I am" in answer(92, away).reason
+    assert "from the reference" in answer(92, away).reason

@@ -189,7 +189,7 @@ def test_bad_plans_are_refused_and_change_nothing(flight: Flight) -> None:
     late = flight.trajectory((9.0, 4.0, 12.0), plan_id=9, start_in_s=0.1)
     assert late.status is AckStatus.ACCEPTED
     flight.step(1.0)
-    assert "without me" in flight.command(CommandKind.FOLLOW, plan_id=9).reason
+    assert "started" in flight.command(CommandKind.FOLLOW, plan_id=9).reason
 
 
 def test_silent_leader_first_holds_then_brings_it_home(flight: Flight) -> None:
@@ -388,7 +388,7 @@ def test_a_core_restarted_in_flight_says_so_and_can_land(flight: Flight) -> None
     report = flight.core.telemetry(flight.now, flight.ns)
     assert report.state is DroneState.FAILSAFE
     assert not report.ready
-    assert "not under my control" in report.reason
+    assert "not controlled by this follower" in report.reason
     assert flight.command(CommandKind.TAKEOFF, target_enu_m=(0, 0, 10.0)).status is AckStatus.REFUSED
     assert flight.command(CommandKind.HOLD).status is AckStatus.REFUSED
     assert flight.command(CommandKind.LAND).status is AckStatus.ACCEPTED

@@ -206,7 +206,7 @@ def test_a_drone_without_position_does_not_take_up_steering(flight: Flight) -> N
     lost = replace(flight.vehicle.state(flight.now), position_enu_m=(nan, nan, nan))
     flight.core.on_vehicle(lost, flight.now, flight.ns)
     flight.setpoints.clear()
-    assert flight.command(CommandKind.HOLD).reason == "my position is not known"
+    assert flight.command(CommandKind.HOLD).reason == "the position is not known"
     stop(flight, "hold")
     assert flight.setpoints == []
 
