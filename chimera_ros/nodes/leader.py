@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
+from chimera_ros.flight.effects import MissionEvent, RequestModeration, SendCommand, SendTrajectory
 from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
@@ -166,7 +166,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
                 self.get_logger().info(effect.text)
-            elif isinstance(effect, AskModeration):
+            elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)

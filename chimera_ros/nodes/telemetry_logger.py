@@ -216,7 +216,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
             "security": self.session.status(),
             "doubts": {
                 drone: {doubt.value: count for doubt, count in counts.items()}
-                for drone, counts in sorted(self._plausibility.doubts.items())
+                for drone, counts in sorted(self._plausibility.anomalies.items())
             },
         }
         alarms, self._doubt_alarms = self._doubt_alarms, []

@@ -30,7 +30,7 @@ def all_down(rehearsal: Rehearsal) -> bool:
 
 def hold_one(rehearsal: Rehearsal) -> None:
     core = rehearsal.cores["drone_02"]
-    rehearsal.act("drone_02", core.on_stop("hold", "ann", rehearsal.now, rehearsal.swarm_ns))
+    rehearsal.apply("drone_02", core.on_stop("hold", "ann", rehearsal.now, rehearsal.swarm_ns))
 
 
 def test_the_end_lands_a_swarm_that_an_operator_has_stopped() -> None:
@@ -59,8 +59,8 @@ def test_only_landing_is_taken_while_an_operators_stop_holds() -> None:
 def test_a_drone_that_comes_and_goes_does_not_hold_up_the_mission_for_ever() -> None:
     rehearsal = Rehearsal(swap(), names(6))
     for index in range(40):
-        rehearsal.at(24.0 + 6.0 * index, lambda r: r.deaf.add("drone_03"))
-        rehearsal.at(26.5 + 6.0 * index, lambda r: r.deaf.discard("drone_03"))
+        rehearsal.at(24.0 + 6.0 * index, lambda r: r.radio_lost.add("drone_03"))
+        rehearsal.at(26.5 + 6.0 * index, lambda r: r.radio_lost.discard("drone_03"))
     outcome = rehearsal.run(300.0)
     assert rehearsal.core_of_leader.finished
     assert [e.kind for e in outcome.events].count("found") == 3
@@ -168,9 +168,9 @@ class Degraded(Rehearsal):
     def cut(self) -> bool:
         return self.now >= self.since
 
-    def _hear_ack(self, ack) -> None:
+    def _deliver_ack(self, ack) -> None:
         if not self.cut:
-            super()._hear_ack(ack)
+            super()._deliver_ack(ack)
 
     def _to_core(self, name: str, method: str, message: object) -> None:
         if not self.cut:

@@ -192,13 +192,13 @@ def test_a_dead_service_costs_no_time() -> None:
 def push(rehearsal: Rehearsal, name: str, by: np.ndarray, until_s: float) -> None:
     """For a while a drone keeps beside its setpoints, as one in a gust would."""
     vehicle = rehearsal.vehicles[name]
-    give = vehicle.give
+    give = vehicle.set_setpoint
 
     def beside(setpoint: Setpoint, now: float) -> None:
         x, y, z = np.add(setpoint.position_enu_m, by if now < until_s else 0.0)
         give(replace(setpoint, position_enu_m=(float(x), float(y), float(z))), now)
 
-    vehicle.give = beside  # type: ignore[method-assign]
+    vehicle.set_setpoint = beside  # type: ignore[method-assign]
 
 
 WIDE = replace(

@@ -52,7 +52,7 @@ class Flight:
                 self.acks.append(effect.ack)
             elif isinstance(effect, SendSetpoint):
                 self.setpoints.append((self.now, effect.setpoint))
-                self.vehicle.give(effect.setpoint, self.now)
+                self.vehicle.set_setpoint(effect.setpoint, self.now)
             elif isinstance(effect, SendOrder):
                 self.orders.append(effect.order.kind)
                 if self.vehicle.alive:

@@ -82,7 +82,7 @@ def test_a_lie_is_flagged_within_a_second(doubt):
         elif doubt in found and found_at is None:
             found_at = t
     assert found_at is not None and found_at - began <= 1.0
-    assert monitor.doubts["drone_01"][doubt] >= 1
+    assert monitor.anomalies["drone_01"][doubt] >= 1
 
 
 def test_a_drift_that_the_velocity_does_not_follow_is_flagged():
@@ -100,7 +100,7 @@ def test_honest_flight_is_never_doubted(seed):
     monitor = PlausibilityMonitor(["drone_01"])
     for t, report in honest(seed, seconds=30.0, speed_m_s=4.0 + seed):
         assert monitor.check(report, t + 0.03, START_NS + int((t + 0.03) * 1e9)) == ()
-    assert monitor.doubts == {}
+    assert monitor.anomalies == {}
 
 
 def test_a_stalled_process_is_no_liar():

@@ -78,7 +78,7 @@ class Avoider:
         wx = wy = wz = 0.0
         px, py, pz = position_enu_m
         ux, uy, uz = velocity_enu_m_s
-        hearing = now - self._received_s < _FRESH_S  # else it is this drone's own radio that is silent
+        receiving = now - self._received_s < _FRESH_S  # else this drone's own radio is lost
         stale: list[str] = []
         for name, (x, y, z, vx, vy, vz, heard, lost) in self._near.items():
             age = now - heard
@@ -86,7 +86,7 @@ class Avoider:
                 rx, ry, rz = px - x - vx * age, py - y - vy * age, pz - z - vz * age
                 sx, sy, sz = ux - vx, uy - vy, uz - vz
                 wanted, horizon = self._avoid_m, self._horizon_s
-            elif hearing:
+            elif receiving:
                 top = z - _FALL_M_S * max(age - _HOVER_S, 0.0)
                 if top < self.ground_m - 1.0 or age > _COLUMN_S:
                     stale.append(name)

@@ -89,15 +89,15 @@ class Manoeuvres:
         since = self._state.now
         while True:
             pending = self._outbox.pending.get(command)
-            silent = pending.unacknowledged if pending is not None else set()
-            open_ = [n for n in names if tracker.active(n) and (n in silent or not tracker.stationary(n))]
+            no_ack = pending.unacknowledged if pending is not None else set()
+            open_ = [n for n in names if tracker.active(n) and (n in no_ack or not tracker.stationary(n))]
             # telemetry from before the command does not count
             if not open_ and self._state.now - since > 0.4:
                 return
             if self._state.now > until:
                 raise MissionFailed(f"{name_list(open_)} did not stop")
-            if silent and self._state.now - since > self._config.command_deadline_s:
-                command, since = self._outbox.command(CommandKind.HOLD, sorted(silent)), self._state.now
+            if no_ack and self._state.now - since > self._config.command_deadline_s:
+                command, since = self._outbox.command(CommandKind.HOLD, sorted(no_ack)), self._state.now
             yield
 
     # ---- take-off --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 
-from ..effects import AskModeration, LeaderEffect, MissionEvent, SendCommand, SendTrajectory
+from ..effects import LeaderEffect, MissionEvent, RequestModeration, SendCommand, SendTrajectory
 from ..messages import AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
 from ..moderation_call import ModerationCall
 from ..vehicle import Vec3
@@ -98,7 +98,7 @@ class Outbox:
 
     def request_moderation(self, call: ModerationCall) -> None:
         """Calls path moderation."""
-        self._out.append(AskModeration(call))
+        self._out.append(RequestModeration(call))
 
     def on_ack(self, ack: CommandAck) -> None:
         """Stores a drone's acknowledgement of a command or trajectory of this term."""

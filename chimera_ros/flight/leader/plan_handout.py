@@ -111,8 +111,8 @@ class PlanHandout:
         Returns why all must hold instead, or an empty string.
         """
         state, names = self._state, list(active.paths)
-        who = f"{risk.first} and {risk.second}"
-        what = f"{who} are predicted {risk.distance_m:.2f} m apart in {risk.in_s:.1f} s"
+        pair = f"{risk.first} and {risk.second}"
+        conflict = f"{pair} are predicted {risk.distance_m:.2f} m apart in {risk.in_s:.1f} s"
         lead_s = deadline_for(len(names)) + self._config.replan_lead_s
         join_ns = state.swarm_ns + int((lead_s + self._config.lead_per_drone_s * len(names)) * 1e9)
         if join_ns + int(_SHORTEST_S * 1e9) > active.end_ns:
@@ -121,7 +121,7 @@ class PlanHandout:
         # drones that would meet before the switch must hold now, not after the service has answered
         too_soon = risk.in_s < (join_ns - state.swarm_ns) * 1e-9
         if too_soon or error_m > _MAX_ERROR_M or active.replans >= self._config.attempts:
-            return what
+            return conflict
         active.replans += 1
         at_s = (join_ns - active.start_ns) * 1e-9
         wish = [rest_of(path, at_s) for path in active.paths.values()]
@@ -129,18 +129,18 @@ class PlanHandout:
         longest = 2.0 * max(knots[-1].t_s for knots in wish) + 20.0
         found = yield from self._moderation.request(title, names, wish, goals, longest, error_m)
         if found is None:
-            return what
+            return conflict
         active.checked_s = state.now + self._config.replan_interval_s
         if found == tuple(wish):  # the active paths are conflict-free in spite of the deviation
             return ""
-        self._outbox.event("replanned", f"{title}: {what}, all switch to new paths.")
+        self._outbox.event("replanned", f"{title}: {conflict}, all switch to new paths.")
         problem = yield from self.hand_out(dict(zip(names, found, strict=True)), join_ns)
         if problem:
-            return f"{what}, but {problem}"
+            return f"{conflict}, but {problem}"
         active.command = self.start(names, join_ns)
         while self._state.swarm_ns < join_ns:
             if any(not self._tracker.active(name) for name in names):
-                return f"{what}, but a drone is lost"
+                return f"{conflict}, but a drone is lost"
             yield
         active.set({name: Path(knots) for name, knots in zip(names, found, strict=True)}, join_ns)
         return ""
