@@ -22,10 +22,7 @@ from .guidance import PathGuidance
 from .state import FollowerMode
 
 _PLANS_KEPT = 4
-_LOOKAHEAD_STEP_S, _LOOKAHEAD_STEPS = (
-    0.2,
-    60,
-)  # look-ahead for a leg that swings out
+_LOOKAHEAD_STEP_S, _LOOKAHEAD_STEPS = 0.2, 60  # for a leg that swings out
 _OUTSIDE_M = 0.05  # tolerance of the geofence for rounding
 
 
@@ -203,9 +200,8 @@ class Steering:
         self.scheduled = None
         here = self._guidance.at(now, swarm_ns)[0]
         begins = plan.path.evaluate((swarm_ns - plan.start_ns) * 1e-9)[0]
-        if (
-            distance(here, begins) > self._config.join_m + 0.5
-        ):  # the reference has moved since the plan was accepted
+        # the reference may have moved since the plan was accepted
+        if distance(here, begins) > self._config.join_m + 0.5:
             self.brake(now, swarm_ns)
             return PathProgress.TOO_FAR
         self._leg_after_brake = None
