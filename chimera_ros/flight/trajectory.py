@@ -64,11 +64,15 @@ def _bound_matrix(degree: int, splits: int) -> Array:
     return np.vstack(rows)
 
 
+class NotFiniteError(ValueError):
+    """A knot of a trajectory holds NaN or infinity."""
+
+
 class Path:
     """A compiled trajectory.
 
-    Raises ValueError when the knots are not finite, not strictly rising from t_s = 0, fewer than two, or too
-    many.
+    Raises NotFiniteError for knots that are not finite, ValueError for times that do not rise from 0, and for
+    fewer than two or too many knots.
     """
 
     __slots__ = ("_bounds", "_coef", "_flat", "_times", "_yaws", "duration_s", "knots")
@@ -81,7 +85,7 @@ class Path:
             [k.position_enu_m + k.velocity_enu_m_s + k.acceleration_enu_m_s2 for k in knots], dtype=float
         )
         if not (np.isfinite(table).all() and all(map(isfinite, times))):
-            raise ValueError("a trajectory's knots must be finite numbers")
+            raise NotFiniteError("a trajectory's knots must be finite numbers")
         if times[0] != 0.0 or any(b - a < 1e-3 for a, b in pairwise(times)):
             raise ValueError("a trajectory's times must rise from 0 by at least 1 ms per knot")
         if times[-1] > 86400.0 or np.abs(table).max() > 1e6:
