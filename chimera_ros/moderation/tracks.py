@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.trajectory import Array, Path
+from chimera_ros.flight.trajectory import Array, NotFiniteError, Path
 
 from .errors import ModerationError, ModerationReason
 
@@ -81,7 +81,8 @@ def compiled(knots: Sequence[TrajectoryKnot], who: str = "a trajectory") -> Path
     try:
         return Path(knots)
     except (ValueError, TypeError, OverflowError) as error:
-        reason = ModerationReason.NOT_FINITE if "finite" in str(error) else ModerationReason.BAD_KNOTS
+        finite = not isinstance(error, NotFiniteError)
+        reason = ModerationReason.BAD_KNOTS if finite else ModerationReason.NOT_FINITE
         raise ModerationError(reason, f"{who} cannot be flown: {error}") from error
 
 

@@ -15,9 +15,9 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
-from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetpoint
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
-from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.messages import DroneState
@@ -285,9 +285,9 @@ class FollowerNode(MemberNode[FollowerParameters]):
         assert self._bridge is not None
         assert self._acks is not None
         for drone, effect in effects:
-            if isinstance(effect, GiveSetpoint):
+            if isinstance(effect, SendSetpoint):
                 self._bridge.setpoint(drone, effect.setpoint)
-            elif isinstance(effect, GiveOrder):
+            elif isinstance(effect, SendOrder):
                 self._bridge.submit(drone, effect.order)
             elif isinstance(effect, SendAck):
                 self._acks.put(self._ack_publishers[drone], effect.ack)
@@ -300,17 +300,17 @@ class FollowerNode(MemberNode[FollowerParameters]):
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
         commands = [convert.command_from_msg(item) for item in message.commands]
         if raw.opened.epoch == 0:  # fallback
-            mine = [narrowed(command, raw.opened.addressed) for command in commands]
+            mine = [restricted(command, raw.opened.addressed) for command in commands]
             commands = [command for command in mine if command is not None]
         for command in commands:
             swarm_ns = self.session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
             # Setpoints first: an acknowledgement wakes the signing thread.
-            setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
+            setpoints = [effect for effect in effects if isinstance(effect[1], SendSetpoint)]
             self._perform(setpoints)
             if setpoints:
                 self._latency_ms.add(max(0, self.session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
-            self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
+            self._perform([effect for effect in effects if not isinstance(effect[1], SendSetpoint)])
         self._run_if_late()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:

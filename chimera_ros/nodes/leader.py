@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
-from chimera_ros.flight.follower.degraded import OBEYED
+from chimera_ros.flight.effects import MissionEvent, RequestModeration, SendCommand, SendTrajectory
+from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationCall
@@ -165,7 +165,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         degraded = session.degraded
         if degraded and not self._degraded and session.epoch() is not None:  # it had joined before
             self._outbox.clear()
-            self._core.come_home("no beats from any crypto node, the swarm returns", now, swarm_ns)
+            self._core.return_all("no beats from any crypto node, the swarm returns", now, swarm_ns)
         self._degraded = degraded
         if self._landing_requested:
             self._landing_requested = False
@@ -174,7 +174,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
                 self.get_logger().info(effect.text)
-            elif isinstance(effect, AskModeration):
+            elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)
@@ -189,7 +189,9 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if not self._outbox:
                 return
             effect = self._outbox.popleft()
-            if self._degraded and not (isinstance(effect, SendCommand) and effect.command.kind in OBEYED):
+            if self._degraded and not (
+                isinstance(effect, SendCommand) and effect.command.kind in ACCEPTED_IN_FALLBACK
+            ):
                 continue
             if isinstance(effect, SendTrajectory):
                 self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))

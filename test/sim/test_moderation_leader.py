@@ -192,13 +192,13 @@ def test_a_dead_service_costs_no_time() -> None:
 def push(rehearsal: Rehearsal, name: str, by: np.ndarray, until_s: float) -> None:
     """For a while a drone keeps beside its setpoints, as one in a gust would."""
     vehicle = rehearsal.vehicles[name]
-    give = vehicle.give
+    give = vehicle.set_setpoint
 
     def beside(setpoint: Setpoint, now: float) -> None:
         x, y, z = np.add(setpoint.position_enu_m, by if now < until_s else 0.0)
         give(replace(setpoint, position_enu_m=(float(x), float(y), float(z))), now)
 
-    vehicle.give = beside  # type: ignore[method-assign]
+    vehicle.set_setpoint = beside  # type: ignore[method-assign]
 
 
 WIDE = replace(
@@ -255,7 +255,7 @@ def test_a_predicted_conflict_turns_all_to_new_paths_in_flight() -> None:
     assert core.completed, core.failure
     turned = [e.text for e in rehearsal.outcome.events if e.kind == "replanned"]
     assert len(turned) == 1
-    assert "are predicted" in turned[0] and "all turn to new paths" in turned[0]
+    assert "are predicted" in turned[0] and "all switch to new paths" in turned[0]
     in_motion = [c for c in calls if any(np.linalg.norm(k[0].velocity_enu_m_s) > 0.5 for k in c.knots)]
     assert in_motion, "the new paths were to begin in flight"
     assert in_motion[0].tracking_error_m > 0.5  # half of what the two are off
@@ -270,7 +270,7 @@ def test_without_moderation_in_flight_all_hold_and_go_on() -> None:
     core = rehearsal.core_of_leader
     assert core.completed, core.failure
     turned = [e.text for e in rehearsal.outcome.events if e.kind == "replanned"]
-    assert len(turned) == 1 and "is tried again" in turned[0] and "are predicted" in turned[0]
+    assert len(turned) == 1 and "is repeated" in turned[0] and "are predicted" in turned[0]
     assert moderated(rehearsal)["unused"]["failed"] >= 1
 
 
@@ -294,9 +294,9 @@ def test_a_follower_takes_a_plan_that_begins_as_it_moves_and_no_other() -> None:
 
     assert answer(90, rest).status is AckStatus.ACCEPTED
     faster = (replace(rest[0], velocity_enu_m_s=tuple(2.0 * v for v in rest[0].velocity_enu_m_s)), *rest[1:])
-    assert "off how I move" in answer(91, faster).reason
+    assert "off the reference velocity" in answer(91, faster).reason
     away = tuple(
         replace(k, position_enu_m=(k.position_enu_m[0], k.position_enu_m[1], k.position_enu_m[2] + 3.0))
         for k in rest
     )
-    assert "from where I am" in answer(92, away).reason
+    assert "from the reference" in answer(92, away).reason

@@ -24,7 +24,7 @@ from chimera_ros.crypto.testing.swarm import WALL_START_NS, MemoryKeystore
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope, Lane
-from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.messages import CommandKind, SwarmCommand
 
 SECRET = FallbackSecret(WALL_START_NS, bytes(range(64)))
@@ -383,11 +383,11 @@ def test_the_secret_on_disk(tmp_path) -> None:
 
 def test_a_follower_obeys_hold_land_and_return_for_the_drones_that_are_named() -> None:
     command = SwarmCommand(1, 1, CommandKind.RETURN, ("drone_01", "drone_02"))
-    assert narrowed(command, ("drone_02", "drone_03")).targets == ("drone_02",)
-    assert narrowed(command, ("drone_03",)) is None
+    assert restricted(command, ("drone_02", "drone_03")).targets == ("drone_02",)
+    assert restricted(command, ("drone_03",)) is None
     everybody = dataclasses.replace(command, targets=())
-    assert narrowed(everybody, ("drone_03",)).targets == ("drone_03",)
-    assert narrowed(everybody, ()) is None
+    assert restricted(everybody, ("drone_03",)).targets == ("drone_03",)
+    assert restricted(everybody, ()) is None
     for kind in CommandKind:
-        obeyed = narrowed(dataclasses.replace(command, kind=kind), ("drone_01",)) is not None
+        obeyed = restricted(dataclasses.replace(command, kind=kind), ("drone_01",)) is not None
         assert obeyed is (kind in (CommandKind.HOLD, CommandKind.LAND, CommandKind.RETURN))

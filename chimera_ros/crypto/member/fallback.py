@@ -13,7 +13,7 @@ check is paid by the member that a message claims to be of, commands apart from 
 name starves that name and no other.
 
 Not handled here: when fallback is in force (host.py asks only without a live epoch), what a command orders
-(flight/degraded.py).
+(flight/fallback.py).
 """
 
 from __future__ import annotations
