@@ -66,11 +66,11 @@ class LeaderCore:
             self._outbox.on_ack(ack)
 
     def on_moderation(self, answer: ModerationAnswer, now: float) -> None:
-        """The answer to an `AskModeration`; its paths are checked before they are flown."""
+        """The answer to a `RequestModeration`; its paths are checked before they are flown."""
         self._moderation.on_answer(answer, now)
 
     def on_moderation_failed(self, call_id: int, why: str) -> None:
-        """An `AskModeration` has failed: no answer will come."""
+        """A `RequestModeration` has failed: no answer will come."""
         self._moderation.on_failure(call_id, why)
 
     def on_submit(self, steps_yaml: str, now: float, swarm_ns: int) -> tuple[bool, str]:
