@@ -17,7 +17,7 @@ from fuzz_world import Bug, gullible, world
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointTracker
 from chimera_ros.crypto.evidence.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.evidence.signed_totals import NUMBERS, SignedTotals, read_totals, sign_totals
 from chimera_ros.crypto.messages.announcement import RosterEntry
 from chimera_ros.crypto.messages.associated_data import associated_data
@@ -77,7 +77,7 @@ def _genuine(believed: bool) -> tuple[Checkpoint, ...]:
         for counter in range(first, last):
             ledger.add(_AAD, _plain(counter), WALL_START_NS)
         for _ in range(8):
-            now += NOTICE_S
+            now += POLL_S
             drafts = book.drafts(now, WALL_START_NS + 1_000_000_000)
             found += [book.sign(draft, identity) for draft in drafts]
     return tuple(found)

@@ -17,7 +17,7 @@ from rclpy.duration import Duration
 
 from chimera_ros import msg
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 
 from . import names, qos
@@ -79,7 +79,7 @@ class CheckpointTopics:
     def look(self) -> None:
         """Once a second, in the node's executor: listen to everybody whose packets are opened here."""
         session = self._session
-        heard = self._host.checkpoints.heard()
+        heard = self._host.checkpoints.opened_senders()
         for name in heard - self._subscriptions.keys():
             self._subscriptions[name] = session.node.create_subscription(
                 msg.Checkpoint,
@@ -101,7 +101,7 @@ class CheckpointTopics:
         return receive
 
     def _run(self) -> None:
-        due = boot_time_s() + NOTICE_S
+        due = boot_time_s() + POLL_S
         while True:
             try:
                 item = self._queue.get(timeout=max(0.0, due - boot_time_s()))
@@ -113,7 +113,7 @@ class CheckpointTopics:
             except Exception as error:  # the thread goes on, whatever one checkpoint was
                 self._troubled(error)
             if boot_time_s() >= due:
-                due = boot_time_s() + NOTICE_S
+                due = boot_time_s() + POLL_S
                 try:
                     self._work()
                 except Exception as error:

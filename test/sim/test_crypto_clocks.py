@@ -14,7 +14,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm, StopAcked, StopOrder
 from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.member.host import SecureHost
@@ -27,7 +27,16 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 TYPE = "T"
 HOUR_S = 3600.0
 HEALED_S = 6.0  # from the moment in which a clock is right again
-ACCUSING = ("contradict", "two processes", "lies", "two faces", "two different", "memory", "restore")
+ACCUSING = (
+    "contradict",
+    "two processes",
+    "lies",
+    "equivocates",
+    "two faces",
+    "two different",
+    "memory",
+    "restore",
+)
 
 
 class Sky:
@@ -82,7 +91,7 @@ class Sky:
                 self._send("leader", "leader/command")
             self.wire.run(period_s)
             if self.wire.now >= self._ask_at:
-                self._ask_at = self.wire.now + NOTICE_S
+                self._ask_at = self.wire.now + POLL_S
                 self._checkpoints()
 
     def _checkpoints(self) -> None:
@@ -291,7 +300,7 @@ def test_the_secret_does_not_last_longer_and_no_certificate_either_when_a_clock_
     assert shortly.not_after_ns > back_ns
     for process in ("shard_0", "leader"):
         with pytest.raises(Rejected, match="expired"):
-            sky.host(process).control.trust.standing(shortly, back_ns)
+            sky.host(process).control.trust.check_valid(shortly, back_ns)
 
 
 def test_an_operators_wrong_clock_is_named_by_the_drone() -> None:

@@ -51,7 +51,7 @@ def test_spoilt_messages_break_nothing(name: str) -> None:
 # Readers that no target reaches, and why that is right.
 _WIRES = "hands bytes to a codec and a core that have targets"
 NOT_FUZZED = {
-    "chimera_ros/crypto/trust/certificate_cache.py:CertificateCache.take_waiting": (
+    "chimera_ros/crypto/trust/certificate_cache.py:CertificateCache.take_deferred": (
         "reads nothing: the bytes are a fingerprint"
     ),
     "chimera_ros/crypto/key_server/incarnations.py:Incarnations.take": (

@@ -100,7 +100,9 @@ def order_against(
     )
 
 
-def barred(member: CertifiedMember, evictions: frozenset[bytes], orders: Iterable[EvictionOrder]) -> bool:
+def is_excluded(
+    member: CertifiedMember, evictions: frozenset[bytes], orders: Iterable[EvictionOrder]
+) -> bool:
     """Must this certificate stay out? By its fingerprint, its key, or as an older one of a name put out."""
     if member.fingerprint in evictions:
         return True

@@ -16,19 +16,19 @@ from ..wire import ControlKind, ControlMessage
 from .identity import CertificateError, CertificateFault, CertifiedMember, Trust, read_member_certificate
 
 _MAX_CERTIFICATES: Final = 8192
-_MAX_WAITING: Final = 256
-_MAX_WAITING_BYTES: Final = 8_388_608
+_MAX_DEFERRED: Final = 256
+_MAX_DEFERRED_BYTES: Final = 8_388_608
 
 
 class CertificateCache:
     """Certificates by fingerprint."""
 
-    def __init__(self, trust: Trust, purse: RateLimiter) -> None:
+    def __init__(self, trust: Trust, rate_limiter: RateLimiter) -> None:
         self._trust = trust
-        self._purse = purse
+        self._rate_limiter = rate_limiter
         self._members: dict[bytes, CertifiedMember] = {}
-        self._waiting: OrderedDict[tuple[bytes, bytes], ControlMessage] = OrderedDict()
-        self._waiting_bytes = 0
+        self._deferred: OrderedDict[tuple[bytes, bytes], ControlMessage] = OrderedDict()
+        self._deferred_bytes = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -41,7 +41,7 @@ class CertificateCache:
         """
         if digest(der) in self._members:
             raise Rejected(RejectReason.DUPLICATE)
-        if not self._purse.take(ControlKind.CERTIFICATE, now):
+        if not self._rate_limiter.take(ControlKind.CERTIFICATE, now):
             raise Rejected(RejectReason.BUDGET, "certificate")
         try:
             member = self._trust.certify(der, wall_ns)
@@ -66,12 +66,12 @@ class CertificateCache:
         """The member, whether or not the certificate is still good today."""
         return self._members.get(fingerprint)
 
-    def good(self, fingerprint: bytes, wall_ns: int) -> CertifiedMember:
+    def get_valid(self, fingerprint: bytes, wall_ns: int) -> CertifiedMember:
         """The member, checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
         member = self._members.get(fingerprint)
         if member is None:
             raise Rejected(RejectReason.NO_CERTIFICATE)
-        self._trust.standing(member, wall_ns)
+        self._trust.check_valid(member, wall_ns)
         return member
 
     def named(self, name: str) -> list[CertifiedMember]:
@@ -83,34 +83,34 @@ class CertificateCache:
         members = list(self._members.values()) if serials else []
         return frozenset(member.fingerprint for member in members if member.serial in serials)
 
-    def standing(self, wall_ns: int) -> list[CertifiedMember]:
+    def valid_members(self, wall_ns: int) -> list[CertifiedMember]:
         """All certificates that are good now."""
-        return [member for member in list(self._members.values()) if self.stands(member, wall_ns)]
+        return [member for member in list(self._members.values()) if self.is_valid(member, wall_ns)]
 
-    def stands(self, member: CertifiedMember, wall_ns: int) -> bool:
+    def is_valid(self, member: CertifiedMember, wall_ns: int) -> bool:
         """Is this certificate good now?"""
         try:
-            self._trust.standing(member, wall_ns)
+            self._trust.check_valid(member, wall_ns)
         except Rejected:
             return False
         return True
 
-    def wait_for(self, fingerprint: bytes, message: ControlMessage) -> None:
+    def defer(self, fingerprint: bytes, message: ControlMessage) -> None:
         """Keeps `message` until that certificate comes: topics overtake each other."""
         key = (fingerprint, digest(*message.parts))
-        if key in self._waiting:
+        if key in self._deferred:
             return
-        self._waiting[key] = message
-        self._waiting_bytes += _size(message)
-        while len(self._waiting) > _MAX_WAITING or self._waiting_bytes > _MAX_WAITING_BYTES:
-            _, oldest = self._waiting.popitem(last=False)
-            self._waiting_bytes -= _size(oldest)
+        self._deferred[key] = message
+        self._deferred_bytes += _size(message)
+        while len(self._deferred) > _MAX_DEFERRED or self._deferred_bytes > _MAX_DEFERRED_BYTES:
+            _, oldest = self._deferred.popitem(last=False)
+            self._deferred_bytes -= _size(oldest)
 
-    def take_waiting(self, fingerprint: bytes) -> list[ControlMessage]:
+    def take_deferred(self, fingerprint: bytes) -> list[ControlMessage]:
         """What waited for this certificate, in order of arrival."""
-        keys = [key for key in self._waiting if key[0] == fingerprint]
-        found = [self._waiting.pop(key) for key in keys]
-        self._waiting_bytes -= sum(_size(message) for message in found)
+        keys = [key for key in self._deferred if key[0] == fingerprint]
+        found = [self._deferred.pop(key) for key in keys]
+        self._deferred_bytes -= sum(_size(message) for message in found)
         return found
 
 

@@ -212,7 +212,7 @@ class Trust:
         self.check_member(member, wall_ns)
         return member
 
-    def standing(self, member: CertifiedMember, wall_ns: int) -> None:
+    def check_valid(self, member: CertifiedMember, wall_ns: int) -> None:
         """Is a known certificate still good? Raises Rejected(REVOKED or CERTIFICATE)."""
         try:
             self.check_member(member, wall_ns)
