@@ -32,8 +32,8 @@ from ..trust.identity import (
 )
 from ..trust.policy import load_policy
 from ..trust.signed_documents import MAX_DOCUMENT
+from .atomic_file import replace_durably
 from .keystore import Keystore, check_passphrase, key_pem, with_header
-from .member_state import replace_durably
 
 _OPEN_MODE: Final = 0o644
 _SECRET_MODE: Final = 0o600

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import KeystoreError
-from .member_state import write_atomic
+from .atomic_file import write_atomic
 
 FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64

@@ -50,8 +50,9 @@ from ..trust.identity import (
 from ..trust.policy import load_policy
 from ..trust.rank import RANKS, rank_of
 from ..trust.roles import RESERVED_NAMES, Role
+from .atomic_file import replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
-from .member_state import FileStore, replace_durably, write_atomic
+from .member_state import FileStore
 
 _OPEN_MODE: Final = 0o644
 _SECRET_MODE: Final = 0o600

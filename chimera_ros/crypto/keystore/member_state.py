@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
+from .atomic_file import write_atomic, write_error
 
 FORMAT: Final = 1
 
@@ -210,7 +210,7 @@ class FileStore:
             for path in (self._number_path, self._epoch_path):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise _refused(self.path, error) from None
+            raise write_error(self.path, error) from None
 
     def flush(self) -> None:
         """Forces evictions to the disk that are not there yet. Raises KeystoreError."""
@@ -249,7 +249,7 @@ def _write_number(path: Path, state: StoredState) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise write_error(path, error) from None
     if written != _NUMBER.size + HASH_BYTES:
         raise KeystoreError(
             f"{path}: cannot write all of {_NUMBER.size + HASH_BYTES} bytes; check the space."
@@ -269,46 +269,3 @@ def _read_number(path: Path) -> StoredState:
     if magic != _NUMBER_MAGIC:
         return StoredState()
     return StoredState(highest_epoch=epoch, time_floor_ns=floor_ns, sequence=sequence)
-
-
-def _refused(path: Path, error: OSError) -> KeystoreError:
-    return KeystoreError(f"{path}: cannot write ({error.strerror}); check the directory's owner and space.")
-
-
-def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
-    """Replaces `path` by `data` in one step; nobody sees a half-written file. Raises KeystoreError."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                os.fchmod(file.fileno(), mode)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        if durable:
-            _sync_directory(path.parent)
-    except OSError as error:
-        raise _refused(path, error) from None
-
-
-def replace_durably(source: Path, target: Path, durable: bool = True) -> None:
-    """Renames `source` to `target` in one step. Raises KeystoreError."""
-    try:
-        os.replace(source, target)
-        if durable:
-            _sync_directory(target.parent)
-    except OSError as error:
-        raise KeystoreError(f"{target}: cannot replace ({error.strerror}).") from None
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
