@@ -11,7 +11,10 @@ from .errors import Rejected, RejectReason
 
 ENVELOPE_VERSION: Final = 1
 MAX_SEALED: Final = 1_114_112
-SIGNATURE_BYTES: Final = 4627
+MAX_HEAD: Final = 1_048_576
+MAX_CERTIFICATE: Final = 16384
+MAX_COUNTER: Final = 2**48  # of one sender key: far below AES-GCM's limits; volume rotation comes earlier
+SIGNATURE_BYTES: Final = 4627  # ML-DSA-87 (FIPS 204)
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 STAMP_BYTES: Final = 8
@@ -49,11 +52,11 @@ class ControlKind(Enum):
 CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
     ControlKind.KEY_REQUEST: (1024, SIGNATURE_BYTES),
     ControlKind.KEY_PACKAGE: (16384, SIGNATURE_BYTES),
-    ControlKind.ANNOUNCEMENT: (1_048_576, 32, 4_194_304, SIGNATURE_BYTES),
+    ControlKind.ANNOUNCEMENT: (MAX_HEAD, 32, 4_194_304, SIGNATURE_BYTES),
     ControlKind.READY: (1024, SIGNATURE_BYTES),
     ControlKind.SWITCH: (1024, SIGNATURE_BYTES),
     ControlKind.BEAT: (1024, SIGNATURE_BYTES),
-    ControlKind.CERTIFICATE: (16384,),
+    ControlKind.CERTIFICATE: (MAX_CERTIFICATE,),
     ControlKind.TRUST: (262_400, SIGNATURE_BYTES),
     ControlKind.STOP: (65536, SIGNATURE_BYTES),
     ControlKind.STOP_ACK: (1024, SIGNATURE_BYTES),

@@ -26,10 +26,18 @@ from ..messages.checkpoint import MAX_LEAVES, Checkpoint
 from ..primitives import merkle
 from ..primitives.suite import HASH_BYTES, digest
 from ..trust.identity import CertificateError, CertifiedMember, check_issuer, read_member_certificate
-from ..wire import LANE_NAMES, LANE_SIGNED, MAX_SEALED, SIGNATURE_BYTES, STAMP_BYTES
+from ..wire import (
+    LANE_NAMES,
+    LANE_SIGNED,
+    MAX_CERTIFICATE,
+    MAX_COUNTER,
+    MAX_SEALED,
+    SIGNATURE_BYTES,
+    STAMP_BYTES,
+)
 
 FORMAT: Final = "chimera-disclosure-1"
-MAX_PATH: Final = 8
+MAX_PATH: Final = (MAX_LEAVES - 1).bit_length()
 MAX_TEXT: Final = 255
 
 
@@ -156,8 +164,8 @@ def read_disclosure(value: object) -> Disclosure:
     lane = reader.text("lane")
     if lane not in LANE_NAMES or LANE_SIGNED[LANE_NAMES.index(lane)]:
         raise DisclosureError("`lane` must be telemetry or bulk: other lanes have no checkpoints")
-    first, last = reader.number("first", 2**48), reader.number("last", 2**48)
-    counter = reader.number("counter", 2**48)
+    first, last = reader.number("first", MAX_COUNTER), reader.number("last", MAX_COUNTER)
+    counter = reader.number("counter", MAX_COUNTER)
     if not 1 <= first <= counter <= last < first + MAX_LEAVES:
         raise DisclosureError(f"`counter` must lie from `first` to `last`, at most {MAX_LEAVES} apart")
     path = value.get("path")
@@ -187,7 +195,7 @@ def read_disclosure(value: object) -> Disclosure:
         reader.hex("blind"),
         plaintext,
         tuple(hash_of(item, "path") for item in path),
-        reader.base64("certificate", 16384),
+        reader.base64("certificate", MAX_CERTIFICATE),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from ..encoding import is_name
-from ..messages.checkpoint import MAX_COUNTER, MAX_LEAVES
+from ..messages.checkpoint import MAX_LEAVES
 from ..primitives import labels
 from ..trust.identity import (
     CertificateError,
@@ -30,7 +30,7 @@ from ..trust.identity import (
     read_member_certificate,
 )
 from ..trust.roles import Role
-from ..wire import SIGNATURE_BYTES
+from ..wire import MAX_CERTIFICATE, MAX_COUNTER, SIGNATURE_BYTES
 from .disclosure import DisclosureError, bytes_of, hash_of
 
 FORMAT: Final = "chimera-totals-1"
@@ -190,6 +190,6 @@ def read_totals(value: object) -> SignedTotals:
     coverage(statement)
     return SignedTotals(
         statement,
-        bytes_of(value.get("certificate"), "certificate", 16384),
+        bytes_of(value.get("certificate"), "certificate", MAX_CERTIFICATE),
         bytes_of(value.get("signature"), "signature", SIGNATURE_BYTES),
     )

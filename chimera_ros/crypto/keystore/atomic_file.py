@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from ..errors import KeystoreError
+
+PUBLIC_MODE: Final = 0o644
+SECRET_MODE: Final = 0o600
 
 
 def write_error(path: Path, error: OSError) -> KeystoreError:

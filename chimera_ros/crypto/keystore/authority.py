@@ -32,11 +32,9 @@ from ..trust.identity import (
 )
 from ..trust.policy import load_policy
 from ..trust.signed_documents import MAX_DOCUMENT
-from .atomic_file import replace_durably
+from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably
 from .keystore import Keystore, check_passphrase, key_pem, with_header
 
-_OPEN_MODE: Final = 0o644
-_SECRET_MODE: Final = 0o600
 _PEM: Final = serialization.Encoding.PEM
 REASONS: Final = ("key-compromise", "superseded", "cessation-of-operation", "unspecified")
 
@@ -88,7 +86,7 @@ class AuthorityKeystore(Keystore):
             raise KeystoreError(
                 f"the revocation list would be larger than {MAX_DOCUMENT} bytes; make a new keystore instead."
             )
-        self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
+        self._write("crl.pem", crl.public_bytes(_PEM), PUBLIC_MODE)
         return int(crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number), len(serials)
 
     def renew(
@@ -133,10 +131,10 @@ class AuthorityKeystore(Keystore):
         except OSError as error:
             raise KeystoreError(f"{path}: cannot make a directory ({error.strerror}).") from None
         old_pem = self._read(f"members/{name}/identity.pem")
-        self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, _OPEN_MODE)
+        self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, PUBLIC_MODE)
         new_pem = certificate.public_bytes(_PEM)
-        self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), _SECRET_MODE)
-        self._write(f"members/{name}/identity.pem", new_pem, _OPEN_MODE)  # from here on the new pair counts
+        self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), SECRET_MODE)
+        self._write(f"members/{name}/identity.pem", new_pem, PUBLIC_MODE)  # from here on the new pair counts
         replace_durably(path / "identity.key.new", path / "identity.key", self._durable)
         return MemberIdentity(read_member_certificate(pem_to_der(new_pem)), provider().signing_key(key))
 
@@ -174,8 +172,8 @@ class AuthorityKeystore(Keystore):
             raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
         signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
         self._finish_policy()
-        self._write("policy.sig.new", signature, _OPEN_MODE)
-        self._write("policy.yaml", raw, _OPEN_MODE)  # from here on the new pair counts
+        self._write("policy.sig.new", signature, PUBLIC_MODE)
+        self._write("policy.yaml", raw, PUBLIC_MODE)  # from here on the new pair counts
         replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
         return policy.version
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import KeystoreError
-from .atomic_file import write_atomic
+from .atomic_file import SECRET_MODE, write_atomic
 
 FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64
 LIFE_NS: Final = 24 * 3600 * 1_000_000_000
 _FORMAT: Final = 1
-_MODE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def write_secret(directory: Path, secret: FallbackSecret, durable: bool = True) 
     text = json.dumps(
         {"format": _FORMAT, "issued_ns": secret.issued_ns, "secret": secret.secret.hex()}, indent=1
     )
-    write_atomic(directory / FILE_NAME, text.encode(), _MODE, durable)
+    write_atomic(directory / FILE_NAME, text.encode(), SECRET_MODE, durable)
 
 
 def read_secret(directory: Path) -> FallbackSecret | None:

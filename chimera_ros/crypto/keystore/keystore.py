@@ -50,12 +50,10 @@ from ..trust.identity import (
 from ..trust.policy import load_policy
 from ..trust.rank import RANKS, rank_of
 from ..trust.roles import RESERVED_NAMES, Role
-from .atomic_file import replace_durably, write_atomic
+from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
 from .member_state import FileStore
 
-_OPEN_MODE: Final = 0o644
-_SECRET_MODE: Final = 0o600
 _PEM: Final = serialization.Encoding.PEM
 MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
 
@@ -146,12 +144,12 @@ class Keystore:
         with self._alone():
             if self.exists():
                 raise KeystoreError(f"{self.path} already holds a keystore; somebody has just made it.")
-            self._write("authority.key", key_pem(key, passphrase), _SECRET_MODE)
-            self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
-            self._write("policy.yaml", text.encode(), _OPEN_MODE)
-            self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
+            self._write("authority.key", key_pem(key, passphrase), SECRET_MODE)
+            self._write("crl.pem", crl.public_bytes(_PEM), PUBLIC_MODE)
+            self._write("policy.yaml", text.encode(), PUBLIC_MODE)
+            self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), PUBLIC_MODE)
             self.renew_fallback(wall_ns)
-            self._write("authority.pem", certificate.public_bytes(_PEM), _OPEN_MODE)  # last: now it exists
+            self._write("authority.pem", certificate.public_bytes(_PEM), PUBLIC_MODE)  # last: now it exists
         self._authority_key = key
 
     def renew_fallback(self, wall_ns: int) -> FallbackSecret:
@@ -215,8 +213,8 @@ class Keystore:
             if (directory / "identity.pem").exists():
                 raise KeystoreError(f"{name} has just been enrolled in {self.path} by somebody else.")
             self.check_rank(name, role, wall_ns)
-            self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
-            self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
+            self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), SECRET_MODE)
+            self._write(f"members/{name}/identity.pem", pem, PUBLIC_MODE)
         return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
 
     def check_rank(self, name: str, role: Role | str, wall_ns: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
-from .atomic_file import write_atomic, write_error
+from .atomic_file import SECRET_MODE, write_atomic, write_error
 
 FORMAT: Final = 1
 
@@ -195,12 +195,12 @@ class FileStore:
             _write_number(self._number_path, state)
         elif routine:
             small = replace(state, orders=())  # they are not read from it
-            write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
+            write_atomic(self._epoch_path, small.to_json().encode(), SECRET_MODE, durable=False)
             self._unforced |= self._last is not None and state.evictions != self._last.evictions
         else:
             if self._last is None and not self.path.exists():
                 self._forget_former()
-            write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
+            write_atomic(self.path, state.to_json().encode(), SECRET_MODE, self._durable)
             self._unforced = False
         self._last = state
 
@@ -215,7 +215,7 @@ class FileStore:
     def flush(self) -> None:
         """Forces evictions to the disk that are not there yet. Raises KeystoreError."""
         if self._unforced and self._last is not None:
-            write_atomic(self.path, self._last.to_json().encode(), 0o600, self._durable)
+            write_atomic(self.path, self._last.to_json().encode(), SECRET_MODE, self._durable)
             self._unforced = False
 
     def load_document(self, name: str) -> bytes:
@@ -227,7 +227,7 @@ class FileStore:
 
     def save_document(self, name: str, data: bytes) -> None:
         """Raises KeystoreError when the disk refuses."""
-        write_atomic(self.path.with_name(name), data, 0o600, self._durable)
+        write_atomic(self.path.with_name(name), data, SECRET_MODE, self._durable)
 
 
 _NUMBER: Final = struct.Struct(">8sQQQ")
@@ -240,7 +240,7 @@ def _write_number(path: Path, state: StoredState) -> None:
     """
     record = _NUMBER.pack(_NUMBER_MAGIC, state.highest_epoch, state.time_floor_ns, state.sequence)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
         try:
             written = os.pwrite(handle, record + digest(record), 0)
             os.ftruncate(

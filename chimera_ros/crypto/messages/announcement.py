@@ -13,12 +13,11 @@ from ..errors import Rejected, RejectReason
 from ..primitives import labels
 from ..primitives.suite import HASH_BYTES, PublicKey, Suite, digest
 from ..trust.roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
-from ..wire import SIGNATURE_BYTES, ControlKind, ControlMessage
+from ..wire import MAX_HEAD, SIGNATURE_BYTES, ControlKind, ControlMessage
 from .eviction import MAX_EVICTIONS
 
 INCARNATION_BYTES: Final = 16
 MAX_ROSTER: Final = 4096
-MAX_HEAD: Final = 1_048_576
 MAX_JUMP: Final = 2**20  # an epoch number may be this far above the highest stored one
 NO_HASH: Final = bytes(HASH_BYTES)
 

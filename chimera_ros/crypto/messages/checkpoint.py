@@ -10,11 +10,10 @@ from ..errors import Rejected, RejectReason
 from ..primitives import labels, merkle
 from ..primitives.suite import HASH_BYTES
 from ..trust.identity import CertifiedMember, MemberIdentity
-from ..wire import LANE_SIGNED, SIGNATURE_BYTES
+from ..wire import LANE_SIGNED, MAX_COUNTER, SIGNATURE_BYTES
 from .body import opening
 
 MAX_LEAVES: Final = 256
-MAX_COUNTER: Final = 2**48
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from typing import Final
 
 from ..encoding import malformed, text, u16, u32, u64, var
 from ..primitives.suite import HASH_BYTES
-from .announcement import INCARNATION_BYTES
+from .announcement import INCARNATION_BYTES, MAX_ROSTER
 from .body import opening, read_opening, read_suite
 
 MAX_PROOF: Final = 12_288  # about 80 members; a larger epoch is shown by its announcement (resync.py)
-MAX_HAVE: Final = 512  # bytes of bitmap: slots 0..4095
+MAX_HAVE: Final = MAX_ROSTER // 8  # bytes of bitmap
 MAX_READY_SLOTS: Final = 256
 
 

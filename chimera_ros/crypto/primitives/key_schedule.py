@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..encoding import fields, u16
+from ..wire import LANE_NAMES, NONCE_BYTES
 from . import labels
 from .suite import AESGCM, expand, extract
 
-LANES: Final = 4
+LANES: Final = len(LANE_NAMES)
 LANE_KEY_BYTES: Final = 64
 KEY_TAG_BYTES: Final = 32
-SALT_BYTES: Final = 4
+SALT_BYTES: Final = NONCE_BYTES - 8  # a nonce is the salt and a 64-bit counter
 
 
 @dataclass(frozen=True, slots=True, repr=False)

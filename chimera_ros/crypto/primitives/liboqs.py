@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from ..errors import ProviderError, Rejected, RejectReason
+from ..wire import SIGNATURE_BYTES
 from .interfaces import (
     AESGCM,
     MLKEM_CIPHERTEXT_BYTES,
@@ -47,8 +48,6 @@ from .openssl import OpenSslProvider
 
 SIGNATURE: Final = "ML-DSA-87"
 KEM: Final = "ML-KEM-1024"
-_SEED_BYTES: Final = 32
-_SIGNATURE_BYTES: Final = 4627
 _NEEDED: Final = (
     "OQS_SIG_sign_with_ctx_str",
     "OQS_SIG_verify_with_ctx_str",
@@ -223,7 +222,7 @@ class _LiboqsVerifyKey:
         self._public = public
 
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
-        if len(signature) != _SIGNATURE_BYTES or len(context) > 255:
+        if len(signature) != SIGNATURE_BYTES or len(context) > 255:
             return False
         good: bool = self._verifier.verify_with_ctx_str(
             bytes(message), bytes(signature), context, self._public

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import Rejected, RejectReason
+from ..wire import TAG_BYTES
 from .interfaces import (
-    AEAD_TAG_BYTES,
     AESGCM,
     AESGCMSIV,
     HASH_BYTES,
@@ -70,7 +70,7 @@ class Suite:
         return provider().public_key(self.hybrid, public)
 
 
-_SEALED_BYTES: Final = MLKEM_CIPHERTEXT_BYTES + SEED_BYTES + AEAD_TAG_BYTES
+_SEALED_BYTES: Final = MLKEM_CIPHERTEXT_BYTES + SEED_BYTES + TAG_BYTES
 SUITES: Final = {
     suite.name: suite
     for suite in (

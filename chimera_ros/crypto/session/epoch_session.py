@@ -31,6 +31,7 @@ from ..trust.policy import Policy, Rule
 from ..trust.roles import Role
 from ..wire import (
     ENVELOPE_VERSION,
+    MAX_COUNTER,
     MAX_SEALED,
     NONCE_BYTES,
     SIGNATURE_BYTES,
@@ -43,7 +44,6 @@ from ..wire import (
 _U64: Final = struct.Struct(">Q")
 _MIN_SEALED: Final = NONCE_BYTES + STAMP_BYTES + TAG_BYTES
 _BURST_S: Final = 4.0  # burst allowed on top of the telemetry rate
-_MAX_COUNTER: Final = 2**48  # far below AES-GCM's limits for one key; volume rotation comes long before
 _MAX_CONTEXTS: Final = 8192
 
 Certificates = Callable[[bytes], CertifiedMember | None]
@@ -318,7 +318,7 @@ class EpochSession:
                     f"sent under epoch {self.epoch} any more"
                 )
             counter = state.counter + 1
-            if counter > _MAX_COUNTER:
+            if counter > MAX_COUNTER:
                 raise NotReady("the sender key's counter is used up; rotate the epoch")
             state.counter = counter
             state.volume_bytes += size

@@ -26,7 +26,6 @@ from .roles import Role
 
 __all__ = ["CertifiedMember", "CrlView", "MemberIdentity", "Role", "Trust", "read_member_certificate"]
 
-MAX_CERTIFICATE_BYTES: Final = 16384
 _URI: Final = re.compile(
     rf"urn:chimera:({NAME_PATTERN.pattern}):({NAME_PATTERN.pattern}):({NAME_PATTERN.pattern})"
 )

@@ -10,11 +10,11 @@ Not handled here: the policy's signature (keystore.py) and versions seen before 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Final
 
+from ..encoding import NAME_PATTERN
 from ..errors import PolicyError
 from ..primitives.labels import PROTOCOL_VERSION
 from ..primitives.suite import SUITES, digest
@@ -23,7 +23,6 @@ from .policy_yaml import YamlNode, read_yaml
 from .roles import RESERVED_NAMES, Role
 
 MODES: Final = {True: "always", False: "checkpoint"}
-_SEGMENT: Final = re.compile(r"[a-z0-9_]{1,48}")
 _MAX_CHANNEL: Final = 255
 _NS: Final = 1_000_000_000
 
@@ -154,7 +153,7 @@ def _rule_for(rules: tuple[Rule, ...], channel: str) -> Rule | None:
     if len(channel) > _MAX_CHANNEL:
         return None
     parts = tuple(channel.split("/"))
-    if not all(_SEGMENT.fullmatch(part) for part in parts):
+    if not all(NAME_PATTERN.fullmatch(part) for part in parts):
         return None
     return next((rule for rule in rules if rule.matches(parts)), None)
 
@@ -235,7 +234,7 @@ def _segments(node: YamlNode, last: bool) -> tuple[str, ...]:
                 node.fail("`**` may only be the last segment")
             if len(parts) == 1 and not last:
                 node.fail("the catch-all `**` must be the last channel: rules after it would never apply")
-        elif part not in ("*", "{member}") and not _SEGMENT.fullmatch(part):
+        elif part not in ("*", "{member}") and not NAME_PATTERN.fullmatch(part):
             node.fail(f"segment {part!r} is not a name of a-z 0-9 _, `{{member}}`, `*` or `**`")
     if "{member}" in parts and "**" in parts:
         node.fail("`{member}` and `**` cannot stand in one pattern")
