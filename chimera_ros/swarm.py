@@ -1,4 +1,4 @@
-"""Names of the members and limits of a swarm: how many drones, which ports, which entropy sources."""
+"""Names of the members and limits of a swarm: how many drones, which ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ OPERATOR_MEMBER = "operator_0"
 MAX_DRONES = 250  # MAVLink system ids end at 255, 245 is MAVSDK's own, some belong to ground stations
 FIRST_PORT = 15540  # out of the way of PX4's own 14540-14550 and 14580 and up
 GCS_PORT = 14550
-ENTROPY = ("os", "hardware")  # the others cost a process with a quantum simulator of about 100 MB each
 DRONES_PER_SHARD = 5
 MOST_SHARDS = 4  # every shard opens every telemetry message: more of them cost more than they bring
 

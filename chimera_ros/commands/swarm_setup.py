@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
-from chimera_ros.swarm import ENTROPY, FIRST_PORT, GCS_PORT, drone_name
+from chimera_ros.swarm import FIRST_PORT, GCS_PORT, drone_name
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
@@ -83,9 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--entropy",
         type=lambda text: tuple(text.split(",")),
-        default=ENTROPY,
+        default=DEFAULT_SOURCES,
         metavar="NAMES",
-        help=f"what goes into seeds: of os,hardware,qrng,qkd (default {','.join(ENTROPY)})",
+        help=f"entropy sources of seeds: of {','.join(SOURCE_NAMES)} (default {','.join(DEFAULT_SOURCES)})",
     )
     add(
         "--qkd-eavesdropper",

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.swarm import (
     DRONES_PER_SHARD,
-    ENTROPY,
     FIRST_PORT,
     GCS_PORT,
     LEADER_MEMBER,
@@ -52,7 +52,7 @@ class SwarmSpec:
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
     rotation_s: float = 60.0
-    entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy/pool.py
+    entropy: tuple[str, ...] = DEFAULT_SOURCES  # sources mixed into seeds
     qkd_eavesdropper: float = 0.0  # fraction of the simulated photons that somebody intercepts
     standbys: int = 1  # crypto nodes beside the first
     ready_timeout_s: float = 60.0  # how long the leader waits for every drone
@@ -76,10 +76,9 @@ class SwarmSpec:
             )
         if not 5.0 <= self.ready_timeout_s <= 600.0:
             raise ValueError(f"--ready-timeout is {self.ready_timeout_s}; allowed are 5 to 600 s")
-        known = ("os", "hardware", "qrng", "qkd")
         for name in self.entropy:
-            if name not in known:
-                raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(known)}")
+            if name not in SOURCE_NAMES:
+                raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
         if not 0.0 <= self.qkd_eavesdropper <= 1.0:
             raise ValueError(f"--qkd-eavesdropper is {self.qkd_eavesdropper}; allowed are 0 to 1")
         if not 2.0 <= self.rotation_s <= 3600.0:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.crypto.entropy.pool import SOURCE_NAMES
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.key_server.server import KeyServerConfig
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.ros import names
@@ -31,7 +31,7 @@ class CryptoParameters:
     )
     rotation_s: float = parameter(60.0, "seconds between key rotations", ge=2.0, le=3600.0)
     entropy: tuple[str, ...] = parameter(
-        swarm.ENTROPY,
+        DEFAULT_SOURCES,
         "sources mixed into seeds; the operating system's is always among them",
         choices=SOURCE_NAMES,
     )

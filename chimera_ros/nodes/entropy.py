@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from chimera_ros.crypto.entropy.pool import EntropyPool
+from chimera_ros.crypto.entropy.source_names import QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
 from chimera_ros.crypto.qkd.line import Line
 from chimera_ros.crypto.qkd.messages import WHY, Why
@@ -24,8 +25,8 @@ class Entropy:
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self.pool = EntropyPool(os.urandom, sources)
-        self._keys = DistilledKeys() if "qkd" in sources else None
-        self._worker = AerWorker(MODULES) if "qrng" in sources else None
+        self._keys = DistilledKeys() if QKD in sources else None
+        self._worker = AerWorker(MODULES) if QRNG in sources else None
         self._feed = EntropyFeed(self.pool, boot_time_s, self._worker, self._keys)
         self._started = False
         self._sessions = 0
@@ -40,7 +41,7 @@ class Entropy:
             try:
                 self._answerer = QkdAnswerer(session, self._wanted, self._on_outcome)
             except PermissionError as error:
-                self._feed.say(self.pool.absent("qkd", f"{error}; sign a newer policy"))
+                self._feed.say(self.pool.absent(QKD, f"{error}; sign a newer policy"))
         if self.pool.names:
             self._feed.start()
 
@@ -68,7 +69,7 @@ class Entropy:
         return (
             self._keys is not None
             and self._keys.status().stored_key_count == 0
-            and self.pool.wants("qkd", boot_time_s())
+            and self.pool.wants(QKD, boot_time_s())
         )
 
     def _on_outcome(self, outcome: QkdOutcome) -> None:
@@ -79,7 +80,7 @@ class Entropy:
         if outcome.why is not None:
             self._last["failure"] = WHY[outcome.why]
             if outcome.why in _SUSPICIOUS:
-                self._feed.say(self.pool.failed("qkd", WHY[outcome.why], boot_time_s()))
+                self._feed.say(self.pool.failed(QKD, WHY[outcome.why], boot_time_s()))
 
 
 class LeaderQkd:

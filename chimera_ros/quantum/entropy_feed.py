@@ -19,6 +19,7 @@ from typing import Final
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.entropy.conditioning import Bits, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool
+from chimera_ros.crypto.entropy.source_names import HARDWARE, QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import KeyDelivery
 from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
 
@@ -73,9 +74,9 @@ class EntropyFeed:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="entropy", daemon=True)
         self._gatherers: dict[str, Callable[[], list[SecurityAlarm]]] = {
-            "hardware": self._gather_hardware,
-            "qrng": self._gather_qrng,
-            "qkd": self._gather_qkd,
+            HARDWARE: self._gather_hardware,
+            QRNG: self._gather_qrng,
+            QKD: self._gather_qkd,
         }
 
     def start(self) -> None:
@@ -116,7 +117,7 @@ class EntropyFeed:
                     why = (str(error) or type(error).__name__)[:_MOST_TEXT]
                     said = self._pool.failed(name, why, self._now())
                 self.say(said)
-                more = more or (name != "qkd" and self._pool.wants(name, self._now()))
+                more = more or (name != QKD and self._pool.wants(name, self._now()))
         return more
 
     def _run(self) -> None:
@@ -138,45 +139,43 @@ class EntropyFeed:
             os.close(handle)
         if not data:
             return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
-        return self._pool.offer("hardware", data, self._now())
+        return self._pool.offer(HARDWARE, data, self._now())
 
     def _without_hardware(self, why: str) -> list[SecurityAlarm]:
         """Absent where there never was any; one that has worked before is a failure."""
-        if self._pool.status()["sources"]["hardware"]["raw_bits"]:
-            return self._pool.failed("hardware", why, self._now())
-        return self._pool.absent("hardware", why)
+        if self._pool.status()["sources"][HARDWARE]["raw_bits"]:
+            return self._pool.failed(HARDWARE, why, self._now())
+        return self._pool.absent(HARDWARE, why)
 
     def _gather_qrng(self) -> list[SecurityAlarm]:
         worker = self._worker
         if worker is None:
-            return self._pool.absent("qrng", "there is no quantum worker in this process")
+            return self._pool.absent(QRNG, "there is no quantum worker in this process")
         ready = worker.ready
         if worker.restarts != self._restarts:  # it died while it had nothing to do
             self._restarts = worker.restarts
-            return self._pool.failed("qrng", "the quantum worker died", self._now())
+            return self._pool.failed(QRNG, "the quantum worker died", self._now())
         if not ready:
-            return self._pool.absent("qrng", worker.absent) if worker.absent else []
+            return self._pool.absent(QRNG, worker.absent) if worker.absent else []
         seed = int.from_bytes(os.urandom(8)) >> 2
         try:
             request = entropy_jobs.QRNG_REQUEST.pack(seed, SHOTS, entropy_jobs.QUBITS)
             raw = worker.call(entropy_jobs.QRNG, request, _JOB_LIMIT_S)
         except (WorkerUnavailable, WorkerRefused) as error:
             self._restarts = worker.restarts
-            return self._pool.failed("qrng", str(error), self._now())
+            return self._pool.failed(QRNG, str(error), self._now())
         if len(raw) != SHOTS * entropy_jobs.QUBITS // 8:
-            return self._pool.failed(
-                "qrng", f"{len(raw)} bytes of random bits are another number", self._now()
-            )
-        return self._pool.offer("qrng", raw, self._now())
+            return self._pool.failed(QRNG, f"{len(raw)} bytes of random bits are another number", self._now())
+        return self._pool.offer(QRNG, raw, self._now())
 
     def _gather_qkd(self) -> list[SecurityAlarm]:
         if self._delivery is None:
-            return self._pool.absent("qkd", "no key delivery is configured")
+            return self._pool.absent(QKD, "no key delivery is configured")
         said: list[SecurityAlarm] = []
         for delivered in self._delivery.get_key():
             if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
-                return [*said, *self._pool.failed("qkd", "a key of no usable length", self._now())]
-            said += self._pool.offer("qkd", delivered.key, self._now())
+                return [*said, *self._pool.failed(QKD, "a key of no usable length", self._now())]
+            said += self._pool.offer(QKD, delivered.key, self._now())
         return said
 
 

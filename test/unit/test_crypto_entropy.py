@@ -9,7 +9,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.encoding import fields, u64
-from chimera_ros.crypto.entropy import pool
+from chimera_ros.crypto.entropy import pool, source_names
 from chimera_ros.crypto.entropy.conditioning import BLOCK_BYTES, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.errors import EntropyError
@@ -179,7 +179,7 @@ def test_hardware_is_credited_what_it_claims() -> None:
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(ValueError, match="'radio' is not known; allowed are os, hardware, qrng, qkd"):
         EntropyPool(os.urandom, ("os", "radio"))
-    assert pool.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
+    assert source_names.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
 
 
 def test_a_broken_operating_system_stops_seeds() -> None:

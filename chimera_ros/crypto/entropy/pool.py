@@ -29,6 +29,7 @@ from ..errors import EntropyError
 from ..primitives import labels
 from .conditioning import BLOCK_BYTES, Bits, Conditioner, debias, unpack
 from .health_tests import Claim, HealthTest
+from .source_names import HARDWARE, OS, QKD, QRNG
 
 OS_BYTES: Final = 64
 _OS_TRIES: Final = 3
@@ -75,12 +76,10 @@ class SourceConfig:
 
 
 SOURCES: Final[Mapping[str, SourceConfig]] = {
-    "hardware": SourceConfig(Claim(bits=8, min_entropy=4.0)),
-    "qrng": SourceConfig(Claim(bits=1, min_entropy=1.0), debiased=True, simulated=True),
-    "qkd": SourceConfig(Claim(bits=1, min_entropy=1.0), conditioned=False, simulated=True),
+    HARDWARE: SourceConfig(Claim(bits=8, min_entropy=4.0)),
+    QRNG: SourceConfig(Claim(bits=1, min_entropy=1.0), debiased=True, simulated=True),
+    QKD: SourceConfig(Claim(bits=1, min_entropy=1.0), conditioned=False, simulated=True),
 }
-SYSTEM: Final = "os"
-SOURCE_NAMES: Final = (SYSTEM, *SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +130,13 @@ class EntropyPool:
     def __init__(
         self,
         random: Callable[[int], bytes],
-        enabled: tuple[str, ...] = (SYSTEM,),
+        enabled: tuple[str, ...] = (OS,),
         config: PoolConfig | None = None,
         sources: Mapping[str, SourceConfig] = SOURCES,
     ) -> None:
-        unknown = [name for name in enabled if name != SYSTEM and name not in sources]
+        unknown = [name for name in enabled if name != OS and name not in sources]
         if unknown:
-            allowed = ", ".join((SYSTEM, *sources))
+            allowed = ", ".join((OS, *sources))
             raise ValueError(f"entropy source {unknown[0]!r} is not known; allowed are {allowed}")
         self._random = random
         self._config = config or PoolConfig()
@@ -150,7 +149,7 @@ class EntropyPool:
                 Conditioner(name, sources[name].claim.min_entropy / sources[name].claim.bits),
             )
             for name in dict.fromkeys(enabled)
-            if name != SYSTEM
+            if name != OS
         }
         self._drawn = 0
         self._system_failures = 0
@@ -229,7 +228,7 @@ class EntropyPool:
             return {
                 "seeds_drawn": self._drawn,
                 "sources": {
-                    SYSTEM: {
+                    OS: {
                         "state": State.ON.value,
                         "simulated": False,
                         "failures": self._system_failures,
@@ -241,7 +240,7 @@ class EntropyPool:
     def summary(self) -> dict[str, str]:
         """One line per source, as `SecurityState.entropy` shows it."""
         with self._lock:
-            lines = {SYSTEM: "in use"}
+            lines = {OS: "in use"}
             for name, source in self._sources.items():
                 text = {
                     State.STARTING: "starting",
