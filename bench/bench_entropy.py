@@ -124,7 +124,7 @@ def random_bits(worker: AerWorker, seconds: float) -> Iterator[Result]:
         nonlocal now
         now += 3600.0  # a false alarm of the health test (2^-20) is over at once
         before = pool.status()["sources"]["qrng"]["held_bytes"]
-        pool.offer("qrng", raw(), now)
+        pool.add("qrng", raw(), now)
         return max(0, int(pool.status()["sources"]["qrng"]["held_bytes"]) - before) * 8
 
     yield Result("QRNG: raw bits from Aer", per_second(lambda: 8 * len(raw()), seconds) / 1e3, "kbit/s")
@@ -132,7 +132,7 @@ def random_bits(worker: AerWorker, seconds: float) -> Iterator[Result]:
         "QRNG: health-tested, debiased, conditioned (simulated)", per_second(whole, seconds) / 1e3, "kbit/s"
     )
     sample = unpack(os.urandom(1 << 17))
-    test = HealthTest(SOURCES["qrng"].claim)
+    test = HealthTest(SOURCES["qrng"].noise)
 
     def tested() -> int:
         if test.feed(sample) is not None:
@@ -156,7 +156,7 @@ def draws(count: int) -> Iterator[Result]:
     pool = EntropyPool(os.urandom, ("hardware", "qrng", "qkd"), PoolConfig(capacity_bytes=1 << 26))
     for name in pool.names:
         for step in range(1 + count * 64 // 256):
-            pool.offer(name, os.urandom(2048), 3600.0 * step)
+            pool.add(name, os.urandom(2048), 3600.0 * step)
     full = timed(pool.draw)
     yield Result("seed from the pool, all sources: median", percentile(full, 50), "µs")
     yield Result("seed from the pool, all sources: p99", percentile(full, 99), "µs")

@@ -69,7 +69,7 @@ class Entropy:
         return (
             self._keys is not None
             and self._keys.status().stored_key_count == 0
-            and self.pool.wants(QKD, boot_time_s())
+            and self.pool.accepts(QKD, boot_time_s())
         )
 
     def _on_outcome(self, outcome: QkdOutcome) -> None:

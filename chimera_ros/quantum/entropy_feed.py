@@ -110,14 +110,14 @@ class EntropyFeed:
         """One helping from every source that has room; True if there is more to gather at once."""
         more = False
         for name in self._pool.names:
-            if self._pool.wants(name, self._now()):
+            if self._pool.accepts(name, self._now()):
                 try:
                     said = self._gatherers[name]()
                 except Exception as error:  # a client of other equipment may raise anything; the others go on
                     why = (str(error) or type(error).__name__)[:_MOST_TEXT]
                     said = self._pool.failed(name, why, self._now())
                 self.say(said)
-                more = more or (name != QKD and self._pool.wants(name, self._now()))
+                more = more or (name != QKD and self._pool.accepts(name, self._now()))
         return more
 
     def _run(self) -> None:
@@ -139,7 +139,7 @@ class EntropyFeed:
             os.close(handle)
         if not data:
             return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
-        return self._pool.offer(HARDWARE, data, self._now())
+        return self._pool.add(HARDWARE, data, self._now())
 
     def _without_hardware(self, why: str) -> list[SecurityAlarm]:
         """Absent where there never was any; one that has worked before is a failure."""
@@ -166,7 +166,7 @@ class EntropyFeed:
             return self._pool.failed(QRNG, str(error), self._now())
         if len(raw) != SHOTS * entropy_jobs.QUBITS // 8:
             return self._pool.failed(QRNG, f"{len(raw)} bytes of random bits are another number", self._now())
-        return self._pool.offer(QRNG, raw, self._now())
+        return self._pool.add(QRNG, raw, self._now())
 
     def _gather_qkd(self) -> list[SecurityAlarm]:
         if self._delivery is None:
@@ -175,7 +175,7 @@ class EntropyFeed:
         for delivered in self._delivery.get_key():
             if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
                 return [*said, *self._pool.failed(QKD, "a key of no usable length", self._now())]
-            said += self._pool.offer(QKD, delivered.key, self._now())
+            said += self._pool.add(QKD, delivered.key, self._now())
         return said
 
 

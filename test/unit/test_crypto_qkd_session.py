@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.entropy.conditioning import unpack
-from chimera_ros.crypto.entropy.health_tests import Claim, HealthTest
+from chimera_ros.crypto.entropy.health_tests import HealthTest, NoiseSource
 from chimera_ros.crypto.qkd.finite_key import Security, secret_bits
 from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
 from chimera_ros.crypto.qkd.messages import (
@@ -75,7 +75,7 @@ def test_both_ends_get_one_key() -> None:
             QkdConfig().security,
         )
         assert len(secret) == bound // 8
-        assert HealthTest(Claim(1, 1.0)).feed(unpack(secret)) is None
+        assert HealthTest(NoiseSource(1, 1.0)).feed(unpack(secret)) is None
         assert str(secret) not in repr(alice.outcome)
 
 
@@ -252,7 +252,7 @@ def test_seeds_of_the_hashes_are_fresh_and_independent() -> None:
     seeds = [bits for hashes in seen for bits in (hashes.tag_seed, hashes.key_seed)]
     assert len(seeds) == 4
     for bits in seeds:
-        assert HealthTest(Claim(1, 1.0)).feed(bits) is None
+        assert HealthTest(NoiseSource(1, 1.0)).feed(bits) is None
         assert abs(bits.mean() - 0.5) < 0.05
     assert len({bits[:1024].tobytes() for bits in seeds}) == 4
 
@@ -404,7 +404,7 @@ def test_aer_measures_as_quantum_mechanics_says() -> None:
     found = aer(run)
     same = run.prepared == run.measured
     assert np.array_equal(found[same], (run.bits ^ run.flipped)[same])
-    assert HealthTest(Claim(1, 1.0)).feed(found[~same]) is None
+    assert HealthTest(NoiseSource(1, 1.0)).feed(found[~same]) is None
     assert np.array_equal(found, aer(run))  # a seeded simulator: no entropy of its own
 
     alice, bob = run_session(Line(0.01), simulator=aer)
@@ -415,7 +415,7 @@ def test_aer_measures_as_quantum_mechanics_says() -> None:
 
     raw = entropy_jobs.qrng(entropy_jobs.QRNG_REQUEST.pack(int.from_bytes(os.urandom(7)), 1024, 8))
     assert len(raw) == 1024
-    assert HealthTest(Claim(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
+    assert HealthTest(NoiseSource(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
     for bad in (b"", entropy_jobs.QRNG_REQUEST.pack(1, 0, 8), entropy_jobs.QRNG_REQUEST.pack(1, 1, 40)):
         with pytest.raises(JobRefused):
             entropy_jobs.qrng(bad)
