@@ -19,8 +19,8 @@ from chimera_ros.crypto.entropy.conditioning import unpack
 from chimera_ros.crypto.entropy.health_tests import HealthTest
 from chimera_ros.crypto.entropy.pool import SOURCES, EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.qkd.finite_key import Security
-from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.messages import Kind, Why, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role

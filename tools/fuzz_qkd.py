@@ -12,8 +12,8 @@ from fuzz_world import Bug, gullible
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages
-from chimera_ros.crypto.qkd.line import Line, born, transmit
 from chimera_ros.crypto.qkd.messages import Kind, about, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import Line, born, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role

@@ -8,8 +8,8 @@ from typing import Any
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.entropy.source_names import QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
-from chimera_ros.crypto.qkd.line import Line
 from chimera_ros.crypto.qkd.messages import WHY, Why
+from chimera_ros.crypto.qkd.quantum_channel import Line
 from chimera_ros.crypto.qkd.session import QkdOutcome
 from chimera_ros.quantum.entropy_feed import MODULES, EntropyFeed, aer_simulator
 from chimera_ros.quantum.worker import AerWorker

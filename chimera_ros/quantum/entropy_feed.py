@@ -21,7 +21,7 @@ from chimera_ros.crypto.entropy.conditioning import Bits, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.entropy.source_names import HARDWARE, QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import KeyDelivery
-from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
+from chimera_ros.crypto.qkd.quantum_channel import Run, Simulator, encode_run
 
 from . import entropy_jobs
 from .worker import AerWorker, WorkerRefused, WorkerUnavailable

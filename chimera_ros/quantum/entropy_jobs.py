@@ -4,7 +4,7 @@ Aer is a simulator: its measurements are drawn from a pseudo-random generator th
 operating system). What comes back is reproducible from the seed and adds no entropy to it.
 
 A request for random bits is `>QIB`: seed, shots, qubits; the answer is one byte per shot, packed when there
-are fewer qubits. Photons travel as `crypto/qkd/line.py` encodes them; the answer is their packed outcomes.
+are fewer qubits. Photons travel as `crypto/qkd/quantum_channel.py` encodes them; the answer is their packed outcomes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chimera_ros.crypto.qkd.line import decode_run
+from chimera_ros.crypto.qkd.quantum_channel import decode_run
 
 from .jobs import JobRefused, job
 

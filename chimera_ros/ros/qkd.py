@@ -17,8 +17,8 @@ from std_msgs.msg import UInt8MultiArray
 
 from chimera_ros.crypto.entropy.conditioning import Bits
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.messages import WHY, Abort, Kind, Why, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import Line, Simulator, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig, QkdOutcome
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.crypto.trust.roles import Role

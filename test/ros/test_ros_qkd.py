@@ -6,8 +6,8 @@ import pytest
 from std_msgs.msg import UInt8MultiArray
 
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
-from chimera_ros.crypto.qkd.line import Line, born
 from chimera_ros.crypto.qkd.messages import Hello, Kind, Why, about, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import Line, born
 from chimera_ros.nodes import entropy
 from chimera_ros.ros import names
 from chimera_ros.ros.qkd import TICK_S, QkdAnswerer, QkdAsker

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from chimera_ros.crypto.entropy.conditioning import unpack
 from chimera_ros.crypto.entropy.health_tests import HealthTest, NoiseSource
 from chimera_ros.crypto.qkd.finite_key import Security, secret_bits
-from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
 from chimera_ros.crypto.qkd.messages import (
     Bases,
     Confirm,
@@ -23,6 +22,15 @@ from chimera_ros.crypto.qkd.messages import (
     Sifted,
     Why,
     kind_of,
+)
+from chimera_ros.crypto.qkd.quantum_channel import (
+    Line,
+    Run,
+    Simulator,
+    born,
+    decode_run,
+    encode_run,
+    transmit,
 )
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore

@@ -15,7 +15,7 @@ import numpy as np
 from ..encoding import Reader, malformed, u32, var
 from ..entropy.conditioning import Bits
 from .cascade import MAX_KEY_BITS, MAX_QUERIES, Query
-from .line import MAX_PHOTONS
+from .quantum_channel import MAX_PHOTONS
 
 SESSION_BYTES: Final = 16
 SEED_BYTES: Final = 32

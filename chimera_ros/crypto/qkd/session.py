@@ -34,7 +34,7 @@ from ..errors import Rejected
 from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import seed_bits, toeplitz
 from .cascade import CascadePlan, Corrector, Reference
-from .ends import End, Ended, QkdConfig, QkdOutcome, Random, random_bits
+from .endpoint import End, Ended, QkdConfig, QkdOutcome, Random, random_bits
 from .messages import (
     SEED_BYTES,
     SESSION_BYTES,

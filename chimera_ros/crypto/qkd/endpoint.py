@@ -15,8 +15,8 @@ from ..primitives import labels
 from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import toeplitz
 from .finite_key import ABORT_RATE, Security, secret_bits
-from .line import MAX_PHOTONS
 from .messages import SESSION_BYTES, Abort, Why
+from .quantum_channel import MAX_PHOTONS
 
 Random = Callable[[int], bytes]
 
