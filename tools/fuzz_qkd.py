@@ -12,8 +12,8 @@ from fuzz_world import Bug, gullible
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages
-from chimera_ros.crypto.qkd.messages import Kind, about, kind_of
-from chimera_ros.crypto.qkd.quantum_channel import Line, born, transmit
+from chimera_ros.crypto.qkd.messages import Kind, kind_of, session_of
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel, born_rule, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
@@ -23,7 +23,7 @@ _CLASSES: Final[dict[Kind, Any]] = {
     Kind.PHOTONS: messages.Photons,
     Kind.BASES: messages.Bases,
     Kind.SIFTED: messages.Sifted,
-    Kind.QUESTIONS: messages.Questions,
+    Kind.PARITY_REQUEST: messages.ParityRequest,
     Kind.PARITIES: messages.Parities,
     Kind.FINISH: messages.Finish,
     Kind.HASHES: messages.Hashes,
@@ -49,7 +49,7 @@ def corpus() -> list[bytes]:
     crypto, leader = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("leader_0", Role.LEADER)
     random = Random(1).randbytes
     said: dict[Kind, bytes] = {}
-    for photons, line in ((8192, Line(0.0)), (1024, Line(0.5))):
+    for photons, line in ((8192, QuantumChannel(0.0)), (1024, QuantumChannel(0.5))):
         config = QkdConfig(photons)
         alice = Alice(config, crypto, leader.member, random)
         bob = Bob(config, leader, crypto.member, random)
@@ -61,7 +61,7 @@ def corpus() -> list[bytes]:
             if kind_of(answer) is Kind.PHOTONS:
                 sent = bob.photons(answer)
                 assert sent is not None
-                message = bob.measured(transmit(*sent, bob.bases, line, born, random))
+                message = bob.measured(transmit(*sent, bob.bases, line, born_rule, random))
             else:
                 message = bob.handle(answer)
     return list(said.values())
@@ -79,7 +79,7 @@ class _Stage:
 
 
 def _copy(end: Alice | Bob) -> Alice | Bob:
-    shared: dict[int, Any] = {id(item): item for item in (end._me, end._peer, end._random, end.config)}
+    shared: dict[int, Any] = {id(item): item for item in (end._identity, end._peer, end._random, end.config)}
     shared[id(end._transcript)] = end._transcript.copy()
     return copy.deepcopy(end, shared)
 
@@ -102,7 +102,9 @@ def _stages() -> list[_Stage]:
             if kind_of(answer) is Kind.PHOTONS:
                 sent = bob.photons(answer)
                 assert sent is not None
-                message = bob.measured(transmit(*sent, bob.bases, Line(0.005), born, Random(3).randbytes))
+                message = bob.measured(
+                    transmit(*sent, bob.bases, QuantumChannel(0.005), born_rule, Random(3).randbytes)
+                )
             else:
                 message = bob.handle(answer)
         assert alice.outcome is not None
@@ -131,7 +133,7 @@ def session(data: bytes) -> None:
             answer = end.handle(data[1:])
     if answer is not None:
         kind_of(answer)
-    elif end.outcome is None and about(data[1:]) == mine:
+    elif end.outcome is None and session_of(data[1:]) == mine:
         raise Bug("a session neither goes on nor ends")
     secret = None if end.outcome is None else end.outcome.secret
     if secret is not None and kind_of(data[1:]) is not kind_of(stage.message):

@@ -8,8 +8,8 @@ from typing import Any
 from chimera_ros.crypto.entropy.pool import EntropyPool
 from chimera_ros.crypto.entropy.source_names import QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
-from chimera_ros.crypto.qkd.messages import WHY, Why
-from chimera_ros.crypto.qkd.quantum_channel import Line
+from chimera_ros.crypto.qkd.messages import ABORT_TEXTS, AbortReason
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel
 from chimera_ros.crypto.qkd.session import QkdOutcome
 from chimera_ros.quantum.entropy_feed import MODULES, EntropyFeed, aer_simulator
 from chimera_ros.quantum.worker import AerWorker
@@ -17,7 +17,11 @@ from chimera_ros.ros.lifecycle import boot_time_s
 from chimera_ros.ros.qkd import QkdAnswerer, QkdAsker
 from chimera_ros.ros.session import SecureSession
 
-_SUSPICIOUS = (Why.ERRORS, Why.SIGNATURE, Why.PROTOCOL)  # others are bad luck with few photons
+_SUSPICIOUS = (
+    AbortReason.ERRORS,
+    AbortReason.SIGNATURE,
+    AbortReason.PROTOCOL,
+)  # others are bad luck with few photons
 
 
 class Entropy:
@@ -77,10 +81,10 @@ class Entropy:
         self._last = dict(outcome.report)
         if outcome.secret is not None and self._keys is not None:
             self._keys.add(outcome.key_id, outcome.secret)
-        if outcome.why is not None:
-            self._last["failure"] = WHY[outcome.why]
-            if outcome.why in _SUSPICIOUS:
-                self._feed.say(self.pool.failed(QKD, WHY[outcome.why], boot_time_s()))
+        if outcome.reason is not None:
+            self._last["failure"] = ABORT_TEXTS[outcome.reason]
+            if outcome.reason in _SUSPICIOUS:
+                self._feed.say(self.pool.failed(QKD, ABORT_TEXTS[outcome.reason], boot_time_s()))
 
 
 class LeaderQkd:
@@ -99,7 +103,11 @@ class LeaderQkd:
         self._sessions = 0
         self._keys = 0
         self._asker = QkdAsker(
-            session, member, aer_simulator(self._worker), self._on_outcome, Line(intercepted=eavesdropper)
+            session,
+            member,
+            aer_simulator(self._worker),
+            self._on_outcome,
+            QuantumChannel(intercepted=eavesdropper),
         )
 
     def tick(self) -> None:
@@ -122,7 +130,7 @@ class LeaderQkd:
         return {"sessions": self._sessions, "keys": self._keys, "last": self._said}
 
     def _on_outcome(self, outcome: QkdOutcome | None, failure: str) -> None:
-        if outcome is not None and outcome.why is Why.BUSY:
+        if outcome is not None and outcome.reason is AbortReason.BUSY:
             return
         self._sessions += 1
         self._keys += outcome is not None and outcome.secret is not None

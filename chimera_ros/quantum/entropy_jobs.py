@@ -4,7 +4,8 @@ Aer is a simulator: its measurements are drawn from a pseudo-random generator th
 operating system). What comes back is reproducible from the seed and adds no entropy to it.
 
 A request for random bits is `>QIB`: seed, shots, qubits; the answer is one byte per shot, packed when there
-are fewer qubits. Photons travel as `crypto/qkd/quantum_channel.py` encodes them; the answer is their packed outcomes.
+are fewer qubits. Photons travel as `crypto/qkd/quantum_channel.py` encodes them; the answer is their packed
+outcomes.
 """
 
 from __future__ import annotations

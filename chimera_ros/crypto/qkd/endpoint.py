@@ -1,4 +1,4 @@
-"""What both ends of a BB84 session have in common: parameters, transcript, error rate, the key at the end."""
+"""Common part of both endpoints of a BB84 session: parameters, transcript, error rate, final key."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..encoding import fields
-from ..entropy.conditioning import Bits
+from ..entropy.conditioning import Bits, unpack
 from ..primitives import labels
 from ..trust.identity import CertifiedMember, MemberIdentity
 from .amplify import toeplitz
 from .finite_key import ABORT_RATE, Security, secret_bits
-from .messages import SESSION_BYTES, Abort, Why
+from .messages import SESSION_BYTES, Abort, AbortReason
 from .quantum_channel import MAX_PHOTONS
 
 Random = Callable[[int], bytes]
@@ -23,7 +23,7 @@ Random = Callable[[int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class QkdConfig:
-    """photons: sent in one session; a quarter of them makes the key, a quarter the sample."""
+    """photons: sent in one session; about a quarter becomes the raw key, a quarter the sample."""
 
     photons: int = 16384
     security: Security = field(default_factory=Security)
@@ -33,95 +33,96 @@ class QkdConfig:
             raise ValueError(f"{self.photons} photons; allowed are 1024 to {MAX_PHOTONS}")
 
     @property
-    def least(self) -> int:
-        """Fewer bits than this in key or sample end the session."""
+    def min_bits(self) -> int:
+        """Fewer bits than this in raw key or sample abort the session."""
         return self.photons // 8
 
     def encode(self) -> bytes:
-        """What both ends must agree on, in the transcript."""
+        """The parameters that both endpoints must share, for the transcript."""
         return repr((self.photons, ABORT_RATE, self.security)).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class QkdOutcome:
-    """secret: the key's whole bytes, None when there is none; `why` then says so.
-    key_id: 16 bytes, the same at both ends. report: JSON-ready.
+    """secret: the key's whole bytes, or None with a `reason`. key_id: 16 bytes, equal at both endpoints.
+    report: JSON-ready.
     """
 
     secret: bytes | None = field(repr=False)
     key_id: bytes = b""
-    why: Why | None = None
+    reason: AbortReason | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
 
 def random_bits(random: Random, count: int) -> Bits:
-    return np.unpackbits(np.frombuffer(random((count + 7) // 8), dtype=np.uint8))[:count]
+    """`count` random bits."""
+    return unpack(random((count + 7) // 8))[:count]
 
 
-class Ended(Exception):
-    """The session is over, and why."""
+class SessionAborted(Exception):
+    """The session ended without a key."""
 
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.name)
-        self.why = why
+    def __init__(self, reason: AbortReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
 
 
-class End:
-    """What Alice and Bob have in common."""
+class Endpoint:
+    """Base of Alice and Bob."""
 
     def __init__(
-        self, config: QkdConfig, me: MemberIdentity, peer: CertifiedMember, random: Random, alice: bool
+        self, config: QkdConfig, identity: MemberIdentity, peer: CertifiedMember, random: Random, alice: bool
     ) -> None:
         self.config = config
         self.outcome: QkdOutcome | None = None
-        self._me = me
+        self._identity = identity
         self._peer = peer
         self._random = random
         self._session = bytes(SESSION_BYTES)
-        ends = (me.fingerprint, peer.fingerprint) if alice else (peer.fingerprint, me.fingerprint)
+        pair = (identity.fingerprint, peer.fingerprint) if alice else (peer.fingerprint, identity.fingerprint)
         self._transcript = hashlib.sha3_512(
-            fields(labels.QKD_TRANSCRIPT, me.swarm.encode("ascii"), *ends, config.encode())
+            fields(labels.QKD_TRANSCRIPT, identity.swarm.encode("ascii"), *pair, config.encode())
         )
         self._round = 0
         self._report: dict[str, Any] = {"photons": config.photons}
 
     @property
-    def over(self) -> bool:
-        """Whether the session has ended, with a key or without."""
+    def finished(self) -> bool:
+        """True if the session has ended, with a key or without."""
         return self.outcome is not None
 
-    def note(self, *messages: bytes) -> None:
-        """Classical messages, in order, into the transcript."""
+    def record(self, *messages: bytes) -> None:
+        """Adds classical messages to the transcript, in order."""
         self._transcript.update(fields(*messages))
 
-    def sign(self, who: bytes) -> bytes:
-        """Our signature over the transcript so far."""
-        return self._me.sign(fields(who, self._transcript.digest()), labels.SIGN_QKD)
+    def sign(self, role: bytes) -> bytes:
+        """The own signature over the transcript so far."""
+        return self._identity.sign(fields(role, self._transcript.digest()), labels.SIGN_QKD)
 
-    def verified(self, who: bytes, signature: bytes) -> bool:
-        """Whether the other end has signed the same transcript."""
-        return self._peer.verify(signature, fields(who, self._transcript.digest()), labels.SIGN_QKD)
+    def verify(self, role: bytes, signature: bytes) -> bool:
+        """True if the peer has signed the same transcript."""
+        return self._peer.verify(signature, fields(role, self._transcript.digest()), labels.SIGN_QKD)
 
     def check_session(self, session: bytes) -> None:
         """Raises ValueError for a message of another session."""
         if session != self._session:
             raise ValueError("another session")
 
-    def measure_errors(self, mine: Bits, theirs: Bits, n: int) -> float:
-        """Error rate of the sample. Raises Ended."""
-        if len(mine) != len(theirs):
+    def measure_errors(self, own: Bits, peer: Bits, n: int) -> float:
+        """Error rate of the sample; n: bits of the raw key. Raises SessionAborted."""
+        if len(own) != len(peer):
             raise ValueError("samples of different length")
-        k, errors = len(mine), int(np.count_nonzero(mine != theirs))
+        k, errors = len(own), int(np.count_nonzero(own != peer))
         self._report.update(key_bits=n, sample_bits=k, sample_errors=errors)
-        if min(n, k) < self.config.least:
-            raise Ended(Why.TOO_FEW)
+        if min(n, k) < self.config.min_bits:
+            raise SessionAborted(AbortReason.TOO_FEW)
         self._report["error_rate"] = errors / k
         if errors > ABORT_RATE * k:
-            raise Ended(Why.ERRORS)
+            raise SessionAborted(AbortReason.ERRORS)
         return errors / k
 
-    def length(self, parities: int) -> int:
-        """Bits of the key, whole bytes. Raises Ended when there are none."""
+    def key_length(self, parities: int) -> int:
+        """Length of the key, bits, whole bytes. Raises SessionAborted when it is zero."""
         report = self._report
         leak = 2 * parities
         bits = secret_bits(
@@ -129,7 +130,7 @@ class End:
         )
         report.update(parities=parities, leak_bits=leak, secret_bits=bits // 8 * 8)
         if bits < 8:
-            raise Ended(Why.NO_BITS)
+            raise SessionAborted(AbortReason.NO_BITS)
         return bits // 8 * 8
 
     def succeed(self, raw: Bits, seed: Bits, length: int) -> None:
@@ -138,24 +139,24 @@ class End:
 
     @staticmethod
     def wipe(*bits: Bits) -> None:
-        """Overwrites what made the key; best effort, copies inside numpy and the key's own bytes remain."""
+        """Overwrites raw key material; best effort: copies inside numpy and the key itself remain."""
         for array in bits:
             array.fill(0)
 
-    def fail(self, why: Why) -> None:
+    def fail(self, reason: AbortReason) -> None:
         if self.outcome is None:
-            self.outcome = QkdOutcome(None, b"", why, self._report)
+            self.outcome = QkdOutcome(None, b"", reason, self._report)
 
-    def aborted(self, why: Why) -> bytes:
-        self.fail(why)
-        return Abort(self._session, int(why)).encode()
+    def abort(self, reason: AbortReason) -> bytes:
+        self.fail(reason)
+        return Abort(self._session, int(reason)).encode()
 
-    def heard_abort(self, message: bytes) -> None:
-        """The other end ends this session; the end of another one is passed over. Raises Rejected."""
+    def receive_abort(self, message: bytes) -> None:
+        """The peer's abort of this session; that of another one is ignored. Raises Rejected."""
         abort = Abort.parse(message)
         if abort.session != self._session:
             return
         try:
-            self.fail(Why(abort.why))
+            self.fail(AbortReason(abort.reason))
         except ValueError:
-            self.fail(Why.PROTOCOL)
+            self.fail(AbortReason.PROTOCOL)
