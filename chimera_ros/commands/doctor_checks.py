@@ -161,7 +161,7 @@ def _provider() -> Check:
     except Exception as error:  # no `cryptography`, or a provider that was asked for and is not there
         advice = "unset CHIMERA_CRYPTO_PROVIDER, or install what is missing"
         return Check("cryptography", "provider", MISSING, str(error), advice)
-    detail = f"{choice.name} ({choice.why})"
+    detail = f"{choice.name} ({choice.reason})"
     if choice.name == "liboqs" or wanted == "openssl":
         return Check("cryptography", "provider", OK, detail)
     advice = (

@@ -1,4 +1,4 @@
-"""What travels: control messages and envelopes, field for field as in `msg/`."""
+"""Wire format of control messages and envelopes, field by field as in `msg/`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Lane:
 
 
 LANE_NAMES: Final = ("command", "telemetry", "plan", "bulk")
-LANE_SIGNED: Final = (True, False, True, False)  # `always`; the others are `checkpoint`
+LANE_SIGNED: Final = (True, False, True, False)  # signature mode `always`; otherwise `checkpoint`
 
 
 class ControlKind(Enum):
-    """Plain, signed messages of the key protocol. The value is the name used on topics."""
+    """Kinds of control message, which are signed and not encrypted; the value is the topic's name."""
 
     KEY_REQUEST = "key_request"
     KEY_PACKAGE = "key_packages"
@@ -75,7 +75,7 @@ class ControlMessage:
 
 
 class Envelope(NamedTuple):
-    """SecureEnvelope.msg. A named tuple because one is made for every message."""
+    """SecureEnvelope.msg; a named tuple for speed, as one is made for every message."""
 
     version: int
     lane: int
@@ -85,7 +85,7 @@ class Envelope(NamedTuple):
     signature: bytes = b""
 
     def canonical(self) -> bytes:
-        """The bytes that a response's associated data hashes."""
+        """Canonical bytes, hashed in the associated data of a response."""
         return b"".join(
             (
                 bytes((self.version & 0xFF, self.lane & 0xFF)),
