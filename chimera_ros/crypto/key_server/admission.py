@@ -229,7 +229,7 @@ class Admission:
             incarnation=package.incarnation,
             public=self._suite.public_key(package.public),
             package_hash=digest(package.encode()),
-            speaker=package.speaker,
+            speaker=package.responder,
             received_at=now,
         )
 

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from ..errors import ProviderError, Rejected, RejectReason
 from ..wire import SIGNATURE_BYTES
+from . import labels
 from .interfaces import (
     AESGCM,
     MLKEM_CIPHERTEXT_BYTES,
@@ -134,7 +135,7 @@ def _import() -> Any:
 
 def self_test(provider: LiboqsProvider) -> None:
     """liboqs and OpenSSL must accept each other's output. Raises ProviderError."""
-    message, context, info = b"self test", b"CHIMERA-1 self test", b"info"
+    message, context, info = b"self test", labels.SIGN_SELF_TEST, b"info"
     key = mldsa.MLDSA87PrivateKey.generate()
     public = key.public_key()
     ours = provider.signing_key(key).sign(message, context)

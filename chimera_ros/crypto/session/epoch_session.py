@@ -170,9 +170,7 @@ class EpochSession:
         return f"EpochSession({self.epoch})"
 
     def close(self) -> None:
-        """Drops the keys (best effort: Python may keep copies until memory is reused). The caller holds
-        the lock.
-        """
+        """Drops the keys (best effort: Python may keep copies in memory). The caller holds the lock."""
         self.closed = True
         if self._checkpoints is not None:
             self._checkpoints.close_epoch(self.transcript_hash)
@@ -286,8 +284,7 @@ class EpochSession:
         sent_ns: int,
         binding: bytes = b"",
     ) -> Envelope:
-        """Seals `payload` for all members of the epoch. `binding` is appended to the associated data
-        (services).
+        """Seals `payload` for all members of the epoch; `binding` extends the associated data (services).
 
         Raises Rejected(NOT_PERMITTED or SIZE), NotReady, ForkedProcess.
         """

@@ -1,7 +1,7 @@
-"""Certificates seen so far, and the few messages that wait for one.
+"""Certificate cache, with a bounded queue of messages whose signer's certificate is not there yet.
 
-Only certificates signed by the authority get in, so strangers cannot fill the directory; what waits is
-bounded in number and bytes, and the oldest gives way.
+Only certificates issued by the authority are cached, so that outsiders cannot fill the cache. Deferred
+messages are bounded in number and bytes; the oldest is dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_DEFERRED_BYTES: Final = 8_388_608
 
 
 class CertificateCache:
-    """Certificates by fingerprint."""
+    """Member certificates by fingerprint."""
 
     def __init__(self, trust: Trust, rate_limiter: RateLimiter) -> None:
         self._trust = trust
@@ -34,10 +34,10 @@ class CertificateCache:
         return len(self._members)
 
     def add(self, der: bytes, now: float, wall_ns: int) -> CertifiedMember:
-        """Checks and keeps one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED).
+        """Validates and caches one. Raises Rejected(DUPLICATE, BUDGET, CERTIFICATE, SWARM or REVOKED).
 
-        One of the authority that has expired or was revoked is kept all the same: `good` refuses it, but it
-        shows whom a revoked serial number belongs to and which numbers a crypto node has used.
+        An expired or revoked one of the authority is rejected but cached: it maps a revoked serial number to
+        its member, and a crypto node's epoch numbers to their issuer.
         """
         if digest(der) in self._members:
             raise Rejected(RejectReason.DUPLICATE)
@@ -57,17 +57,17 @@ class CertificateCache:
         return member
 
     def put(self, member: CertifiedMember) -> None:
-        """Keeps a certificate that is known to be good (our own)."""
+        """Caches a certificate without validation (the own ones)."""
         if len(self._members) >= _MAX_CERTIFICATES:
             del self._members[next(iter(self._members))]
         self._members[member.fingerprint] = member
 
     def get(self, fingerprint: bytes) -> CertifiedMember | None:
-        """The member, whether or not the certificate is still good today."""
+        """The member, whether or not the certificate is valid now."""
         return self._members.get(fingerprint)
 
     def get_valid(self, fingerprint: bytes, wall_ns: int) -> CertifiedMember:
-        """The member, checked again. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
+        """The member, if valid now. Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED)."""
         member = self._members.get(fingerprint)
         if member is None:
             raise Rejected(RejectReason.NO_CERTIFICATE)
@@ -75,7 +75,7 @@ class CertificateCache:
         return member
 
     def named(self, name: str) -> list[CertifiedMember]:
-        """All certificates of that name that have been seen, whether or not they are still good."""
+        """All cached certificates of that name, whether or not they are valid now."""
         return [member for member in list(self._members.values()) if member.name == name]
 
     def with_serials(self, serials: frozenset[int]) -> frozenset[bytes]:
@@ -84,11 +84,11 @@ class CertificateCache:
         return frozenset(member.fingerprint for member in members if member.serial in serials)
 
     def valid_members(self, wall_ns: int) -> list[CertifiedMember]:
-        """All certificates that are good now."""
+        """All members whose certificates are valid now."""
         return [member for member in list(self._members.values()) if self.is_valid(member, wall_ns)]
 
     def is_valid(self, member: CertifiedMember, wall_ns: int) -> bool:
-        """Is this certificate good now?"""
+        """True if this certificate is valid now."""
         try:
             self._trust.check_valid(member, wall_ns)
         except Rejected:
@@ -96,7 +96,7 @@ class CertificateCache:
         return True
 
     def defer(self, fingerprint: bytes, message: ControlMessage) -> None:
-        """Keeps `message` until that certificate comes: topics overtake each other."""
+        """Defers `message` until that certificate is received: topics are not ordered among each other."""
         key = (fingerprint, digest(*message.parts))
         if key in self._deferred:
             return
@@ -107,7 +107,7 @@ class CertificateCache:
             self._deferred_bytes -= _size(oldest)
 
     def take_deferred(self, fingerprint: bytes) -> list[ControlMessage]:
-        """What waited for this certificate, in order of arrival."""
+        """Removes and returns the messages deferred for this certificate, in order of arrival."""
         keys = [key for key in self._deferred if key[0] == fingerprint]
         found = [self._deferred.pop(key) for key in keys]
         self._deferred_bytes -= sum(_size(message) for message in found)

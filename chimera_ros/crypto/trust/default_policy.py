@@ -1,4 +1,4 @@
-"""The policy that a new keystore starts from; a test holds it equal to config/policy.yaml."""
+"""Default policy of a new keystore; a test keeps it equal to config/policy.yaml."""
 
 from typing import Final
 
