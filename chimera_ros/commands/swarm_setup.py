@@ -307,9 +307,9 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
             pem = spec.keystore / "members" / name / "identity.pem"
             _make(partial(keystore.enroll, name, role, wall_ns=wall_ns), pem.exists)
         secret = keystore.fallback()
-        if simulated and (secret is None or not secret.good_at(wall_ns + LONGEST_FLIGHT_NS)):
+        if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
-        elif secret is None or not secret.good_at(wall_ns):
+        elif secret is None or not secret.valid_at(wall_ns):
             print(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",

@@ -14,11 +14,12 @@ SECRET_MODE: Final = 0o600
 
 
 def write_error(path: Path, error: OSError) -> KeystoreError:
+    """The exception for a failed write."""
     return KeystoreError(f"{path}: cannot write ({error.strerror}); check the directory's owner and space.")
 
 
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
-    """Replaces `path` by `data` in one step; nobody sees a half-written file. Raises KeystoreError."""
+    """Replaces `path` atomically by `data`; no reader sees a partial file. Raises KeystoreError."""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -39,7 +40,7 @@ def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> No
 
 
 def replace_durably(source: Path, target: Path, durable: bool = True) -> None:
-    """Renames `source` to `target` in one step. Raises KeystoreError."""
+    """Renames `source` to `target` atomically. Raises KeystoreError."""
     try:
         os.replace(source, target)
         if durable:

@@ -198,7 +198,7 @@ class Fallback:
 
     def usable(self, wall_ns: int) -> bool:
         """Is the secret still good? A clock that was set back does not make it last longer."""
-        return self._secret.good_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
+        return self._secret.valid_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
 
     def _rule(self, channel: str, name: str, role: Role) -> Rule:
         """The policy's rule, for one of the channels that fallback carries."""
