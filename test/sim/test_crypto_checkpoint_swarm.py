@@ -15,11 +15,11 @@ from chimera_ros.crypto.messages.checkpoint import Checkpoint, make_checkpoint
 from chimera_ros.crypto.primitives import labels, merkle
 from chimera_ros.crypto.primitives.key_schedule import blind_key, sender_key
 from chimera_ros.crypto.primitives.suite import digest
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Envelope, Lane
 
 TYPE = "T"
-STORM = Weather(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 class Flight:
@@ -105,11 +105,11 @@ def forged(swarm: Swarm, victim: str, insider: str, counter: int, text: bytes) -
 
 
 def test_an_honest_swarm_in_a_storm_accuses_nobody():
-    swarm = Swarm(drones=4, shards=2, weather=STORM, rotate_s=6.0)
+    swarm = Swarm(drones=4, shards=2, link=STORM, rotate_s=6.0)
     swarm.join()
     flight = Flight(swarm)
     flight.run(25.0)
-    flight.swarm.wire.weather = Weather()
+    flight.swarm.wire.link = LinkConditions()
     flight.run(5.0)
     assert flight.alarms == []
     epochs = {checkpoint.epoch for _, checkpoint in flight.checkpoints}
