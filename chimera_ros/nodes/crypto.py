@@ -104,7 +104,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
         session = self._session
         if session is None or session.key_server is None or self._entropy is None:
             return
-        self._entropy.tell(session)
+        self._entropy.publish_state(session)
         status = session.key_server.status()
         durations = status["rekey_ms"]
         fresh = status["rekeys"] - self._reported

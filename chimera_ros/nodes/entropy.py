@@ -1,4 +1,4 @@
-"""Entropy in the nodes: the crypto node's pool and Alice's end of key distribution; Bob's in the leader."""
+"""Entropy in the nodes: the crypto node's pool and QKD endpoint (Alice), and the leader's endpoint (Bob)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from chimera_ros.ros.lifecycle import boot_time_s
 from chimera_ros.ros.qkd import QkdAnswerer, QkdAsker
 from chimera_ros.ros.session import SecureSession
 
-_SUSPICIOUS = (
-    AbortReason.ERRORS,
-    AbortReason.SIGNATURE,
-    AbortReason.PROTOCOL,
-)  # others are bad luck with few photons
+# Reasons that disable the source; the others are chance with few photons.
+_SUSPICIOUS = (AbortReason.ERRORS, AbortReason.SIGNATURE, AbortReason.PROTOCOL)
 
 
 class Entropy:
-    """Wires `EntropyPool`, `EntropyFeed` and `QkdAnswerer`; what is not asked for is not started."""
+    """Entropy of the crypto node: wires `EntropyPool`, `EntropyFeed` and `QkdAnswerer`."""
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self.pool = EntropyPool(os.urandom, sources)
@@ -34,31 +31,31 @@ class Entropy:
         self._feed = EntropyFeed(self.pool, boot_time_s, self._worker, self._keys)
         self._started = False
         self._sessions = 0
-        self._last: dict[str, Any] = {}
+        self._last_report: dict[str, Any] = {}
 
     def start(self, session: SecureSession) -> None:
-        """Begin to gather, once the session has started. Does nothing the second time."""
+        """Starts the sources, once the session has started. Idempotent."""
         if self._started:
             return
         self._started = True
         if self._keys is not None:
             try:
-                self._answerer = QkdAnswerer(session, self._wanted, self._on_outcome)
+                self._answerer = QkdAnswerer(session, self._session_accepted, self._on_outcome)
             except PermissionError as error:
-                self._feed.say(self.pool.absent(QKD, f"{error}; sign a newer policy"))
+                self._feed.report(self.pool.absent(QKD, f"{error}; sign a newer policy"))
         if self.pool.names:
             self._feed.start()
 
     def close(self) -> None:
-        """Stop gathering."""
+        """Stops the sources."""
         self._feed.close()
         if self._worker is not None:
             self._worker.close()
 
-    def tell(self, session: SecureSession) -> None:
-        """Hand state and alarms on; from the executor's thread."""
+    def publish_state(self, session: SecureSession) -> None:
+        """Publishes state and alarms; in the executor's thread."""
         session.entropy = self.pool.summary()
-        for alarm in self._feed.alarms():
+        for alarm in self._feed.take_alarms():
             session.alarm(alarm.severity, alarm.text)
 
     def status(self) -> dict[str, Any]:
@@ -66,10 +63,10 @@ class Entropy:
         status = {**self.pool.status(), "summary": self.pool.summary()}
         if self._keys is not None:
             stored = self._keys.status().stored_key_count
-            status["qkd"] = {"sessions": self._sessions, "stored_keys": stored, "last": self._last}
+            status["qkd"] = {"sessions": self._sessions, "stored_keys": stored, "last": self._last_report}
         return status
 
-    def _wanted(self) -> bool:
+    def _session_accepted(self) -> bool:
         return (
             self._keys is not None
             and self._keys.status().stored_key_count == 0
@@ -78,28 +75,28 @@ class Entropy:
 
     def _on_outcome(self, outcome: QkdOutcome) -> None:
         self._sessions += 1
-        self._last = dict(outcome.report)
+        self._last_report = dict(outcome.report)
         if outcome.secret is not None and self._keys is not None:
             self._keys.add(outcome.key_id, outcome.secret)
         if outcome.reason is not None:
-            self._last["failure"] = ABORT_TEXTS[outcome.reason]
+            self._last_report["failure"] = ABORT_TEXTS[outcome.reason]
             if outcome.reason in _SUSPICIOUS:
-                self._feed.say(self.pool.failed(QKD, ABORT_TEXTS[outcome.reason], boot_time_s()))
+                self._feed.report(self.pool.failed(QKD, ABORT_TEXTS[outcome.reason], boot_time_s()))
 
 
 class LeaderQkd:
-    """Bob's end in the leader, with a quantum worker of its own. Bob has no use for the keys and drops them.
+    """QKD endpoint of the leader (Bob), with a quantum worker of its own. Bob does not use the keys.
 
-    eavesdropper: fraction of the photons that somebody intercepts and resends, for demonstrations.
+    eavesdropper: fraction of the photons that are intercepted and resent, for demonstrations.
 
-    Raises PermissionError when the swarm's policy does not know the channel.
+    Raises PermissionError if the swarm's policy has no rule for the channel.
     """
 
     def __init__(self, session: SecureSession, member: str, eavesdropper: float = 0.0) -> None:
         self._worker = AerWorker(MODULES)
         self._session = session
         self._restarts = 0
-        self._said = ""
+        self._last_failure = ""
         self._sessions = 0
         self._keys = 0
         self._asker = QkdAsker(
@@ -115,10 +112,10 @@ class LeaderQkd:
         if self._worker.ready:
             self._asker.tick()
         elif self._worker.absent:
-            self._say(self._worker.absent)
+            self._alarm_once(self._worker.absent)
         if self._worker.restarts != self._restarts:
             self._restarts = self._worker.restarts
-            self._say("the quantum worker died")
+            self._alarm_once("the quantum worker died")
 
     def close(self) -> None:
         """End the worker."""
@@ -127,17 +124,17 @@ class LeaderQkd:
 
     def status(self) -> dict[str, Any]:
         """For the status line."""
-        return {"sessions": self._sessions, "keys": self._keys, "last": self._said}
+        return {"sessions": self._sessions, "keys": self._keys, "last": self._last_failure}
 
     def _on_outcome(self, outcome: QkdOutcome | None, failure: str) -> None:
         if outcome is not None and outcome.reason is AbortReason.BUSY:
             return
         self._sessions += 1
         self._keys += outcome is not None and outcome.secret is not None
-        self._say(failure)
+        self._alarm_once(failure)
 
-    def _say(self, text: str) -> None:
-        """Once, until something else happens."""
-        if text and text != self._said:
+    def _alarm_once(self, text: str) -> None:
+        """Raises an alarm unless it repeats the last one."""
+        if text and text != self._last_failure:
             self._session.alarm("warning", f"quantum key distribution: {text}")
-        self._said = text
+        self._last_failure = text
