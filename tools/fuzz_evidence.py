@@ -12,7 +12,7 @@ from functools import cache
 from threading import Lock
 from typing import Final
 
-from fuzz_world import Bug, gullible, world
+from fuzz_fixture import Bug, gullible, world
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointTracker

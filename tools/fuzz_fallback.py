@@ -6,7 +6,7 @@ import itertools
 from functools import cache
 from typing import Final
 
-from fuzz_world import Bug, gullible
+from fuzz_fixture import Bug, gullible
 
 from chimera_ros.crypto.encoding import u32, u64
 from chimera_ros.crypto.errors import Rejected

@@ -8,7 +8,7 @@ from functools import cache
 from random import Random
 from typing import Any, Final
 
-from fuzz_world import Bug, gullible
+from fuzz_fixture import Bug, gullible
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages

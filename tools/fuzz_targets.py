@@ -19,7 +19,7 @@ from typing import Final
 import fuzz_evidence
 import fuzz_fallback
 import fuzz_qkd
-from fuzz_world import SUITE, Bug, gullible, world
+from fuzz_fixture import SUITE, Bug, gullible, world
 
 from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.errors import NotReady, Rejected
