@@ -1,6 +1,6 @@
 """Security protocol of the swarm (docs/protocol.md) as plain objects: time and bytes in, effects out.
 
-What it must not know: clocks, sockets, ROS, and the flight room. Its packages are layers, each importing only
+Must not depend on: clocks, sockets, ROS, and the flight room. Its packages are layers, each importing only
 those above it:
 
     errors, wire, encoding, counters, effects, rate_limit    common to all

@@ -138,11 +138,12 @@ def self_test(provider: LiboqsProvider) -> None:
     message, context, info = b"self test", labels.SIGN_SELF_TEST, b"info"
     key = mldsa.MLDSA87PrivateKey.generate()
     public = key.public_key()
-    ours = provider.signing_key(key).sign(message, context)
-    public.verify(ours, message, context)
+    signature = provider.signing_key(key).sign(message, context)
+    public.verify(signature, message, context)
     verifier = provider.verify_key(public.public_bytes_raw())
-    theirs = key.sign(message, context)
-    if not verifier.verify(theirs, message, context) or verifier.verify(theirs, message, context + b"!"):
+    signature = key.sign(message, context)
+    accepted = verifier.verify(signature, message, context)
+    if not accepted or verifier.verify(signature, message, context + b"!"):
         raise ProviderError("signatures disagree")
     other = OpenSslProvider()
     for one, two in ((provider, other), (other, provider)):

@@ -43,7 +43,7 @@ class Limits:
     package_life_s: float = 120.0
     challenge_life_s: float = 120.0
     restart_s: float = 10.0  # one new incarnation per name in this time
-    clock_ahead_s: float = 0.2  # how far a sender's clock may be ahead of ours
+    clock_ahead_s: float = 0.2  # tolerance for a sender's clock ahead of the own one
     stop_life_s: float = 10.0
     volume_bytes: float = 100e6  # sealed by one sender under one key before it asks for a rotation
     telemetry_hz: float = 500.0  # opened of one sender on the lane telemetry, four seconds' worth at once
@@ -236,7 +236,7 @@ def _segments(node: YamlNode, last: bool) -> tuple[str, ...]:
         elif part not in ("*", "{member}") and not NAME_PATTERN.fullmatch(part):
             node.fail(f"segment {part!r} is not a name of a-z 0-9 _, `{{member}}`, `*` or `**`")
     if "{member}" in parts and "**" in parts:
-        node.fail("`{member}` and `**` cannot stand in one pattern")
+        node.fail("`{member}` and `**` cannot be in one pattern")
     return parts
 
 
@@ -255,11 +255,11 @@ def _service(entry: YamlNode) -> list[Rule]:
     if "**" in segments:
         name.fail("a service's name cannot end in `**`")
     lane, lifespan_ns = _lane(entry)
-    other = entry.get("respond_lane")
-    back = lane if other is None else LANE_NAMES.index(other.one_of(LANE_NAMES))
+    given = entry.get("respond_lane")
+    respond_lane = lane if given is None else LANE_NAMES.index(given.one_of(LANE_NAMES))
     return [
-        Rule(f"{name.string()}/{end}", _roles(entry.need(who)), along, lifespan_ns, True, (*segments, end))
-        for end, who, along in (("request", "request", lane), ("response", "respond", back))
+        Rule(f"{name.string()}/{end}", _roles(entry.need(key)), end_lane, lifespan_ns, True, (*segments, end))
+        for end, key, end_lane in (("request", "request", lane), ("response", "respond", respond_lane))
     ]
 
 

@@ -42,7 +42,7 @@ def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
         raise Rejected(RejectReason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
     try:
         crl = x509.load_der_x509_crl(der)
-        key: Any = authority.public_key()  # the type stubs do not know ML-DSA here yet
+        key: Any = authority.public_key()  # the type stubs lack ML-DSA here
         valid = crl.issuer == authority.subject and crl.is_signature_valid(key)
         view = read_crl(crl) if valid else None
     except Exception:  # the parser raises many types on malformed input
