@@ -13,7 +13,7 @@ from cryptography import x509
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
-from chimera_ros.crypto.keystore.member_state import write_atomic
+from chimera_ros.crypto.keystore.atomic_file import write_atomic
 from chimera_ros.crypto.trust.identity import CertifiedMember
 
 MAX_FILE = 16 * 1024 * 1024

@@ -87,7 +87,7 @@ def test_telemetry_is_confirmed_and_a_forger_is_found(party):
 
     payload = serialize_message(telemetry())
     sender = drone.host.control.members["drone_01"].sending
-    counter = sender[0]._outlets[(sender[1], Lane.TELEMETRY)].counter + 100_000
+    counter = sender[0]._seal_states[(sender[1], Lane.TELEMETRY)].counter + 100_000
     channel = "drone_01/telemetry"
     raw = insider.node.create_publisher(SecureEnvelope, f"/chimera/{channel}", qos.for_publisher(channel))
     party.wait(lambda: raw.get_subscription_count() >= 2, "for the forger's readers")

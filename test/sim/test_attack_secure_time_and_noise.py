@@ -108,7 +108,7 @@ def test_a_liar_cannot_fill_the_log_with_checkpoints() -> None:
             effects = leader.take_checkpoint("drone_02", checkpoint, wire.now, wire.wall_ns) or []
             alarms += [effect.text for effect in effects if isinstance(effect, SecurityAlarm)]
     assert 1 <= len(alarms) <= 3
-    assert all("lies" in text for text in alarms), "both explanations are named"
+    assert all("equivocates" in text for text in alarms), "both explanations are named"
 
 
 def test_a_changed_checkpoint_is_none() -> None:

@@ -11,12 +11,12 @@ from chimera_ros.crypto.errors import KeystoreError, Rejected, RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.session.epoch_session import EpochSession
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind
 
 TYPE = "T"
-STORM = Weather(loss=0.2, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.2, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 EVIDENCE = bytes(32)
 
 
@@ -136,7 +136,7 @@ def test_under_loss_every_honest_member_follows_and_the_captured_one_opens_nothi
         swarm = swarm_of(drones=6, shards=6, seed=seed)
         wire = swarm.wire
         captured = Captured(swarm.host_of("drone_03"))
-        wire.weather = STORM
+        wire.link = STORM
         epoch = swarm.server.status()["epoch"]
         assert evict(swarm, "drone_03")[0]
         wire.run_until(lambda s=swarm, e=epoch: all_above(s, e, "drone_03"), 10.0)
@@ -312,7 +312,7 @@ def test_too_low_numbers_of_a_crypto_node_raise_an_alarm() -> None:
 def test_a_restarted_crypto_node_waits_for_everybody_it_was_shown() -> None:
     swarm = swarm_of()
     wire = swarm.wire
-    wire.weather = Weather(min_delay_s=0.2, max_delay_s=0.5)  # slow members
+    wire.link = LinkConditions(min_delay_s=0.2, max_delay_s=0.5)  # slow members
     wire.run(2.0)
     swarm.start_server()
     epoch = max(epoch or 0 for epoch in swarm.epochs().values())

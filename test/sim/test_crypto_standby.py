@@ -13,19 +13,21 @@ from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.messages.announcement import EpochReason, parse_head
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"
-STORM = Weather(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 class World:
     """A swarm with telemetry, a wire that can be split in two, and a look at every announcement made."""
 
-    def __init__(self, seed: int = 1, standbys: int = 1, weather: Weather | None = None, **options) -> None:
-        self.swarm = Swarm(drones=4, shards=2, seed=seed, standbys=standbys, weather=weather, **options)
+    def __init__(
+        self, seed: int = 1, standbys: int = 1, link: LinkConditions | None = None, **options
+    ) -> None:
+        self.swarm = Swarm(drones=4, shards=2, seed=seed, standbys=standbys, link=link, **options)
         self.wire = self.swarm.wire
         self.unsent = 0
         self.opened = 0
@@ -153,7 +155,7 @@ def test_the_old_one_returns_as_a_standby_and_takes_its_turn_again() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_in_a_storm_a_standby_takes_over_and_everybody_follows(seed: int) -> None:
-    world = World(seed, standbys=2, weather=STORM)
+    world = World(seed, standbys=2, link=STORM)
     world.swarm.join(60.0)
     world.wire.run(5.0)
     world.swarm.kill("crypto")
@@ -168,7 +170,7 @@ def test_in_a_storm_a_standby_takes_over_and_everybody_follows(seed: int) -> Non
 def test_a_split_swarm_has_one_in_charge_on_each_side_and_heals() -> None:
     world = World(standbys=1, rotate_s=4.0)
     world.swarm.join()
-    world.wire.side = {"crypto_1": 1, "shard_1": 1}
+    world.wire.partition = {"crypto_1": 1, "shard_1": 1}
     world.wire.run(10.0)
     assert sorted(world.swarm.in_charge()) == ["crypto", "crypto_1"]
 
@@ -178,7 +180,7 @@ def test_a_split_swarm_has_one_in_charge_on_each_side_and_heals() -> None:
         return epochs["drone_01"] == epochs["leader"] == here != there == epochs["drone_02"]
 
     world.wire.run_until(two_swarms, 2.0)
-    world.wire.side = {}
+    world.wire.partition = {}
     took = world.wire.run_until(world.settled, 10.0)
     assert took < 3.0
     world.check_numbers()
@@ -359,8 +361,8 @@ def test_a_recorded_key_request_keeps_no_standby_from_its_turn() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(seed: int) -> None:
     chance = random.Random(seed)
-    weather = STORM if seed % 2 else None
-    world = World(seed, standbys=2, weather=weather, rotate_s=3.0)
+    link = STORM if seed % 2 else None
+    world = World(seed, standbys=2, link=link, rotate_s=3.0)
     world.swarm.join(60.0)
     nodes = ["crypto", "crypto_1", "crypto_2"]
     for _ in range(12):
@@ -371,15 +373,15 @@ def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(see
         elif event == "start" and name not in world.wire.nodes:
             world.swarm.start_server(name)
         elif event == "split":
-            world.wire.side = {who: chance.randrange(2) for who in world.wire.nodes}
+            world.wire.partition = {who: chance.randrange(2) for who in world.wire.nodes}
         elif event == "heal":
-            world.wire.side = {}
+            world.wire.partition = {}
         elif event == "rotate" and name in world.swarm.in_charge():
             server = world.swarm.servers[name]
             world.wire.perform(name, server.rotate("manual", world.wire.now, world.wire.wall_ns))
         world.wire.run(chance.uniform(0.05, 3.0))
         world.check_numbers()
-    world.wire.side = {}
+    world.wire.partition = {}
     for name in nodes:
         if name not in world.wire.nodes:
             world.swarm.start_server(name)
@@ -396,9 +398,9 @@ def test_two_that_only_members_hear_do_not_outbid_each_other_for_ever() -> None:
     broadcast = wire.broadcast
 
     def hidden(sender: str, message: object) -> None:
-        wire.side = {node: 1 for node in wire.nodes if node != sender and {node, sender} <= CRYPTO}
+        wire.partition = {node: 1 for node in wire.nodes if node != sender and {node, sender} <= CRYPTO}
         broadcast(sender, message)
-        wire.side = {}
+        wire.partition = {}
 
     CRYPTO = {"crypto", "crypto_1"}
     wire.broadcast = hidden  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 Hypothesis chooses what happens: loss, duplication, delay (which reorders), replays of recordings, split
 networks, restarts and crashes of members and of both crypto nodes, silences so long that fallback begins,
-rotations, evictions. Every step is watched; at the end the weather clears and everybody who was not put out
+rotations, evictions. Every step is watched; at the end the link is good and everybody who was not put out
 must be together again, under one crypto node.
 """
 
@@ -24,7 +24,7 @@ from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.messages.announcement import EpochReason, parse_announcement
 from chimera_ros.crypto.session.epoch_session import Opened
-from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, LinkConditions, Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope
 
 TYPE = "T"
@@ -252,8 +252,8 @@ class SwarmMachine(RuleBasedStateMachine):
         duplication=st.sampled_from([0.0, 0.3]),
         delay=st.sampled_from([0.002, 0.05, 0.5]),
     )
-    def weather_changes(self, loss: float, duplication: float, delay: float) -> None:
-        self.wire.weather = Weather(loss, duplication, 0.0005, delay)
+    def link_changes(self, loss: float, duplication: float, delay: float) -> None:
+        self.wire.link = LinkConditions(loss, duplication, 0.0005, delay)
 
     @precondition(lambda self: self.swarm.in_charge())
     @rule()
@@ -304,13 +304,13 @@ class SwarmMachine(RuleBasedStateMachine):
 
     @rule(away=st.sets(st.sampled_from((*GROUPS, *SERVERS)), min_size=1))
     def network_splits(self, away: set[str]) -> None:
-        self.wire.side.update(dict.fromkeys((*GROUPS, *SERVERS), 0) | dict.fromkeys(away, 1))
+        self.wire.partition.update(dict.fromkeys((*GROUPS, *SERVERS), 0) | dict.fromkeys(away, 1))
         self.drones_send(1.5)
 
     @rule()
     def network_heals(self) -> None:
         self.wire.cut.clear()
-        self.wire.side.clear()
+        self.wire.partition.clear()
 
     @rule(age=st.floats(0.0, 1.0), count=st.integers(1, 20))
     def old_control_messages_are_replayed(self, age: float, count: int) -> None:
@@ -359,10 +359,10 @@ class SwarmMachine(RuleBasedStateMachine):
             assert len(host.control.sessions.open) <= 6
 
     def teardown(self) -> None:
-        """The weather clears: whoever is not out is together again, and is heard."""
+        """The link is good again: whoever is not out is together again, and is heard."""
         swarm, wire = self.swarm, self.wire
         self.network_heals()
-        wire.weather = Weather()
+        wire.link = LinkConditions()
         for name in SERVERS:
             if name not in wire.nodes:
                 self.watched.start_server(name)

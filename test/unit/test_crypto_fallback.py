@@ -190,9 +190,9 @@ def test_without_a_hello_or_under_another_secret_nobody_is_heard(air: Air) -> No
 
 def test_the_secret_is_good_for_a_day(air: Air) -> None:
     late = SECRET.issued_ns + LIFE_NS
-    assert SECRET.good_at(late - 1)
-    assert not SECRET.good_at(late)
-    assert not SECRET.good_at(SECRET.issued_ns - 1)
+    assert SECRET.valid_at(late - 1)
+    assert not SECRET.valid_at(late)
+    assert not SECRET.valid_at(SECRET.issued_ns - 1)
     with pytest.raises(NotReady, match="expired"):
         air.send("drone_01", TELEMETRY, wall_ns=late)
     assert air.refuses("leader", TELEMETRY, air.send("drone_01", TELEMETRY), late) is RejectReason.FALLBACK

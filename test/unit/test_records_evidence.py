@@ -246,7 +246,7 @@ def test_totals_are_computed_signed_and_computed_again(flight, tmp_path, capsys)
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(value))
     assert log("verify-totals", changed, *trust) == 1
-    assert "does not bear logger's signature" in capsys.readouterr().err
+    assert "is not signed by logger" in capsys.readouterr().err
     statement = {**value["totals"][0]["statement"], "area_m2": 10**6}
     changed.write_text(json.dumps({"totals": [sign_totals(signer, statement).to_json()]}))
     assert log("verify-totals", changed, *trust) == 0  # believed, because its signer is

@@ -183,10 +183,10 @@ class Admission:
         if package_hash in self._seen:
             raise Rejected(RejectReason.DUPLICATE)
         try:
-            member = self._control.directory.good(package.fingerprint, wall_ns)
+            member = self._control.directory.get_valid(package.fingerprint, wall_ns)
         except Rejected as refusal:
             if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.wait_for(package.fingerprint, message)
+                self._control.directory.defer(package.fingerprint, message)
             raise
         if self._desk.bars(member):
             raise Rejected(RejectReason.EVICTED, member.name)
@@ -204,7 +204,7 @@ class Admission:
         try:
             self._prove(package, now, wall_ns)
         except UnknownIssuer as refusal:
-            self._control.directory.wait_for(refusal.fingerprint, message)
+            self._control.directory.defer(refusal.fingerprint, message)
             raise
         if not package.proof and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
             if member.role is Role.CRYPTO:
@@ -229,7 +229,7 @@ class Admission:
             incarnation=package.incarnation,
             public=self._suite.public_key(package.public),
             package_hash=digest(package.encode()),
-            speaker=package.speaker,
+            speaker=package.responder,
             received_at=now,
         )
 
@@ -276,7 +276,7 @@ class Admission:
             raise Rejected(RejectReason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(RejectReason.SIGNATURE, "proof")
-        if self._desk.bars(issuer) or not self._control.directory.stands(issuer, wall_ns):
+        if self._desk.bars(issuer) or not self._control.directory.is_valid(issuer, wall_ns):
             self._claimed = max(self._claimed, head.epoch)
             return
         if lacking:
@@ -329,7 +329,7 @@ class Admission:
             if item.fingerprint in self._own.state.evictions:
                 continue
             try:
-                self._control.directory.good(item.fingerprint, wall_ns)
+                self._control.directory.get_valid(item.fingerprint, wall_ns)
             except Rejected:
                 continue
             usable.append(item)
@@ -363,7 +363,7 @@ class Admission:
         effects: list[Effect] = []
         for name, old in list(self._old.items()):
             session = self._control.sessions.open.get(old.epoch)
-            heard_ns = session.heard_ns.get(old.slot, 0) if session is not None else 0
+            heard_ns = session.received_ns.get(old.slot, 0) if session is not None else 0
             if session is None:
                 del self._old[name]
             elif old.heard_ns is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected
-from ..messages.eviction import BY_CRL, BY_HEAD, MAX_EVICTIONS, EvictionOrder, barred, order_against
+from ..messages.eviction import BY_CRL, BY_HEAD, MAX_EVICTIONS, EvictionOrder, is_excluded, order_against
 from ..primitives.suite import HASH_BYTES, digest
 from ..trust.identity import CertifiedMember, Trust
 from ..trust.roles import Role
@@ -40,7 +40,7 @@ class EvictionHandler:
         self._directory = directory
 
     def bars(self, member: CertifiedMember) -> bool:
-        """See `barred`. Evictions that came without an order count by the certificates that are known."""
+        """See `is_excluded`. Evictions without an order count by the certificates that are known."""
         state = self._own.state
         ordered = {order.fingerprint for order in state.orders}
         others = [
@@ -48,7 +48,7 @@ class EvictionHandler:
             for item in self._directory.named(member.name)
             if item.fingerprint in state.evictions - ordered
         ]
-        return barred(member, state.evictions, (*state.orders, *others))
+        return is_excluded(member, state.evictions, (*state.orders, *others))
 
     def certificates_of(self, name: str) -> list[CertifiedMember]:
         """All certificates of that name that are known and not put out yet."""
@@ -91,7 +91,7 @@ class EvictionHandler:
             return f"no certificate of {name} has been seen; is the name right?"
         if any(item.role is Role.OPERATOR for item in known) and not any(
             other.role is Role.OPERATOR and other.name != name and not self.bars(other)
-            for other in self._directory.standing(wall_ns)
+            for other in self._directory.valid_members(wall_ns)
         ):
             return f"{name} is the last operator known here; revoke it instead (`chimera keys revoke`)"
         return None

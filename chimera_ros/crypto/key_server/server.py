@@ -459,7 +459,7 @@ class KeyServer:
         )
         if not same and not leaves and not ready.flags & BEHIND_FLAG:
             raise Rejected(RejectReason.STALE, f"ready for epoch {ready.epoch}")
-        sender = self._control.directory.good(ready.fingerprint, wall_ns)
+        sender = self._control.directory.get_valid(ready.fingerprint, wall_ns)
         if sender.fingerprint in self._member.state.evictions:
             raise Rejected(RejectReason.EVICTED, sender.name)
         self._control.check_signature(sender, message, now)

@@ -252,7 +252,7 @@ class ControlPlane:
         heard_ns = [
             heard_ns
             for session in self.sessions.open.values()
-            for slot, heard_ns in list(session.heard_ns.items())
+            for slot, heard_ns in list(session.received_ns.items())
             if session.by_slot[slot].fingerprint not in own
         ]
         return min(self._wall_ns, max(self.time.proven_ns, *heard_ns, 0))
@@ -265,10 +265,10 @@ class ControlPlane:
         if fingerprint in self._banned:
             raise Rejected(RejectReason.ISSUER, "this crypto node has contradicted itself")
         try:
-            issuer = self.directory.good(fingerprint, wall_ns)
+            issuer = self.directory.get_valid(fingerprint, wall_ns)
         except Rejected as refusal:
             if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self.directory.wait_for(fingerprint, message)
+                self.directory.defer(fingerprint, message)
             raise
         if issuer.role is not Role.CRYPTO:
             raise Rejected(RejectReason.ROLE, f"{issuer.name} is no crypto node")
@@ -288,7 +288,7 @@ class ControlPlane:
         """Is this certificate neither known to be bad nor evicted?"""
         known = self.directory.get(fingerprint)
         evicted = any(fingerprint in member.state.evictions for member in self.members.values())
-        return not evicted and (known is None or self.directory.stands(known, wall_ns))
+        return not evicted and (known is None or self.directory.is_valid(known, wall_ns))
 
     def mistimed(
         self, trouble: ClockTrouble, signer: CertifiedMember, message: ControlMessage, now: float
@@ -328,7 +328,7 @@ class ControlPlane:
                 raise
             self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
         effects: list[Effect] = []
-        for waiting in self.directory.take_waiting(fingerprint):
+        for waiting in self.directory.take_deferred(fingerprint):
             effects += self.handle(waiting, now, self._wall_ns)
         return effects
 

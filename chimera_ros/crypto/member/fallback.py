@@ -169,10 +169,10 @@ class Fallback:
         if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
             raise Rejected(RejectReason.OWN)
         try:
-            member = self._control.directory.good(hello.fingerprint, wall_ns)
+            member = self._control.directory.get_valid(hello.fingerprint, wall_ns)
         except Rejected as refusal:
             if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.wait_for(hello.fingerprint, message)
+                self._control.directory.defer(hello.fingerprint, message)
             raise
         if self._evicted(hello.fingerprint):
             raise Rejected(RejectReason.EVICTED, member.name)
@@ -198,7 +198,7 @@ class Fallback:
 
     def usable(self, wall_ns: int) -> bool:
         """Is the secret still good? A clock that was set back does not make it last longer."""
-        return self._secret.good_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
+        return self._secret.valid_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
 
     def _rule(self, channel: str, name: str, role: Role) -> Rule:
         """The policy's rule, for one of the channels that fallback carries."""
@@ -292,7 +292,7 @@ class Fallback:
         allowed: list[_Peer] = []
         for peer in speakers:
             try:
-                self._control.directory.good(peer.member.fingerprint, wall_ns)
+                self._control.directory.get_valid(peer.member.fingerprint, wall_ns)
                 if self._evicted(peer.member.fingerprint):
                     raise Rejected(RejectReason.EVICTED, peer.member.name)
                 rule = self._rule(channel, peer.member.name, peer.member.role)

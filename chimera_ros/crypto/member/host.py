@@ -213,10 +213,10 @@ class SecureHost:
     def heard(self, name: str) -> int | None:
         """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
         times = [
-            session.heard_ns[entry.slot]
+            session.received_ns[entry.slot]
             for session in list(self._sessions.values())
             for entry in session.roster
-            if entry.name == name and entry.slot in session.heard_ns
+            if entry.name == name and entry.slot in session.received_ns
         ]
         return max(times, default=None)
 
@@ -300,7 +300,7 @@ class SecureHost:
 
     def _good(self, fingerprint: bytes) -> CertifiedMember | None:
         try:
-            return self.control.directory.good(fingerprint, self._wall_ns)
+            return self.control.directory.get_valid(fingerprint, self._wall_ns)
         except Rejected:
             return None
 
@@ -309,7 +309,7 @@ class SecureHost:
     def make_checkpoints(self, now: float, wall_ns: int) -> Iterator[tuple[str, Checkpoint]]:
         """The checkpoints that are due, each with its sender's name; each is signed when it is asked for.
 
-        Call it every `checkpoints.NOTICE_S`. `wall_ns` is the clock that `seal` is given.
+        Call it every `checkpoints.POLL_S`. `wall_ns` is the clock that `seal` is given.
         """
         for draft in self.checkpoints.drafts(now, wall_ns):
             name = draft.entry.name
@@ -340,7 +340,7 @@ class SecureHost:
         senders be heard again.
         """
         effects: list[Effect] = []
-        back_s = self.checkpoints.take_set_back()
+        back_s = self.checkpoints.take_clock_set_back()
         if back_s and self._set_back_told.take(now):
             effects.append(
                 SecurityAlarm(
@@ -349,7 +349,7 @@ class SecureHost:
                     "for a new epoch",
                 )
             )
-        if not self.checkpoints.take_shut_out() and not back_s:
+        if not self.checkpoints.take_window_jump() and not back_s:
             return effects
         with self._control_lock:
             return effects + self.control.ask_rotation(now)

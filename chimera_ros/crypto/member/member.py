@@ -220,7 +220,7 @@ class Member:
             incarnation=self.incarnation,
             public=key.public,
             challenge=request.challenge,
-            speaker=self.speaker,
+            responder=self.speaker,
             epoch=epoch,
             transcript_hash=transcript_hash,
             proof=proof,

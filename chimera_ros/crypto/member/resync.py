@@ -83,7 +83,7 @@ class Resync:
         lags = bool(ready.flags & BEHIND_FLAG) and self._may_show(ready.epoch, now)
         if not split and not lags:
             return []
-        sender = view.directory.good(ready.fingerprint, wall_ns)
+        sender = view.directory.get_valid(ready.fingerprint, wall_ns)
         if any(sender.fingerprint in member.state.evictions for member in view.members.values()):
             raise Rejected(RejectReason.EVICTED, sender.name)
         view.check_signature(sender, message, now)

@@ -68,10 +68,10 @@ class StopHandler:
         if not meant:
             raise Rejected(RejectReason.NOT_ADDRESSED)
         try:
-            operator = self._directory.good(stop.operator, wall_ns)
+            operator = self._directory.get_valid(stop.operator, wall_ns)
         except Rejected as refusal:
             if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._directory.wait_for(stop.operator, message)
+                self._directory.defer(stop.operator, message)
             raise
         if operator.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator.name} is no operator")
@@ -143,10 +143,10 @@ class StopHandler:
         # An old receipt must not pass for that of a stop which never arrived.
         self._of_now(receipt.sent_ns, wall_ns, own=True)
         try:
-            drone = self._directory.good(receipt.drone, wall_ns)
+            drone = self._directory.get_valid(receipt.drone, wall_ns)
         except Rejected as refusal:
             if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._directory.wait_for(receipt.drone, message)
+                self._directory.defer(receipt.drone, message)
             raise
         if drone.role is not Role.DRONE:
             raise Rejected(RejectReason.ROLE)

@@ -133,7 +133,7 @@ class TrustUpdates:
         for member in self._members:
             member.remember_document(CRL_FILE, der, crl_number=crl.number)
         self._trust.crl, self._trust.crl_der = crl, der
-        self._sessions.bar(self._revoked())
+        self._sessions.revoke(self._revoked())
         effects: list[Effect] = [SecurityAlarm("info", f"revocation list {crl.number} is in force")]
         effects += [
             SecurityAlarm("error", f"the certificate of {member.name} has been revoked")

@@ -1,4 +1,4 @@
-"""Revocation list and policy as signed documents of the authority: parsed and verified."""
+"""Signed documents of the authority: parsing and verification of revocation list and policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_DOCUMENT: Final = 262_144
 
 
 class Document(IntEnum):
-    """What a TrustUpdate carries."""
+    """Kind of document in a TrustUpdate."""
 
     CRL = 1
     POLICY = 2
@@ -29,7 +29,7 @@ class Document(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrustFiles:
-    """The documents as bytes: revocation list (DER), policy (YAML), the authority's signature over that."""
+    """The documents as bytes: revocation list (DER), policy (YAML), and the authority's signature over it."""
 
     crl_der: bytes
     policy_text: bytes
@@ -37,15 +37,15 @@ class TrustFiles:
 
 
 def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
-    """A revocation list of this authority. Raises Rejected(SIZE, MALFORMED or SIGNATURE)."""
+    """A verified revocation list of this authority. Raises Rejected(SIZE, MALFORMED or SIGNATURE)."""
     if len(der) > MAX_DOCUMENT:
         raise Rejected(RejectReason.SIZE, f"revocation list of {len(der)} bytes, at most {MAX_DOCUMENT}")
     try:
         crl = x509.load_der_x509_crl(der)
-        key: Any = authority.public_key()  # the type stubs do not know ML-DSA here yet
-        good = crl.issuer == authority.subject and crl.is_signature_valid(key)
-        view = read_crl(crl) if good else None
-    except Exception:  # the parser raises many types on hostile input; every one means the same
+        key: Any = authority.public_key()  # the type stubs lack ML-DSA here
+        valid = crl.issuer == authority.subject and crl.is_signature_valid(key)
+        view = read_crl(crl) if valid else None
+    except Exception:  # the parser raises many types on malformed input
         raise malformed("not a revocation list") from None
     if view is None:
         raise Rejected(RejectReason.SIGNATURE, "the revocation list is not of this swarm's authority")
@@ -53,7 +53,7 @@ def read_signed_crl(der: bytes, authority: x509.Certificate) -> CrlView:
 
 
 def read_signed_policy(text: bytes, signature: bytes, trust: Trust) -> Policy:
-    """A policy of this authority for the same swarm and suite.
+    """A verified policy of this authority for the same swarm and suite.
 
     Raises Rejected(SIZE, SIGNATURE, MALFORMED, SWARM or SUITE).
     """
