@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.formats.numbers import number
 from chimera_ros.swarm import OPERATOR_MEMBER
 
 if TYPE_CHECKING:
@@ -46,19 +47,21 @@ def register(parser: argparse.ArgumentParser) -> None:
         return verbs.add_parser(name, help=text, parents=[common])
 
     takeoff = verb("takeoff", "all drones climb")
-    takeoff.add_argument("--height", type=float, required=True, metavar="M", help="height above the datum")
+    takeoff.add_argument("--height", type=number, required=True, metavar="M", help="height above the datum")
     verb("land", "fly above free pads and land")
     verb("rtl", "each drone returns to its own pad and lands")
     hold = verb("hold", "hover")
-    hold.add_argument("--seconds", type=float, default=0.0, metavar="S")
+    hold.add_argument("--seconds", type=number, default=0.0, metavar="S")
     goto = verb("goto", "move the whole formation")
-    goto.add_argument("enu_m", nargs=3, type=float, metavar=("EAST", "NORTH", "UP"), help="metres")
+    goto.add_argument("enu_m", nargs=3, type=number, metavar=("EAST", "NORTH", "UP"), help="metres")
     goto.add_argument("--by", action="store_true", help="relative to where the formation is")
     formation = verb("formation", "take a formation")
     formation.add_argument("shape", choices=SHAPES)
-    formation.add_argument("--spacing", type=float, default=4.0, metavar="M")
-    formation.add_argument("--center", nargs=3, type=float, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U"))
-    formation.add_argument("--heading", type=float, default=0.0, metavar="DEG", help="clockwise from north")
+    formation.add_argument("--spacing", type=number, default=4.0, metavar="M")
+    formation.add_argument(
+        "--center", nargs=3, type=number, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U")
+    )
+    formation.add_argument("--heading", type=number, default=0.0, metavar="DEG", help="clockwise from north")
     stop = verb("stop", "stop drones without leader or epoch")
     stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none means every drone")
     stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")

@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
+    from chimera_ros.formats.text import FormatError, read_bytes
     from chimera_ros.moderation.file_format import MAX_BYTES, SceneError, read_scene
     from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S
 
@@ -68,12 +69,11 @@ def _request(arguments: argparse.Namespace) -> Request:
         if arguments.scene == "-":
             text = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with open(arguments.scene, "rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            text = read_bytes(arguments.scene, MAX_BYTES)
         request = read_scene(text)
     except OSError as error:
         raise CommandFailed(f"{arguments.scene}: {error.strerror or error}", MISUSE) from None
-    except SceneError as error:
+    except (FormatError, SceneError) as error:
         raise CommandFailed(f"{arguments.scene}: {error}", MISUSE) from None
     if arguments.deadline is not None:
         if not SHORTEST_S <= arguments.deadline <= LONGEST_S:

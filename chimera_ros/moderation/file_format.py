@@ -5,7 +5,6 @@ An answer's `trajectories` have the form of a scene's, so that an answer can be 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan, nan
 from typing import Any
@@ -17,6 +16,8 @@ from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
 from chimera_ros.flight.moderation_call import deadline_for
 from chimera_ros.flight.trajectory import MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import Vec3
+from chimera_ros.formats import json_values
+from chimera_ros.formats.text import FormatError, excerpt
 
 from .conflicts import Separation
 from .errors import ModerationError
@@ -31,20 +32,13 @@ class SceneError(ValueError):
     """A scene that cannot be read; the text is `place: what is allowed`."""
 
 
-def read_scene(text: str | bytes) -> Request:
+def read_scene(content: str | bytes) -> Request:
     """A request from JSON text. Raises SceneError."""
-    if len(text) > MAX_BYTES:
-        raise SceneError(f"the scene is larger than {MAX_BYTES} bytes")
     try:
-        text = text.decode() if isinstance(text, bytes) else text
-        top = json.loads(text, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise SceneError("the scene is not text in UTF-8") from None
-    except RecursionError:
-        raise SceneError("the scene is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise SceneError(f"line {error.lineno}: is not JSON: {error.msg}") from None
-    top = _mapping(top, "scene", _TOP, ("separation", "trajectories"))
+        value = json_values.parse(content, MAX_BYTES)
+    except FormatError as error:
+        raise SceneError(str(error)) from None
+    top = _mapping(value, "scene", _TOP, ("separation", "trajectories"))
     limits = _limits(top.get("limits", {}))
     rows = top["trajectories"]
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_DRONES:
@@ -163,10 +157,6 @@ def _finite(value: float) -> float | None:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def _no_constant(text: str) -> float:
-    raise SceneError(f"{text} is no number that JSON or a drone knows")
-
-
 def _mapping(
     value: Any, place: str, allowed: tuple[str, ...], needed: tuple[str, ...] = ()
 ) -> Mapping[str, Any]:
@@ -174,7 +164,7 @@ def _mapping(
         raise SceneError(f"{place}: must be an object with {', '.join(allowed)}")
     for key in value:
         if key not in allowed:
-            raise SceneError(f"{place}: unknown field {str(key)[:40]!r}; allowed are {', '.join(allowed)}")
+            raise SceneError(f"{place}: unknown field '{excerpt(key)}'; allowed are {', '.join(allowed)}")
     for key in needed:
         if key not in value:
             raise SceneError(f"{place}: {key} is missing")
@@ -184,7 +174,7 @@ def _mapping(
 def _number(value: Any, place: str, low: float, high: float) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not low <= value <= high:  # written so that infinity is refused
-        raise SceneError(f"{place}: must be a number from {low:g} to {high:g}, not {str(value)[:40]}")
+        raise SceneError(f"{place}: must be a number from {low:g} to {high:g}, not {excerpt(str(value))}")
     return float(value)
 
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from chimera_ros.formats import json_values
+
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
 
 FORMAT: Final = 1
+_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class StoredState:
     def from_json(cls, text: str, where: str) -> StoredState:
         """Raises KeystoreError when the text is no state of a known format."""
         try:
-            data: Any = json.loads(text)
+            data: Any = json_values.parse(text, _MAX_BYTES)
             if data["format"] != FORMAT:
                 raise KeystoreError(
                     f"{where}: state format {data['format']!r} is not {FORMAT}; upgrade chimera_ros."

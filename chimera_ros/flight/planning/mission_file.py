@@ -5,11 +5,12 @@ allowed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path as FilePath
-from typing import Any
 
 import yaml
+
+from chimera_ros.formats import yaml_nodes
+from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 
 from ..limits import Fence
 from ..trajectory import MotionLimits
@@ -49,12 +50,9 @@ class _MissionFields:
         if not isinstance(node, yaml.MappingNode):
             raise self.error(node, "", f"must be a mapping with the fields {', '.join(allowed)}")
         for key, value in node.value:
-            text = key.value if isinstance(key, yaml.ScalarNode) else "?"
-            if text not in allowed:
-                raise self.error(key, str(text)[:40], f"unknown field; allowed are {', '.join(allowed)}")
-            if text in self.items:
-                raise self.error(key, text, "is given twice")
-            self.items[text] = value
+            if key.value not in allowed:
+                raise self.error(key, excerpt(key.value), f"unknown field; allowed are {', '.join(allowed)}")
+            self.items[key.value] = value
 
     def error(self, node: yaml.Node, field: str, text: str) -> MissionError:
         path = ".".join(part for part in (self.where, field) if part) or "mission"
@@ -74,21 +72,11 @@ class _MissionFields:
         return self.as_number(self.need(field), field, low, high)
 
     def as_number(self, node: yaml.Node, field: str, low: float, high: float) -> float:
-        value: Any = None
-        if isinstance(node, yaml.ScalarNode) and node.tag in (
-            "tag:yaml.org,2002:int",
-            "tag:yaml.org,2002:float",
-        ):
-            try:
-                value = float(node.value.replace("_", ""))
-            except ValueError:
-                value = None
-        if value is None or not isfinite(value) or not low <= value <= high:
-            said = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-            raise self.error(
-                node, field, f"must be a number from {low:g} to {high:g}, not {str(said)[:40]!r}"
-            )
-        return float(value)
+        value = yaml_nodes.number(node)
+        if value is None or not low <= value <= high:
+            allowed = f"must be a number from {low:g} to {high:g}"
+            raise self.error(node, field, f"{allowed}, not {yaml_nodes.shown(node)}")
+        return value
 
     def whole(self, field: str, low: int, high: int, default: int) -> int:
         value = self.number(field, low, high, default)
@@ -190,21 +178,20 @@ _TOP = ("mission", "datum", "separation_m", "fence", "limits", "pads", "battery"
 def load_mission(path: str | FilePath) -> Mission:
     """Reads a mission file. Raises MissionError, also when the file cannot be read."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode()
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise MissionError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise MissionError(f"{path}: is not text in UTF-8") from None
-    return parse_mission(text, str(path))
+    except FormatError as error:
+        raise _refused(str(path), error) from None
+    return parse_mission(data, str(path))
 
 
-def parse_mission(text: str, name: str = "mission.yaml") -> Mission:
-    """A mission from YAML text; `name` stands for the file in error texts. Raises MissionError."""
-    top = _MissionFields(name, "", _compose(text, name), _TOP)
+def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
+    """A mission from YAML; `name` stands for the file in error texts. Raises MissionError."""
+    top = _MissionFields(name, "", _compose(content, name), _TOP)
     title = top.need("mission")
-    if not isinstance(title, yaml.ScalarNode) or not 1 <= len(title.value) <= 48:
+    fits = isinstance(title, yaml.ScalarNode) and 1 <= len(title.value) <= 48 and title.value.isprintable()
+    if not fits:
         raise top.error(title, "mission", "must be a name of 1 to 48 characters")
     limits = _MissionFields(
         name, "limits", top.items.get("limits", yaml.ScalarNode("", "", top.node.start_mark)),
@@ -248,20 +235,15 @@ def parse_steps(text: str, name: str = "steps") -> tuple[Step, ...]:
     return _steps(_compose(text, name), name, "")
 
 
-def _compose(text: str, name: str) -> yaml.Node:
-    if len(text.encode()) > MAX_BYTES:
-        raise MissionError(f"{name}: is larger than {MAX_BYTES} bytes")
+def _compose(content: str | bytes, name: str) -> yaml.Node:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise MissionError(f"{name}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise MissionError(f"{name}: is nested too deeply") from None
-    if node is None:
-        raise MissionError(f"{name}:1: is empty")
-    return node
+        return yaml_nodes.compose(content, MAX_BYTES)
+    except FormatError as error:
+        raise _refused(name, error) from None
+
+
+def _refused(name: str, error: FormatError) -> MissionError:
+    return MissionError(f"{name}{'' if error.line is None else f':{error.line}'}: {error.text}")
 
 
 def _datum(top: _MissionFields) -> Datum | None:
@@ -311,11 +293,11 @@ def _steps(node: yaml.Node, name: str, where: str) -> tuple[Step, ...]:
             word, fields = item.value, yaml.ScalarNode("", "", item.start_mark)
         elif isinstance(item, yaml.MappingNode) and len(item.value) == 1:
             key, fields = item.value[0]
-            word = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            word = key.value
         else:
             raise MissionError(f"{name}:{line}: {path}: must be one of {names}, with its fields")
         if word not in _STEPS:
-            raise MissionError(f"{name}:{line}: {path}: unknown step {str(word)[:40]!r}; allowed are {names}")
+            raise MissionError(f"{name}:{line}: {path}: unknown step '{excerpt(word)}'; allowed are {names}")
         allowed, make = _STEPS[word]
         steps.append(make(_MissionFields(name, f"{path}.{word}", fields, allowed), line))
     return tuple(steps)
