@@ -14,13 +14,13 @@ from typing import Any
 
 from harness import Result, percentile
 
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.cp_sat import CpSat
 from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.manoeuvres import candidates
 from chimera_ros.moderation.problem import build
-from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import SCENES, Scene
 from chimera_ros.moderation.solver import SolverUnavailable, finish
 from chimera_ros.moderation.tracks import Track
@@ -75,7 +75,7 @@ class Call:
         names = tuple(f"drone_{k + 1:02d}" for k in range(len(scene.knots)))
         text = json.dumps(
             scene_of(
-                Request(
+                ModerationRequest(
                     names, scene.knots, scene.separation, scene.limits, scene.fence, deadline_s=deadline_s
                 )
             )

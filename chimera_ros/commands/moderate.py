@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 if TYPE_CHECKING:
-    from chimera_ros.moderation.request import Answer, Request
+    from chimera_ros.flight.moderation_call import ModerationRequest
+    from chimera_ros.moderation.request import Answer
     from chimera_ros.quantum.worker import AerWorker
 
 START_S = 20.0  # for the quantum worker, before the deadline begins to run
@@ -60,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if answer.status is ModerationStatus.CONFLICT_FREE else FAILURE
 
 
-def _request(arguments: argparse.Namespace) -> Request:
+def _request(arguments: argparse.Namespace) -> ModerationRequest:
+    from chimera_ros.flight.moderation_call import MAX_DEADLINE_S, MIN_DEADLINE_S
     from chimera_ros.formats.text import FormatError, read_bytes
     from chimera_ros.moderation.file_format import MAX_BYTES, SceneError, read_scene
-    from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S
 
     try:
         if arguments.scene == "-":
@@ -76,9 +77,10 @@ def _request(arguments: argparse.Namespace) -> Request:
     except (FormatError, SceneError) as error:
         raise CommandFailed(f"{arguments.scene}: {error}", MISUSE) from None
     if arguments.deadline is not None:
-        if not SHORTEST_S <= arguments.deadline <= LONGEST_S:
+        if not MIN_DEADLINE_S <= arguments.deadline <= MAX_DEADLINE_S:
             raise CommandFailed(
-                f"--deadline is {arguments.deadline}; allowed are {SHORTEST_S:g} to {LONGEST_S:g} s", MISUSE
+                f"--deadline is {arguments.deadline}; allowed are {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:g} s",
+                MISUSE,
             )
         request = replace(request, deadline_s=arguments.deadline)
     if arguments.seed is not None:
@@ -88,7 +90,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     return request
 
 
-def _moderate(request: Request, backend: str) -> Answer:
+def _moderate(request: ModerationRequest, backend: str) -> Answer:
     from chimera_ros.moderation.ladder import Moderator
     from chimera_ros.moderation.warm_up import warm_up
 
@@ -116,11 +118,11 @@ def _ready(worker: AerWorker) -> bool:
     return True
 
 
-def _print(request: Request, answer: Answer) -> None:
+def _print(request: ModerationRequest, answer: Answer) -> None:
     from math import isfinite
 
     state = answer.status.name.replace("_", "-")
-    print(f"{state}: {len(request.names)} drones, {len(answer.before)} conflicts in what was asked")
+    print(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
         print(f"  {answer.reason}")
     for clash in answer.remaining[:10]:
@@ -145,7 +147,7 @@ def _print(request: Request, answer: Answer) -> None:
         print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 
-def _plot(request: Request, answer: Answer, path: Path) -> str:
+def _plot(request: ModerationRequest, answer: Answer, path: Path) -> str:
     from chimera_ros.records.moderation_plot import draw_moderation
     from chimera_ros.records.tracks import TracksFailed
 

@@ -1,14 +1,31 @@
-"""What flight asks path moderation, and what it hears; a service answers, or a function of this process."""
+"""The request to path moderation and its answer; a service answers it, or a function of this process.
+
+Mirrors ModerateTrajectories.srv, which is the same request on the wire.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
+
+import numpy as np
 
 from .limits import Fence
 from .messages import TrajectoryKnot
-from .trajectory import MotionLimits
+from .trajectory import Array, MotionLimits
+
+MAX_TRAJECTORIES: Final = 1024  # of a request
+MIN_DEADLINE_S: Final = 0.02
+MAX_DEADLINE_S: Final = 60.0
+
+SEPARATION_RANGES: Final = {
+    "horizontal_m": (1e-3, 1e4),
+    "vertical_m": (1e-3, 1e4),
+    "tracking_error_m": (0.0, 1e3),
+    "clock_skew_s": (0.0, 10.0),
+}
 
 Knots = tuple[TrajectoryKnot, ...]
 
@@ -22,24 +39,57 @@ class ModerationStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModerationCall:
-    """Paths of drones that begin together, to be made conflict-free within `deadline_s`.
+class Separation:
+    """The ellipsoid that two drones keep clear: half axes in metres between their centres.
 
-    A pair is to be kept `separation_m` apart, plus twice `tracking_error_m`, plus what `clock_skew_s` costs
-    at their relative speed. Metres ENU, seconds; `start_ns` is the swarm time of t = 0.
+    `tracking_error_m` is what each drone may be off its trajectory, `clock_skew_s` what each drone's clock
+    may be off the swarm's: both count twice, once for each drone. Raises ValueError.
     """
 
-    call_id: int
+    horizontal_m: float
+    vertical_m: float
+    tracking_error_m: float = 0.0
+    clock_skew_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in SEPARATION_RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # written so that NaN is refused
+                raise ValueError(f"the separation's {name} is {value}; {low:g} to {high:g} is allowed")
+
+    @property
+    def scale(self) -> Array:
+        """Metres (3,) per unit of the norm in which the ellipsoid is the unit ball."""
+        return np.array([self.horizontal_m, self.horizontal_m, self.vertical_m])
+
+    def norm(self, flat_and_rise: Array) -> Array:
+        """The norm (...) of horizontal and vertical metres (..., 2)."""
+        flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
+        out: Array = np.sqrt(flat * flat + rise * rise)  # no lengths that hypot would be needed for
+        return out
+
+    def standing(self) -> float:
+        """What the norm between two standing drones must at least be: 1 and both tracking errors."""
+        return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
+
+
+@dataclass(frozen=True, slots=True)
+class ModerationRequest:
+    """Trajectories that begin together, to be made conflict-free: by drone a name and knots (ENU m).
+
+    `deadline_s` counts from the call; `fence` None is none. `call_id` comes back in the answer, `start_ns` is
+    the swarm time of t = 0; path moderation uses neither.
+    """
+
     drones: tuple[str, ...]
     knots: tuple[Knots, ...]
-    start_ns: int
-    separation_m: float
-    tracking_error_m: float
-    limits: MotionLimits
-    fence: Fence
-    deadline_s: float
-    clock_skew_s: float = 0.0
+    separation: Separation
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    fence: Fence | None = None
+    deadline_s: float = 0.25
     seed: int = 1
+    call_id: int = 0
+    start_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +105,7 @@ class ModerationAnswer:
     conflicts: int = 0
 
 
-Moderate = Callable[[ModerationCall], ModerationAnswer]
+Moderate = Callable[[ModerationRequest], ModerationAnswer]
 
 
 def deadline_for(drones: int) -> float:

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .conflicts import Conflict, Separation
+from .conflicts import Conflict
 
 
 def brute_force(

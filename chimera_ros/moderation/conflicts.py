@@ -15,57 +15,15 @@ from math import inf, isfinite
 import numpy as np
 from scipy.spatial import cKDTree
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .errors import ModerationError, ModerationReason
 from .tracks import IntArray, Track, TrackTable
 
 _TREES_FROM = 48  # tracks; below, all pairs are looked at
 _CHUNK = 20_000  # pairs of windows held in memory at once
 _SPLIT = 8
 _LEVELS = 5  # cuts of an interval by _SPLIT: 0.25 s becomes 8 us
-
-
-@dataclass(frozen=True, slots=True)
-class Separation:
-    """The ellipsoid that two drones keep clear: half axes in metres between their centres.
-
-    `tracking_error_m` is what each drone may be off its trajectory, `clock_skew_s` what each drone's clock
-    may be off the swarm's: both count twice, once for each drone. Raises ModerationError.
-    """
-
-    horizontal_m: float
-    vertical_m: float
-    tracking_error_m: float = 0.0
-    clock_skew_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value, lowest, highest in (
-            ("horizontal separation", self.horizontal_m, 1e-3, 1e4),
-            ("vertical separation", self.vertical_m, 1e-3, 1e4),
-            ("tracking error", self.tracking_error_m, 0.0, 1e3),
-            ("clock skew", self.clock_skew_s, 0.0, 10.0),
-        ):
-            if not (isfinite(value) and lowest <= value <= highest):
-                raise ModerationError(
-                    ModerationReason.BAD_SEPARATION,
-                    f"the {name} is {value}; {lowest:g} to {highest:g} is allowed",
-                )
-
-    @property
-    def scale(self) -> Array:
-        """Metres (3,) per unit of the norm in which the ellipsoid is the unit ball."""
-        return np.array([self.horizontal_m, self.horizontal_m, self.vertical_m])
-
-    def norm(self, flat_and_rise: Array) -> Array:
-        """The norm (...) of horizontal and vertical metres (..., 2)."""
-        flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
-        out: Array = np.sqrt(flat * flat + rise * rise)  # no lengths that hypot would be needed for
-        return out
-
-    def standing(self) -> float:
-        """What the norm between two standing drones must at least be: 1 and both tracking errors."""
-        return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
 
 
 @dataclass(frozen=True, slots=True)

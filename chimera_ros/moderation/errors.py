@@ -10,7 +10,6 @@ class ModerationReason(StrEnum):
 
     NOT_FINITE = "not_finite"  # NaN or infinity
     BAD_KNOTS = "bad_knots"  # a single point, times running backwards, too many knots
-    BAD_SEPARATION = "bad_separation"
     BAD_LIMITS = "bad_limits"
     OUTSIDE_FENCE = "outside_fence"  # start, goal or the planned way itself
     TOO_MANY = "too_many"  # drones, candidates or choices

@@ -13,15 +13,22 @@ import numpy as np
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
-from chimera_ros.flight.moderation_call import deadline_for
+from chimera_ros.flight.moderation_call import (
+    MAX_DEADLINE_S,
+    MAX_TRAJECTORIES,
+    MIN_DEADLINE_S,
+    SEPARATION_RANGES,
+    Knots,
+    ModerationRequest,
+    Separation,
+    deadline_for,
+)
 from chimera_ros.flight.trajectory import MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import Vec3
 from chimera_ros.formats import json_values
 from chimera_ros.formats.text import FormatError, excerpt
 
-from .conflicts import Separation
-from .errors import ModerationError
-from .request import LONGEST_S, MAX_DRONES, SHORTEST_S, Answer, Clash, Knots, Request
+from .request import Answer, Clash
 
 MAX_BYTES = 128 * 1024 * 1024
 _TOP = ("separation", "limits", "fence", "deadline_s", "seed", "trajectories")
@@ -32,7 +39,7 @@ class SceneError(ValueError):
     """A scene that cannot be read; the text is `place: what is allowed`."""
 
 
-def read_scene(content: str | bytes) -> Request:
+def read_scene(content: str | bytes) -> ModerationRequest:
     """A request from JSON text. Raises SceneError."""
     try:
         value = json_values.parse(content, MAX_BYTES)
@@ -41,8 +48,8 @@ def read_scene(content: str | bytes) -> Request:
     top = _mapping(value, "scene", _TOP, ("separation", "trajectories"))
     limits = _limits(top.get("limits", {}))
     rows = top["trajectories"]
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_DRONES:
-        raise SceneError(f"trajectories: must be a list of 1 to {MAX_DRONES}")
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_TRAJECTORIES:
+        raise SceneError(f"trajectories: must be a list of 1 to {MAX_TRAJECTORIES}")
     names, knots = [], []
     for index, row in enumerate(rows):
         place = f"trajectories[{index + 1}]"
@@ -60,18 +67,18 @@ def read_scene(content: str | bytes) -> Request:
         else:
             knots.append(_line(row["line"], f"{place}.line", limits))
     deadline = top.get("deadline_s", deadline_for(len(names)))
-    return Request(
+    return ModerationRequest(
         tuple(names),
         tuple(knots),
         _separation(top["separation"]),
         limits,
         None if top.get("fence") is None else _fence(top["fence"]),
-        _number(deadline, "deadline_s", SHORTEST_S, LONGEST_S),
+        _number(deadline, "deadline_s", MIN_DEADLINE_S, MAX_DEADLINE_S),
         int(_number(top.get("seed", 1), "seed", 0, 2**63)),
     )
 
 
-def scene_of(request: Request) -> dict[str, object]:
+def scene_of(request: ModerationRequest) -> dict[str, object]:
     """A request as plain data, the inverse of `read_scene`."""
     limits, separation = request.limits, request.separation
     scene: dict[str, object] = {
@@ -100,7 +107,7 @@ def scene_of(request: Request) -> dict[str, object]:
     return scene
 
 
-def answer_of(request: Request, answer: Answer) -> dict[str, object]:
+def answer_of(request: ModerationRequest, answer: Answer) -> dict[str, object]:
     """An answer as plain data; NaN becomes null."""
     return {
         "status": answer.status.name.lower(),
@@ -121,7 +128,7 @@ def answer_of(request: Request, answer: Answer) -> dict[str, object]:
     }
 
 
-def _trajectories(request: Request, knots: Sequence[Knots]) -> list[dict[str, object]]:
+def _trajectories(request: ModerationRequest, knots: Sequence[Knots]) -> list[dict[str, object]]:
     return [
         {
             "drone": name,
@@ -136,7 +143,7 @@ def _trajectories(request: Request, knots: Sequence[Knots]) -> list[dict[str, ob
                 for k in mine
             ],
         }
-        for name, mine in zip(request.names, knots, strict=True)
+        for name, mine in zip(request.drones, knots, strict=True)
     ]
 
 
@@ -230,15 +237,12 @@ def _separation(value: Any) -> Separation:
         value, "separation", ("horizontal_m", "vertical_m", "tracking_error_m", "clock_skew_s"),
         ("horizontal_m", "vertical_m"),
     )  # fmt: skip
-    try:
-        return Separation(
-            _number(row["horizontal_m"], "separation.horizontal_m", 0.01, 1e4),
-            _number(row["vertical_m"], "separation.vertical_m", 0.01, 1e4),
-            _number(row.get("tracking_error_m", 0.0), "separation.tracking_error_m", 0.0, 1e3),
-            _number(row.get("clock_skew_s", 0.0), "separation.clock_skew_s", 0.0, 10.0),
+    return Separation(
+        *(
+            _number(row.get(name, 0.0), f"separation.{name}", low, high)
+            for name, (low, high) in SEPARATION_RANGES.items()
         )
-    except ModerationError as error:
-        raise SceneError(f"separation: {error}") from None
+    )
 
 
 def _limits(value: Any) -> MotionLimits:

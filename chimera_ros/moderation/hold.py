@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, hermite
 
-from .conflicts import Conflict, Separation, find_conflicts
+from .conflicts import Conflict, find_conflicts
 from .manoeuvres import KEEP, Allowed, Candidate
 from .priority import Options, one_by_one
 from .timing import at_rest, follow

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from chimera_ros.flight.moderation_call import ModerationStatus
+from chimera_ros.flight.moderation_call import Knots, ModerationRequest, ModerationStatus
 
 from .annealing import Annealing
 from .best import Best
@@ -42,7 +42,7 @@ from .outgoing import (
 from .pace import Pace
 from .priority import prioritise
 from .problem import Problem, build, without_dominated
-from .request import Answer, Clash, Knots, Request, Rung, check, infeasible
+from .request import Answer, Clash, Rung, check, infeasible
 from .solver import Solver, SolverProgress, SolverUnavailable
 from .tracks import IntArray, Track
 from .vqe import Vqe
@@ -96,7 +96,7 @@ class Moderator:
 
     def run(
         self,
-        request: Request,
+        request: ModerationRequest,
         began_s: float | None = None,
         sampler: LimitedSampler | None = None,
         reserve_s: float | None = None,
@@ -123,7 +123,7 @@ class _Climb:
 
     def __init__(
         self,
-        request: Request,
+        request: ModerationRequest,
         clock: Clock,
         sampler: LimitedSampler | None,
         began_s: float,
@@ -175,7 +175,7 @@ class _Climb:
             self._tracks = tracks_of(request, request.knots)
             self._kept = [
                 keep(track, request.fence, name)
-                for name, track in zip(request.names, self._tracks, strict=True)
+                for name, track in zip(request.drones, self._tracks, strict=True)
             ]
             stuck = standing_clashes(request, self._tracks)
             before, all_seen = first_conflicts(request, self._tracks, 0.0 if stuck else 0.5 * self.left())
@@ -313,7 +313,7 @@ class _Climb:
         """
         request = self._request
         meets = Counter(i for c in before for i in (c.first, c.second))
-        everyone = len(request.names) <= _ALL_MOVE_UP_TO
+        everyone = len(request.drones) <= _ALL_MOVE_UP_TO
         ways = [[kept] for kept in self._kept]
         began, share_s = self._clock(), _FOR_WAYS * self.left()
         for row in sorted(range(len(ways)), key=lambda row: -meets[row]):
@@ -321,7 +321,7 @@ class _Climb:
                 break
             ways[row] = candidates(
                 self._tracks[row], request.limits, request.fence, request.separation, count,
-                request.names[row],
+                request.drones[row],
             )  # fmt: skip
         return ways
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, bezier_points, hermite
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
 from .timing import Warp
 from .tracks import IntArray, Track

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
-
-from .conflicts import Separation
 
 _RADII, _ANGLES = 8, 32
 _NEAR_GOAL_M = 0.5

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from chimera_ros.flight.moderation_call import Knots, ModerationRequest
 from chimera_ros.flight.trajectory import Path
 
 from .conflicts import Conflict, find_conflicts
 from .hold import braking, hold, standing
-from .request import Clash, Knots, Request
+from .request import Clash
 from .timing import at_rest
 from .tracks import Track, TrackTable, compiled
 from .verify import path_conflicts, verify
@@ -23,26 +24,26 @@ _CONFLICT_S = 6e-5  # what finding one conflict takes
 _INDEPENDENT_UP_TO = 100  # drones; above, detection's own certainty must do: the other way takes too long
 
 
-def tracks_of(request: Request, knots: Sequence[Knots]) -> list[Track]:
+def tracks_of(request: ModerationRequest, knots: Sequence[Knots]) -> list[Track]:
     """Tracks of knots. Raises ModerationError, which names the drone."""
-    return [Track.of_knots(mine, 0.0, name) for name, mine in zip(request.names, knots, strict=True)]
+    return [Track.of_knots(mine, 0.0, name) for name, mine in zip(request.drones, knots, strict=True)]
 
 
-def clashes(request: Request, found: Sequence[Conflict]) -> tuple[Clash, ...]:
+def clashes(request: ModerationRequest, found: Sequence[Conflict]) -> tuple[Clash, ...]:
     """Conflicts with names, the nearest first."""
     return tuple(
-        Clash(request.names[c.first], request.names[c.second], c.t_s, c.horizontal_m, c.vertical_m)
+        Clash(request.drones[c.first], request.drones[c.second], c.t_s, c.horizontal_m, c.vertical_m)
         for c in sorted(found, key=lambda c: c.ratio)
     )
 
 
-def conflicts_of(request: Request, knots: Sequence[Knots]) -> list[Conflict]:
+def conflicts_of(request: ModerationRequest, knots: Sequence[Knots]) -> list[Conflict]:
     """Conflicts between knots. Raises ModerationError."""
     return find_conflicts(TrackTable(tracks_of(request, knots)), request.separation)
 
 
 def first_conflicts(
-    request: Request, tracks: Sequence[Track], patience_s: float
+    request: ModerationRequest, tracks: Sequence[Track], patience_s: float
 ) -> tuple[list[Conflict], bool]:
     """The conflicts in what was asked, and whether all were looked for.
 
@@ -58,7 +59,7 @@ def first_conflicts(
     return find_conflicts(TrackTable(tracks), request.separation), True
 
 
-def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, ...]:
+def standing_clashes(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Clash, ...]:
     """Pairs whose starts or whose goals are too near one another: no way between them can help."""
     scale, norm = request.separation.scale, request.separation.standing()
     end_s = max(track.end_s for track in tracks)
@@ -70,14 +71,14 @@ def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, 
         pairs = cKDTree(points / scale).query_pairs(norm * (1.0 - 1e-9), output_type="ndarray")
         for i, j in pairs.tolist():
             d = points[i] - points[j]
-            names = request.names[i], request.names[j]
+            names = request.drones[i], request.drones[j]
             found.append(Clash(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
     return tuple(sorted(found, key=lambda c: (c.t_s, c.horizontal_m)))
 
 
-def faults(request: Request, knots: Sequence[Knots]) -> str:
+def faults(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     """Why outgoing knots must not leave; empty when they may: ends, limits, fence, then every pair."""
-    for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
+    for name, asked, mine in zip(request.drones, request.knots, knots, strict=True):
         if mine is not asked:
             verdict = verify([mine], request.separation, [asked], request.limits, request.fence)
             if verdict.reasons:
@@ -85,16 +86,16 @@ def faults(request: Request, knots: Sequence[Knots]) -> str:
     return _pairs(request, knots)
 
 
-def _pairs(request: Request, knots: Sequence[Knots]) -> str:
+def _pairs(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     if len(knots) > _INDEPENDENT_UP_TO:
         left = conflicts_of(request, knots)
     else:
-        paths = [compiled(mine, name) for name, mine in zip(request.names, knots, strict=True)]
+        paths = [compiled(mine, name) for name, mine in zip(request.drones, knots, strict=True)]
         left = path_conflicts(paths, request.separation)
     return clashes(request, left)[0].sentence() if left else ""
 
 
-def holds(request: Request, tracks: Sequence[Track]) -> tuple[Knots, ...]:
+def holds(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Knots, ...]:
     """Everyone stops, at once or where that keeps it clear, and stays there; nothing is checked."""
     if all(at_rest(track) for track in tracks):
         return tuple(standing(track).knots() for track in tracks)
@@ -105,11 +106,11 @@ def holds(request: Request, tracks: Sequence[Track]) -> tuple[Knots, ...]:
     )
 
 
-def hold_fault(request: Request, knots: Sequence[Knots]) -> str:
+def hold_fault(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     """Why a hold is none (the fence, somebody too near); empty when it may be sent."""
     fence = request.fence
     if fence is not None:
-        for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
+        for name, asked, mine in zip(request.drones, request.knots, knots, strict=True):
             # a stop stays on the way that was asked, but for what its own knots round off
             if (
                 fence.worst(compiled(mine, name).hull())

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits
 
-from .conflicts import Conflict, Separation, near_pairs, settle
+from .conflicts import Conflict, near_pairs, settle
 from .manoeuvres import DELAY_M_PER_S, BoolArray, Candidate, Manoeuvre, flown, keep, menu_steps
 from .timing import at_rest
 from .tracks import IntArray, Track, TrackTable

@@ -14,9 +14,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .conflicts import Separation, near_pairs, settle
+from .conflicts import near_pairs, settle
 from .errors import ModerationError, ModerationReason
 from .manoeuvres import Candidate
 from .tracks import IntArray, TrackTable

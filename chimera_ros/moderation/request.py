@@ -1,39 +1,21 @@
-"""What is asked of the ladder and what it answers: names and knots, nothing of ROS, files or solvers."""
+"""What the ladder answers, and whether a request can be worked on: nothing of ROS, files or solvers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import nan
 
-from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.moderation_call import ModerationStatus
-from chimera_ros.flight.trajectory import MotionLimits
+from chimera_ros.flight.moderation_call import (
+    MAX_DEADLINE_S,
+    MAX_TRAJECTORIES,
+    MIN_DEADLINE_S,
+    Knots,
+    ModerationRequest,
+    ModerationStatus,
+)
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
-
-MAX_DRONES = 1024
-SHORTEST_S, LONGEST_S = 0.02, 60.0  # deadlines
-
-Knots = tuple[TrajectoryKnot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Trajectories that begin together, to be made conflict-free: by drone a name and knots (ENU m).
-
-    `deadline_s` counts from the call; `fence` None is none.
-    """
-
-    names: tuple[str, ...]
-    knots: tuple[Knots, ...]
-    separation: Separation
-    limits: MotionLimits = field(default_factory=MotionLimits)
-    fence: Fence | None = None
-    deadline_s: float = 0.25
-    seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +73,20 @@ class Answer:
     total_ms: float = 0.0
 
 
-def check(request: Request) -> None:
+def check(request: ModerationRequest) -> None:
     """Whether a request can be worked on at all. Raises ModerationError."""
-    count = len(request.names)
+    count = len(request.drones)
     if not count:
         raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory in the request")
-    if count > MAX_DRONES:
-        raise ModerationError(ModerationReason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
-    if len(request.knots) != count or len(set(request.names)) != count:
-        raise ModerationError(ModerationReason.BAD_KNOTS, "every drone needs one name and one trajectory")
-    if not SHORTEST_S <= request.deadline_s <= LONGEST_S:
+    if count > MAX_TRAJECTORIES:
         raise ModerationError(
-            ModerationReason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s"
+            ModerationReason.TOO_MANY, f"{count} trajectories are more than {MAX_TRAJECTORIES}"
+        )
+    if len(request.knots) != count or len(set(request.drones)) != count:
+        raise ModerationError(ModerationReason.BAD_KNOTS, "every drone needs one name and one trajectory")
+    if not MIN_DEADLINE_S <= request.deadline_s <= MAX_DEADLINE_S:
+        raise ModerationError(
+            ModerationReason.BAD_LIMITS, f"the deadline must be {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:g} s"
         )
 
 

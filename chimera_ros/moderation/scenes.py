@@ -9,9 +9,9 @@ import numpy as np
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, straight_legs
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
 
 SEPARATION = Separation(5.0, 4.0)

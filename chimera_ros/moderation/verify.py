@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, Path
 
-from .conflicts import Conflict, Separation, inflation
+from .conflicts import Conflict, inflation
 from .tracks import Track, TrackTable, compiled
 
 Knots = Sequence[TrajectoryKnot]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+from chimera_ros.flight.moderation_call import ModerationRequest
+
 from .cp_sat import load as load_cp_sat
 from .ladder import Moderator
-from .request import Request
 from .scenes import antipodal
 from .solver import SolverUnavailable
 
@@ -24,4 +25,6 @@ def warm_up(moderator: Moderator | None = None) -> None:
     for count in _DRONES:
         scene = antipodal(count, 1)
         names = tuple(map(str, range(count)))
-        moderator.run(Request(names, scene.knots, scene.separation, scene.limits, scene.fence, _DEADLINE_S))
+        moderator.run(
+            ModerationRequest(names, scene.knots, scene.separation, scene.limits, scene.fence, _DEADLINE_S)
+        )

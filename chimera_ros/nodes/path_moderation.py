@@ -10,9 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.moderation.errors import ModerationError
+from chimera_ros.flight.moderation_call import MAX_DEADLINE_S
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import LONGEST_S
 from chimera_ros.moderation.warm_up import warm_up
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.quantum.sampler import AerSampler
@@ -20,7 +19,7 @@ from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
-from chimera_ros.ros.convert_moderation import failed_response, request_from_msg, response_of
+from chimera_ros.ros.convert_moderation import failed_response, moderation_request_from_msg, response_of
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import where
 from chimera_ros.ros.parameters import parameter
@@ -116,7 +115,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             except queue.Empty:
                 break
         self._asked.put(None)
-        thread.join(timeout=LONGEST_S)
+        thread.join(timeout=MAX_DEADLINE_S)
 
     # ---- requests --------------------------------------------------------------------------------
 
@@ -145,8 +144,8 @@ class PathModerationNode(MemberNode[ModerationParameters]):
     def _moderate(self, asked: _Asked) -> ModerateTrajectories.Response:
         self._counts["calls"] += 1
         try:
-            request = request_from_msg(asked.message)
-        except (ConversionError, ModerationError) as error:
+            request = moderation_request_from_msg(asked.message)
+        except ConversionError as error:
             self._counts["refused"] += 1
             return failed_response(str(error))
         knots = sum(map(len, request.knots))

@@ -11,10 +11,16 @@ from typing import Final
 from chimera_ros import msg, srv
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import Trajectory
-from chimera_ros.flight.moderation_call import ModerationAnswer, ModerationCall, ModerationStatus
+from chimera_ros.flight.moderation_call import (
+    MAX_DEADLINE_S,
+    MIN_DEADLINE_S,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+    Separation,
+)
 from chimera_ros.flight.trajectory import MotionLimits
-from chimera_ros.moderation.conflicts import Separation
-from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S, Answer, Request
+from chimera_ros.moderation.request import Answer
 
 from .convert import ConversionError, fitting, trajectory_from_msg, trajectory_to_msg
 
@@ -25,28 +31,28 @@ _MOST_RUNGS: Final = 16
 # ---- the leader's side -------------------------------------------------------------------------------------
 
 
-def moderation_call_to_msg(call: ModerationCall) -> srv.ModerateTrajectories.Request:
+def moderation_request_to_msg(request: ModerationRequest) -> srv.ModerateTrajectories.Request:
     """The request of ModerateTrajectories.srv."""
-    limits, fence = call.limits, call.fence
+    separation, limits, fence = request.separation, request.limits, request.fence
     return srv.ModerateTrajectories.Request(
         trajectories=[
-            trajectory_to_msg(Trajectory(0, 0, drone, call.start_ns, knots))
-            for drone, knots in zip(call.drones, call.knots, strict=True)
+            trajectory_to_msg(Trajectory(0, 0, drone, request.start_ns, knots))
+            for drone, knots in zip(request.drones, request.knots, strict=True)
         ],
-        separation_horizontal_m=float(call.separation_m),
-        separation_vertical_m=float(call.separation_m),
-        deadline_s=float(call.deadline_s),
-        tracking_error_m=float(call.tracking_error_m),
-        clock_skew_s=float(call.clock_skew_s),
+        separation_horizontal_m=float(separation.horizontal_m),
+        separation_vertical_m=float(separation.vertical_m),
+        deadline_s=float(request.deadline_s),
+        tracking_error_m=float(separation.tracking_error_m),
+        clock_skew_s=float(separation.clock_skew_s),
         speed_m_s=float(limits.speed_m_s),
         climb_m_s=float(limits.climb_m_s),
         descent_m_s=float(limits.descent_m_s),
         acceleration_m_s2=float(limits.acceleration_m_s2),
         jerk_m_s3=float(limits.jerk_m_s3),
-        fence_polygon_m=[float(value) for corner in fence.polygon_m for value in corner],
-        fence_min_height_m=float(fence.min_height_m),
-        fence_max_height_m=float(fence.max_height_m),
-        seed=call.seed,
+        fence_polygon_m=[float(value) for corner in fence.polygon_m for value in corner] if fence else [],
+        fence_min_height_m=float(fence.min_height_m) if fence else 0.0,
+        fence_max_height_m=float(fence.max_height_m) if fence else 0.0,
+        seed=request.seed,
     )
 
 
@@ -74,16 +80,16 @@ def _status(number: int) -> ModerationStatus:
 # ---- the service's side ------------------------------------------------------------------------------------
 
 
-def request_from_msg(message: srv.ModerateTrajectories.Request) -> Request:
-    """What the ladder takes. Raises ConversionError, or ModerationError for a separation that is none."""
+def moderation_request_from_msg(message: srv.ModerateTrajectories.Request) -> ModerationRequest:
+    """A request as the service works on it. Raises ConversionError."""
     parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
     if not parts:
         raise ConversionError("there is no trajectory in the request")
     names = tuple(part.drone for part in parts)
     if len(set(names)) != len(names) or not all(names):
         raise ConversionError("every trajectory needs the name of a drone, and each drone one trajectory")
-    if not SHORTEST_S <= message.deadline_s <= LONGEST_S:  # written so that NaN is refused
-        raise ConversionError(f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s")
+    if not MIN_DEADLINE_S <= message.deadline_s <= MAX_DEADLINE_S:  # written so that NaN is refused
+        raise ConversionError(f"the deadline must be {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:g} s")
     limits = MotionLimits(
         message.speed_m_s,
         message.climb_m_s,
@@ -97,19 +103,24 @@ def request_from_msg(message: srv.ModerateTrajectories.Request) -> Request:
             raise ConversionError(f"{name} must be a number above 0")
     if len({part.start_ns for part in parts}) > 1:
         raise ConversionError("trajectories must begin at the same time")
-    return Request(
-        names,
-        tuple(part.knots for part in parts),
-        Separation(
+    try:
+        separation = Separation(
             message.separation_horizontal_m,
             message.separation_vertical_m,
             message.tracking_error_m,
             message.clock_skew_s,
-        ),
+        )
+    except ValueError as error:
+        raise ConversionError(str(error)) from None
+    return ModerationRequest(
+        names,
+        tuple(part.knots for part in parts),
+        separation,
         limits,
         _fence(message),
         message.deadline_s,
         message.seed,
+        start_ns=parts[0].start_ns,
     )
 
 

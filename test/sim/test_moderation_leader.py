@@ -12,7 +12,7 @@ import pytest
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import AckStatus, CommandAck, DroneState, Trajectory
-from chimera_ros.flight.moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus
+from chimera_ros.flight.moderation_call import Knots, ModerationAnswer, ModerationRequest, ModerationStatus
 from chimera_ros.flight.planning.mission import Formation, Land, Mission, Swap, Takeoff
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.planning.planner import plan_mission
@@ -39,12 +39,12 @@ def names(count: int) -> list[str]:
 
 
 def flown(
-    change: Callable[[ModerationCall, ModerationAnswer], ModerationAnswer] | None, count: int = 4
-) -> tuple[Rehearsal, list[ModerationCall]]:
+    change: Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer] | None, count: int = 4
+) -> tuple[Rehearsal, list[ModerationRequest]]:
     """A mission whose moderator's answers in flight are changed; None: a service that never answers."""
-    calls: list[ModerationCall] = []
+    calls: list[ModerationRequest] = []
 
-    def service(call: ModerationCall) -> ModerationAnswer:
+    def service(call: ModerationRequest) -> ModerationAnswer:
         calls.append(call)
         answer = moderate(call)
         return answer if change is None else change(call, answer)
@@ -118,7 +118,7 @@ def not_a_number(knots: Knots) -> Knots:
     return (knots[0], replace(knots[1], position_enu_m=(nan, 0.0, 9.0)), *knots[2:])
 
 
-LIES: dict[str, Callable[[ModerationCall, ModerationAnswer], ModerationAnswer]] = {
+LIES: dict[str, Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer]] = {
     "what was asked, conflicts and all": lambda c, a: other(a, list(c.knots)),
     "another goal": lambda c, a: other(a, [moved(k, (0.0, 0.0, 0.5), ends=True) for k in a.knots]),
     "a goal missed by an inch": lambda c, a: other(
@@ -146,7 +146,7 @@ LIES: dict[str, Callable[[ModerationCall, ModerationAnswer], ModerationAnswer]] 
 
 @pytest.mark.parametrize("lie", sorted(LIES))
 def test_no_lie_is_flown(lie: str) -> None:
-    def only_the_swap(call: ModerationCall, answer: ModerationAnswer) -> ModerationAnswer:
+    def only_the_swap(call: ModerationRequest, answer: ModerationAnswer) -> ModerationAnswer:
         return LIES[lie](call, answer) if answer.conflicts else answer
 
     rehearsal, _ = flown(only_the_swap)
@@ -166,7 +166,7 @@ def test_no_lie_is_flown(lie: str) -> None:
     ],
 )
 def test_without_an_answer_the_checked_plan_is_flown(
-    change: Callable[[ModerationCall, ModerationAnswer], ModerationAnswer] | None, counted: dict[str, int]
+    change: Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer] | None, counted: dict[str, int]
 ) -> None:
     rehearsal, _ = flown(change)
     assert rehearsal.outcome.completed, rehearsal.outcome.failure
@@ -213,14 +213,14 @@ WIDE = replace(
 )
 
 
-def pushed(in_flight: bool) -> tuple[Rehearsal, list[ModerationCall], list[float]]:
+def pushed(in_flight: bool) -> tuple[Rehearsal, list[ModerationRequest], list[float]]:
     """On its way a drone is pushed towards one that it will pass; also how far speeds jump, m/s."""
-    calls: list[ModerationCall] = []
+    calls: list[ModerationRequest] = []
     answers: list[ModerationAnswer] = []
 
-    def service(call: ModerationCall) -> ModerationAnswer:
+    def service(call: ModerationRequest) -> ModerationAnswer:
         calls.append(call)
-        if call.tracking_error_m > 0.3 and not in_flight:
+        if call.separation.tracking_error_m > 0.3 and not in_flight:
             return ModerationAnswer(call.call_id, ModerationStatus.FAILED, "not now")
         answers.append(moderate(call))
         return answers[-1]
@@ -258,7 +258,7 @@ def test_a_predicted_conflict_turns_all_to_new_paths_in_flight() -> None:
     assert "are predicted" in turned[0] and "all turn to new paths" in turned[0]
     in_motion = [c for c in calls if any(np.linalg.norm(k[0].velocity_enu_m_s) > 0.5 for k in c.knots)]
     assert in_motion, "the new paths were to begin in flight"
-    assert in_motion[0].tracking_error_m > 0.5  # half of what the two are off
+    assert in_motion[0].separation.tracking_error_m > 0.5  # half of what the two are off
     assert rehearsal.outcome.min_separation_m >= SWAPPING.separation_m - 0.1
     # nobody was stopped, and no reference jumped where the paths join: it never accelerates beyond the limits
     assert not any("again" in e.text for e in rehearsal.outcome.events)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import MotionLimits, Path, straight_legs
-from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.manoeuvres import KEEP, Manoeuvre, candidates, flown
 from chimera_ros.moderation.scenes import FENCE, LIMITS, SEPARATION

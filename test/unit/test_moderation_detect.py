@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.moderation import scenes
-from chimera_ros.moderation.conflicts import (
-    Separation,
-    closest_approach,
-    find_conflicts,
-    near_pairs,
-    settle,
-)
+from chimera_ros.moderation.conflicts import closest_approach, find_conflicts, near_pairs, settle
 from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.tracks import Track, TrackTable
 
@@ -32,7 +27,7 @@ def test_detection_agrees_with_single_pairs(make):
 
 @pytest.mark.parametrize("values", [(np.nan, 4.0), (5.0, 0.0), (5.0, 4.0, -1.0), (5.0, 4.0, 0.0, np.inf)])
 def test_a_separation_that_is_none_is_refused(values):
-    with pytest.raises(ModerationError, match="is allowed"):
+    with pytest.raises(ValueError, match="is allowed"):
         Separation(*values)
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros import cli
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.moderation.file_format import SceneError, answer_of, read_scene, scene_of
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import antipodal
 
 SCENES = Path(__file__).parents[2] / "config" / "scenes"
@@ -46,9 +46,9 @@ def blocked() -> dict[str, Any]:
 def test_a_scene_survives_the_way_out_and_in() -> None:
     drawn = antipodal(5, 2)
     names = tuple(f"d{i}" for i in range(5))
-    request = Request(names, drawn.knots, drawn.separation, drawn.limits, drawn.fence, 0.5, 7)
+    request = ModerationRequest(names, drawn.knots, drawn.separation, drawn.limits, drawn.fence, 0.5, 7)
     again = read_scene(json.dumps(scene_of(request)))
-    assert (again.names, again.separation, again.limits) == (names, drawn.separation, drawn.limits)
+    assert (again.drones, again.separation, again.limits) == (names, drawn.separation, drawn.limits)
     assert (again.deadline_s, again.seed) == (0.5, 7)
     assert again.fence is not None and again.fence.polygon_m == drawn.fence.polygon_m
     for mine, theirs in zip(again.knots, drawn.knots, strict=True):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Path
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
-from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.hold import hold
 from chimera_ros.moderation.priority import prioritise, unavoidable
 from chimera_ros.moderation.scenes import FENCE, LIMITS, SEPARATION

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
-from chimera_ros.moderation.conflicts import Separation, find_conflicts
+from chimera_ros.moderation.conflicts import find_conflicts
 from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.tracks import Track
 from chimera_ros.moderation.verify import verify

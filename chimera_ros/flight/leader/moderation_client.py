@@ -7,13 +7,20 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus, deadline_for
+from ..moderation_call import (
+    Knots,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+    Separation,
+    deadline_for,
+)
 from ..planning.mission import Mission
-from ..planning.plan_check import Ask, refuses_answer
+from ..planning.plan_check import answer_fault
 from ..planning.planner import TRACKING_MARGIN_M
 from ..trajectory import Array
 from .outbox import Outbox
-from .state import LeaderConfig, Situation, point
+from .state import LeaderConfig, Situation
 
 _TIMES_KEPT: Final = 1000
 _TEXT: Final = 160
@@ -21,7 +28,7 @@ _TEXT: Final = 160
 
 @dataclass(slots=True)
 class _Open:
-    call: ModerationCall
+    call: ModerationRequest
     asked_s: float
     answer: ModerationAnswer | None = None
     failure: str = ""
@@ -77,9 +84,10 @@ class ModerationClient:
         now, mission = self._situation, self._mission
         self._call_id += 1
         deadline_s = deadline_for(len(names))
-        call = ModerationCall(
-            self._call_id, tuple(names), tuple(wish), now.ns, mission.separation_m, tracking_error_m,
-            mission.limits, mission.fence, deadline_s, seed=self._call_id,
+        separation = Separation(mission.separation_m, mission.separation_m, tracking_error_m)
+        call = ModerationRequest(
+            tuple(names), tuple(wish), separation, mission.limits, mission.fence, deadline_s,
+            seed=self._call_id, call_id=self._call_id, start_ns=now.ns,
         )  # fmt: skip
         self._open = open_ = _Open(call, now.now)
         self.calls += 1
@@ -104,13 +112,10 @@ class ModerationClient:
             self._alone(title, answer.reason)
             return None
         by_name: Mapping[str, Knots] = dict(zip(answer.drones, answer.knots, strict=False))
-        asks = [Ask(knots[0], point(goal)) for knots, goal in zip(wish, goals, strict=True)]
         if len(answer.drones) != len(names) or set(by_name) != set(names):
             why = "its answer is about other drones"
         else:
-            separation_m = mission.separation_m + 2.0 * tracking_error_m
-            found = [by_name[name] for name in names]
-            why, _ = refuses_answer(mission, names, asks, found, separation_m, longest_s)
+            why = answer_fault(mission, call, goals, [by_name[name] for name in names], longest_s)
         if why:
             self.unused["wrong"] += 1
             self._alone(title, why)

@@ -9,7 +9,7 @@ from math import nan
 
 from ..effects import AskModeration, LeaderEffect, MissionEvent, SendCommand, SendTrajectory
 from ..messages import AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
-from ..moderation_call import ModerationCall
+from ..moderation_call import ModerationRequest
 from ..vehicle import Vec3
 from .state import LeaderConfig, Situation
 
@@ -87,7 +87,7 @@ class Outbox:
         """Hands out parts of a plan."""
         self._out += [SendTrajectory(part) for part in parts]
 
-    def ask(self, call: ModerationCall) -> None:
+    def ask(self, call: ModerationRequest) -> None:
         """Asks path moderation."""
         self._out.append(AskModeration(call))
 

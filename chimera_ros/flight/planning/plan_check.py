@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import dist
 
-from ..messages import TrajectoryKnot
-from ..trajectory import Path
-from ..vehicle import Vec3
+from ..moderation_call import Knots, ModerationRequest
+from ..trajectory import Array, Path
 from .mission import Mission
 from .separation import smallest_separation
 
 SLACK_M = 0.05  # what the lower bound on curved paths may lie below the truth
 _JOIN_M, _JOIN_M_S, _JOIN_M_S2 = 1e-3, 1e-3, 1e-2
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is asked of a drone's path: where it begins and how it moves there, and where it ends, at rest."""
-
-    begin: TrajectoryKnot
-    goal_enu_m: Vec3
 
 
 def limit_faults(mission: Mission, paths: Sequence[Path], low_m: float) -> list[tuple[int, str]]:
@@ -63,46 +53,46 @@ def limit_faults(mission: Mission, paths: Sequence[Path], low_m: float) -> list[
     return found
 
 
-def refuses_answer(
+def answer_fault(
     mission: Mission,
-    drones: Sequence[str],
-    asks: Sequence[Ask],
-    answer: Sequence[Sequence[TrajectoryKnot]],
-    separation_m: float,
+    request: ModerationRequest,
+    goals: Array,
+    answer: Sequence[Knots],
     longest_s: float,
-) -> tuple[str, list[Path]]:
-    """Why paths that somebody else has computed are not flown (empty: they are), and the compiled paths.
+) -> str:
+    """Why the paths that answer a request are not flown; empty when they are.
 
     Args:
-        drones: names, in the order of `asks` and `answer`.
-        asks: what was asked of each.
-        answer: knots of each; anything may stand in there.
-        separation_m: smallest distance that must be kept between any two, m.
+        mission: whose fence and limits are kept.
+        request: the drones, and how each moves where its path begins.
+        goals: (N, 3) where each must end, at rest.
+        answer: knots by drone; anything may stand in there.
         longest_s: a path that takes longer is refused: no battery was counted for it.
     """
-    paths = []
+    drones, paths = request.drones, []
     if len(answer) != len(drones):
-        return f"{len(answer)} trajectories came back for {len(drones)} drones", []
-    for name, ask, knots in zip(drones, asks, answer, strict=True):
+        return f"{len(answer)} trajectories came back for {len(drones)} drones"
+    begins = [knots[0] for knots in request.knots]
+    for name, begin, goal, knots in zip(drones, begins, goals, answer, strict=True):
         try:
             path = Path(knots)
         except ValueError as error:
-            return f"{name}: {error}", []
+            return f"{name}: {error}"
         first, last = path.knots[0], path.knots[-1]
         if (
-            dist(first.position_enu_m, ask.begin.position_enu_m) > _JOIN_M
-            or dist(first.velocity_enu_m_s, ask.begin.velocity_enu_m_s) > _JOIN_M_S
-            or dist(first.acceleration_enu_m_s2, ask.begin.acceleration_enu_m_s2) > _JOIN_M_S2
+            dist(first.position_enu_m, begin.position_enu_m) > _JOIN_M
+            or dist(first.velocity_enu_m_s, begin.velocity_enu_m_s) > _JOIN_M_S
+            or dist(first.acceleration_enu_m_s2, begin.acceleration_enu_m_s2) > _JOIN_M_S2
         ):
-            return f"{name} would not begin where and as it moves", []
-        if dist(last.position_enu_m, ask.goal_enu_m) > _JOIN_M:
-            return f"{name} would end {dist(last.position_enu_m, ask.goal_enu_m):.2f} m from its goal", []
+            return f"{name} would not begin where and as it moves"
+        if dist(last.position_enu_m, goal) > _JOIN_M:
+            return f"{name} would end {dist(last.position_enu_m, goal):.2f} m from its goal"
         if max(map(abs, (*last.velocity_enu_m_s, *last.acceleration_enu_m_s2))) > _JOIN_M_S:
-            return f"{name} would not stand at its goal", []
+            return f"{name} would not stand at its goal"
         if path.duration_s > longest_s:
-            return f"{name} would fly for {path.duration_s:.0f} s, {longest_s:.0f} s are left to it", []
+            return f"{name} would fly for {path.duration_s:.0f} s, {longest_s:.0f} s are left to it"
         paths.append(path)
-    low_m = min(ask.begin.position_enu_m[2] for ask in asks)
+    low_m = min(begin.position_enu_m[2] for begin in begins)
     faults = limit_faults(mission, paths, low_m)
     climb = max(mission.limits.climb_m_s, mission.limits.descent_m_s) * 1.05
     faults += [
@@ -112,15 +102,15 @@ def refuses_answer(
     ]
     if faults:
         row, text = faults[0]
-        return f"{drones[row]} {text}", []
+        return f"{drones[row]} {text}"
     closest = smallest_separation(paths, step_for(len(paths)))
-    if closest.distance_m < separation_m - SLACK_M:
+    wanted = request.separation
+    if closest.distance_m < wanted.horizontal_m + 2.0 * wanted.tracking_error_m - SLACK_M:
         return (
             f"{drones[closest.first]} and {drones[closest.second]} would come within "
-            f"{closest.distance_m:.2f} m after {closest.t_s:.1f} s",
-            [],
+            f"{closest.distance_m:.2f} m after {closest.t_s:.1f} s"
         )
-    return "", paths
+    return ""
 
 
 def step_for(count: int) -> float:

@@ -11,7 +11,7 @@ from math import inf, isfinite
 import numpy as np
 
 from ..messages import TrajectoryKnot
-from ..moderation_call import Moderate, ModerationCall, ModerationStatus
+from ..moderation_call import Moderate, ModerationRequest, ModerationStatus, Separation
 from ..trajectory import Array, Path, straight_legs
 from ..vehicle import Vec3
 from .formations import slots
@@ -28,7 +28,7 @@ from .mission import (
     compass_to_enu,
     step_title,
 )
-from .plan_check import SLACK_M, Ask, limit_faults, refuses_answer, step_for
+from .plan_check import SLACK_M, answer_fault, limit_faults, step_for
 from .separation import nearest_pair, smallest_separation
 from .transition import Infeasible, Legs, Room, move, move_any, swap, turn
 
@@ -301,19 +301,14 @@ def _moderated(draft: _Draft, index: int, step: Formation | Swap, room: Room) ->
         draft.refuse(index, step, "needs path moderation, which is not installed")
         return False
     patience_s = _IN_FLIGHT_S if draft.in_flight else _ON_GROUND_S
-    call = ModerationCall(
-        0, draft.drones, wish, 0, mission.separation_m, draft.margin_m / 2.0, mission.limits, mission.fence,
-        patience_s,
-    )  # fmt: skip
-    answer = draft.moderate(call)
+    separation = Separation(mission.separation_m, mission.separation_m, draft.margin_m / 2.0)
+    request = ModerationRequest(draft.drones, wish, separation, mission.limits, mission.fence, patience_s)
+    answer = draft.moderate(request)
     if answer.status is not ModerationStatus.CONFLICT_FREE:
         draft.refuse(index, step, f"path moderation finds no way: {answer.reason.rstrip('.')}")
         return False
-    asks = [
-        Ask(knots[0], (float(x), float(y), float(z))) for knots, (x, y, z) in zip(wish, goals, strict=True)
-    ]
     longest = 10.0 * max(knots[-1].t_s for knots in wish) + 60.0
-    why, _ = refuses_answer(mission, draft.drones, asks, answer.knots, room.separation_m, longest)
+    why = answer_fault(mission, request, goals, answer.knots, longest)
     if why:
         draft.refuse(index, step, f"path moderation's answer is not flown: {why}")
         return False
