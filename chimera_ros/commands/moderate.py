@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> ModerationRequest:
-    from chimera_ros.flight.moderation_call import MAX_DEADLINE_S, MIN_DEADLINE_S
+    from chimera_ros.flight.moderation_call import MAX_DEADLINE_S, MAX_SEED, MIN_DEADLINE_S
     from chimera_ros.formats.text import FormatError, read_bytes
     from chimera_ros.moderation.file_format import MAX_BYTES, SceneError, read_scene
 
@@ -84,8 +84,8 @@ def _request(arguments: argparse.Namespace) -> ModerationRequest:
             )
         request = replace(request, deadline_s=arguments.deadline)
     if arguments.seed is not None:
-        if not 0 <= arguments.seed < 2**63:
-            raise CommandFailed(f"--seed is {arguments.seed}; allowed are whole numbers from 0", MISUSE)
+        if not 0 <= arguments.seed <= MAX_SEED:
+            raise CommandFailed(f"--seed is {arguments.seed}; allowed are 0 to {MAX_SEED}", MISUSE)
         request = replace(request, seed=arguments.seed)
     return request
 

@@ -17,6 +17,7 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
+MAX_NAME = 48
 OPERATOR = "operator "  # begins the reason of a drone that an operator has stopped
 TAKEN = "the autopilot left offboard"  # begins the reason of a drone that somebody else flies now
 NOWHERE: Vec3 = (nan, nan, nan)

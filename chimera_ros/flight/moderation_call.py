@@ -19,6 +19,7 @@ from .trajectory import Array, MotionLimits
 MAX_TRAJECTORIES: Final = 1024  # of a request
 MIN_DEADLINE_S: Final = 0.02
 MAX_DEADLINE_S: Final = 60.0
+MAX_SEED: Final = 2**63 - 1
 
 SEPARATION_RANGES: Final = {
     "horizontal_m": (1e-3, 1e4),

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
+from chimera_ros.flight.limits import MAX_CORNERS, MOTION_RANGES, Fence
+from chimera_ros.flight.messages import MAX_KNOTS, MAX_NAME, TrajectoryKnot
 from chimera_ros.flight.moderation_call import (
     MAX_DEADLINE_S,
+    MAX_SEED,
     MAX_TRAJECTORIES,
     MIN_DEADLINE_S,
     SEPARATION_RANGES,
@@ -23,7 +24,7 @@ from chimera_ros.flight.moderation_call import (
     Separation,
     deadline_for,
 )
-from chimera_ros.flight.trajectory import MotionLimits, straight_legs
+from chimera_ros.flight.trajectory import MAX_COORDINATE, MAX_DURATION_S, MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import Vec3
 from chimera_ros.formats import json_values
 from chimera_ros.formats.text import FormatError, excerpt
@@ -31,8 +32,8 @@ from chimera_ros.formats.text import FormatError, excerpt
 from .request import Answer, Clash
 
 MAX_BYTES = 128 * 1024 * 1024
+_COORDINATE = -MAX_COORDINATE, MAX_COORDINATE
 _TOP = ("separation", "limits", "fence", "deadline_s", "seed", "trajectories")
-_FAR = 1e6
 
 
 class SceneError(ValueError):
@@ -55,8 +56,8 @@ def read_scene(content: str | bytes) -> ModerationRequest:
         place = f"trajectories[{index + 1}]"
         row = _mapping(row, place, ("drone", "knots", "line"), ("drone",))
         name = row["drone"]
-        if not isinstance(name, str) or not 1 <= len(name) <= 48 or not name.isprintable():
-            raise SceneError(f"{place}.drone: must be a name of 1 to 48 characters")
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise SceneError(f"{place}.drone: must be a name of 1 to {MAX_NAME} printable characters")
         if name in names:
             raise SceneError(f"{place}.drone: {name} stands there twice")
         if ("knots" in row) == ("line" in row):
@@ -74,7 +75,7 @@ def read_scene(content: str | bytes) -> ModerationRequest:
         limits,
         None if top.get("fence") is None else _fence(top["fence"]),
         _number(deadline, "deadline_s", MIN_DEADLINE_S, MAX_DEADLINE_S),
-        int(_number(top.get("seed", 1), "seed", 0, 2**63)),
+        _whole(top.get("seed", 1), "seed", 0, MAX_SEED),
     )
 
 
@@ -185,10 +186,17 @@ def _number(value: Any, place: str, low: float, high: float) -> float:
     return float(value)
 
 
+def _whole(value: Any, place: str, low: int, high: int) -> int:
+    number = _number(value, place, low, high)
+    if number != int(number):
+        raise SceneError(f"{place}: must be a whole number from {low} to {high}")
+    return int(value)
+
+
 def _vector(value: Any, place: str) -> Vec3:
     if not isinstance(value, list) or len(value) != 3:
         raise SceneError(f"{place}: must be a list [east, north, up]")
-    x, y, z = (_number(item, place, -_FAR, _FAR) for item in value)
+    x, y, z = (_number(item, place, *_COORDINATE) for item in value)
     return x, y, z
 
 
@@ -202,7 +210,7 @@ def _knots(value: Any, place: str) -> Knots:
             row, here, ("t_s", "position_m", "velocity_m_s", "acceleration_m_s2", "yaw_rad"),
             ("t_s", "position_m"),
         )  # fmt: skip
-        t = _number(row["t_s"], f"{here}.t_s", 0.0, 86400.0)
+        t = _number(row["t_s"], f"{here}.t_s", 0.0, MAX_DURATION_S)
         if (index == 0 and t != 0.0) or t <= last:
             raise SceneError(f"{here}.t_s: times must rise from 0, and {t:g} follows {max(last, 0.0):g}")
         last = t
@@ -222,7 +230,9 @@ def _line(value: Any, place: str, limits: MotionLimits) -> Knots:
     """Straight from rest to rest as fast as the limits, or the speed given, allow."""
     row = _mapping(value, place, ("from_m", "to_m", "speed_m_s"), ("from_m", "to_m"))
     start, goal = _vector(row["from_m"], f"{place}.from_m"), _vector(row["to_m"], f"{place}.to_m")
-    speed = _number(row.get("speed_m_s", limits.speed_m_s), f"{place}.speed_m_s", 0.05, limits.speed_m_s)
+    slowest, _ = MOTION_RANGES["speed_m_s"]
+    asked = row.get("speed_m_s", limits.speed_m_s)
+    speed = _number(asked, f"{place}.speed_m_s", slowest, limits.speed_m_s)
     own = MotionLimits(
         speed, limits.climb_m_s, limits.descent_m_s, limits.acceleration_m_s2, limits.jerk_m_s3
     )
@@ -247,10 +257,12 @@ def _separation(value: Any) -> Separation:
 
 def _limits(value: Any) -> MotionLimits:
     usual = MotionLimits()
-    names = ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3")
-    row = _mapping(value, "limits", names)
+    row = _mapping(value, "limits", tuple(MOTION_RANGES))
     return MotionLimits(
-        *(_number(row.get(name, getattr(usual, name)), f"limits.{name}", 0.05, 1000.0) for name in names)
+        *(
+            _number(row.get(name, getattr(usual, name)), f"limits.{name}", low, high)
+            for name, (low, high) in MOTION_RANGES.items()
+        )
     )
 
 
@@ -262,8 +274,10 @@ def _fence(value: Any) -> Fence:
             if "east_m" in row or "north_m" in row:
                 raise SceneError("fence: polygon_m stands instead of east_m and north_m")
             corners = row["polygon_m"]
-            if not isinstance(corners, list) or not 3 <= len(corners) <= 64:
-                raise SceneError("fence.polygon_m: must be a list of 3 to 64 corners [east, north]")
+            if not isinstance(corners, list) or not 3 <= len(corners) <= MAX_CORNERS:
+                raise SceneError(
+                    f"fence.polygon_m: must be a list of 3 to {MAX_CORNERS} corners [east, north]"
+                )
             return Fence(tuple(_pair(corner, "fence.polygon_m") for corner in corners), low, high)
         if "east_m" not in row or "north_m" not in row:
             raise SceneError("fence: needs east_m and north_m, or polygon_m")
@@ -279,7 +293,7 @@ def _fence(value: Any) -> Fence:
 def _pair(value: Any, place: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise SceneError(f"{place}: must be a list of two numbers")
-    return _number(value[0], place, -_FAR, _FAR), _number(value[1], place, -_FAR, _FAR)
+    return _number(value[0], place, *_COORDINATE), _number(value[1], place, *_COORDINATE)
 
 
 def _span(value: Any, place: str) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from .tracks import IntArray, Track
 
 BoolArray = NDArray[np.bool_]
 
+MAX_CANDIDATES = 64  # of a drone
 DELAY_M_PER_S = 5.0  # what a second of delay costs, in metres of extra path
 _LEAST_KNOT_S = 5e-3
 _SLOWEST = 0.3  # of the planned speed; more is a delay, not a speed
@@ -120,9 +121,9 @@ def candidates(
     Where the planned trajectory exceeds a limit, its own peak is the limit. Raises ModerationError when the
     planned trajectory leaves the fence.
     """
-    if not 1 <= count <= 64:
+    if not 1 <= count <= MAX_CANDIDATES:
         raise ModerationError(
-            ModerationReason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed"
+            ModerationReason.TOO_MANY, f"{count} candidates were asked; 1 to {MAX_CANDIDATES} are allowed"
         )
     asked = menu(track, separation)[1:]
     out = [keep(track, fence, who)]

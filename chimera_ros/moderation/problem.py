@@ -19,7 +19,7 @@ from chimera_ros.flight.trajectory import Array
 
 from .conflicts import near_pairs, settle
 from .errors import ModerationError, ModerationReason
-from .manoeuvres import Candidate
+from .manoeuvres import MAX_CANDIDATES, Candidate
 from .tracks import IntArray, TrackTable
 
 BoolArray = NDArray[np.bool_]
@@ -27,8 +27,7 @@ Pair = tuple[int, int]
 
 SOFT_WEIGHT_M = 4.0  # penalty of a margin used up entirely, in metres of extra path
 MARGIN = 0.25  # clearance beyond 1 up to which a pair is penalised
-MAX_CANDIDATES = 64  # per drone
-MAX_TRACKS = 20_000  # all candidates together
+MAX_TOTAL = 20_000  # candidates of all drones
 _WINDOW = 4  # candidates cross often: short windows
 
 
@@ -207,11 +206,11 @@ def build(
     if not candidates:
         raise ModerationError(ModerationReason.NO_DRONES, "there is no drone to plan for")
     sizes = [len(c) for c in candidates]
-    if max(sizes) > MAX_CANDIDATES or sum(sizes) > MAX_TRACKS:
+    if max(sizes) > MAX_CANDIDATES or sum(sizes) > MAX_TOTAL:
         raise ModerationError(
             ModerationReason.TOO_MANY,
             f"{sum(sizes)} candidates, {max(sizes)} of one drone, are more than "
-            f"the {MAX_TRACKS} and {MAX_CANDIDATES} that fit",
+            f"the {MAX_TOTAL} and {MAX_CANDIDATES} that fit",
         )
     if min(sizes) == 0:
         raise ModerationError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.trajectory import Array, Path
+from chimera_ros.flight.trajectory import MAX_DURATION_S, Array, Path
 
 from .errors import ModerationError, ModerationReason
 
@@ -43,7 +43,7 @@ class Track:
     @staticmethod
     def of(path: Path, start_s: float = 0.0) -> Track:
         """The track of a compiled path."""
-        if not abs(start_s) <= 86400.0:
+        if not abs(start_s) <= MAX_DURATION_S:
             raise ModerationError(
                 ModerationReason.NOT_FINITE, f"a start time of {start_s} s is not within a day"
             )

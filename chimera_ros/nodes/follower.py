@@ -19,7 +19,7 @@ from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, Sen
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
-from chimera_ros.flight.limits import FlightEnvelope
+from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S, FlightEnvelope
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
@@ -55,9 +55,13 @@ class FollowerParameters:
     autopilot: str = parameter("px4", "kind of autopilot", choices=("embedded", "px4", "ardupilot"))
     allow_arm: bool = parameter(False, "motors may start")
     allow_kill: bool = parameter(False, "an operator's stop may cut motors in flight")
-    max_speed_m_s: float = parameter(12.0, "own limit, whatever the leader says, m/s", ge=0.5, le=50.0)
-    max_height_m: float = parameter(120.0, "own limit above the datum, m", ge=2.0, le=2000.0)
-    max_distance_m: float = parameter(2000.0, "own limit from where it took off, m", ge=5.0, le=20000.0)
+    max_speed_m_s: float = parameter(
+        12.0, "own limit, whatever the leader says, m/s", ge=0.5, le=MAX_SPEED_M_S
+    )
+    max_height_m: float = parameter(120.0, "own limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
+    max_distance_m: float = parameter(
+        2000.0, "own limit from where it took off, m", ge=5.0, le=MAX_DISTANCE_M
+    )
     hang_limit_s: float = parameter(
         1.0, "the process ends when its control cycle stood still for so long in flight, s", ge=0.3, le=5.0
     )

@@ -5,11 +5,11 @@ What comes from the network may hold anything: `…_from_msg` raises ConversionE
 
 from __future__ import annotations
 
-from math import isfinite, nan
+from math import nan
 from typing import Final
 
 from chimera_ros import msg, srv
-from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.limits import MOTION_RANGES, Fence
 from chimera_ros.flight.messages import Trajectory
 from chimera_ros.flight.moderation_call import (
     MAX_DEADLINE_S,
@@ -97,10 +97,9 @@ def moderation_request_from_msg(message: srv.ModerateTrajectories.Request) -> Mo
         message.acceleration_m_s2,
         message.jerk_m_s3,
     )
-    for name in ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3"):
-        value = getattr(limits, name)
-        if not (isfinite(value) and value > 0.0):
-            raise ConversionError(f"{name} must be a number above 0")
+    for name, (low, high) in MOTION_RANGES.items():
+        if not low <= getattr(limits, name) <= high:
+            raise ConversionError(f"{name} must be {low:g} to {high:g}")
     if len({part.start_ns for part in parts}) > 1:
         raise ConversionError("trajectories must begin at the same time")
     try:

@@ -19,6 +19,7 @@ from chimera_ros.crypto.keystore.keystore import Keystore, with_validity
 from chimera_ros.crypto.keystore.member_state import StoredState
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.trust.policy import load_policy
+from chimera_ros.flight.limits import MOTION_RANGES, FlightEnvelope
 from chimera_ros.flight.planning.mission_file import MissionError, load_mission, parse_mission
 from chimera_ros.moderation.file_format import SceneError, read_scene
 from chimera_ros.records.tracks import read_tracks
@@ -234,7 +235,7 @@ def test_nesting_by_indentation(refused: Callable, name: str) -> None:
 
 def test_brackets_in_texts_do_not_count() -> None:
     named = SCENE.replace('"a"', json.dumps("[" * 20 + '\\"{' * 4))
-    assert read_scene(named).names[0].startswith("[[")
+    assert read_scene(named).drones[0].startswith("[[")
 
 
 @pytest.mark.parametrize(
@@ -433,3 +434,28 @@ def test_lines_of_tracks_that_are_not_json_are_left_out(tmp_path: Path) -> None:
 def test_orders_take_finite_decimal_numbers(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["command", "takeoff", "--height", number]) == 2
     assert "--height" in capsys.readouterr().err
+
+
+# ---- limits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(MOTION_RANGES))
+def test_a_mission_and_a_scene_allow_the_same_motion(name: str) -> None:
+    low, high = MOTION_RANGES[name]
+    for value, good in ((low, True), (high, True), (low / 2.0, False), (high * 1.01, False)):
+        mission = MISSION + f"limits: {{{name}: {value}}}\n"
+        scene = json.dumps({**json.loads(SCENE), "limits": {name: value}})
+        if good:
+            assert getattr(parse_mission(mission).limits, name) == value
+            assert getattr(read_scene(scene).limits, name) == value
+            continue
+        for error, read, text in ((MissionError, parse_mission, mission), (SceneError, read_scene, scene)):
+            with pytest.raises(error, match=f"limits.{name}: must be a number from {low:g} to {high:g}"):
+                read(text)
+
+
+def test_no_mission_asks_for_motion_that_every_drone_refuses() -> None:
+    envelope = FlightEnvelope()
+    assert MOTION_RANGES["climb_m_s"][1] == MOTION_RANGES["descent_m_s"][1] == envelope.max_climb_m_s
+    assert MOTION_RANGES["acceleration_m_s2"][1] == envelope.max_acceleration_m_s2
+    assert MOTION_RANGES["jerk_m_s3"][1] == envelope.max_jerk_m_s3

@@ -12,7 +12,8 @@ import yaml
 from chimera_ros.formats import yaml_nodes
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 
-from ..limits import Fence
+from ..limits import MAX_CORNERS, MAX_DISTANCE_M, MAX_HEIGHT_M, MIN_HEIGHT_M, MOTION_RANGES, Fence
+from ..messages import MAX_NAME, MAX_TARGETS
 from ..trajectory import MotionLimits
 from ..vehicle import Vec3
 from .formations import SHAPES
@@ -120,25 +121,29 @@ class _MissionFields:
 
 
 _ENU = ("east", "north", "up")
-_FAR = 20000.0
+_EXTENT_M = -MAX_DISTANCE_M, MAX_DISTANCE_M
+_WAVE = 1, MAX_TARGETS  # drones
+_INTERVAL_S = 0.0, 60.0
+_SPACING_M = 0.5, 200.0
+_HEADING_DEG = -360.0, 360.0
 
 
 def _point(fields: _MissionFields, field: str) -> Vec3:
-    east, north, up = fields.numbers(field, _ENU, -_FAR, _FAR)
+    east, north, up = fields.numbers(field, _ENU, *_EXTENT_M)
     return east, north, up
 
 
 def _takeoff(f: _MissionFields, line: int) -> Step:
-    wave, interval = f.whole("wave", 1, 256, 5), f.number("interval_s", 0.0, 60.0, 2.0)
-    return Takeoff(f.number("height_m", 1.0, 500.0), wave, interval, line)
+    wave, interval = f.whole("wave", *_WAVE, 5), f.number("interval_s", *_INTERVAL_S, 2.0)
+    return Takeoff(f.number("height_m", 1.0, MAX_HEIGHT_M), wave, interval, line)
 
 
 def _formation(f: _MissionFields, line: int) -> Step:
     return Formation(
         f.word("shape", tuple(SHAPES)),
-        f.number("spacing_m", 0.5, 200.0),
+        f.number("spacing_m", *_SPACING_M),
         _point(f, "center_m"),
-        f.number("heading_deg", -360.0, 360.0, 0.0),
+        f.number("heading_deg", *_HEADING_DEG, 0.0),
         f.flag("moderate"),
         line,
     )
@@ -159,7 +164,7 @@ def _goto(f: _MissionFields, line: int) -> Step:
 
 
 def _land(f: _MissionFields, line: int) -> Step:
-    wave, interval = f.whole("wave", 1, 256, 10), f.number("interval_s", 0.0, 60.0, 1.0)
+    wave, interval = f.whole("wave", *_WAVE, 10), f.number("interval_s", *_INTERVAL_S, 1.0)
     return Land(wave, interval, f.word("pads", ("any", "own"), "any"), line)
 
 
@@ -190,12 +195,12 @@ def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
     """A mission from YAML; `name` stands for the file in error texts. Raises MissionError."""
     top = _MissionFields(name, "", _compose(content, name), _TOP)
     title = top.need("mission")
-    fits = isinstance(title, yaml.ScalarNode) and 1 <= len(title.value) <= 48 and title.value.isprintable()
-    if not fits:
-        raise top.error(title, "mission", "must be a name of 1 to 48 characters")
+    text = title.value if isinstance(title, yaml.ScalarNode) else ""
+    if not (1 <= len(text) <= MAX_NAME and text.isprintable()):
+        raise top.error(title, "mission", f"must be a name of 1 to {MAX_NAME} printable characters")
     limits = _MissionFields(
         name, "limits", top.items.get("limits", yaml.ScalarNode("", "", top.node.start_mark)),
-        ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3"),
+        tuple(MOTION_RANGES),
     )  # fmt: skip
     usual = MotionLimits()
     pads = _MissionFields(
@@ -207,21 +212,20 @@ def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
         ("endurance_s", "reserve"),
     )  # fmt: skip
     return Mission(
-        name=title.value,
+        name=text,
         datum=_datum(top),
         separation_m=top.number("separation_m", 0.5, 100.0),
         fence=_fence(top),
         limits=MotionLimits(
-            speed_m_s=limits.number("speed_m_s", 0.2, 30.0, usual.speed_m_s),
-            climb_m_s=limits.number("climb_m_s", 0.2, 10.0, usual.climb_m_s),
-            descent_m_s=limits.number("descent_m_s", 0.2, 10.0, usual.descent_m_s),
-            acceleration_m_s2=limits.number("acceleration_m_s2", 0.1, 15.0, usual.acceleration_m_s2),
-            jerk_m_s3=limits.number("jerk_m_s3", 0.1, 100.0, usual.jerk_m_s3),
+            *(
+                limits.number(field, low, high, getattr(usual, field))
+                for field, (low, high) in MOTION_RANGES.items()
+            )
         ),
         pads=PadGrid(
-            pads.number("spacing_m", 0.5, 200.0, 4.0),
+            pads.number("spacing_m", *_SPACING_M, 4.0),
             _point(pads, "center_m") if pads.has("center_m") else (0.0, 0.0, 0.0),
-            pads.number("heading_deg", -360.0, 360.0, 0.0),
+            pads.number("heading_deg", *_HEADING_DEG, 0.0),
         ),
         battery=Battery(
             battery.number("endurance_s", 30.0, 86400.0, 900.0), battery.number("reserve", 0.0, 0.9, 0.25)
@@ -262,19 +266,23 @@ def _datum(top: _MissionFields) -> Datum | None:
 
 def _fence(top: _MissionFields) -> Fence:
     f = _MissionFields(top.name, "fence", top.need("fence"), ("east_m", "north_m", "polygon_m", "height_m"))
-    low, high = f.span("height_m", -100.0, 2000.0)
+    low, high = f.span("height_m", MIN_HEIGHT_M, MAX_HEIGHT_M)
     if f.has("polygon_m"):
         if f.has("east_m") or f.has("north_m"):
             raise f.error(f.node, "polygon_m", "stands instead of east_m and north_m")
         node = f.need("polygon_m")
-        if not isinstance(node, yaml.SequenceNode) or not 3 <= len(node.value) <= 64:
-            raise f.error(node, "polygon_m", "must be a list of 3 to 64 corners [east, north]")
-        corners = [f.as_numbers(corner, "polygon_m", ("east", "north"), -_FAR, _FAR) for corner in node.value]
+        if not isinstance(node, yaml.SequenceNode) or not 3 <= len(node.value) <= MAX_CORNERS:
+            raise f.error(node, "polygon_m", f"must be a list of 3 to {MAX_CORNERS} corners [east, north]")
+        corners = [f.as_numbers(corner, "polygon_m", ("east", "north"), *_EXTENT_M) for corner in node.value]
         try:
             return Fence(tuple((c[0], c[1]) for c in corners), low, high)
         except ValueError as error:
             raise f.error(node, "polygon_m", str(error)) from None
-    return Fence.box(f.span("east_m", -_FAR, _FAR), f.span("north_m", -_FAR, _FAR), (low, high))
+    return Fence.box(
+        f.span("east_m", *_EXTENT_M),
+        f.span("north_m", *_EXTENT_M),
+        (low, high),
+    )
 
 
 def _steps(node: yaml.Node, name: str, where: str) -> tuple[Step, ...]:
