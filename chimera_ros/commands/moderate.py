@@ -14,7 +14,7 @@ from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 if TYPE_CHECKING:
     from chimera_ros.flight.moderation_call import ModerationRequest
-    from chimera_ros.moderation.request import Answer
+    from chimera_ros.moderation.request import ModerationResult
     from chimera_ros.quantum.worker import AerWorker
 
 START_S = 20.0  # for the quantum worker, before the deadline begins to run
@@ -43,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 if the scene makes no sense."""
     from chimera_ros.flight.moderation_call import ModerationStatus
-    from chimera_ros.moderation.file_format import answer_of
+    from chimera_ros.moderation.file_format import result_to_dict
 
     request = _request(arguments)
     answer = _moderate(request, arguments.backend)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         picture = _plot(request, answer, arguments.plot)
     if arguments.json:
-        print(json.dumps(answer_of(request, answer) | {"picture": picture}, indent=1))
+        print(json.dumps(result_to_dict(request, answer) | {"picture": picture}, indent=1))
     else:
         _print(request, answer)
         if picture:
@@ -90,7 +90,7 @@ def _request(arguments: argparse.Namespace) -> ModerationRequest:
     return request
 
 
-def _moderate(request: ModerationRequest, backend: str) -> Answer:
+def _moderate(request: ModerationRequest, backend: str) -> ModerationResult:
     from chimera_ros.moderation.ladder import Moderator
     from chimera_ros.moderation.warm_up import warm_up
 
@@ -118,7 +118,7 @@ def _ready(worker: AerWorker) -> bool:
     return True
 
 
-def _print(request: ModerationRequest, answer: Answer) -> None:
+def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
     state = answer.status.name.replace("_", "-")
@@ -147,7 +147,7 @@ def _print(request: ModerationRequest, answer: Answer) -> None:
         print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 
-def _plot(request: ModerationRequest, answer: Answer, path: Path) -> str:
+def _plot(request: ModerationRequest, answer: ModerationResult, path: Path) -> str:
     from chimera_ros.records.moderation_plot import draw_moderation
     from chimera_ros.records.tracks import TracksFailed
 

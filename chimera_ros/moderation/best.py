@@ -11,7 +11,7 @@ from .tracks import IntArray
 
 
 @dataclass(slots=True)
-class Best:
+class Incumbent:
     """Takes what stages offer for what the problem says it is, not for what the stages say."""
 
     problem: Problem

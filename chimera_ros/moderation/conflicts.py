@@ -39,7 +39,7 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearIntervals:
     """Intervals in which two tracks come near one another: rows (P,) of the table and interval numbers (P,).
 
     `clearance` (P,) is a lower bound of norm minus inflation: below 1 it is a conflict; `doubt` (P,) is how
@@ -59,7 +59,7 @@ def find_conflicts(tracks: Sequence[Track] | TrackTable, separation: Separation)
     if len(table) < 2:
         return []
     near = near_pairs(table, separation, 1.0)
-    lower = settle(table, separation, near)
+    lower = refine(table, separation, near)
     hit = lower < 1.0
     if not hit.any():
         return []
@@ -101,7 +101,7 @@ def near_pairs(
     limit: float,
     groups: IntArray | None = None,
     pairs: tuple[IntArray, IntArray] | None = None,
-) -> Near:
+) -> NearIntervals:
     """Every interval of every pair whose clearance may be below `limit`.
 
     Pairs of one group are left out; with `pairs` (first rows, second rows) only those are looked at.
@@ -136,11 +136,11 @@ def near_pairs(
         parts.append((first, second, interval, low[hit, where], doubt))
     if not parts:
         none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return Near(none, none, none, nothing, nothing)
-    return Near(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return NearIntervals(none, none, none, nothing, nothing)
+    return NearIntervals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def settle(table: TrackTable, separation: Separation, near: Near) -> Array:
+def refine(table: TrackTable, separation: Separation, near: NearIntervals) -> Array:
     """Clearances (P,) with the doubtful ones decided: below 1 is a conflict, from 1 on is none.
 
     Intervals are cut by `_SPLIT` until a sample conflicts or no part can; what remains open after the last

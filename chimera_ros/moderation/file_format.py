@@ -29,7 +29,7 @@ from chimera_ros.flight.vehicle import Vec3
 from chimera_ros.formats import json_values
 from chimera_ros.formats.text import FormatError, excerpt
 
-from .request import Answer, Clash
+from .request import DroneConflict, ModerationResult
 
 MAX_BYTES = 128 * 1024 * 1024
 _COORDINATE = -MAX_COORDINATE, MAX_COORDINATE
@@ -79,7 +79,7 @@ def read_scene(content: str | bytes) -> ModerationRequest:
     )
 
 
-def scene_of(request: ModerationRequest) -> dict[str, object]:
+def scene_to_dict(request: ModerationRequest) -> dict[str, object]:
     """A request as plain data, the inverse of `read_scene`."""
     limits, separation = request.limits, request.separation
     scene: dict[str, object] = {
@@ -108,7 +108,7 @@ def scene_of(request: ModerationRequest) -> dict[str, object]:
     return scene
 
 
-def answer_of(request: ModerationRequest, answer: Answer) -> dict[str, object]:
+def result_to_dict(request: ModerationRequest, answer: ModerationResult) -> dict[str, object]:
     """An answer as plain data; NaN becomes null."""
     return {
         "status": answer.status.name.lower(),
@@ -148,7 +148,7 @@ def _trajectories(request: ModerationRequest, knots: Sequence[Knots]) -> list[di
     ]
 
 
-def _clash(clash: Clash) -> dict[str, object]:
+def _clash(clash: DroneConflict) -> dict[str, object]:
     return {
         "first": clash.first,
         "second": clash.second,

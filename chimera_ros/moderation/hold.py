@@ -11,7 +11,7 @@ from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, hermite
 
 from .conflicts import Conflict, find_conflicts
-from .manoeuvres import KEEP, Allowed, Candidate
+from .manoeuvres import PLANNED, Candidate, MotionBounds
 from .priority import Options, one_by_one
 from .timing import at_rest, follow
 from .tracks import Track
@@ -22,16 +22,16 @@ _STRETCH = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # of the shortest way to stop t
 
 
 @dataclass(frozen=True, slots=True)
-class HoldAnswer:
+class HoldPlan:
     """Everybody stops: tracks by drone, and what conflicts even so (empty: a hold that may be ordered)."""
 
     tracks: tuple[Track, ...]
     conflicts: tuple[Conflict, ...]
 
 
-def hold(
+def plan_hold(
     tracks: Sequence[Track], limits: Sequence[MotionLimits] | MotionLimits, separation: Separation
-) -> HoldAnswer:
+) -> HoldPlan:
     """Everybody stops on its own way as soon as it can, or later where that keeps it clear.
 
     Drones at rest stay where they are. The conflicts are those of the returned tracks.
@@ -40,12 +40,12 @@ def hold(
     for i, track in enumerate(tracks):
         mine = limits if isinstance(limits, MotionLimits) else limits[i]
         stops = [standing(track)] if at_rest(track) else braking(track, mine)
-        options.append(Options.of([Candidate(KEEP, stop, stop.duration_s) for stop in stops]))
+        options.append(Options.of([Candidate(PLANNED, stop, stop.duration_s) for stop in stops]))
     chosen = None
     for attempt in one_by_one(options, separation, list(range(len(tracks)))):
         chosen = attempt.chosen
     best = tuple(c.track for c in chosen) if chosen else tuple(mine.track(0) for mine in options)
-    return HoldAnswer(best, tuple(find_conflicts(best, separation)))
+    return HoldPlan(best, tuple(find_conflicts(best, separation)))
 
 
 def standing(track: Track) -> Track:
@@ -58,7 +58,7 @@ def standing(track: Track) -> Track:
 
 def braking(track: Track, limits: MotionLimits) -> list[Track]:
     """Ways to come to rest on the planned way, shortest first; the planned one where it ends before."""
-    allowed = Allowed.of(track, limits)
+    allowed = MotionBounds.of(track, limits)
     speed = float(np.sqrt((track.states[:, 3:6] ** 2).sum(1)).max())
     shortest = max(1.5 * speed / allowed.acceleration, float(np.sqrt(6.0 * speed / allowed.jerk)), 0.1)
     out = []

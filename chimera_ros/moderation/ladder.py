@@ -20,7 +20,7 @@ import numpy as np
 from chimera_ros.flight.moderation_call import Knots, ModerationRequest, ModerationStatus
 
 from .annealing import Annealing
-from .best import Best
+from .best import Incumbent
 from .blocks import choose_blocks
 from .circuits import Sampler
 from .conflicts import Conflict
@@ -28,21 +28,21 @@ from .cp_sat import CpSat
 from .errors import ModerationError
 from .exact import ENUMERATED, Exact
 from .greedy import Greedy
-from .manoeuvres import Candidate, candidates, keep
+from .manoeuvres import Candidate, candidates, planned_candidate
 from .outgoing import (
-    clashes,
     conflicts_of,
-    faults,
+    drone_conflicts,
+    endpoint_conflicts,
     first_conflicts,
     hold_fault,
-    holds,
-    standing_clashes,
+    hold_knots,
+    result_fault,
     tracks_of,
 )  # fmt: skip
-from .pace import Pace
+from .pace import StageDurations
 from .priority import prioritise
 from .problem import Problem, build, without_dominated
-from .request import Answer, Clash, Rung, check, infeasible
+from .request import DroneConflict, ModerationResult, Stage, check, infeasible_result
 from .solver import Solver, SolverProgress, SolverUnavailable
 from .tracks import IntArray, Track
 from .vqe import Vqe
@@ -76,7 +76,7 @@ _QUBITS, _QUBITS_SHORT, _SHORT_S = 12, 8, 0.5  # of a block, and with a deadline
 
 
 @dataclass(slots=True)
-class _Rung:
+class _OpenStage:
     name: str
     outcome: str = ""
 
@@ -92,7 +92,7 @@ class Moderator:
 
     def __init__(self, clock: Clock, sampler: LimitedSampler | None = None, reserve_s: float = 0.0) -> None:
         self._clock, self._sampler, self._reserve_s = clock, sampler, reserve_s
-        self._pace = Pace()
+        self._pace = StageDurations()
 
     def run(
         self,
@@ -100,25 +100,25 @@ class Moderator:
         began_s: float | None = None,
         sampler: LimitedSampler | None = None,
         reserve_s: float | None = None,
-    ) -> Answer:
+    ) -> ModerationResult:
         """The answer; `began_s` is when the deadline began to run, now if None. Raises nothing foreseen.
 
         `sampler` and `reserve_s` stand instead of the moderator's own in this call.
         """
         began_s = self._clock() if began_s is None else began_s
         reserve_s = self._reserve_s if reserve_s is None else reserve_s
-        climb = _Climb(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._pace)
+        climb = _Run(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._pace)
         try:
             answer = climb.answer()
         except ModerationError as error:
-            answer = Answer(ModerationStatus.FAILED, f"{error}"[:480])
+            answer = ModerationResult(ModerationStatus.FAILED, f"{error}"[:480])
         return replace(
             answer, rungs=tuple(climb.rungs), total_ms=1e3 * (self._clock() - began_s),
             backend=climb.backend, qubits=climb.qubits, shots=climb.shots,
         )  # fmt: skip
 
 
-class _Climb:
+class _Run:
     """One request on its way up the ladder."""
 
     def __init__(
@@ -128,7 +128,7 @@ class _Climb:
         sampler: LimitedSampler | None,
         began_s: float,
         reserve_s: float,
-        pace: Pace,
+        pace: StageDurations,
     ) -> None:
         self._request, self._clock, self._sampler = request, clock, sampler
         self._until = began_s + _ALL * request.deadline_s - reserve_s
@@ -141,7 +141,7 @@ class _Climb:
         self._tracks: list[Track] = []
         self._kept: list[Candidate] = []
         self._nearest: Sequence[Conflict] = ()
-        self.rungs: list[Rung] = []
+        self.rungs: list[Stage] = []
         self.backend, self.qubits, self.shots = "", 0, 0
 
     def left(self) -> float:
@@ -157,16 +157,16 @@ class _Climb:
         return False
 
     @contextmanager
-    def _rung(self, name: str) -> Iterator[_Rung]:
-        began, rung = self._clock(), _Rung(name)
+    def _rung(self, name: str) -> Iterator[_OpenStage]:
+        began, rung = self._clock(), _OpenStage(name)
         try:
             yield rung
         finally:
-            self.rungs.append(Rung(name, 1e3 * (self._clock() - began), rung.outcome))
+            self.rungs.append(Stage(name, 1e3 * (self._clock() - began), rung.outcome))
 
     # ---- the rungs -------------------------------------------------------------------------------
 
-    def answer(self) -> Answer:
+    def answer(self) -> ModerationResult:
         """Climbs until something verified is at hand."""
         request = self._request
         check(request)
@@ -174,23 +174,25 @@ class _Climb:
         with self._rung("keep") as rung:
             self._tracks = tracks_of(request, request.knots)
             self._kept = [
-                keep(track, request.fence, name)
+                planned_candidate(track, request.fence, name)
                 for name, track in zip(request.drones, self._tracks, strict=True)
             ]
-            stuck = standing_clashes(request, self._tracks)
+            stuck = endpoint_conflicts(request, self._tracks)
             before, all_seen = first_conflicts(request, self._tracks, 0.0 if stuck else 0.5 * self.left())
             rung.outcome = f"{len(before)} conflicts" if before or stuck else "conflict-free"
             rung.outcome += "" if all_seen else " in a sample"
         if not all_seen:
-            return self._hold(clashes(request, before), stuck or clashes(request, before), bool(stuck))
+            return self._hold(
+                drone_conflicts(request, before), stuck or drone_conflicts(request, before), bool(stuck)
+            )
         if not before and not stuck:
-            return Answer(
+            return ModerationResult(
                 ModerationStatus.CONFLICT_FREE, winner="keep", knots=request.knots, cost=0.0, proven=True
             )
         self._last_look_s = max(
             _SURE * (self._clock() - began), _LOOKS * self._pace.expected("look", len(self._tracks))
         )
-        named = clashes(request, before)
+        named = drone_conflicts(request, before)
         self._nearest = before
         if not stuck:
             for count in _MENUS:
@@ -202,9 +204,9 @@ class _Climb:
             found = self._in_turn()
             if found is not None:
                 return replace(found, before=named)
-        return self._hold(named, stuck or clashes(request, self._nearest), bool(stuck))
+        return self._hold(named, stuck or drone_conflicts(request, self._nearest), bool(stuck))
 
-    def _chosen(self, count: int, before: Sequence[Conflict]) -> Answer | None:
+    def _chosen(self, count: int, before: Sequence[Conflict]) -> ModerationResult | None:
         """One manoeuvre a drone out of `count`, by all solvers."""
         began = self._clock()
         work = len(before) * count**2
@@ -224,7 +226,7 @@ class _Climb:
             small, kept = without_dominated(problem)
             rung.outcome = f"{sum(small.sizes)} of {sum(problem.sizes)} ways, {len(small.pairs)} pairs"
         self._menu_s = self._clock() - began
-        best = Best(small)
+        best = Incumbent(small)
         tracks = sum(small.sizes)
         for solver in self._solvers(small):
             step = solver.name
@@ -251,7 +253,7 @@ class _Climb:
                 self._nearest = conflicts_of(self._request, self._knots(ways, kept, best.nearest))
             return None
         return self._verified(
-            Answer(
+            ModerationResult(
                 ModerationStatus.CONFLICT_FREE,
                 winner=best.winner,
                 knots=self._knots(ways, kept, best.choice),
@@ -262,7 +264,7 @@ class _Climb:
             )
         )
 
-    def _circuits(self, sampler: LimitedSampler, best: Best, count: int) -> None:
+    def _circuits(self, sampler: LimitedSampler, best: Incumbent, count: int) -> None:
         """VQE on one block after the other while time is left; a proven optimum it can only confirm."""
         problem, choice = best.problem, best.choice
         assert choice is not None
@@ -339,7 +341,7 @@ class _Climb:
         """A time limit for one slice of CP-SAT, which does not always keep it."""
         return max(_CP_SAT_SHARE * self.left(), _LEAST_S)
 
-    def _improve(self, solver: Solver, best: Best) -> None:
+    def _improve(self, solver: Solver, best: Incumbent) -> None:
         tracks, began = sum(best.problem.sizes), self._clock()
         for progress in solver.run(best.problem, best.choice, self._request.seed):
             self._pace.took(solver.name, tracks, self._clock() - began)  # of one slice
@@ -365,7 +367,7 @@ class _Climb:
             for row, asked in enumerate(self._request.knots)
         )
 
-    def _in_turn(self) -> Answer | None:
+    def _in_turn(self) -> ModerationResult | None:
         """One drone after the other, the later ones wait at their start or fly slower."""
         request = self._request
         if self.left() < _LEAST_S:
@@ -383,7 +385,7 @@ class _Climb:
                 return None
             rung.outcome = f"cost {sum(c.cost for c in chosen):.2f}"
         return self._verified(
-            Answer(
+            ModerationResult(
                 ModerationStatus.CONFLICT_FREE,
                 winner="priority",
                 knots=tuple(c.knots for c in chosen),
@@ -391,23 +393,25 @@ class _Climb:
             )
         )
 
-    def _verified(self, answer: Answer) -> Answer | None:
+    def _verified(self, answer: ModerationResult) -> ModerationResult | None:
         """The answer if what would leave is conflict-free, begins and ends as asked, and keeps the limits."""
         with self._rung("verify") as rung:
             began = self._clock()
-            rung.outcome = faults(self._request, answer.knots) or "conflict-free"
+            rung.outcome = result_fault(self._request, answer.knots) or "conflict-free"
             self._pace.took("look", len(answer.knots), self._clock() - began)
             self._safe = rung.outcome == "conflict-free"
             return answer if self._safe else None
 
-    def _hold(self, before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool) -> Answer:
+    def _hold(
+        self, before: Sequence[DroneConflict], remaining: Sequence[DroneConflict], stuck: bool
+    ) -> ModerationResult:
         request = self._request
         with self._rung("hold") as rung:
             knots: tuple[Knots, ...] = ()
             if stuck and remaining[0].t_s == 0.0:  # the starts themselves
                 why = remaining[0].sentence()
             else:
-                knots = holds(request, self._tracks)
+                knots = hold_knots(request, self._tracks)
                 why = hold_fault(request, knots)
             rung.outcome = why or "conflict-free"
-        return infeasible(before, remaining, stuck, knots, why)
+        return infeasible_result(before, remaining, stuck, knots, why)

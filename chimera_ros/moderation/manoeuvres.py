@@ -46,7 +46,7 @@ class Manoeuvre:
     delay_s: float = 0.0
 
 
-KEEP = Manoeuvre()
+PLANNED = Manoeuvre()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,15 +126,15 @@ def candidates(
             ModerationReason.TOO_MANY, f"{count} candidates were asked; 1 to {MAX_CANDIDATES} are allowed"
         )
     asked = menu(track, separation)[1:]
-    out = [keep(track, fence, who)]
+    out = [planned_candidate(track, fence, who)]
     while asked and len(out) < count:  # most are feasible: look at more only where some were not
         size = count - len(out) + 1
-        out += [c for c in flown(track, asked[:size], limits, fence) if c is not None]
+        out += [c for c in apply_manoeuvres(track, asked[:size], limits, fence) if c is not None]
         asked = asked[size:]
     return out[:count]
 
 
-def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
+def planned_candidate(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
     """The planned trajectory as a candidate. Raises ModerationError when it leaves the fence."""
     if fence is not None:
         points = bezier_points(track.coefficients, np.diff(track.times_s), 0).reshape(-1, 3)
@@ -147,10 +147,10 @@ def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
                     ModerationReason.OUTSIDE_FENCE,
                     f"{who}'s planned trajectory leaves the fence by {over:.1f} m at {wall}",
                 )
-    return Candidate(KEEP, track, 0.0)
+    return Candidate(PLANNED, track, 0.0)
 
 
-def flown(
+def apply_manoeuvres(
     track: Track, manoeuvres: Sequence[Manoeuvre], limits: MotionLimits, fence: Fence | None
 ) -> list[Candidate | None]:
     """The candidate of each manoeuvre, None where limits or fence do not let it be.
@@ -159,9 +159,9 @@ def flown(
     """
     if not manoeuvres:
         return []
-    allowed = Allowed.of(track, limits)
+    allowed = MotionBounds.of(track, limits)
     asked = np.array([[m.layer_m, m.lateral_m, m.speed_factor, m.delay_s] for m in manoeuvres])
-    offsets = asked[:, 0:1] * np.array([0.0, 0.0, 1.0]) + asked[:, 1:2] * _left(track)
+    offsets = asked[:, 0:1] * np.array([0.0, 0.0, 1.0]) + asked[:, 1:2] * _left_normal(track)
     ramp = _ramps(asked, limits)
     factor = asked[:, 2].copy()
     out: list[Candidate | None] = [None] * len(manoeuvres)
@@ -190,7 +190,7 @@ def flown(
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class MotionBounds:
     """Peaks that a candidate may reach: m/s, m/s, m/s, m/s^2, m/s^3."""
 
     speed: float
@@ -200,11 +200,11 @@ class Allowed:
     jerk: float
 
     @staticmethod
-    def of(track: Track, limits: MotionLimits) -> Allowed:
+    def of(track: Track, limits: MotionLimits) -> MotionBounds:
         """The limits, or the planned trajectory's own peak where that is higher."""
         own = _peaks(track.coefficients[None], np.diff(track.times_s)[None])
         speed, climb, descent, acceleration, jerk = (float(x[0]) for x in own)
-        return Allowed(
+        return MotionBounds(
             max(limits.speed_m_s, speed),
             max(limits.climb_m_s, climb),
             max(limits.descent_m_s, descent),
@@ -250,7 +250,7 @@ def _lengths(coef: Array, widths: Array) -> Array:
     return out
 
 
-def _left(track: Track) -> Array:
+def _left_normal(track: Track) -> Array:
     """The horizontal unit vector (3,) to the left of the way from start to goal."""
     east, north = track.states[-1, :2] - track.states[0, :2]
     length = float(np.hypot(east, north))

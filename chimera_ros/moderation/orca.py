@@ -22,7 +22,7 @@ _NEAR_GOAL_M = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Flown:
+class AvoidanceResult:
     """What came of it: least clearance (below 1: a conflict), conflicting pairs, metres beyond the planned
     way and seconds of delay of all drones together, how many arrived.
     """
@@ -43,7 +43,7 @@ def fly(
     patience: float = 2.0,
     fastest_m_s: float = 12.0,
     seed: int = 0,
-) -> Flown:
+) -> AvoidanceResult:
     """Flies from the first to the last knots (ENU m) for `patience` times the longest planned duration."""
     rng = np.random.default_rng(seed)
     place = np.array([mine[0].position_enu_m for mine in knots])
@@ -87,7 +87,7 @@ def fly(
         clearance = np.minimum(clearance, _closest(before / scale, place / scale))
     pairs = clearance[np.triu_indices(count, 1)]
     late = np.minimum(arrived_s, end_s) - planned_s
-    return Flown(
+    return AvoidanceResult(
         float(pairs.min(initial=np.inf)),
         int((pairs < 1.0).sum()),
         float(np.maximum(flown_m - length, 0.0).sum()),

@@ -12,8 +12,8 @@ from chimera_ros.flight.moderation_call import Knots, ModerationRequest
 from chimera_ros.flight.trajectory import Path
 
 from .conflicts import Conflict, find_conflicts
-from .hold import braking, hold, standing
-from .request import Clash
+from .hold import braking, plan_hold, standing
+from .request import DroneConflict
 from .timing import at_rest
 from .tracks import Track, TrackTable, compiled
 from .verify import path_conflicts, verify
@@ -29,10 +29,10 @@ def tracks_of(request: ModerationRequest, knots: Sequence[Knots]) -> list[Track]
     return [Track.of_knots(mine, 0.0, name) for name, mine in zip(request.drones, knots, strict=True)]
 
 
-def clashes(request: ModerationRequest, found: Sequence[Conflict]) -> tuple[Clash, ...]:
+def drone_conflicts(request: ModerationRequest, found: Sequence[Conflict]) -> tuple[DroneConflict, ...]:
     """Conflicts with names, the nearest first."""
     return tuple(
-        Clash(request.drones[c.first], request.drones[c.second], c.t_s, c.horizontal_m, c.vertical_m)
+        DroneConflict(request.drones[c.first], request.drones[c.second], c.t_s, c.horizontal_m, c.vertical_m)
         for c in sorted(found, key=lambda c: c.ratio)
     )
 
@@ -59,7 +59,7 @@ def first_conflicts(
     return find_conflicts(TrackTable(tracks), request.separation), True
 
 
-def standing_clashes(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Clash, ...]:
+def endpoint_conflicts(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[DroneConflict, ...]:
     """Pairs whose starts or whose goals are too near one another: no way between them can help."""
     scale, norm = request.separation.scale, request.separation.standing()
     end_s = max(track.end_s for track in tracks)
@@ -72,11 +72,11 @@ def standing_clashes(request: ModerationRequest, tracks: Sequence[Track]) -> tup
         for i, j in pairs.tolist():
             d = points[i] - points[j]
             names = request.drones[i], request.drones[j]
-            found.append(Clash(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
+            found.append(DroneConflict(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
     return tuple(sorted(found, key=lambda c: (c.t_s, c.horizontal_m)))
 
 
-def faults(request: ModerationRequest, knots: Sequence[Knots]) -> str:
+def result_fault(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     """Why outgoing knots must not leave; empty when they may: ends, limits, fence, then every pair."""
     for name, asked, mine in zip(request.drones, request.knots, knots, strict=True):
         if mine is not asked:
@@ -92,15 +92,15 @@ def _pairs(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     else:
         paths = [compiled(mine, name) for name, mine in zip(request.drones, knots, strict=True)]
         left = path_conflicts(paths, request.separation)
-    return clashes(request, left)[0].sentence() if left else ""
+    return drone_conflicts(request, left)[0].sentence() if left else ""
 
 
-def holds(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Knots, ...]:
+def hold_knots(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Knots, ...]:
     """Everyone stops, at once or where that keeps it clear, and stays there; nothing is checked."""
     if all(at_rest(track) for track in tracks):
         return tuple(standing(track).knots() for track in tracks)
     if len(tracks) <= _INDEPENDENT_UP_TO:
-        return tuple(track.knots() for track in hold(tracks, request.limits, request.separation).tracks)
+        return tuple(track.knots() for track in plan_hold(tracks, request.limits, request.separation).tracks)
     return tuple(
         (standing(track) if at_rest(track) else braking(track, request.limits)[0]).knots() for track in tracks
     )

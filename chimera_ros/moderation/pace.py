@@ -7,7 +7,7 @@ from typing import Final
 _FORGETS: Final = 0.8  # a slow moment counts less with every later one
 
 
-class Pace:
+class StageDurations:
     """Fading maxima of seconds, by step and by size (in powers of two)."""
 
     def __init__(self) -> None:

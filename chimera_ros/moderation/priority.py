@@ -11,8 +11,16 @@ from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits
 
-from .conflicts import Conflict, near_pairs, settle
-from .manoeuvres import DELAY_M_PER_S, BoolArray, Candidate, Manoeuvre, flown, keep, menu_steps
+from .conflicts import Conflict, near_pairs, refine
+from .manoeuvres import (
+    DELAY_M_PER_S,
+    BoolArray,
+    Candidate,
+    Manoeuvre,
+    apply_manoeuvres,
+    menu_steps,
+    planned_candidate,
+)
 from .timing import at_rest
 from .tracks import IntArray, Track, TrackTable
 
@@ -147,7 +155,10 @@ def _options(
             for a, b in _SHAPES[:9]
             for f, d in ((1.0, 1.5), (1.0, 3.0), (1.0, 5.0), (1.0, 8.0), (0.7, 0.0), (0.5, 4.0))
         ]
-    base = [keep(track, fence, who), *(c for c in flown(track, shapes, limits, fence) if c is not None)]
+    base = [
+        planned_candidate(track, fence, who),
+        *(c for c in apply_manoeuvres(track, shapes, limits, fence) if c is not None),
+    ]
     return Options.of(base, wait * _WAITS if resting else None)
 
 
@@ -208,6 +219,6 @@ def _conflicts(batch: Sequence[Track], done: Sequence[Track], separation: Separa
     first = np.repeat(np.arange(len(batch)), len(done))
     second = np.tile(len(batch) + np.arange(len(done)), len(batch))
     near = near_pairs(table, separation, 1.0, pairs=(first, second))
-    hit = settle(table, separation, near) < 1.0
+    hit = refine(table, separation, near) < 1.0
     out[near.first[hit], near.second[hit] - len(batch)] = True
     return out

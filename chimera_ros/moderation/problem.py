@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .conflicts import near_pairs, settle
+from .conflicts import near_pairs, refine
 from .errors import ModerationError, ModerationReason
 from .manoeuvres import MAX_CANDIDATES, Candidate
 from .tracks import IntArray, TrackTable
@@ -244,7 +244,7 @@ def pair_clearances(
 ) -> tuple[IntArray, IntArray, Array]:
     """Rows, columns (rows < columns) and least clearances (P,) of the pairs that come below `limit`."""
     near = near_pairs(table, separation, limit, groups)
-    clearance = settle(table, separation, near)
+    clearance = refine(table, separation, near)
     low, high = np.minimum(near.first, near.second), np.maximum(near.first, near.second)
     keys = low * len(table) + high
     order = np.argsort(keys, kind="stable")

@@ -19,7 +19,7 @@ from .errors import ModerationError, ModerationReason
 
 
 @dataclass(frozen=True, slots=True)
-class Clash:
+class DroneConflict:
     """Two drones nearer than allowed: when (s after the start) and how near (m) at their closest."""
 
     first: str
@@ -37,7 +37,7 @@ class Clash:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class Stage:
     """A step of the ladder that was tried: its name, how long it took, and what came of it."""
 
     name: str
@@ -46,7 +46,7 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModerationResult:
     """A verified answer, or why there is none.
 
     `knots` are verified: conflict-free with CONFLICT_FREE, a hold (or nothing) with INFEASIBLE, nothing with
@@ -60,8 +60,8 @@ class Answer:
     reason: str = ""
     winner: str = ""
     knots: tuple[Knots, ...] = ()
-    before: tuple[Clash, ...] = ()
-    remaining: tuple[Clash, ...] = ()
+    before: tuple[DroneConflict, ...] = ()
+    remaining: tuple[DroneConflict, ...] = ()
     cost: float = nan
     gain_over_greedy: float = nan
     gain_over_annealing: float = nan
@@ -69,7 +69,7 @@ class Answer:
     backend: str = ""
     qubits: int = 0
     shots: int = 0
-    rungs: tuple[Rung, ...] = ()
+    rungs: tuple[Stage, ...] = ()
     total_ms: float = 0.0
 
 
@@ -90,15 +90,19 @@ def check(request: ModerationRequest) -> None:
         )
 
 
-def infeasible(
-    before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool, hold: tuple[Knots, ...], why_not: str
-) -> Answer:
+def infeasible_result(
+    before: Sequence[DroneConflict],
+    remaining: Sequence[DroneConflict],
+    stuck: bool,
+    hold: tuple[Knots, ...],
+    why_not: str,
+) -> ModerationResult:
     """The answer where no way was found: `hold` unless `why_not` says why that cannot be."""
     what = "starts or goals are too near" if stuck else "no conflict-free way was found in time"
     more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
     first = f": {remaining[0].sentence()}{more}" if remaining else ""
     where = f"nor can all hold: {why_not}" if why_not else "all can hold where they are"
-    return Answer(
+    return ModerationResult(
         ModerationStatus.INFEASIBLE,
         f"{what}{first}; {where}."[:500],
         winner="" if why_not else "hold",

@@ -60,7 +60,9 @@ def progress(
     )
 
 
-def finish(solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0) -> SolverProgress:
+def run_to_end(
+    solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0
+) -> SolverProgress:
     """The last progress of a solver that is given all the time it wants. Raises SolverUnavailable."""
     last = None
     for last in solver.run(problem, start, seed):

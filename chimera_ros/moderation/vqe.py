@@ -31,7 +31,7 @@ from .circuits import (
 )
 from .greedy import Greedy
 from .problem import Problem
-from .solver import TIE, SolverProgress, SolverUnavailable, finish, progress
+from .solver import TIE, SolverProgress, SolverUnavailable, progress, run_to_end
 from .tracks import IntArray
 
 NUMPY = "numpy"  # the backend's name where no sampler executed the circuits
@@ -103,7 +103,7 @@ class Vqe:
                 f"{len(problem)} drones need {encoding.qubits} qubits, more than the {most} allowed"
             )
         if start is None:
-            start = finish(Greedy(), problem).choice
+            start = run_to_end(Greedy(), problem).choice
         start = np.asarray(start, dtype=np.int64)
         if encoding.qubits == 0:
             yield progress(problem, start, done=True, proven=True, details={"qubits": 0, "shots": 0})

@@ -19,7 +19,11 @@ from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
-from chimera_ros.ros.convert_moderation import failed_response, moderation_request_from_msg, response_of
+from chimera_ros.ros.convert_moderation import (
+    moderation_failure_to_msg,
+    moderation_request_from_msg,
+    moderation_result_to_msg,
+)
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import where
 from chimera_ros.ros.parameters import parameter
@@ -127,7 +131,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             self._asked.put_nowait(asked)
         except queue.Full:
             self._counts["busy"] += 1
-            return failed_response(f"{MOST_WAITING} requests wait already")
+            return moderation_failure_to_msg(f"{MOST_WAITING} requests wait already")
         return asked.deferred
 
     def _work(self) -> None:
@@ -137,7 +141,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             except Exception as error:  # a mistake in here must not end the service; its text may hold data
                 self._counts["errors"] += 1
                 self.get_logger().error(f"moderation failed: {type(error).__name__} at {where(error)}")
-                response = failed_response(f"moderation failed: {type(error).__name__}")
+                response = moderation_failure_to_msg(f"moderation failed: {type(error).__name__}")
             asked.deferred.answer(response)
             self._ms.add(1e3 * (time.monotonic() - asked.began_s))
 
@@ -147,7 +151,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             request = moderation_request_from_msg(asked.message)
         except ConversionError as error:
             self._counts["refused"] += 1
-            return failed_response(str(error))
+            return moderation_failure_to_msg(str(error))
         knots = sum(map(len, request.knots))
         reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + asked.under_way_s
         sampler = None
@@ -156,7 +160,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         answer = self._moderator.run(request, asked.began_s, sampler, reserve_s)
         self._counts["conflicts"] += len(answer.before)
         self._counts[answer.status.name.lower()] += 1
-        return response_of(asked.message, answer)
+        return moderation_result_to_msg(asked.message, answer)
 
     def _report_status(self) -> None:
         if self._session is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from chimera_ros.flight.moderation_call import ModerationRequest, ModerationStatus
 from chimera_ros.flight.trajectory import Path
 from chimera_ros.moderation.errors import ModerationError
-from chimera_ros.moderation.request import Answer, Clash
+from chimera_ros.moderation.request import DroneConflict, ModerationResult
 from chimera_ros.moderation.tracks import compiled
 
 from .tracks import (
@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 _STEPS = 600
 
 
-def draw_moderation(request: ModerationRequest, answer: Answer, picture: FilePath) -> None:
+def draw_moderation(request: ModerationRequest, answer: ModerationResult, picture: FilePath) -> None:
     """Draws the picture as PNG. Raises TracksFailed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def _plan(
     paths: Sequence[Path],
     times: Array,
     colours: Sequence[Any],
-    marked: Sequence[Clash],
+    marked: Sequence[DroneConflict],
     limits: Array,
     asked: Sequence[Path] = (),
 ) -> None:

@@ -20,7 +20,7 @@ from chimera_ros.flight.moderation_call import (
     Separation,
 )
 from chimera_ros.flight.trajectory import MotionLimits
-from chimera_ros.moderation.request import Answer
+from chimera_ros.moderation.request import ModerationResult
 
 from .convert import ConversionError, fitting, trajectory_from_msg, trajectory_to_msg
 
@@ -139,8 +139,8 @@ def _fence(message: srv.ModerateTrajectories.Request) -> Fence | None:
         raise ConversionError(str(error)) from None
 
 
-def response_of(
-    message: srv.ModerateTrajectories.Request, answer: Answer
+def moderation_result_to_msg(
+    message: srv.ModerateTrajectories.Request, answer: ModerationResult
 ) -> srv.ModerateTrajectories.Response:
     """The response to a request: the drones, plan ids, terms and start times that were asked, other knots."""
     rungs = answer.rungs[:_MOST_RUNGS]
@@ -175,7 +175,7 @@ def response_of(
     )
 
 
-def failed_response(reason: str) -> srv.ModerateTrajectories.Response:
+def moderation_failure_to_msg(reason: str) -> srv.ModerateTrajectories.Response:
     """Nothing can be answered, and why."""
     return srv.ModerateTrajectories.Response(
         status=int(ModerationStatus.FAILED),

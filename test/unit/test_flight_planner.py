@@ -15,14 +15,14 @@ from chimera_ros.flight.planning.mission import Formation, Goto, Land, Mission, 
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.planning.planner import TRACKING_MARGIN_M, plan_mission, plan_steps
 from chimera_ros.flight.planning.separation import smallest_separation
-from chimera_ros.flight.planning.transition import Infeasible, Room, move, swap
+from chimera_ros.flight.planning.transition import MoveConstraints, MoveInfeasible, move, swap
 from chimera_ros.flight.trajectory import MotionLimits
 from chimera_ros.flight.trajectory import Path as FlightPath
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"
 FENCE = Fence.box((-200, 200), (-200, 200), (1.5, 80))
 LOW = Fence.box((-200, 200), (-200, 200), (1.5, 15))
-ROOM = Room(2.5, 2.75, MotionLimits(), FENCE)
+ROOM = MoveConstraints(2.5, 2.75, MotionLimits(), FENCE)
 
 
 def names(count: int) -> list[str]:
@@ -113,7 +113,7 @@ def test_any_move_that_is_found_keeps_the_separation(seed: int, count: int) -> N
     goals = rng.permutation(starts) + np.array([rng.uniform(-5, 5), rng.uniform(-5, 5), rng.uniform(-3, 6)])
     try:
         legs = move(starts, goals, ROOM)
-    except Infeasible:
+    except MoveInfeasible:
         return
     paths = [FlightPath(knots) for knots in legs if knots]
     assert len(paths) in (0, count)

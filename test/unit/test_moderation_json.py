@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chimera_ros import cli
 from chimera_ros.flight.moderation_call import ModerationRequest
-from chimera_ros.moderation.file_format import SceneError, answer_of, read_scene, scene_of
+from chimera_ros.moderation.file_format import SceneError, read_scene, result_to_dict, scene_to_dict
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.scenes import antipodal
 
@@ -47,7 +47,7 @@ def test_a_scene_survives_the_way_out_and_in() -> None:
     drawn = antipodal(5, 2)
     names = tuple(f"d{i}" for i in range(5))
     request = ModerationRequest(names, drawn.knots, drawn.separation, drawn.limits, drawn.fence, 0.5, 7)
-    again = read_scene(json.dumps(scene_of(request)))
+    again = read_scene(json.dumps(scene_to_dict(request)))
     assert (again.drones, again.separation, again.limits) == (names, drawn.separation, drawn.limits)
     assert (again.deadline_s, again.seed) == (0.5, 7)
     assert again.fence is not None and again.fence.polygon_m == drawn.fence.polygon_m
@@ -60,7 +60,7 @@ def test_a_scene_survives_the_way_out_and_in() -> None:
 def test_an_answer_can_be_asked_about_again() -> None:
     request = read_scene(json.dumps(scene()))
     assert request.deadline_s == 0.25
-    data = answer_of(request, Moderator(lambda: 0.0).run(request))
+    data = result_to_dict(request, Moderator(lambda: 0.0).run(request))
     assert data["status"] == "conflict_free" and len(data["conflicts"]) == 1  # type: ignore[arg-type]
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     second = scene() | {"trajectories": data["trajectories"]}

@@ -19,7 +19,7 @@ from chimera_ros.moderation import ladder, outgoing
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.circuits import Ansatz, BitArray, CircuitSpec, SamplerUnavailable, sample_states
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import Answer
+from chimera_ros.moderation.request import ModerationResult
 from chimera_ros.moderation.scenes import LIMITS, SEPARATION, Scene, antipodal, crossings
 
 
@@ -62,7 +62,7 @@ class Simulated:
         return sample_states(ansatz.states(circuit.angles), shots, seed)
 
 
-def solved(request: ModerationRequest, answer: Answer) -> None:
+def solved(request: ModerationRequest, answer: ModerationResult) -> None:
     """Conflict-free under somebody else's eyes, with the starts and goals that were asked."""
     assert answer.status is ModerationStatus.CONFLICT_FREE, answer.reason
     assert brute_force(answer.knots, request.separation, 0.01) == []
@@ -314,7 +314,7 @@ def test_a_sampler_that_fails_degrades_the_answer_and_says_so() -> None:
     without = Moderator(still).run(request)
     solved(request, without)
     assert (without.backend, without.qubits, without.shots) == ("", 0, 0)
-    assert isnan(Answer(ModerationStatus.FAILED).cost)
+    assert isnan(ModerationResult(ModerationStatus.FAILED).cost)
 
 
 def test_the_sampler_never_gets_more_time_than_is_left() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..messages import AckStatus, CommandKind, DroneState
 from ..moderation_call import Knots
 from ..planning.mission import Mission
-from ..planning.planner import TIGHT_MARGIN_M, MissionPlan, Phase, direct, replan_move
+from ..planning.planner import REDUCED_MARGIN_M, MissionPlan, Phase, replan_move, straight_paths
 from ..trajectory import Path
 from .drone_tracker import DroneTracker
 from .moderation_client import ModerationClient
@@ -208,7 +208,7 @@ class Manoeuvres:
         goals = np.array([places_of[n] for n in names])
         places = np.array([self._known.reference(n) for n in names])
         fresh, why = replan_move(self._mission, phase, names, places, goals)
-        wish = fresh.knots if fresh is not None else direct(self._mission, places, goals)
+        wish = fresh.knots if fresh is not None else straight_paths(self._mission, places, goals)
         if wish:
             planned = fresh.duration_s if fresh is not None else max(knots[-1].t_s for knots in wish)
             longest = self._longest(names, planned, 0.0)
@@ -217,7 +217,7 @@ class Manoeuvres:
                 duration = max(knots[-1].t_s for knots in found)
                 return replace(phase, knots=found, ends=goals, duration_s=duration, wish=())
         if fresh is None:
-            fresh, why = replan_move(self._mission, phase, names, places, goals, TIGHT_MARGIN_M)
+            fresh, why = replan_move(self._mission, phase, names, places, goals, REDUCED_MARGIN_M)
         if fresh is None and self._known.lost:
             raise Replan(f"{phase.title} cannot be resumed: {why}".rstrip("."))
         if fresh is None:

@@ -103,7 +103,7 @@ def answer_fault(
     if faults:
         row, text = faults[0]
         return f"{drones[row]} {text}"
-    closest = smallest_separation(paths, step_for(len(paths)))
+    closest = smallest_separation(paths, sampling_step_s(len(paths)))
     wanted = request.separation
     if closest.distance_m < wanted.horizontal_m + 2.0 * wanted.tracking_error_m - SLACK_M:
         return (
@@ -113,6 +113,6 @@ def answer_fault(
     return ""
 
 
-def step_for(count: int) -> float:
+def sampling_step_s(count: int) -> float:
     """How finely, s, the separation of so many paths is looked at."""
     return 0.1 if count <= 40 else 0.2

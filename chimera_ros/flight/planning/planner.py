@@ -28,12 +28,12 @@ from .mission import (
     compass_to_enu,
     step_title,
 )
-from .plan_check import SLACK_M, answer_fault, limit_faults, step_for
+from .plan_check import SLACK_M, answer_fault, limit_faults, sampling_step_s
 from .separation import nearest_pair, smallest_separation
-from .transition import Infeasible, Legs, Room, move, move_any, swap, turn
+from .transition import Legs, MoveConstraints, MoveInfeasible, move, move_any, rotate, swap
 
 TRACKING_MARGIN_M = 0.5  # planned beyond the asked separation, for what vehicles deviate from their reference
-TIGHT_MARGIN_M = 0.15  # the same for a way out of trouble, where the wide margin finds none
+REDUCED_MARGIN_M = 0.15  # the same for a way out of trouble, where the wide margin finds none
 LAYER_MARGIN_M = 0.75  # the same between altitude layers, where barometers add their error
 APPROACH_M = 3.0  # height above the pad from which the autopilot lands by itself
 MAX_REASONS = 20
@@ -109,7 +109,7 @@ class MissionPlan:
 
 
 @dataclass(slots=True)
-class _Draft:
+class _PlanBuilder:
     """A plan while it grows."""
 
     mission: Mission
@@ -164,7 +164,7 @@ def plan_steps(
     `must_land` refuses steps that leave drones in the air at the end.
     """
     here = np.array(positions, dtype=float).reshape(-1, 3)
-    draft = _Draft(
+    draft = _PlanBuilder(
         mission, tuple(drones), np.array(pads, dtype=float).reshape(-1, 3), here, airborne, margin_m,
         moderate, airborne,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def plan_steps(
     _check_start(draft)
     if not draft.reasons:
         for index, step in enumerate(steps):
-            if not _add(draft, index, step):
+            if not _add_step(draft, index, step):
                 break
     if must_land and draft.airborne and not draft.reasons:
         draft.reasons.append("the last step leaves the drones in the air: end with a land step.")
@@ -199,12 +199,14 @@ def plan_steps(
     )
 
 
-def _room(mission: Mission, margin_m: float) -> Room:
+def _constraints(mission: Mission, margin_m: float) -> MoveConstraints:
     layer = margin_m + LAYER_MARGIN_M - TRACKING_MARGIN_M
-    return Room(mission.separation_m + margin_m, mission.separation_m + layer, mission.limits, mission.fence)
+    return MoveConstraints(
+        mission.separation_m + margin_m, mission.separation_m + layer, mission.limits, mission.fence
+    )
 
 
-def _check_start(draft: _Draft) -> None:
+def _check_start(draft: _PlanBuilder) -> None:
     asked = draft.mission.separation_m
     if not draft.drones:
         draft.reasons.append("no drone takes part.")
@@ -235,12 +237,12 @@ def _check_start(draft: _Draft) -> None:
         draft.reasons.append(f"{', '.join(outside[:5])} would start outside the fence.")
 
 
-def _add(draft: _Draft, index: int, step: Step) -> bool:
+def _add_step(draft: _PlanBuilder, index: int, step: Step) -> bool:
     """Adds one step's phases; False when it cannot be planned, so that later steps have no start."""
     mission = draft.mission
-    room = _room(mission, draft.margin_m)
+    room = _constraints(mission, draft.margin_m)
     if isinstance(step, Takeoff):
-        return _takeoff(draft, index, step)
+        return _add_takeoff(draft, index, step)
     if not draft.airborne:
         draft.refuse(index, step, "the drones are on the ground; a takeoff step must come first")
         return False
@@ -249,21 +251,21 @@ def _add(draft: _Draft, index: int, step: Step) -> bool:
         draft.phases.append(Phase("hold", index, "hold", step.seconds, draft.here, min_separation_m=near))
         return True
     if isinstance(step, Formation | Swap) and step.moderate:
-        return _moderated(draft, index, step, room)
+        return _add_moderated(draft, index, step, room)
     try:
-        legs, goals = _legs(draft, step, room)
-    except Infeasible as error:
+        legs, goals = _plan_move(draft, step, room)
+    except MoveInfeasible as error:
         who = draft.names(*error.pair) + " " if error.pair else "drones "
         draft.refuse(index, step, who + str(error))
         return False
-    if not _move(draft, index, step, legs, goals, room):
+    if not _add_move(draft, index, step, legs, goals, room):
         return False
     if isinstance(step, Land):
-        _land(draft, index, step)
+        _add_landing(draft, index, step)
     return True
 
 
-def _legs(draft: _Draft, step: Step, room: Room) -> tuple[Legs, Array]:
+def _plan_move(draft: _PlanBuilder, step: Step, room: MoveConstraints) -> tuple[Legs, Array]:
     here = draft.here
     if isinstance(step, Formation):
         target = slots(step.shape, len(here), step.spacing_m, step.heading_deg) + np.array(step.center_enu_m)
@@ -272,7 +274,7 @@ def _legs(draft: _Draft, step: Step, room: Room) -> tuple[Legs, Array]:
         by = np.array(step.by_enu_m) if step.by_enu_m else np.array(step.center_enu_m) - here.mean(axis=0)
         return move(here, here + by, room), here + by
     if isinstance(step, Rotate):
-        return turn(here, compass_to_enu(step.angle_deg), room)
+        return rotate(here, compass_to_enu(step.angle_deg), room)
     if isinstance(step, Swap):
         return swap(here, step.layers, room)
     assert isinstance(step, Land)
@@ -283,7 +285,7 @@ def _legs(draft: _Draft, step: Step, room: Room) -> tuple[Legs, Array]:
     return move(here, above, room), above
 
 
-def _moderated(draft: _Draft, index: int, step: Formation | Swap, room: Room) -> bool:
+def _add_moderated(draft: _PlanBuilder, index: int, step: Formation | Swap, room: MoveConstraints) -> bool:
     """Straight to the places, each drone at its own pace or way as moderation finds it."""
     here, mission = draft.here, draft.mission
     if isinstance(step, Swap):
@@ -291,12 +293,12 @@ def _moderated(draft: _Draft, index: int, step: Formation | Swap, room: Room) ->
         goals[:, 2] = here[:, 2]
     else:
         goals = slots(step.shape, len(here), step.spacing_m, step.heading_deg) + np.array(step.center_enu_m)
-    wish = direct(mission, here, goals)
+    wish = straight_paths(mission, here, goals)
     if not wish:
         return True
-    clear = smallest_separation([Path(k) for k in wish], step_for(len(wish))).distance_m
+    clear = smallest_separation([Path(k) for k in wish], sampling_step_s(len(wish))).distance_m
     if clear >= room.separation_m:
-        return _move(draft, index, step, list(wish), goals, room)
+        return _add_move(draft, index, step, list(wish), goals, room)
     if draft.moderate is None:
         draft.refuse(index, step, "needs path moderation, which is not installed")
         return False
@@ -312,13 +314,13 @@ def _moderated(draft: _Draft, index: int, step: Formation | Swap, room: Room) ->
     if why:
         draft.refuse(index, step, f"path moderation's answer is not flown: {why}")
         return False
-    if not _move(draft, index, step, list(answer.knots), goals, room):
+    if not _add_move(draft, index, step, list(answer.knots), goals, room):
         return False
     draft.phases[-1] = replace(draft.phases[-1], wish=wish)
     return True
 
 
-def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
+def _add_takeoff(draft: _PlanBuilder, index: int, step: Takeoff) -> bool:
     fence = draft.mission.fence
     if draft.airborne:
         draft.refuse(index, step, "the drones are in the air already")
@@ -362,14 +364,16 @@ def _takeoff(draft: _Draft, index: int, step: Takeoff) -> bool:
     return True
 
 
-def _move(draft: _Draft, index: int, step: Step, legs: Legs, goals: Array, room: Room) -> bool:
+def _add_move(
+    draft: _PlanBuilder, index: int, step: Step, legs: Legs, goals: Array, room: MoveConstraints
+) -> bool:
     if not legs[0]:
         return True  # everyone is there already
     paths = [Path(knots) for knots in legs]
     before = len(draft.reasons)
     for row, text in limit_faults(draft.mission, paths, float(draft.here[:, 2].min())):
         draft.refuse(index, step, f"{draft.drones[row]} {text}")
-    closest = smallest_separation(paths, step_for(len(paths)))
+    closest = smallest_separation(paths, sampling_step_s(len(paths)))
     if closest.distance_m < room.separation_m - SLACK_M:
         draft.refuse(
             index, step,
@@ -387,7 +391,7 @@ def _move(draft: _Draft, index: int, step: Step, legs: Legs, goals: Array, room:
     return len(draft.reasons) == before
 
 
-def _land(draft: _Draft, index: int, step: Land) -> None:
+def _add_landing(draft: _PlanBuilder, index: int, step: Land) -> None:
     ends = draft.here.copy()
     pads = draft.pads
     for row in range(len(ends)):
@@ -404,7 +408,7 @@ def _land(draft: _Draft, index: int, step: Land) -> None:
     draft.here, draft.airborne = ends, False
 
 
-def direct(mission: Mission, places: Array, goals: Array) -> tuple[tuple[TrajectoryKnot, ...], ...]:
+def straight_paths(mission: Mission, places: Array, goals: Array) -> tuple[tuple[TrajectoryKnot, ...], ...]:
     """Straight lines from places to goals (N, 3), whoever meets whom; empty when nobody has to move."""
     legs = straight_legs(places, goals, mission.limits)
     return tuple(tuple(knots) for knots in legs) if legs[0] else ()
@@ -421,13 +425,13 @@ def replan_move(
     """A new way to the same goals from where the drones (N, 3) hover now: the phase, or None and why there is
     none.
     """
-    draft = _Draft(mission, tuple(drones), goals, positions, True, margin_m)
-    room = _room(mission, margin_m)
+    draft = _PlanBuilder(mission, tuple(drones), goals, positions, True, margin_m)
+    room = _constraints(mission, margin_m)
     try:
         legs = move(positions, goals, room)
-    except Infeasible as error:
+    except MoveInfeasible as error:
         return None, (draft.names(*error.pair) + " " if error.pair else "drones ") + str(error)
-    if not _move(draft, phase.step, Goto(), legs, goals, room):
+    if not _add_move(draft, phase.step, Goto(), legs, goals, room):
         return None, draft.reasons[0]
     if not draft.phases:
         return replace(phase, knots=(), ends=goals, duration_s=0.0), ""

@@ -14,7 +14,7 @@ _CHUNK = 1_500_000  # pair-intervals held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
-class Closest:
+class ClosestApproach:
     """The smallest separation found: a lower bound in metres, the two rows, and when (s)."""
 
     distance_m: float
@@ -23,7 +23,7 @@ class Closest:
     t_s: float
 
 
-NOBODY = Closest(inf, -1, -1, 0.0)
+NO_PAIR = ClosestApproach(inf, -1, -1, 0.0)
 
 
 def line_separations(starts: Array, goals: Array) -> Array:
@@ -42,16 +42,16 @@ def line_separations(starts: Array, goals: Array) -> Array:
     return out
 
 
-def nearest_pair(points: Array) -> Closest:
+def nearest_pair(points: Array) -> ClosestApproach:
     """The two nearest of (N, 3) points."""
     if len(points) < 2:
-        return NOBODY
+        return NO_PAIR
     distances = line_separations(points, points)
     first, second = divmod(int(distances.argmin()), len(points))
-    return Closest(float(distances[first, second]), first, second, 0.0)
+    return ClosestApproach(float(distances[first, second]), first, second, 0.0)
 
 
-def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
+def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> ClosestApproach:
     """A lower bound of the smallest distance between any two paths flown from the same start time.
 
     Each interval of `step_s` is replaced by its chord, on which the closest approach has a closed form;
@@ -60,14 +60,14 @@ def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
     """
     count = len(paths)
     if count < 2:
-        return NOBODY
+        return NO_PAIR
     duration = max(path.duration_s for path in paths)
     times = np.linspace(0.0, duration, max(2, int(np.ceil(duration / step_s)) + 1))
     points = np.stack([path.sample(times) for path in paths], axis=1)  # (T, N, 3)
     slack = np.array([path.bounds().acceleration_m_s2 for path in paths]) * (times[1] - times[0]) ** 2 / 8.0
     rows, columns = np.triu_indices(count, 1)
     margin = slack[rows] + slack[columns]
-    best = NOBODY
+    best = NO_PAIR
     block = max(1, _CHUNK // len(rows))
     for low in range(0, len(times) - 1, block):
         part = points[low : low + block + 1]
@@ -81,5 +81,5 @@ def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
         when, pair = divmod(index, len(rows))
         if distance[when, pair] < best.distance_m:
             at = float(times[low + when])
-            best = Closest(float(distance[when, pair]), int(rows[pair]), int(columns[pair]), at)
+            best = ClosestApproach(float(distance[when, pair]), int(rows[pair]), int(columns[pair]), at)
     return best

@@ -25,7 +25,7 @@ from .separation import line_separations
 Legs = list[tuple[TrajectoryKnot, ...]]  # one knot list per drone; empty lists when nobody moves
 
 
-class Infeasible(ValueError):
+class MoveInfeasible(ValueError):
     """No conflict-free way was found; the text says between whom and how near. `pair` are two rows."""
 
     def __init__(self, text: str, pair: tuple[int, int] | None = None) -> None:
@@ -34,7 +34,7 @@ class Infeasible(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MoveConstraints:
     """What a move must respect: wanted centre distance, its part of margin, motion limits and the fence."""
 
     separation_m: float  # planned smallest distance, tracking margin included
@@ -43,7 +43,7 @@ class Room:
     fence: Fence
 
 
-def clear(stops: Sequence[Array], room: Room) -> tuple[float, tuple[int, int]]:
+def smallest_line_separation(stops: Sequence[Array], room: MoveConstraints) -> tuple[float, tuple[int, int]]:
     """The smallest separation over synchronous straight legs through the stops, and between which rows."""
     best, pair = float("inf"), (0, 0)
     for start, goal in pairwise(stops):
@@ -54,28 +54,28 @@ def clear(stops: Sequence[Array], room: Room) -> tuple[float, tuple[int, int]]:
     return best, pair
 
 
-def move(starts: Array, goals: Array, room: Room) -> Legs:
+def move(starts: Array, goals: Array, room: MoveConstraints) -> Legs:
     """Fixed goals: drone i flies from row i of `starts` to row i of `goals` (N, 3). Raises Infeasible."""
     tried = []
     stops = [starts, goals]
-    best, pair = clear(stops, room)
+    best, pair = smallest_line_separation(stops, room)
     tried.append((best, pair))
     if best >= room.separation_m:
-        return _legs(stops, room)
+        return _straight_paths(stops, room)
     for candidate in (_layers(starts, goals, room), _over_grid(starts, goals, room)):
         if candidate is None:
             continue
-        best, pair = clear(candidate, room)
-        if best >= room.separation_m and _inside(candidate, room):
-            return _legs(candidate, room)
+        best, pair = smallest_line_separation(candidate, room)
+        if best >= room.separation_m and _inside_fence(candidate, room):
+            return _straight_paths(candidate, room)
         tried.append((best, pair))
     best, pair = max(tried)
-    raise Infeasible(
+    raise MoveInfeasible(
         f"come within {best:.2f} m on the best way found, {room.separation_m:.2f} m are needed", pair
     )
 
 
-def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
+def move_any(starts: Array, targets: Array, room: MoveConstraints) -> tuple[Legs, Array]:
     """Free goals: each drone gets the target that costs least in sum. Returns the legs and the goals by
     drone.
     """
@@ -83,12 +83,12 @@ def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
     return move(starts, goals, room), goals
 
 
-def turn(starts: Array, angle_rad: float, room: Room) -> tuple[Legs, Array]:
+def rotate(starts: Array, angle_rad: float, room: MoveConstraints) -> tuple[Legs, Array]:
     """The whole formation turns rigidly about its centre (counter-clockwise): distances stay as they are."""
-    return _swirl(starts, angle_rad, 1.0, room)
+    return _spiral(starts, angle_rad, 1.0, room)
 
 
-def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
+def swap(starts: Array, layers: int, room: MoveConstraints) -> tuple[Legs, Array]:
     """Each drone goes to the opposite side: layers by turns, each layer spirals inwards, around and out
     again.
 
@@ -102,7 +102,7 @@ def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
     used = int(layer.max()) + 1
     rise = _layer_heights(used, float(starts[:, 2].min()), room, float(starts[:, 2].min()))
     if rise is None:
-        raise Infeasible(
+        raise MoveInfeasible(
             f"need {used} layers of {room.layer_m:.1f} m, which do not fit below the fence's highest height"
         )
     lifted = starts.copy()
@@ -111,14 +111,14 @@ def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
     same = (layer[:, None] == layer[None, :]) & ~np.eye(len(starts), dtype=bool)
     nearest = float(flat[same].min()) if same.any() else float("inf")
     shrink = min(1.0, max(0.2, 1.02 * room.separation_m / max(nearest, 1e-6)))
-    spiral, opposite = _swirl(lifted, pi, shrink, room)
+    spiral, opposite = _spiral(lifted, pi, shrink, room)
     goals = opposite.copy()
     goals[:, 2] = starts[:, 2]
     up, down = straight_legs(starts, lifted, room.limits), straight_legs(opposite, goals, room.limits)
     return [joined(parts) for parts in zip(up, spiral, down, strict=True)], goals
 
 
-def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[Legs, Array]:
+def _spiral(starts: Array, angle_rad: float, shrink: float, room: MoveConstraints) -> tuple[Legs, Array]:
     """Turn by an angle while the horizontal figure shrinks to `shrink` at half way."""
     center = starts.mean(axis=0)
     x, y = (starts - center)[:, 0], (starts - center)[:, 1]
@@ -151,17 +151,17 @@ def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[
     return [tuple(knots) for knots in curved_legs(curve, room.limits)], goals
 
 
-def _legs(stops: Sequence[Array], room: Room) -> Legs:
+def _straight_paths(stops: Sequence[Array], room: MoveConstraints) -> Legs:
     parts = [straight_legs(a, b, room.limits) for a, b in pairwise(stops)]
     return [joined(mine) for mine in zip(*parts, strict=True)]
 
 
-def _inside(stops: Sequence[Array], room: Room) -> bool:
+def _inside_fence(stops: Sequence[Array], room: MoveConstraints) -> bool:
     points = np.vstack(list(stops[1:-1]))
     return room.fence.worst(points) >= 0 and points[:, 2].max() <= room.fence.max_height_m
 
 
-def _layer_heights(count: int, level: float, room: Room, lowest: float) -> Array | None:
+def _layer_heights(count: int, level: float, room: MoveConstraints, lowest: float) -> Array | None:
     """Heights (count,) of layers, as near to `level` as fence and `lowest` allow; None if they do not fit."""
     floor, ceiling = max(room.fence.min_height_m + 0.5, min(lowest, level)), room.fence.max_height_m - 0.5
     if (count - 1) * room.layer_m > ceiling - floor:
@@ -173,7 +173,7 @@ def _layer_heights(count: int, level: float, room: Room, lowest: float) -> Array
     return heights
 
 
-def _colours(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
+def _greedy_colouring(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
     """A greedy colouring (largest saturation first, Brelaz) of a conflict graph (N, N) of booleans."""
     count = len(conflict)
     colour = np.full(count, -1)
@@ -187,10 +187,10 @@ def _colours(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
     return colour
 
 
-def _layers(starts: Array, goals: Array, room: Room) -> list[Array] | None:
+def _layers(starts: Array, goals: Array, room: MoveConstraints) -> list[Array] | None:
     """Climb to layers, cross, descend; drones that would meet horizontally are in different layers."""
     flat_start, flat_goal = starts * (1, 1, 0), goals * (1, 1, 0)
-    colour = _colours(line_separations(flat_start, flat_goal) < room.separation_m)
+    colour = _greedy_colouring(line_separations(flat_start, flat_goal) < room.separation_m)
     used = int(colour.max()) + 1
     level = float(max(starts[:, 2].min(), goals[:, 2].min()))
     heights = _layer_heights(used, level, room, level)
@@ -205,13 +205,13 @@ def _layers(starts: Array, goals: Array, room: Room) -> list[Array] | None:
     return [starts, lifted, crossed, goals]
 
 
-def _over_grid(starts: Array, goals: Array, room: Room) -> list[Array] | None:
+def _over_grid(starts: Array, goals: Array, room: MoveConstraints) -> list[Array] | None:
     """First a flat grid where everyone has the nearest place, then layers to the goals."""
     spacing = 1.5 * room.separation_m
     center = (starts.mean(axis=0) + goals.mean(axis=0)) / 2
     center[2] = min(max(float(starts[:, 2].max()), float(goals[:, 2].max())), room.fence.max_height_m - 0.5)
     grid = assign(starts, slots("grid", len(starts), spacing) + center)
-    if clear([grid, goals], room)[0] >= room.separation_m:
+    if smallest_line_separation([grid, goals], room)[0] >= room.separation_m:
         return [starts, grid, goals]
     rest = _layers(grid, goals, room)
     return None if rest is None else [starts, *rest]
