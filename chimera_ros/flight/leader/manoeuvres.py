@@ -181,7 +181,7 @@ class Manoeuvres:
         self, phase: Phase, plan: MissionPlan, names: list[str], rows: dict[str, int]
     ) -> Generator[None, None, tuple[Phase, dict[str, int]]]:
         """The phase as path moderation would fly it; as it was planned where nothing better is heard."""
-        wished = phase.wish or phase.knots
+        wished = phase.nominal or phase.knots
         wish = [wished[rows[name]] for name in names]
         goals = np.array([phase.ends[rows[name]] for name in names])
         later = sum(other.duration_s for other in plan.phases if other.step > phase.step)
@@ -191,7 +191,7 @@ class Manoeuvres:
             return phase, rows
         duration = max(knots[-1].t_s for knots in found)
         ends = np.array([knots[-1].position_enu_m for knots in found])
-        fresh = replace(phase, knots=found, ends=ends, duration_s=duration, wish=tuple(wish))
+        fresh = replace(phase, knots=found, ends=ends, duration_s=duration, nominal=tuple(wish))
         return fresh, {name: row for row, name in enumerate(names)}
 
     def _longest(self, names: Sequence[str], planned_s: float, later_s: float) -> float:
@@ -215,7 +215,7 @@ class Manoeuvres:
             found = yield from self._moderation.improve(phase.title, names, wish, goals, longest)
             if found is not None:
                 duration = max(knots[-1].t_s for knots in found)
-                return replace(phase, knots=found, ends=goals, duration_s=duration, wish=())
+                return replace(phase, knots=found, ends=goals, duration_s=duration, nominal=())
         if fresh is None:
             fresh, why = replan_move(self._mission, phase, names, places, goals, REDUCED_MARGIN_M)
         if fresh is None and self._known.lost:

@@ -1,6 +1,4 @@
-"""Mission files: YAML in, a checked `Mission` out; every mistake is told with file, line, field and what is
-allowed.
-"""
+"""Mission files: YAML to a checked `Mission`; an error names file, line, field and what is allowed."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ class MissionError(ValueError):
 
 
 class _MissionFields:
-    """The fields of one YAML mapping, each read once; unknown ones are refused."""
+    """Typed access to the fields of one YAML mapping; unknown fields are refused."""
 
     def __init__(self, name: str, where: str, node: yaml.Node, allowed: tuple[str, ...]) -> None:
         self.name, self.where, self.node = name, where, node
@@ -86,7 +84,7 @@ class _MissionFields:
         return int(value)
 
     def flag(self, field: str) -> bool:
-        """True or false; false where it is left out."""
+        """True or false; false if absent."""
         node = self.items.get(field)
         if node is None:
             return False
@@ -151,7 +149,7 @@ def _formation(f: _MissionFields, line: int) -> Step:
 
 def _swap(f: _MissionFields, line: int) -> Step:
     if f.flag("moderate") and f.has("layers"):
-        raise f.error(f.node, "", "has either layers or moderate: true")
+        raise f.error(f.node, "", "takes either layers or moderate: true")
     return Swap(f.whole("layers", 1, 20, 4), f.flag("moderate"), line)
 
 
@@ -269,7 +267,7 @@ def _fence(top: _MissionFields) -> Fence:
     low, high = f.span("height_m", MIN_HEIGHT_M, MAX_HEIGHT_M)
     if f.has("polygon_m"):
         if f.has("east_m") or f.has("north_m"):
-            raise f.error(f.node, "polygon_m", "stands instead of east_m and north_m")
+            raise f.error(f.node, "polygon_m", "excludes east_m and north_m")
         node = f.need("polygon_m")
         if not isinstance(node, yaml.SequenceNode) or not 3 <= len(node.value) <= MAX_CORNERS:
             raise f.error(node, "polygon_m", f"must be a list of 3 to {MAX_CORNERS} corners [east, north]")

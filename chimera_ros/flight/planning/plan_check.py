@@ -1,4 +1,4 @@
-"""What every move must keep before it is flown, whoever has planned it: fence, limits, separation."""
+"""Check of every move before it is flown, whoever planned it: geofence, motion limits, separation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..trajectory import Array, Path
 from .mission import Mission
 from .separation import smallest_separation
 
-SLACK_M = 0.05  # what the lower bound on curved paths may lie below the truth
+SLACK_M = 0.05  # how far the lower bound on curved paths may lie below the true separation
 _JOIN_M, _JOIN_M_S, _JOIN_M_S2 = 1e-3, 1e-3, 1e-2
 
 
 def limit_faults(mission: Mission, paths: Sequence[Path], low_m: float) -> list[tuple[int, str]]:
-    """Rows and sentences (without the drone) of paths that leave fence, heights or limits; one for each kind.
+    """Rows and sentences (without the drone) of paths that exceed fence, heights or limits; one of each kind.
 
-    `low_m` is the lowest height allowed where a move begins below the fence's lowest.
+    `low_m` is the lowest height allowed if a move begins below the fence's lowest.
     """
     fence, limits = mission.fence, mission.limits
     low_m = min(fence.min_height_m, low_m)
@@ -60,14 +60,14 @@ def answer_fault(
     answer: Sequence[Knots],
     longest_s: float,
 ) -> str:
-    """Why the paths that answer a request are not flown; empty when they are.
+    """Why the answer to a moderation request is refused; empty if it is not.
 
     Args:
-        mission: whose fence and limits are kept.
-        request: the drones, and how each moves where its path begins.
-        goals: (N, 3) where each must end, at rest.
-        answer: knots by drone; anything may stand in there.
-        longest_s: a path that takes longer is refused: no battery was counted for it.
+        mission: geofence and motion limits.
+        request: the drones, and the state in which each path must begin.
+        goals: (N, 3) where each path must end, at rest.
+        answer: knots by drone, from an untrusted source.
+        longest_s: limit for the duration of each path; the battery was checked for no more.
     """
     drones, paths = request.drones, []
     if len(answer) != len(drones):
@@ -84,13 +84,13 @@ def answer_fault(
             or dist(first.velocity_enu_m_s, begin.velocity_enu_m_s) > _JOIN_M_S
             or dist(first.acceleration_enu_m_s2, begin.acceleration_enu_m_s2) > _JOIN_M_S2
         ):
-            return f"{name} would not begin where and as it moves"
+            return f"{name} would not begin in its present state"
         if dist(last.position_enu_m, goal) > _JOIN_M:
             return f"{name} would end {dist(last.position_enu_m, goal):.2f} m from its goal"
         if max(map(abs, (*last.velocity_enu_m_s, *last.acceleration_enu_m_s2))) > _JOIN_M_S:
-            return f"{name} would not stand at its goal"
+            return f"{name} would not be at rest at its goal"
         if path.duration_s > longest_s:
-            return f"{name} would fly for {path.duration_s:.0f} s, {longest_s:.0f} s are left to it"
+            return f"{name} would fly for {path.duration_s:.0f} s; {longest_s:.0f} s are allowed"
         paths.append(path)
     low_m = min(begin.position_enu_m[2] for begin in begins)
     faults = limit_faults(mission, paths, low_m)
@@ -104,8 +104,8 @@ def answer_fault(
         row, text = faults[0]
         return f"{drones[row]} {text}"
     closest = smallest_separation(paths, sampling_step_s(len(paths)))
-    wanted = request.separation
-    if closest.distance_m < wanted.horizontal_m + 2.0 * wanted.tracking_error_m - SLACK_M:
+    required = request.separation
+    if closest.distance_m < required.horizontal_m + 2.0 * required.tracking_error_m - SLACK_M:
         return (
             f"{drones[closest.first]} and {drones[closest.second]} would come within "
             f"{closest.distance_m:.2f} m after {closest.t_s:.1f} s"
@@ -114,5 +114,5 @@ def answer_fault(
 
 
 def sampling_step_s(count: int) -> float:
-    """How finely, s, the separation of so many paths is looked at."""
+    """Sampling step, s, for the separation of so many paths."""
     return 0.1 if count <= 40 else 0.2

@@ -1,4 +1,4 @@
-"""How near drones come to one another: exact on synchronous straight legs, conservative on any paths."""
+"""Separation between drones: exact on synchronous straight lines, a lower bound on any paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = 1_500_000  # pair-intervals held in memory at once
 
 @dataclass(frozen=True, slots=True)
 class ClosestApproach:
-    """The smallest separation found: a lower bound in metres, the two rows, and when (s)."""
+    """Closest approach of two paths: a lower bound in metres, their rows, and the time (s)."""
 
     distance_m: float
     first: int
@@ -27,7 +27,7 @@ NO_PAIR = ClosestApproach(inf, -1, -1, 0.0)
 
 
 def line_separations(starts: Array, goals: Array) -> Array:
-    """Exact smallest distances (N, N) of drones on synchronous straight legs; the diagonal is infinite.
+    """Exact smallest distances (N, N) on synchronous straight lines; the diagonal is infinite.
 
     The relative position is linear in the common path parameter s, so the closest approach is the foot of a
     perpendicular, clamped to [0, 1].
@@ -43,7 +43,7 @@ def line_separations(starts: Array, goals: Array) -> Array:
 
 
 def nearest_pair(points: Array) -> ClosestApproach:
-    """The two nearest of (N, 3) points."""
+    """The closest two of points (N, 3)."""
     if len(points) < 2:
         return NO_PAIR
     distances = line_separations(points, points)
@@ -52,11 +52,11 @@ def nearest_pair(points: Array) -> ClosestApproach:
 
 
 def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> ClosestApproach:
-    """A lower bound of the smallest distance between any two paths flown from the same start time.
+    """A lower bound of the smallest distance between any two paths with a common start time.
 
     Each interval of `step_s` is replaced by its chord, on which the closest approach has a closed form;
-    between its samples a relative path leaves its chord by at most h^2/8 times the relative acceleration,
-    which is subtracted. A path that has ended stands at its end.
+    between samples a relative path leaves its chord by at most h^2/8 times the relative acceleration, which
+    is subtracted. After its end a path stays at its last point.
     """
     count = len(paths)
     if count < 2:
