@@ -143,7 +143,7 @@ def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     if answer.backend:
         print(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
     print(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
-    for rung in answer.rungs:
+    for rung in answer.stages:
         print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 

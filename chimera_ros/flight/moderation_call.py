@@ -1,6 +1,7 @@
-"""The request to path moderation and its answer; a service answers it, or a function of this process.
+"""Request to path moderation and its answer, as ModerateTrajectories.srv has them on the wire.
 
-Mirrors ModerateTrajectories.srv, which is the same request on the wire.
+A service answers, or a function of the same process (`Moderate`). The leader, the planner and path moderation
+share these types; flight must not import moderation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .limits import Fence
 from .messages import TrajectoryKnot
 from .trajectory import Array, MotionLimits
 
-MAX_TRAJECTORIES: Final = 1024  # of a request
+MAX_TRAJECTORIES: Final = 1024
 MIN_DEADLINE_S: Final = 0.02
 MAX_DEADLINE_S: Final = 60.0
 MAX_SEED: Final = 2**63 - 1
@@ -41,10 +42,10 @@ class ModerationStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The ellipsoid that two drones keep clear: half axes in metres between their centres.
+    """Separation ellipsoid of two drones: half axes in metres between their centres.
 
-    `tracking_error_m` is what each drone may be off its trajectory, `clock_skew_s` what each drone's clock
-    may be off the swarm's: both count twice, once for each drone. Raises ValueError.
+    `tracking_error_m` bounds each drone's deviation from its trajectory, `clock_skew_s` that of its clock
+    from swarm time; both count once for each drone of a pair. Raises ValueError.
     """
 
     horizontal_m: float
@@ -66,20 +67,20 @@ class Separation:
     def norm(self, flat_and_rise: Array) -> Array:
         """The norm (...) of horizontal and vertical metres (..., 2)."""
         flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
-        out: Array = np.sqrt(flat * flat + rise * rise)  # no lengths that hypot would be needed for
+        out: Array = np.sqrt(flat * flat + rise * rise)  # faster than hypot; no overflow at these lengths
         return out
 
-    def standing(self) -> float:
-        """What the norm between two standing drones must at least be: 1 and both tracking errors."""
+    def required_norm(self) -> float:
+        """Required norm between two drones at rest: 1 plus both tracking errors."""
         return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
 
 
 @dataclass(frozen=True, slots=True)
 class ModerationRequest:
-    """Trajectories that begin together, to be made conflict-free: by drone a name and knots (ENU m).
+    """Trajectories with a common start, to be made conflict-free: by drone a name and knots (ENU m).
 
-    `deadline_s` counts from the call; `fence` None is none. `call_id` comes back in the answer, `start_ns` is
-    the swarm time of t = 0; path moderation uses neither.
+    `deadline_s` counts from the call. `call_id` returns in the answer, `start_ns` is the swarm time of t = 0;
+    path moderation uses neither.
     """
 
     drones: tuple[str, ...]
@@ -95,7 +96,7 @@ class ModerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModerationAnswer:
-    """What came back; nothing of it is trusted. `conflicts` were found in what was asked."""
+    """Answer to a request, untrusted. `conflicts` is the number of conflicts in the request."""
 
     call_id: int
     status: ModerationStatus
@@ -110,5 +111,5 @@ Moderate = Callable[[ModerationRequest], ModerationAnswer]
 
 
 def deadline_for(drones: int) -> float:
-    """How long, s, moderation of so many drones may take, transport included."""
+    """Deadline, s, for the moderation of so many drones, transport included."""
     return 0.25 if drones <= 10 else 1.0 if drones <= 20 else 3.0

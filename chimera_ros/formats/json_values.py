@@ -1,7 +1,7 @@
 """JSON (RFC 8259) within bounds: depth, digits, no key twice in an object, no NaN or infinity.
 
-The depth is checked before parsing. What the parser's hooks refuse is found again by a scan of the tokens,
-which knows the line; a good file is never scanned.
+The depth is checked before parsing. What the parser's hooks refuse is located by a scan of the tokens, which
+a valid file never needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def parse(content: str | bytes, max_bytes: int) -> Any:
 
 
 class _Refused(Exception):
-    """A hook of the parser refuses a token; it does not know where that stands."""
+    """A hook of the parser refuses a token, without its position."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def _float(text: str) -> float:
 
 
 def _depth(text: str) -> int:
-    """How many brackets are open at most."""
+    """The largest number of open brackets."""
     brackets = re.findall(r"[][{}]", _STRINGS.sub("", text))
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
 
 def _refusal(text: str) -> FormatError:
-    """What is refused first, with its line."""
+    """The first token that is refused, with its line."""
     names: list[set[str] | None] = []  # of the objects that are open, None for an array
     last = ""
     for token in _TOKENS.finditer(text):

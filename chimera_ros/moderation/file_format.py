@@ -1,6 +1,6 @@
-"""The JSON of `chimera moderate` (docs/moderation.md): a scene in, an answer out.
+"""JSON of `chimera moderate` (docs/moderation.md): scene and result.
 
-An answer's `trajectories` have the form of a scene's, so that an answer can be asked about again.
+The `trajectories` of a result have the format of a scene's, so that they can be moderated again.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _TOP = ("separation", "limits", "fence", "deadline_s", "seed", "trajectories")
 
 
 class SceneError(ValueError):
-    """A scene that cannot be read; the text is `place: what is allowed`."""
+    """An invalid scene; the text is `place: what is allowed`, or the line of a syntax error."""
 
 
 def read_scene(content: str | bytes) -> ModerationRequest:
-    """A request from JSON text. Raises SceneError."""
+    """The request of a scene in JSON. Raises SceneError."""
     try:
         value = json_values.parse(content, MAX_BYTES)
     except FormatError as error:
@@ -59,7 +59,7 @@ def read_scene(content: str | bytes) -> ModerationRequest:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise SceneError(f"{place}.drone: must be a name of 1 to {MAX_NAME} printable characters")
         if name in names:
-            raise SceneError(f"{place}.drone: {name} stands there twice")
+            raise SceneError(f"{place}.drone: {name} is given twice")
         if ("knots" in row) == ("line" in row):
             raise SceneError(f"{place}: needs exactly one of knots and line")
         names.append(name)
@@ -80,7 +80,7 @@ def read_scene(content: str | bytes) -> ModerationRequest:
 
 
 def scene_to_dict(request: ModerationRequest) -> dict[str, object]:
-    """A request as plain data, the inverse of `read_scene`."""
+    """A request as a dict, the inverse of `read_scene`."""
     limits, separation = request.limits, request.separation
     scene: dict[str, object] = {
         "separation": {
@@ -108,24 +108,24 @@ def scene_to_dict(request: ModerationRequest) -> dict[str, object]:
     return scene
 
 
-def result_to_dict(request: ModerationRequest, answer: ModerationResult) -> dict[str, object]:
-    """An answer as plain data; NaN becomes null."""
+def result_to_dict(request: ModerationRequest, result: ModerationResult) -> dict[str, object]:
+    """A result as a dict; NaN becomes None."""
     return {
-        "status": answer.status.name.lower(),
-        "reason": answer.reason,
-        "winner": answer.winner,
-        "proven": answer.proven,
-        "conflicts": [_clash(clash) for clash in answer.before],
-        "remaining": [_clash(clash) for clash in answer.remaining],
-        "cost": _finite(answer.cost),
-        "gain_over_greedy": _finite(answer.gain_over_greedy),
-        "gain_over_annealing": _finite(answer.gain_over_annealing),
-        "backend": answer.backend,
-        "qubits": answer.qubits,
-        "shots": answer.shots,
-        "rungs": [{"name": r.name, "ms": round(r.ms, 3), "outcome": r.outcome} for r in answer.rungs],
-        "total_ms": round(answer.total_ms, 3),
-        "trajectories": _trajectories(request, answer.knots) if answer.knots else [],
+        "status": result.status.name.lower(),
+        "reason": result.reason,
+        "winner": result.winner,
+        "proven": result.proven,
+        "conflicts": [_conflict(conflict) for conflict in result.before],
+        "remaining": [_conflict(conflict) for conflict in result.remaining],
+        "cost": _finite(result.cost),
+        "gain_over_greedy": _finite(result.gain_over_greedy),
+        "gain_over_annealing": _finite(result.gain_over_annealing),
+        "backend": result.backend,
+        "qubits": result.qubits,
+        "shots": result.shots,
+        "rungs": [{"name": r.name, "ms": round(r.ms, 3), "outcome": r.outcome} for r in result.stages],
+        "total_ms": round(result.total_ms, 3),
+        "trajectories": _trajectories(request, result.knots) if result.knots else [],
     }
 
 
@@ -148,13 +148,13 @@ def _trajectories(request: ModerationRequest, knots: Sequence[Knots]) -> list[di
     ]
 
 
-def _clash(clash: DroneConflict) -> dict[str, object]:
+def _conflict(conflict: DroneConflict) -> dict[str, object]:
     return {
-        "first": clash.first,
-        "second": clash.second,
-        "t_s": round(clash.t_s, 4),
-        "horizontal_m": round(clash.horizontal_m, 4),
-        "vertical_m": round(clash.vertical_m, 4),
+        "first": conflict.first,
+        "second": conflict.second,
+        "t_s": round(conflict.t_s, 4),
+        "horizontal_m": round(conflict.horizontal_m, 4),
+        "vertical_m": round(conflict.vertical_m, 4),
     }
 
 
@@ -227,17 +227,17 @@ def _knots(value: Any, place: str) -> Knots:
 
 
 def _line(value: Any, place: str, limits: MotionLimits) -> Knots:
-    """Straight from rest to rest as fast as the limits, or the speed given, allow."""
+    """A straight trajectory from rest to rest within the limits and the given speed."""
     row = _mapping(value, place, ("from_m", "to_m", "speed_m_s"), ("from_m", "to_m"))
     start, goal = _vector(row["from_m"], f"{place}.from_m"), _vector(row["to_m"], f"{place}.to_m")
     slowest, _ = MOTION_RANGES["speed_m_s"]
-    asked = row.get("speed_m_s", limits.speed_m_s)
-    speed = _number(asked, f"{place}.speed_m_s", slowest, limits.speed_m_s)
+    given = row.get("speed_m_s", limits.speed_m_s)
+    speed = _number(given, f"{place}.speed_m_s", slowest, limits.speed_m_s)
     own = MotionLimits(
         speed, limits.climb_m_s, limits.descent_m_s, limits.acceleration_m_s2, limits.jerk_m_s3
     )
     (knots,) = straight_legs(np.array([start]), np.array([goal]), own)
-    if not knots:  # it stays where it is
+    if not knots:  # start and goal coincide
         return TrajectoryKnot(0.0, start), TrajectoryKnot(1.0, start)
     return tuple(knots)
 
@@ -272,7 +272,7 @@ def _fence(value: Any) -> Fence:
         low, high = _span(row["height_m"], "fence.height_m")
         if "polygon_m" in row:
             if "east_m" in row or "north_m" in row:
-                raise SceneError("fence: polygon_m stands instead of east_m and north_m")
+                raise SceneError("fence: polygon_m excludes east_m and north_m")
             corners = row["polygon_m"]
             if not isinstance(corners, list) or not 3 <= len(corners) <= MAX_CORNERS:
                 raise SceneError(

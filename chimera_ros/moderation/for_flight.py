@@ -1,4 +1,4 @@
-"""Path moderation as a function, where no service is asked: the same ladder, without quantum circuits."""
+"""Path moderation as a function of this process: without a service, without quantum circuits."""
 
 from __future__ import annotations
 

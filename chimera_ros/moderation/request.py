@@ -1,4 +1,4 @@
-"""What the ladder answers, and whether a request can be worked on: nothing of ROS, files or solvers."""
+"""Result of a moderation, and the check of a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .errors import ModerationError, ModerationReason
 
 @dataclass(frozen=True, slots=True)
 class DroneConflict:
-    """Two drones nearer than allowed: when (s after the start) and how near (m) at their closest."""
+    """A conflict of two named drones at their closest: time (s after the start) and distances (m)."""
 
     first: str
     second: str
@@ -29,7 +29,7 @@ class DroneConflict:
     vertical_m: float
 
     def sentence(self) -> str:
-        """For people."""
+        """The conflict as a clause for people."""
         return (
             f"{self.first} and {self.second} come within {self.horizontal_m:.2f} m "
             f"(and {self.vertical_m:.2f} m in height) at {self.t_s:.1f} s"
@@ -38,7 +38,7 @@ class DroneConflict:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of the ladder that was tried: its name, how long it took, and what came of it."""
+    """A stage that was run: name, duration and outcome (on the wire: a rung)."""
 
     name: str
     ms: float
@@ -47,13 +47,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ModerationResult:
-    """A verified answer, or why there is none.
+    """A verified result, or why there is none.
 
-    `knots` are verified: conflict-free with CONFLICT_FREE, a hold (or nothing) with INFEASIBLE, nothing with
-    FAILED. `cost` is metres of extra way plus delay as metres, thin margins included; gains are how much more
-    the same stage of another solver would have cost, NaN where that found nothing conflict-free. `backend`
-    names what executed quantum circuits, empty where none was. `proven`: nothing cheaper exists among the
-    manoeuvres looked at.
+    `knots` are conflict-free with CONFLICT_FREE, a verified hold (or none) with INFEASIBLE, none with FAILED.
+    `before` are the conflicts of the request, `remaining` those that no solution resolves. `cost` is extra
+    path in metres plus delay as metres plus penalties of small margins; a gain is how much more another
+    solver's choice costs, NaN if that found none. `backend` executed quantum circuits, empty: none were.
+    `proven`: optimal among the candidates.
     """
 
     status: ModerationStatus
@@ -69,12 +69,12 @@ class ModerationResult:
     backend: str = ""
     qubits: int = 0
     shots: int = 0
-    rungs: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = ()
     total_ms: float = 0.0
 
 
 def check(request: ModerationRequest) -> None:
-    """Whether a request can be worked on at all. Raises ModerationError."""
+    """Raises ModerationError for an invalid request."""
     count = len(request.drones)
     if not count:
         raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory in the request")
@@ -93,12 +93,12 @@ def check(request: ModerationRequest) -> None:
 def infeasible_result(
     before: Sequence[DroneConflict],
     remaining: Sequence[DroneConflict],
-    stuck: bool,
+    at_ends: bool,
     hold: tuple[Knots, ...],
     why_not: str,
 ) -> ModerationResult:
-    """The answer where no way was found: `hold` unless `why_not` says why that cannot be."""
-    what = "starts or goals are too near" if stuck else "no conflict-free way was found in time"
+    """The result without a solution: `hold` unless `why_not` says why it cannot be flown."""
+    what = "starts or goals are too close" if at_ends else "no conflict-free solution was found in time"
     more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
     first = f": {remaining[0].sentence()}{more}" if remaining else ""
     where = f"nor can all hold: {why_not}" if why_not else "all can hold where they are"

@@ -1,4 +1,4 @@
-"""What a service does before its first request: loads what that would wait for, and learns its own speed."""
+"""Warm-up before the first request: loads libraries and measures the stages of small scenes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .scenes import antipodal
 from .solver import SolverUnavailable
 
 _DRONES: Final = (5, 10)
-_DEADLINE_S: Final = 1.0  # of each, most of which is not used
+_DEADLINE_S: Final = 1.0  # of each, mostly unused
 
 
 def warm_up(moderator: Moderator | None = None) -> None:
-    """Loads libraries; with a moderator, lets it answer small scenes, to learn what its steps take."""
+    """Loads libraries; with a moderator, runs small scenes so that it knows its stages' durations."""
     with suppress(SolverUnavailable):
         load_cp_sat()
     if moderator is None:

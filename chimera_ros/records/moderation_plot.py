@@ -170,7 +170,7 @@ def _separation(
     if len(before) < 2:
         axes.text(0.5, 0.5, "one drone only", transform=axes.transAxes, ha="center", color=FAINT)
         return
-    asked = request.separation.standing()
+    asked = request.separation.required_norm()
     lines = [("before", _nearest(request, before, times), ALARM)]
     if after:
         lines.append(("after", _nearest(request, after, times), GOOD))

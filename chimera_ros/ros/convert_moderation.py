@@ -1,6 +1,6 @@
-"""ModerateTrajectories.srv to what the leader asks, to what the ladder takes, and back.
+"""ModerateTrajectories.srv to and from the moderation request, answer and result.
 
-What comes from the network may hold anything: `…_from_msg` raises ConversionError, and nothing is done.
+Messages from the network are untrusted: `…_from_msg` raises ConversionError for invalid ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from chimera_ros.moderation.request import ModerationResult
 
 from .convert import ConversionError, fitting, trajectory_from_msg, trajectory_to_msg
 
-MOST_LISTED: Final = 64  # conflicts in a response
-_MOST_RUNGS: Final = 16
+MAX_LISTED: Final = 64  # conflicts in a response
+_MAX_STAGES: Final = 16
 
 
 # ---- the leader's side -------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def moderation_request_to_msg(request: ModerationRequest) -> srv.ModerateTraject
 
 
 def moderation_answer_from_msg(message: srv.ModerateTrajectories.Response, call_id: int) -> ModerationAnswer:
-    """What a service said to a call; the flight core checks it. Raises ConversionError: unknown status."""
+    """The answer of a service, unchecked. Raises ConversionError for an unknown status."""
     parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
     return ModerationAnswer(
         call_id,
@@ -81,7 +81,7 @@ def _status(number: int) -> ModerationStatus:
 
 
 def moderation_request_from_msg(message: srv.ModerateTrajectories.Request) -> ModerationRequest:
-    """A request as the service works on it. Raises ConversionError."""
+    """The request of a message. Raises ConversionError."""
     parts = [trajectory_from_msg(trajectory) for trajectory in message.trajectories]
     if not parts:
         raise ConversionError("there is no trajectory in the request")
@@ -140,43 +140,43 @@ def _fence(message: srv.ModerateTrajectories.Request) -> Fence | None:
 
 
 def moderation_result_to_msg(
-    message: srv.ModerateTrajectories.Request, answer: ModerationResult
+    message: srv.ModerateTrajectories.Request, result: ModerationResult
 ) -> srv.ModerateTrajectories.Response:
-    """The response to a request: the drones, plan ids, terms and start times that were asked, other knots."""
-    rungs = answer.rungs[:_MOST_RUNGS]
+    """The response to a request: its drones, plan ids, terms and start times with the knots of the result."""
+    stages = result.stages[:_MAX_STAGES]
     return srv.ModerateTrajectories.Response(
-        status=int(answer.status),
-        reason=fitting(answer.reason, 500),
-        winner=fitting(answer.winner, 48),
+        status=int(result.status),
+        reason=fitting(result.reason, 500),
+        winner=fitting(result.winner, 48),
         trajectories=[
-            trajectory_to_msg(Trajectory(asked.plan_id, asked.term, asked.drone, asked.start_ns, knots))
-            for asked, knots in zip(message.trajectories, answer.knots, strict=False)
+            trajectory_to_msg(Trajectory(part.plan_id, part.term, part.drone, part.start_ns, knots))
+            for part, knots in zip(message.trajectories, result.knots, strict=False)
         ],
-        conflicts=len(answer.before),
+        conflicts=len(result.before),
         remaining=[
             msg.Conflict(
-                first=clash.first,
-                second=clash.second,
-                t_s=clash.t_s,
-                horizontal_m=clash.horizontal_m,
-                vertical_m=clash.vertical_m,
+                first=conflict.first,
+                second=conflict.second,
+                t_s=conflict.t_s,
+                horizontal_m=conflict.horizontal_m,
+                vertical_m=conflict.vertical_m,
             )
-            for clash in answer.remaining[:MOST_LISTED]
+            for conflict in result.remaining[:MAX_LISTED]
         ],
-        cost=answer.cost,
-        gain_over_greedy=answer.gain_over_greedy,
-        gain_over_annealing=answer.gain_over_annealing,
-        backend=fitting(answer.backend, 64),
-        qubits=min(answer.qubits, 65535),
-        shots=answer.shots,
-        rungs=[fitting(rung.name, 32) for rung in rungs],
-        rung_ms=[rung.ms for rung in rungs],
-        total_ms=answer.total_ms,
+        cost=result.cost,
+        gain_over_greedy=result.gain_over_greedy,
+        gain_over_annealing=result.gain_over_annealing,
+        backend=fitting(result.backend, 64),
+        qubits=min(result.qubits, 65535),
+        shots=result.shots,
+        rungs=[fitting(stage.name, 32) for stage in stages],
+        rung_ms=[stage.ms for stage in stages],
+        total_ms=result.total_ms,
     )
 
 
 def moderation_failure_to_msg(reason: str) -> srv.ModerateTrajectories.Response:
-    """Nothing can be answered, and why."""
+    """A response with status FAILED and the reason."""
     return srv.ModerateTrajectories.Response(
         status=int(ModerationStatus.FAILED),
         reason=fitting(reason, 500),

@@ -80,7 +80,7 @@ def test_scenes_are_solved_and_the_answer_tells_how(scene: Scene) -> None:
     assert len(answer.before) > 0 and not answer.remaining
     assert answer.gain_over_greedy >= 0.0 and answer.gain_over_annealing >= 0.0 and answer.cost > 0.0
     assert answer.winner in ("greedy", "annealing", "exact", "cp_sat", "vqe")
-    names = [rung.name for rung in answer.rungs]
+    names = [stage.name for stage in answer.stages]
     assert names[0] == "keep" and names[-1] == "verify" and "vqe-8" in names and "greedy-8" in names
     assert (answer.backend, answer.shots > 0) == ("simulated", sampler.calls > 0)
     assert 0 < answer.qubits <= 12
@@ -96,7 +96,7 @@ def test_what_is_clear_is_left_exactly_as_it_is() -> None:
     alone = replace(request_of(scene), drones=("a",), knots=scene.knots[:1])
     answer = Moderator(still).run(alone)
     assert (answer.winner, answer.knots, answer.cost) == ("keep", alone.knots, 0.0)
-    assert [rung.name for rung in answer.rungs] == ["keep"]
+    assert [stage.name for stage in answer.stages] == ["keep"]
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))
@@ -122,7 +122,7 @@ def test_paths_that_begin_in_flight_are_joined_in_position_velocity_and_accelera
 
 @pytest.mark.parametrize("step_s", [0.001, 0.02, 0.2, 5.0])
 def test_however_fast_time_runs_there_is_a_verified_answer(step_s: float) -> None:
-    """The clock jumps at every look: at its fastest nothing but the first rung and the hold is reached."""
+    """The clock jumps at every look: at its fastest nothing but the first stage and the hold is reached."""
     request, clock = request_of(antipodal(5, 3), 0.25), Ticking(step_s)
     answer = Moderator(clock, Simulated()).run(request)
     if answer.status is ModerationStatus.CONFLICT_FREE:
@@ -181,7 +181,7 @@ def test_a_step_that_was_slow_is_left_out_and_tried_again_later() -> None:
     fast = Slow(clock, 0.001)
     answer = moderator.run(request, clock.now, fast)
     solved(request, answer)
-    assert fast.calls == 0 and answer.rungs[-2].outcome == "no time"
+    assert fast.calls == 0 and answer.stages[-2].outcome == "no time"
     for _ in range(8):
         moderator.run(request, clock.now, fast)
     assert fast.calls > 0
@@ -194,14 +194,14 @@ def test_a_rung_whose_answer_does_not_stand_is_not_sent(monkeypatch: pytest.Monk
         looks.append(1)
         return "" if len(looks) == 3 else "drone_01 and drone_02 come within 0.10 m"
 
-    monkeypatch.setattr(ladder, "faults", strict)
+    monkeypatch.setattr(ladder, "result_fault", strict)
     answer = Moderator(still).run(request_of(antipodal(5, 3)))
     assert len(looks) == 3
-    assert [r.outcome for r in answer.rungs if r.name == "verify"][:2] == [
+    assert [r.outcome for r in answer.stages if r.name == "verify"][:2] == [
         "drone_01 and drone_02 come within 0.10 m"
     ] * 2
     assert answer.winner == "priority"
-    monkeypatch.setattr(ladder, "faults", lambda request, knots: "never")
+    monkeypatch.setattr(ladder, "result_fault", lambda request, knots: "never")
     last = Moderator(still).run(request_of(antipodal(5, 3)))
     assert (last.status, last.winner) == (ModerationStatus.INFEASIBLE, "hold")
 
@@ -278,7 +278,7 @@ def test_a_thousand_drones_get_an_answer() -> None:
     # everybody in everybody's way: sampled, told, and all can hold
     dense = Moderator(Ticking(1e-4)).run(request_of(spread_antipodal(400), 3.0))
     assert dense.status is ModerationStatus.INFEASIBLE and dense.winner == "hold"
-    assert "in a sample" in dense.rungs[0].outcome
+    assert "in a sample" in dense.stages[0].outcome
 
 
 def test_tables_that_would_outlast_the_deadline_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ def test_a_sampler_that_fails_degrades_the_answer_and_says_so() -> None:
     answer = Moderator(still, Simulated("the quantum worker died")).run(request)
     solved(request, answer)
     assert answer.backend == "numpy"
-    assert any("degraded: the quantum worker died" in rung.outcome for rung in answer.rungs)
+    assert any("degraded: the quantum worker died" in stage.outcome for stage in answer.stages)
     without = Moderator(still).run(request)
     solved(request, without)
     assert (without.backend, without.qubits, without.shots) == ("", 0, 0)

@@ -56,7 +56,7 @@ def test_what_nothing_parts_is_named():
     knots = [scene.knots[0], scene.knots[0], scene.knots[2]]
     done = last(prioritise(tracks_of(knots), scene.limits, scene.fence, scene.separation))
     assert done.chosen is None
-    assert done.stuck == ((0, 1),)
+    assert done.blocking == ((0, 1),)
     (pair,) = unavoidable(tracks_of(knots), scene.separation)
     assert (pair.first, pair.second, pair.t_s, pair.horizontal_m, pair.vertical_m) == (0, 1, 0.0, 0.0, 0.0)
 

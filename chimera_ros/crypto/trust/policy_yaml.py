@@ -1,4 +1,4 @@
-"""YAML with line numbers: every complaint names file, line, field and what is allowed."""
+"""Typed access to the fields of a policy in YAML; an error names file, line, field and what is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_DOCUMENT: Final = 262_144  # bytes of a policy, or of a revocation list
 
 
 class YamlNode:
-    """A YAML node with its place in the file."""
+    """A YAML node with its file, line and field."""
 
     __slots__ = ("_field", "_file", "_node")
 
@@ -26,11 +26,11 @@ class YamlNode:
         self._file = file
         self._field = field
 
-    def fail(self, complaint: str) -> NoReturn:
+    def fail(self, text: str) -> NoReturn:
         """Raises PolicyError with file, line and field."""
         line = self._node.start_mark.line + 1
         where = f", field {self._field}" if self._field else ""
-        raise PolicyError(f"{self._file}, line {line}{where}: {complaint}.")
+        raise PolicyError(f"{self._file}, line {line}{where}: {text}.")
 
     def _pairs(self) -> dict[str, yaml.Node]:
         if not isinstance(self._node, yaml.MappingNode):

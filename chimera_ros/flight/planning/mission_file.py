@@ -190,7 +190,7 @@ def load_mission(path: str | FilePath) -> Mission:
 
 
 def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
-    """A mission from YAML; `name` stands for the file in error texts. Raises MissionError."""
+    """A mission from YAML; `name` is the file's in errors. Raises MissionError."""
     top = _MissionFields(name, "", _compose(content, name), _TOP)
     title = top.need("mission")
     text = title.value if isinstance(title, yaml.ScalarNode) else ""
