@@ -29,7 +29,7 @@ SEPARATION_RANGES: Final = {
     "clock_skew_s": (0.0, 10.0),
 }
 
-Knots = tuple[TrajectoryKnot, ...]
+KnotSequence = tuple[TrajectoryKnot, ...]  # of one trajectory
 
 
 class ModerationStatus(IntEnum):
@@ -84,7 +84,7 @@ class ModerationRequest:
     """
 
     drones: tuple[str, ...]
-    knots: tuple[Knots, ...]
+    knots: tuple[KnotSequence, ...]
     separation: Separation
     limits: MotionLimits = field(default_factory=MotionLimits)
     fence: Fence | None = None
@@ -103,7 +103,7 @@ class ModerationAnswer:
     reason: str = ""
     winner: str = ""
     drones: tuple[str, ...] = ()
-    knots: tuple[Knots, ...] = ()
+    knots: tuple[KnotSequence, ...] = ()
     conflicts: int = 0
 
 

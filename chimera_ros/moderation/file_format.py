@@ -19,7 +19,7 @@ from chimera_ros.flight.moderation_call import (
     MAX_TRAJECTORIES,
     MIN_DEADLINE_S,
     SEPARATION_RANGES,
-    Knots,
+    KnotSequence,
     ModerationRequest,
     Separation,
     deadline_for,
@@ -129,7 +129,7 @@ def result_to_dict(request: ModerationRequest, result: ModerationResult) -> dict
     }
 
 
-def _trajectories(request: ModerationRequest, knots: Sequence[Knots]) -> list[dict[str, object]]:
+def _trajectories(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[dict[str, object]]:
     return [
         {
             "drone": name,
@@ -200,7 +200,7 @@ def _vector(value: Any, place: str) -> Vec3:
     return x, y, z
 
 
-def _knots(value: Any, place: str) -> Knots:
+def _knots(value: Any, place: str) -> KnotSequence:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_KNOTS:
         raise SceneError(f"{place}: must be a list of 2 to {MAX_KNOTS} knots")
     out, last = [], -1.0
@@ -226,7 +226,7 @@ def _knots(value: Any, place: str) -> Knots:
     return tuple(out)
 
 
-def _line(value: Any, place: str, limits: MotionLimits) -> Knots:
+def _line(value: Any, place: str, limits: MotionLimits) -> KnotSequence:
     """A straight trajectory from rest to rest within the limits and the given speed."""
     row = _mapping(value, place, ("from_m", "to_m", "speed_m_s"), ("from_m", "to_m"))
     start, goal = _vector(row["from_m"], f"{place}.from_m"), _vector(row["to_m"], f"{place}.to_m")

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from chimera_ros.flight.moderation_call import Knots, ModerationRequest, ModerationStatus
+from chimera_ros.flight.moderation_call import KnotSequence, ModerationRequest, ModerationStatus
 
 from .annealing import Annealing
 from .best import Incumbent
@@ -359,7 +359,7 @@ class _Run:
 
     def _knots(
         self, options: Sequence[Sequence[Candidate]], kept: Sequence[IntArray], choice: IntArray
-    ) -> tuple[Knots, ...]:
+    ) -> tuple[KnotSequence, ...]:
         """The knots of a choice; an unchanged trajectory keeps its requested knots exactly."""
         return tuple(
             planned if kept[row][choice[row]] == 0 else options[row][int(kept[row][choice[row]])].knots
@@ -406,7 +406,7 @@ class _Run:
     ) -> ModerationResult:
         request = self._request
         with self._stage("hold") as stage:
-            knots: tuple[Knots, ...] = ()
+            knots: tuple[KnotSequence, ...] = ()
             if at_ends and remaining[0].t_s == 0.0:  # the starts themselves
                 why = remaining[0].sentence()
             else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import cKDTree
 
-from chimera_ros.flight.moderation_call import Knots, ModerationRequest
+from chimera_ros.flight.moderation_call import KnotSequence, ModerationRequest
 from chimera_ros.flight.trajectory import Path
 
 from .conflicts import Conflict, find_conflicts
@@ -24,7 +24,7 @@ _CONFLICT_S = 6e-5  # duration of the detection of one conflict
 _INDEPENDENT_UP_TO = 100  # drones; above, the independent verification takes too long: detection is used
 
 
-def tracks_of(request: ModerationRequest, knots: Sequence[Knots]) -> list[Track]:
+def tracks_of(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[Track]:
     """Tracks of knots. Raises ModerationError, which names the drone."""
     return [Track.of_knots(found, 0.0, name) for name, found in zip(request.drones, knots, strict=True)]
 
@@ -37,7 +37,7 @@ def drone_conflicts(request: ModerationRequest, found: Sequence[Conflict]) -> tu
     )
 
 
-def conflicts_of(request: ModerationRequest, knots: Sequence[Knots]) -> list[Conflict]:
+def conflicts_of(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[Conflict]:
     """Conflicts between knots. Raises ModerationError."""
     return find_conflicts(TrackTable(tracks_of(request, knots)), request.separation)
 
@@ -76,7 +76,7 @@ def endpoint_conflicts(request: ModerationRequest, tracks: Sequence[Track]) -> t
     return tuple(sorted(found, key=lambda c: (c.t_s, c.horizontal_m)))
 
 
-def result_fault(request: ModerationRequest, knots: Sequence[Knots]) -> str:
+def result_fault(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
     """Why a result is refused; empty if it is not: ends, limits, fence, then every pair."""
     for name, planned, found in zip(request.drones, request.knots, knots, strict=True):
         if found is not planned:
@@ -86,7 +86,7 @@ def result_fault(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     return _pairs(request, knots)
 
 
-def _pairs(request: ModerationRequest, knots: Sequence[Knots]) -> str:
+def _pairs(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
     if len(knots) > _INDEPENDENT_UP_TO:
         left = conflicts_of(request, knots)
     else:
@@ -95,7 +95,7 @@ def _pairs(request: ModerationRequest, knots: Sequence[Knots]) -> str:
     return drone_conflicts(request, left)[0].sentence() if left else ""
 
 
-def hold_knots(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Knots, ...]:
+def hold_knots(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[KnotSequence, ...]:
     """Knots of a hold: all drones brake, at once or later to avoid conflicts. They are not verified."""
     if all(at_rest(track) for track in tracks):
         return tuple(standing(track).knots() for track in tracks)
@@ -106,7 +106,7 @@ def hold_knots(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[Kno
     )
 
 
-def hold_fault(request: ModerationRequest, knots: Sequence[Knots]) -> str:
+def hold_fault(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
     """Why a hold is refused (fence, a conflict); empty if it is not."""
     fence = request.fence
     if fence is not None:

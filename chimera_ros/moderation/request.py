@@ -10,7 +10,7 @@ from chimera_ros.flight.moderation_call import (
     MAX_DEADLINE_S,
     MAX_TRAJECTORIES,
     MIN_DEADLINE_S,
-    Knots,
+    KnotSequence,
     ModerationRequest,
     ModerationStatus,
 )
@@ -59,7 +59,7 @@ class ModerationResult:
     status: ModerationStatus
     reason: str = ""
     winner: str = ""
-    knots: tuple[Knots, ...] = ()
+    knots: tuple[KnotSequence, ...] = ()
     before: tuple[DroneConflict, ...] = ()
     remaining: tuple[DroneConflict, ...] = ()
     cost: float = nan
@@ -94,7 +94,7 @@ def infeasible_result(
     before: Sequence[DroneConflict],
     remaining: Sequence[DroneConflict],
     at_ends: bool,
-    hold: tuple[Knots, ...],
+    hold: tuple[KnotSequence, ...],
     why_not: str,
 ) -> ModerationResult:
     """The result without a solution: `hold` unless `why_not` says why it cannot be flown."""

@@ -22,7 +22,6 @@ from chimera_ros.flight.trajectory import Array, MotionLimits, Path
 from .conflicts import Conflict, inflation
 from .tracks import Track, TrackTable, compiled
 
-Knots = Sequence[TrajectoryKnot]
 IntArray = NDArray[np.int64]
 
 _SHORTEST_S = 2e-6  # an undecided piece of this length counts as a conflict
@@ -47,9 +46,9 @@ class VerificationResult:
 
 
 def verify(
-    knots: Sequence[Knots],
+    knots: Sequence[Sequence[TrajectoryKnot]],
     separation: Separation,
-    planned: Sequence[Knots] | None = None,
+    planned: Sequence[Sequence[TrajectoryKnot]] | None = None,
     limits: Sequence[MotionLimits] | MotionLimits | None = None,
     fence: Fence | None = None,
 ) -> VerificationResult:

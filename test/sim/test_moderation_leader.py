@@ -12,7 +12,12 @@ import pytest
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import AckStatus, CommandAck, DroneState, Trajectory
-from chimera_ros.flight.moderation_call import Knots, ModerationAnswer, ModerationRequest, ModerationStatus
+from chimera_ros.flight.moderation_call import (
+    KnotSequence,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+)
 from chimera_ros.flight.planning.mission import Formation, Land, Mission, Swap, Takeoff
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.planning.planner import plan_mission
@@ -95,11 +100,11 @@ def test_the_shipped_mission_is_go_only_by_moderation(count: int) -> None:
 # ---- a moderator that lies ---------------------------------------------------------------------------------
 
 
-def other(answer: ModerationAnswer, knots: list[Knots]) -> ModerationAnswer:
+def other(answer: ModerationAnswer, knots: list[KnotSequence]) -> ModerationAnswer:
     return replace(answer, knots=tuple(knots))
 
 
-def moved(knots: Knots, by: tuple[float, float, float], ends: bool = False) -> Knots:
+def moved(knots: KnotSequence, by: tuple[float, float, float], ends: bool = False) -> KnotSequence:
     rows = range(len(knots)) if ends else range(1, len(knots) - 1)
     out = list(knots)
     for row in rows:
@@ -108,13 +113,13 @@ def moved(knots: Knots, by: tuple[float, float, float], ends: bool = False) -> K
     return tuple(out)
 
 
-def late(knots: Knots, seconds: float) -> Knots:
+def late(knots: KnotSequence, seconds: float) -> KnotSequence:
     """The same after standing still for so long."""
     first = knots[0]
     return (first, *(replace(k, t_s=k.t_s + seconds) for k in (replace(first), *knots[1:])))
 
 
-def not_a_number(knots: Knots) -> Knots:
+def not_a_number(knots: KnotSequence) -> KnotSequence:
     return (knots[0], replace(knots[1], position_enu_m=(nan, 0.0, 9.0)), *knots[2:])
 
 
@@ -287,7 +292,7 @@ def test_a_follower_takes_a_plan_that_begins_as_it_moves_and_no_other() -> None:
     rest = rest_of(plan.path, (join_ns - plan.start_ns) * 1e-9)
     assert np.linalg.norm(rest[0].velocity_enu_m_s) > 0.5
 
-    def answer(plan_id: int, knots: Knots) -> CommandAck:
+    def answer(plan_id: int, knots: KnotSequence) -> CommandAck:
         part = Trajectory(plan_id, core.term, "drone_01", join_ns, knots)
         (effect,) = core.on_trajectory(part, "leader", rehearsal.now, rehearsal.swarm_ns)
         return effect.ack  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from math import isfinite, nan
 import numpy as np
 
 from ..messages import AckStatus, CommandKind, DroneState
-from ..moderation_call import Knots
+from ..moderation_call import KnotSequence
 from ..planning.mission import Mission
 from ..planning.planner import REDUCED_MARGIN_M, MissionPlan, Phase, replan_move, straight_paths
 from ..trajectory import Path
@@ -225,7 +225,7 @@ class Manoeuvres:
         return fresh
 
     def _fly(
-        self, phase: Phase, parts: Mapping[str, Knots], start_ns: int, ends: Mapping[str, np.ndarray]
+        self, phase: Phase, parts: Mapping[str, KnotSequence], start_ns: int, ends: Mapping[str, np.ndarray]
     ) -> Generator[None, None, str]:
         """Starts a plan that all have accepted; returns what went wrong, or nothing."""
         names = list(parts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..moderation_call import (
-    Knots,
+    KnotSequence,
     ModerationAnswer,
     ModerationRequest,
     ModerationStatus,
@@ -64,11 +64,11 @@ class ModerationClient:
         self,
         title: str,
         names: Sequence[str],
-        wish: Sequence[Knots],
+        wish: Sequence[KnotSequence],
         goals: Array,
         longest_s: float,
         tracking_error_m: float = TRACKING_MARGIN_M / 2.0,
-    ) -> Generator[None, None, tuple[Knots, ...] | None]:
+    ) -> Generator[None, None, tuple[KnotSequence, ...] | None]:
         """Asks for conflict-free paths instead of `wish`; None where no answer came that can be flown.
 
         Args:
@@ -111,7 +111,7 @@ class ModerationClient:
             self.unused[answer.status.name.lower()] += 1
             self._alone(title, answer.reason)
             return None
-        by_name: Mapping[str, Knots] = dict(zip(answer.drones, answer.knots, strict=False))
+        by_name: Mapping[str, KnotSequence] = dict(zip(answer.drones, answer.knots, strict=False))
         if len(answer.drones) != len(names) or set(by_name) != set(names):
             why = "its answer is about other drones"
         else:

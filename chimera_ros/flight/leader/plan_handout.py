@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from ..messages import AckStatus, CommandKind, Trajectory
-from ..moderation_call import Knots, deadline_for
+from ..moderation_call import KnotSequence, deadline_for
 from ..planning.mission import Mission
 from ..planning.planner import TRACKING_MARGIN_M
 from ..planning.prediction import Risk, predicted_risk
@@ -52,7 +52,7 @@ class PlanHandout:
         self._config, self._mission, self._known = config, mission, known
         self._post, self._moderation, self._situation = post, moderation, situation
 
-    def hand_out(self, parts: Mapping[str, Knots], start_ns: int) -> Generator[None, None, str]:
+    def hand_out(self, parts: Mapping[str, KnotSequence], start_ns: int) -> Generator[None, None, str]:
         """Returns nothing once every drone has accepted its part, or what went wrong."""
         acks = self._post.new_plan()
         plan = [

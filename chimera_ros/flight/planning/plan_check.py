@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import dist
 
-from ..moderation_call import Knots, ModerationRequest
+from ..moderation_call import KnotSequence, ModerationRequest
 from ..trajectory import Array, Path
 from .mission import Mission
 from .separation import smallest_separation
@@ -57,7 +57,7 @@ def answer_fault(
     mission: Mission,
     request: ModerationRequest,
     goals: Array,
-    answer: Sequence[Knots],
+    answer: Sequence[KnotSequence],
     longest_s: float,
 ) -> str:
     """Why the answer to a moderation request is refused; empty if it is not.

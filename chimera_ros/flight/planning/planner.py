@@ -12,7 +12,7 @@ from math import inf, isfinite
 
 import numpy as np
 
-from ..moderation_call import Knots, Moderate, ModerationRequest, ModerationStatus, Separation
+from ..moderation_call import KnotSequence, Moderate, ModerationRequest, ModerationStatus, Separation
 from ..trajectory import Array, Path, straight_legs
 from ..vehicle import Vec3
 from .formations import slots
@@ -65,12 +65,12 @@ class Phase:
     title: str
     duration_s: float
     ends: Array
-    knots: tuple[Knots, ...] = ()
+    knots: tuple[KnotSequence, ...] = ()
     waves: tuple[tuple[int, ...], ...] = ()
     interval_s: float = 0.0
     height_m: float = 0.0
     min_separation_m: float = inf
-    nominal: tuple[Knots, ...] = ()
+    nominal: tuple[KnotSequence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ def _add_step(plan: _PlanBuilder, index: int, step: Step) -> bool:
     return True
 
 
-def _plan_move(plan: _PlanBuilder, step: Step, limits: MoveLimits) -> tuple[list[Knots], Array]:
+def _plan_move(plan: _PlanBuilder, step: Step, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
     positions = plan.positions
     if isinstance(step, Formation):
         return move_any(positions, _formation_slots(step, len(positions)), limits)
@@ -361,7 +361,7 @@ def _add_takeoff(plan: _PlanBuilder, index: int, step: Takeoff) -> bool:
 
 
 def _add_move(
-    plan: _PlanBuilder, index: int, step: Step, knots: list[Knots], goals: Array, limits: MoveLimits
+    plan: _PlanBuilder, index: int, step: Step, knots: list[KnotSequence], goals: Array, limits: MoveLimits
 ) -> bool:
     if not knots[0]:
         return True  # all drones are at their goals
@@ -410,7 +410,7 @@ def _add_landing(plan: _PlanBuilder, index: int, step: Land) -> None:
     plan.positions, plan.airborne = ends, False
 
 
-def straight_paths(mission: Mission, places: Array, goals: Array) -> tuple[Knots, ...]:
+def straight_paths(mission: Mission, places: Array, goals: Array) -> tuple[KnotSequence, ...]:
     """Straight paths from places to goals (N, 3), conflicts included; empty if all are at their goals."""
     paths = straight_legs(places, goals, mission.limits)
     return tuple(tuple(knots) for knots in paths) if paths[0] else ()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..limits import Fence
-from ..moderation_call import Knots
+from ..moderation_call import KnotSequence
 from ..trajectory import Array, MotionLimits, curved_legs, joined, straight_legs
 from .assignment import assign
 from .formations import slots
@@ -50,7 +50,7 @@ def smallest_line_separation(waypoints: Sequence[Array]) -> tuple[float, tuple[i
     return best, pair
 
 
-def move(starts: Array, goals: Array, limits: MoveLimits) -> list[Knots]:
+def move(starts: Array, goals: Array, limits: MoveLimits) -> list[KnotSequence]:
     """Drone i moves from row i of `starts` to row i of `goals` (N, 3). Raises MoveInfeasible."""
     tried = []
     waypoints = [starts, goals]
@@ -72,18 +72,18 @@ def move(starts: Array, goals: Array, limits: MoveLimits) -> list[Knots]:
     )
 
 
-def move_any(starts: Array, targets: Array, limits: MoveLimits) -> tuple[list[Knots], Array]:
+def move_any(starts: Array, targets: Array, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
     """Targets are assigned at the least total cost. Returns paths and goals by drone."""
     goals = assign(starts, targets)
     return move(starts, goals, limits), goals
 
 
-def rotate(starts: Array, angle_rad: float, limits: MoveLimits) -> tuple[list[Knots], Array]:
+def rotate(starts: Array, angle_rad: float, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
     """A rigid rotation about the centre (counter-clockwise), which keeps all distances."""
     return _spiral(starts, angle_rad, 1.0, limits)
 
 
-def swap(starts: Array, layers: int, limits: MoveLimits) -> tuple[list[Knots], Array]:
+def swap(starts: Array, layers: int, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
     """Each drone flies to the opposite side of the centre, neighbours in different altitude layers.
 
     Within a layer the formation rotates while it shrinks and grows, so distances scale by a known factor.
@@ -113,7 +113,9 @@ def swap(starts: Array, layers: int, limits: MoveLimits) -> tuple[list[Knots], A
     return [joined(parts) for parts in zip(up, spiral, down, strict=True)], goals
 
 
-def _spiral(starts: Array, angle_rad: float, shrink: float, limits: MoveLimits) -> tuple[list[Knots], Array]:
+def _spiral(
+    starts: Array, angle_rad: float, shrink: float, limits: MoveLimits
+) -> tuple[list[KnotSequence], Array]:
     """Rotation by an angle while the formation shrinks to `shrink` at half way."""
     center = starts.mean(axis=0)
     x, y = (starts - center)[:, 0], (starts - center)[:, 1]
@@ -146,7 +148,7 @@ def _spiral(starts: Array, angle_rad: float, shrink: float, limits: MoveLimits) 
     return [tuple(knots) for knots in curved_legs(curve, limits.motion)], goals
 
 
-def _straight_paths(waypoints: Sequence[Array], limits: MoveLimits) -> list[Knots]:
+def _straight_paths(waypoints: Sequence[Array], limits: MoveLimits) -> list[KnotSequence]:
     parts = [straight_legs(a, b, limits.motion) for a, b in pairwise(waypoints)]
     return [joined(path) for path in zip(*parts, strict=True)]
 
