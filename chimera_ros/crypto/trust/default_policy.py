@@ -36,7 +36,7 @@ channels:
   - {channel: "**", publish: [any], lane: bulk, lifespan_s: 5.0}
 
 services:
-  # asked without, answered with a signature: whoever could forge answers could shift trajectories in time
+  # requests are unsigned, responses signed: a forged response could shift trajectories in time
   - service: crypto/clock
     request: [any]
     respond: [crypto]
