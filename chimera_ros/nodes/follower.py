@@ -19,7 +19,7 @@ from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetp
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
-from chimera_ros.flight.limits import FlightEnvelope
+from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S, FlightEnvelope
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
@@ -60,10 +60,12 @@ class FollowerParameters:
     )
     allow_arm: bool = parameter(False, "allow arming")
     allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
-    max_speed_m_s: float = parameter(12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=50.0)
-    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=2000.0)
+    max_speed_m_s: float = parameter(
+        12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
+    )
+    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
     max_distance_m: float = parameter(
-        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=20000.0
+        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
     )
     hang_limit_s: float = parameter(
         1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0

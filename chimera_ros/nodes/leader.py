@@ -15,7 +15,7 @@ from chimera_ros.flight.effects import MissionEvent, RequestModeration, SendComm
 from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
-from chimera_ros.flight.moderation_call import ModerationCall
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
@@ -219,7 +219,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         )
         self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
 
-    def _ask_moderation(self, call: ModerationCall) -> None:
+    def _ask_moderation(self, call: ModerationRequest) -> None:
         client = self._moderation
         if client is None or not client.service_is_ready():
             self._core.on_moderation_failed(call.call_id, "path_moderation is not available")
@@ -238,7 +238,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
 
         try:
             client.call_async(
-                convert_moderation.moderation_call_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
+                convert_moderation.moderation_request_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
             )
         except (
             Rejected,
