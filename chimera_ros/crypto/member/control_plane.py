@@ -40,7 +40,8 @@ from .rank_watch import RankWatch
 from .resync import Resync
 from .security_state import RosterWatch
 from .stop_handler import StopHandler
-from .trust_updates import TrustUpdates, freshest
+from .stored_trust import freshest
+from .trust_updates import TrustUpdates
 
 _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
 _ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up

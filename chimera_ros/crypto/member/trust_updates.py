@@ -8,46 +8,20 @@ Not handled here: a policy with another suite or swarm (that needs a restart), a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from ..effects import Effect, SecurityAlarm
-from ..encoding import Reader, malformed, var
+from ..encoding import malformed, var
 from ..errors import KeystoreError, Rejected, RejectReason
-from ..keystore.member_state import StateStore
 from ..messages.body import opening, read_opening
 from ..rate_limit import RateLimiter
 from ..session.open_epochs import OpenEpochs
 from ..trust.certificate_cache import CertificateCache
 from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
-from ..wire import SIGNATURE_BYTES, ControlKind, ControlMessage
+from ..wire import ControlKind, ControlMessage
 from .member import Member
-
-CRL_FILE: Final = "crl.der"
-POLICY_FILE: Final = "policy.signed"
-
-
-def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:
-    """A copy of `trust` with the highest documents that one of the members took over in flight."""
-    best = dataclasses.replace(trust)
-    for store in stores:
-        try:
-            der = store.load_document(CRL_FILE)
-            crl = read_signed_crl(der, trust.authority) if der else None
-            if crl is not None and crl.number > best.crl.number:
-                best.crl, best.crl_der = crl, der
-            blob = store.load_document(POLICY_FILE)
-            if blob:
-                reader = Reader(blob)
-                text, signature = reader.var(MAX_DOCUMENT), reader.var(SIGNATURE_BYTES)
-                policy = read_signed_policy(text, signature, best)
-                if policy.version > best.policy.version:
-                    best.policy, best.policy_text, best.policy_signature = policy, text, signature
-        except Rejected:
-            continue  # damaged: if it was newer, the member's state says so and refuses to start
-    return best
+from .stored_trust import CRL_FILE, POLICY_FILE
 
 
 class TrustUpdates:
