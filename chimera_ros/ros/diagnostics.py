@@ -68,7 +68,7 @@ def security_state(session: SecureSession) -> SecurityState:
         control_rejected=_counts(snapshot["control"]),
         clock_offset_s=session.clock_offset_s,
         clock_error_s=error_s if math.isfinite(error_s) else None,
-        events=tuple(control.roster_watch.events),
+        events=tuple(control.roster_tracker.events),
         alarms=tuple(text for _, text in session.alarms),
     )
 
@@ -78,7 +78,7 @@ def _put_out(session: SecureSession) -> tuple[EvictedMember, ...]:
     before its start.
     """
     control = session.host.control
-    found = {item.name: item for item in control.roster_watch.put_out}
+    found = {item.name: item for item in control.roster_tracker.put_out}
     present = {entry.name for entry in session.host.roster()}
     for member in control.members.values():
         for order in member.state.orders:

@@ -5,12 +5,8 @@ import json
 import pytest
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.crypto.member.security_state import (
-    DiagnosticLevel,
-    EvictedMember,
-    RosterWatch,
-    SecurityState,
-)
+from chimera_ros.crypto.member.roster_tracker import RosterTracker
+from chimera_ros.crypto.member.security_state import DiagnosticLevel, EvictedMember, SecurityState
 from chimera_ros.crypto.messages.announcement import EpochReason, Head, RosterEntry
 from chimera_ros.crypto.trust.roles import Role
 
@@ -88,7 +84,7 @@ def test_everything_shown_is_bounded():
 
 
 def test_who_came_left_and_was_put_out():
-    watch = RosterWatch()
+    watch = RosterTracker()
     watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))
     watch.installed(head(8, ("crypto", "d1", "d2"), EpochReason.EVICT, (print_of("d3"),)))
     watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))  # late: no news
@@ -107,7 +103,7 @@ def test_who_came_left_and_was_put_out():
 
 
 def test_more_put_out_than_are_kept_takes_nothing_from_those_who_go_now():
-    watch = RosterWatch()
+    watch = RosterTracker()
     everybody = tuple(f"n{number:03d}" for number in range(120))
     watch.installed(head(4, everybody, EpochReason.JOIN))
     evictions = ()

@@ -38,7 +38,7 @@ from .member import Member, open_seeds, store_numbers
 from .message_clock import MessageClock
 from .rank_watch import RankWatch
 from .resync import Resync
-from .security_state import RosterWatch
+from .roster_tracker import RosterTracker
 from .stop_handler import StopHandler
 from .stored_trust import freshest
 from .trust_updates import TrustUpdates
@@ -99,7 +99,7 @@ class ControlPlane:
         }
         self.silent = False
         self.checkpoints = checkpoints
-        self.roster_watch = RosterWatch()
+        self.roster_tracker = RosterTracker()
         self._store_told = TokenBucket(0.1, 1.0)
         self._documents_told = TokenBucket(1.0 / _DOCUMENTS_S, 1.0)
         self._random = random
@@ -489,7 +489,7 @@ class ControlPlane:
         if session is None:
             session = EpochSession(announcement, openings[0].keys, self.policy, self._lock, self.checkpoints)
             self.sessions.add(session)
-            self.roster_watch.installed(head)
+            self.roster_tracker.installed(head)
         if joining:  # later ones are no sign of life: they may have been held back
             self.note_life(now)
         before = {
