@@ -104,7 +104,7 @@ class World:
             drone = swarm.identities["drone_01"]
             hello = FallbackHello(swarm.trust.swarm, drone.fingerprint, bytes(16), 1, wire.wall_ns)
             said = [stop, signed(ControlKind.FALLBACK_HELLO, hello.encode(), drone)]
-            said += swarm.hosts["leader"].control.trust_desk.messages()
+            said += swarm.hosts["leader"].control.trust_updates.messages()
             said += [message for _, _, message in wire.sent]
             by_kind: dict[ControlKind, list[ControlMessage]] = {}
             for message in said:

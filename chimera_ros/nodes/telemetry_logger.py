@@ -122,10 +122,10 @@ class LoggerNode(MemberNode[LoggerParameters]):
 
     def _sign_totals(self, host: SecureHost) -> None:
         folder = Path(self.parameters.record)
-        identity = host.control.members[self.parameters.member].identity
+        identity = host.context.members[self.parameters.member].identity
         try:
             files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
-            write_totals(folder / "totals.json", Auditor(files, host.control.trust.authority), identity)
+            write_totals(folder / "totals.json", Auditor(files, host.context.trust.authority), identity)
         except (OSError, RecordError, CryptoError) as error:
             self.get_logger().error(f"no totals of this flight: {error}")
 

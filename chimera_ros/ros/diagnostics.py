@@ -24,14 +24,14 @@ DEGRADED: Final = "no crypto node is heard; telemetry, hold, land and return und
 
 def security_state(session: SecureSession) -> SecurityState:
     """The security of a session's process at this moment."""
-    host, control = session.host, session.host.control
+    host, context = session.host, session.host.context
     first, wall_ns = session.members[0], time.time_ns()
     epoch = host.epoch(first)
     announcement = host.announcement(epoch) if epoch is not None else None
     issuer = host.certificate(announcement.head.issuer) if announcement is not None else None
     snapshot = host.counters.snapshot()
     error_s = session.clock_error_s
-    states = [member.state for member in control.members.values()]
+    states = [member.state for member in context.members.values()]
     server = session.key_server
     roster = host.roster()
     return SecurityState(
@@ -55,9 +55,9 @@ def security_state(session: SecureSession) -> SecurityState:
             if entry.role is Role.CRYPTO and (issuer is None or entry.name != issuer.name)
         ),
         barred=host.barred(wall_ns),
-        cautions=_cautions(control.trust, wall_ns),
+        cautions=_cautions(context.trust, wall_ns),
         beat_age_s=host.beat_age_s(boot_time_s()),
-        silent=control.silent,
+        silent=context.silent,
         degraded=DEGRADED if session.degraded else "",
         entropy=session.entropy,
         checkpoints=host.checkpoints.counts,
@@ -68,7 +68,7 @@ def security_state(session: SecureSession) -> SecurityState:
         control_rejected=_counts(snapshot["control"]),
         clock_offset_s=session.clock_offset_s,
         clock_error_s=error_s if math.isfinite(error_s) else None,
-        events=tuple(control.roster_tracker.events),
+        events=tuple(context.roster_tracker.events),
         alarms=tuple(text for _, text in session.alarms),
     )
 
@@ -77,10 +77,10 @@ def _put_out(session: SecureSession) -> tuple[EvictedMember, ...]:
     """Who is out; a crypto node also knows who ordered it (the `crl` did, or an operator), and of evictions
     before its start.
     """
-    control = session.host.control
-    found = {item.name: item for item in control.roster_tracker.put_out}
+    context = session.host.context
+    found = {item.name: item for item in context.roster_tracker.put_out}
     present = {entry.name for entry in session.host.roster()}
-    for member in control.members.values():
+    for member in context.members.values():
         for order in member.state.orders:
             if order.name not in present:
                 epoch = found[order.name].epoch if order.name in found else 0

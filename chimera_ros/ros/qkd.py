@@ -184,7 +184,7 @@ class QkdAsker:
         if peer is None:
             return
         self._peer = peer.name
-        identity = host.control.members[self._member].identity
+        identity = host.context.members[self._member].identity
         self._bob = Bob(self._config, identity, peer, os.urandom)
         self._send(self._bob.hello())
 

@@ -145,7 +145,7 @@ class SecureSession:
         self.entropy: dict[str, str] = {}  # by source, for diagnostics; a crypto node's process fills it
         self.alarms: deque[tuple[str, str]] = deque(maxlen=_KEPT_ALARMS)
         heard = self._control_kinds(identities)
-        if self.host.control.fallback is not None:
+        if self.host.fallback is not None:
             heard.add(ControlKind.FALLBACK_HELLO)
         self._control = ControlTopics(self, heard)
         self._checkpoints = CheckpointTopics(self)

@@ -33,7 +33,7 @@ def ended_unseen(swarm: Swarm) -> ControlMessage:
     host.start(wire.now, wire.wall_ns)
     for message in known_to_all(swarm):
         host.handle(message, wire.now, wire.wall_ns)
-    member = host.control.members[VICTIM]
+    member = host.context.members[VICTIM]
     assert member.request is not None
     return member.answer(member.request, wire.now)
 
@@ -54,7 +54,7 @@ def start_victim(swarm: Swarm) -> float:
 def is_in(swarm: Swarm, by: str = "leader") -> bool:
     """Does the victim, as it is now, share the epoch of this member?"""
     host = swarm.hosts["shard_0"]
-    living = host.control.members[VICTIM].incarnation
+    living = host.context.members[VICTIM].incarnation
     roster = {entry.name: entry.incarnation for entry in swarm.host_of(by).roster(by)}
     return roster.get(VICTIM) == living and host.epoch(VICTIM) == swarm.host_of(by).epoch(by)
 

@@ -198,7 +198,7 @@ def test_an_earlier_incarnation_never_comes_back() -> None:
     swarm.server.rotate("manual", wire.now, wire.wall_ns)
     old = swarm.hosts["shard_0"]
     request = newest(swarm, ControlKind.KEY_REQUEST)
-    member = old.control.members["drone_01"]
+    member = old.context.members["drone_01"]
     member._packages.clear()
     held_back = old.handle(request, wire.now, wire.wall_ns) or [
         Send(member.answer(member.request, wire.now))  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_an_earlier_incarnation_never_comes_back() -> None:
     wire.run(1.0)
     wire.run_until(swarm.together, 30.0)
     wire.run(11.0)
-    young = swarm.hosts["shard_0"].control.members["drone_01"].incarnation
+    young = swarm.hosts["shard_0"].context.members["drone_01"].incarnation
     package = next(effect.message for effect in held_back if isinstance(effect, Send))
     before = swarm.server.host.counters.control[RejectReason.STALE]
     swarm.server.handle(package, wire.now, wire.wall_ns)
@@ -258,8 +258,8 @@ def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() 
     before = swarm.server.status()["rotations"]
     started = wire.now
     while wire.now < started + 90.0:
-        session = host.control.newest_installed()
-        wire.perform("shard_0", [Send(host.control.say_ready(session, VOLUME_FLAG))])
+        session = host.context.newest_installed()
+        wire.perform("shard_0", [Send(host.context.ready_message(session, VOLUME_FLAG))])
         wire.run(0.5)
     rotations = swarm.server.status()["rotations"] - before
     assert 15 <= rotations <= 90 / rekey_requests.GAP_S + 1
@@ -285,7 +285,7 @@ def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation
     swarm.join()
     wire, server = swarm.wire, swarm.server
     wire.run_until(lambda: server.status()["packages_ready"])
-    swarm.hosts["shard_0"].control.members["drone_01"]._packages.clear()
+    swarm.hosts["shard_0"].context.members["drone_01"]._packages.clear()
     wire.perform("crypto", server.rotate("manual", wire.now, wire.wall_ns))
     epoch = server.status()["epoch"]
     wire.run(0.5)
@@ -320,7 +320,7 @@ def test_a_roster_line_that_the_certificate_contradicts_signs_nothing() -> None:
     wire.run(1.0)
     envelope = swarm.host_of("leader").seal("leader/command", "T", b"go", wire.wall_ns, "leader")
     host = swarm.hosts["shard_0"]
-    directory = host.control.directory
+    directory = host.context.certificates
     certified = directory.get(swarm.identities["leader"].fingerprint)
     assert certified is not None
     directory.put(dataclasses.replace(certified, role=Role.DRONE))

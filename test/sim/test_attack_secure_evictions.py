@@ -228,7 +228,7 @@ def test_a_captured_crypto_node_and_an_insider_cannot_put_honest_members_out() -
     evict(swarm, "crypto", "crypto_1")
     wire.run(2.0)
     server, insider = swarm.servers["crypto_1"], swarm.host_of("drone_03")
-    member = insider.control.members["drone_03"]
+    member = insider.context.members["drone_03"]
 
     head = insider.announcement(insider.epoch("drone_03")).head
 

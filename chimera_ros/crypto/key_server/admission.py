@@ -19,7 +19,7 @@ from ..messages.announcement import MAX_JUMP, NO_HASH, Head, RosterEntry, Signed
 from ..messages.control import KeyPackage
 from ..primitives import labels
 from ..primitives.suite import PublicKey, digest
-from ..trust.identity import CertifiedMember, Trust
+from ..trust.identity import CertifiedMember
 from ..trust.policy import Limits
 from ..trust.rank import fits_rank
 from ..trust.roles import Role
@@ -27,8 +27,7 @@ from ..wire import ControlKind, ControlMessage
 from .incarnations import NEVER, Incarnations
 
 if TYPE_CHECKING:
-    from ..member.control_plane import ControlPlane
-    from ..member.host import SecureHost
+    from ..member.context import MemberContext
     from ..member.member import Member
     from .evictions import EvictionHandler
 
@@ -86,11 +85,11 @@ class _Former:
 class Admission:
     """Candidates by name, one incarnation each."""
 
-    def __init__(self, trust: Trust, control: ControlPlane, own: Member, desk: EvictionHandler) -> None:
-        self._trust = trust
-        self._control = control
+    def __init__(self, context: MemberContext, own: Member, desk: EvictionHandler) -> None:
+        self._context = context
+        self._trust = context.trust
         self._own = own
-        self._suite = control.suite
+        self._suite = context.suite
         self._desk = desk
         self._challenges: deque[_Challenge] = deque(maxlen=_MAX_CHALLENGES)
         self._seen: OrderedDict[bytes, float] = OrderedDict()
@@ -172,7 +171,7 @@ class Admission:
         self._candidates[member.name] = self._candidate(package, member, now)
 
     def check(
-        self, message: ControlMessage, now: float, wall_ns: int, host: SecureHost
+        self, message: ControlMessage, now: float, wall_ns: int
     ) -> tuple[AdmissionCandidate, list[Effect]]:
         """A package from the network. Raises Rejected; then nothing has changed."""
         body = message.parts[0]
@@ -182,12 +181,7 @@ class Admission:
         package_hash = digest(body)
         if package_hash in self._seen:
             raise Rejected(RejectReason.DUPLICATE)
-        try:
-            member = self._control.directory.good(package.fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.wait_for(package.fingerprint, message)
-            raise
+        member = self._context.certified(package.fingerprint, message, wall_ns)
         if self._desk.bars(member):
             raise Rejected(RejectReason.EVICTED, member.name)
         if member.name == self._own.name:
@@ -195,16 +189,16 @@ class Admission:
         restarted = self._incarnations.judge(
             member.name, package.incarnation, challenge.asked_at, now, self._limits.restart_s
         )
-        roster = host.roster() or self._learned[2]
+        roster = self._context.roster() or self._learned[2]
         flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
         if not flying and max(wall_ns, self._trust.wall_floor_ns) > self._trust.crl.expires_ns:
             raise Rejected(RejectReason.CERTIFICATE, "the revocation list has expired: nobody may join")
-        self._control.check_signature(member, message, now)
+        self._context.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         try:
             self._prove(package, now, wall_ns)
         except UnknownIssuer as refusal:
-            self._control.directory.wait_for(refusal.fingerprint, message)
+            self._context.certificates.wait_for(refusal.fingerprint, message)
             raise
         if not package.proof and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
             if member.role is Role.CRYPTO:
@@ -216,7 +210,7 @@ class Admission:
         effects: list[Effect] = []
         self._incarnations.take(member.name, package.incarnation, now)
         if restarted:
-            effects += self._note_restart(member.name, host, now)
+            effects += self._note_restart(member.name, now)
         self._candidates[member.name] = candidate
         return candidate, effects
 
@@ -265,22 +259,22 @@ class Admission:
             return
         if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
             raise Rejected(RejectReason.TOO_FAR)
-        issuer = self._control.directory.get(head.issuer)
+        issuer = self._context.certificates.get(head.issuer)
         if issuer is None:
             raise UnknownIssuer(head.issuer)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(RejectReason.ROLE)
         if not fits_rank(issuer.name, head.epoch):
             raise Rejected(RejectReason.ISSUER, "proof")
-        if not self._control.purse.take(purpose, now):
+        if not self._context.rate_limiter.take(purpose, now):
             raise Rejected(RejectReason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(RejectReason.SIGNATURE, "proof")
-        if self._desk.bars(issuer) or not self._control.directory.stands(issuer, wall_ns):
+        if self._desk.bars(issuer) or not self._context.certificates.stands(issuer, wall_ns):
             self._claimed = max(self._claimed, head.epoch)
             return
         if lacking:
-            lines = lines_of(lacking, self._control.directory, head.issuer, proof.transcript_hash, wall_ns)
+            lines = lines_of(lacking, self._context.certificates, head.issuer, proof.transcript_hash, wall_ns)
             try:
                 self._own.remember_evictions(lacking, lines)
             except KeystoreError as error:
@@ -329,7 +323,7 @@ class Admission:
             if item.fingerprint in self._own.state.evictions:
                 continue
             try:
-                self._control.directory.good(item.fingerprint, wall_ns)
+                self._context.certificates.good(item.fingerprint, wall_ns)
             except Rejected:
                 continue
             usable.append(item)
@@ -351,18 +345,18 @@ class Admission:
 
     # Two processes under one name
 
-    def _note_restart(self, name: str, host: SecureHost, now: float) -> list[Effect]:
-        entry = next((item for item in host.roster() if item.name == name), None)
-        epoch = host.epoch(self._own.name)
-        if entry is not None and epoch is not None:
-            self._old[name] = _Former(epoch, entry.slot, now)
+    def _note_restart(self, name: str, now: float) -> list[Effect]:
+        entry = next((item for item in self._context.roster() if item.name == name), None)
+        sending = self._own.sending
+        if entry is not None and sending is not None:
+            self._old[name] = _Former(sending[0].epoch, entry.slot, now)
         return [SecurityAlarm("info", f"{name} has restarted and joins again")]
 
-    def watch(self, host: SecureHost, now: float) -> list[Effect]:
+    def watch(self, now: float) -> list[Effect]:
         """An alarm when the old incarnation of a restarted member still sends."""
         effects: list[Effect] = []
         for name, old in list(self._old.items()):
-            session = self._control.sessions.open.get(old.epoch)
+            session = self._context.sessions.open.get(old.epoch)
             heard_ns = session.heard_ns.get(old.slot, 0) if session is not None else 0
             if session is None:
                 del self._old[name]

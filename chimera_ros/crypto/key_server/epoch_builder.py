@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import KeystoreError
-from ..member.control_plane import ControlPlane
+from ..member.context import MemberContext
 from ..member.member import Member
 from ..messages.announcement import (
     MAX_ROSTER,
@@ -97,18 +97,16 @@ class EpochBuilder:
     def __init__(
         self,
         member: Member,
-        control: ControlPlane,
+        context: MemberContext,
         admission: Admission,
         rank: int,
         draw: Callable[[], bytes],
-        mapper: Callable[..., Iterable[Any]],
     ) -> None:
         self._member = member
-        self._control = control
+        self._context = context
         self._admission = admission
         self._rank = rank
         self._draw = draw
-        self._map = mapper
         self.issued = 0  # highest number announced by this process
         self.seen = 0  # highest of another crypto node
         self.crl_number = 0  # highest that one of its heads has named
@@ -156,7 +154,7 @@ class EpochBuilder:
     ) -> CurrentEpoch:
         """The epoch; when it was decided and who is live is for the caller. Raises EntropyError."""
         seed = self._draw()
-        trust, suite = self._control.trust, self._control.suite
+        trust, suite = self._context.trust, self._context.suite
         places, self._next_slot = place(candidates, before, self._next_slot)
         head = Head(
             swarm=trust.swarm,
@@ -172,7 +170,7 @@ class EpochBuilder:
             roster=roster_of(places),
         )
         keys = {slot: item.public for slot, item in places.items()}
-        announcement = issue(head, keys, seed, self._member.identity, suite, self._map)
+        announcement = issue(head, keys, seed, self._member.identity, suite, self._context.config.mapper)
         self.issued = number
         heard_at = {item.name: item.received_at for item in candidates}
         speakers = {slot: item.speaker for slot, item in places.items()}

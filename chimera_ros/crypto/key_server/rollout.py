@@ -10,7 +10,8 @@ from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
 from ..errors import CryptoError, EntropyError, KeystoreError
-from ..member.host import SecureHost
+from ..member.context import MemberContext
+from ..member.control_plane import ControlPlane
 from ..member.member import Member
 from ..messages.announcement import Announcement, EpochReason, RosterEntry
 from ..messages.body import signed
@@ -35,7 +36,8 @@ class Rollout:
 
     def __init__(
         self,
-        host: SecureHost,
+        context: MemberContext,
+        control: ControlPlane,
         member: Member,
         admission: Admission,
         announcer: EpochBuilder,
@@ -49,8 +51,8 @@ class Rollout:
         self.rekeys = 0
         self.durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)  # newest: decision to switch sent
         self.left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
-        self._host = host
-        self._control = host.control
+        self._context = context
+        self._control = control
         self._member = member
         self._admission = admission
         self._announcer = announcer
@@ -91,7 +93,7 @@ class Rollout:
         current.decided_at, current.announced_at = decided_at, now
         # The first after a restart or takeover: the old epoch still works, and members are busy.
         first = last is None or last.inherited
-        current.switch_by = now + max(self._control.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
+        current.switch_by = now + max(self._context.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
         current.repeat_at = now + _REPEAT_S
         current.live = frozenset(
             entry.slot
@@ -135,11 +137,11 @@ class Rollout:
         """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
         if (
             entry.name == self._member.name
-            or now - heard_at.get(entry.name, now) <= self._control.limits.live_s
+            or now - heard_at.get(entry.name, now) <= self._context.limits.live_s
         ):
             return True
-        heard_ns = self._host.heard(entry.name)
-        return heard_ns is None or wall_ns - heard_ns <= self._control.limits.live_s * 1e9
+        heard_ns = self._context.heard_ns(entry.name)
+        return heard_ns is None or wall_ns - heard_ns <= self._context.limits.live_s * 1e9
 
     def install_own(self, now: float, wall_ns: int) -> list[Effect]:
         """The crypto node's own turn, once the announcement is on its way."""
@@ -156,7 +158,7 @@ class Rollout:
             self.reserve_due = True
             return effects
         body = Switch(
-            self._control.trust.swarm,
+            self._context.trust.swarm,
             announcement.head.epoch,
             announcement.transcript_hash,
             self._member.identity.fingerprint,
@@ -182,7 +184,7 @@ class Rollout:
         if current is None or current.repeat_at is None or now < current.repeat_at:
             return []
         current.repeats += 1
-        current.repeat_at = now + self._control.limits.beat_s if current.repeats < _MAX_REPEATS else None
+        current.repeat_at = now + self._context.limits.beat_s if current.repeats < _MAX_REPEATS else None
         if current.all_ready:
             current.repeat_at = None
             return []
@@ -194,13 +196,13 @@ class Rollout:
         self.rekeys += 1
         self.durations_ms.append((now - current.decided_at) * 1e3)
         self._voice.request_at = now + _AFTER_SWITCH_S
-        self._voice.beat_at = now + self._control.limits.beat_s
+        self._voice.beat_at = now + self._context.limits.beat_s
 
     def switch(self, current: CurrentEpoch, now: float, late: bool) -> list[Effect]:
         """Tells senders to use the epoch; `late`: not every live member is ready."""
         assert current.switch is not None
         self._settle(current, now)
-        session = self._control.sessions.open.get(current.epoch)
+        session = self._context.sessions.open.get(current.epoch)
         effects: list[Effect] = [Send(current.switch)]
         if session is not None:
             effects += self._control.switch(session, now)

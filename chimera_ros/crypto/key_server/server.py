@@ -78,22 +78,22 @@ class KeyServer:
         self.identity = identity
         self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
         self._lock = RLock()
+        self._context = self.host.context
         self._control = self.host.control
-        self.trust = trust = self._control.trust
-        self._control.trust_desk.on_change = self._on_trust
+        self.trust = self._context.trust
+        self._control.trust_updates.on_change = self._on_trust
         self._control.on_other = self.handle  # packages that waited for a certificate
-        self._member = self._control.members[identity.name]
-        self._suite = self._control.suite
-        self._desk = EvictionHandler(self._member, self._control.directory)
-        self._admission = Admission(trust, self._control, self._member, self._desk)
+        self._member = self._context.members[identity.name]
+        self._suite = self._context.suite
+        self._desk = EvictionHandler(self._member, self._context.certificates)
+        self._admission = Admission(self._context, self._member, self._desk)
         self._voice = Beacon(self._member, self._suite.name, self.limits, self._admission, random)
         self._announcer = EpochBuilder(
             self._member,
-            self._control,
+            self._context,
             self._admission,
             self.rank,
             self.config.draw or (lambda: draw_seed(random(OS_BYTES))),
-            (host_config or HostConfig()).mapper,
         )
         self._duty = FailoverState(identity.name, self.rank, self.limits.takeover_s)
         self._handover = Failover(
@@ -105,7 +105,13 @@ class KeyServer:
         self._asked = RekeyRequestLimiter()
         self._stopped = False
         self._rollout = Rollout(
-            self.host, self._member, self._admission, self._announcer, self._agenda, self._voice
+            self._context,
+            self._control,
+            self._member,
+            self._admission,
+            self._announcer,
+            self._agenda,
+            self._voice,
         )
 
     @property
@@ -154,7 +160,7 @@ class KeyServer:
                 self.in_charge
                 and message.kind is ControlKind.CERTIFICATE
                 and digest(*message.parts) != self.identity.fingerprint
-                and self._control.directory.get(digest(*message.parts)) is not None
+                and self._context.certificates.get(digest(*message.parts)) is not None
             ):
                 self._voice.hint(now)  # its owner may have just started, and lack our certificate as well
                 self._control.show_certificate(self._member, now, 0.0)
@@ -176,7 +182,7 @@ class KeyServer:
                 effects += self._take_over(now, wall_ns)
             effects += self._advance(now, wall_ns)
             effects += [] if self._stopped else self._rollout.repeat(now)
-            effects += self._admission.watch(self.host, now)
+            effects += self._admission.watch(now)
             voice = self._voice
             if self._stopped:
                 return effects
@@ -233,9 +239,9 @@ class KeyServer:
     def update_trust(self, files: TrustFiles, now: float, wall_ns: int) -> list[Effect]:
         """Takes over a newer revocation list or policy from the keystore on disk, and hands it on to all."""
         with self._lock:
-            effects, taken = self._control.trust_desk.take_files(files, now, wall_ns)
+            effects, taken = self._control.trust_updates.take_files(files, now, wall_ns)
             if taken:
-                effects += [Send(item) for item in self._control.trust_desk.messages()]
+                effects += [Send(item) for item in self._control.trust_updates.messages()]
             return effects
 
     def _on_trust(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
@@ -314,7 +320,7 @@ class KeyServer:
         return [self._voice.send_request(request)]
 
     def _on_package(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        candidate, effects = self._admission.check(message, now, wall_ns, self.host)
+        candidate, effects = self._admission.check(message, now, wall_ns)
         if not self.in_charge:
             return []
         effects += self._after_learning(now, wall_ns)
@@ -402,7 +408,7 @@ class KeyServer:
 
     def _beat(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
         self._control.note_life(now)
-        self._control.time.accept_own(wall_ns, now)
+        self._context.clock.accept_own(wall_ns, now)
         return [self._voice.beat(current, now, wall_ns)]
 
     # Deciding
@@ -459,10 +465,10 @@ class KeyServer:
         )
         if not same and not leaves and not ready.flags & BEHIND_FLAG:
             raise Rejected(RejectReason.STALE, f"ready for epoch {ready.epoch}")
-        sender = self._control.directory.good(ready.fingerprint, wall_ns)
+        sender = self._context.certificates.good(ready.fingerprint, wall_ns)
         if sender.fingerprint in self._member.state.evictions:
             raise Rejected(RejectReason.EVICTED, sender.name)
-        self._control.check_signature(sender, message, now)
+        self._context.check_signature(sender, message, now)
         effects: list[Effect] = []
         if same:  # what names another epoch may be a recording: no sign of life
             current.heard_at[sender.name] = now
@@ -472,7 +478,7 @@ class KeyServer:
         if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
             self._resent_at = now
             effects.append(Send(current.announcement.message))
-            effects += [Send(item) for item in self._control.trust_desk.messages()]
+            effects += [Send(item) for item in self._control.trust_updates.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
         if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender, now):
             granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)

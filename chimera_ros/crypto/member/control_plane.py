@@ -8,39 +8,28 @@ Not handled here: issuing epochs (key_server.py), checkpoints (checkpoint_tracke
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import Lock
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from ..counters import Counters
 from ..effects import Effect, Installed, SecurityAlarm, Send, Switched
 from ..errors import ClockTrouble, KeystoreError, Rejected, RejectReason
-from ..evidence.checkpoint_tracker import CheckpointTracker
-from ..keystore.member_state import StateStore
 from ..messages.announcement import NO_HASH, Announcement, EpochReason, Head, parse_announcement
-from ..messages.body import CONTEXT_OF, signed
-from ..messages.control import LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
+from ..messages.control import LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Switch
 from ..primitives import labels
-from ..primitives.suite import digest, suite_named
-from ..rate_limit import RateLimiter, TokenBucket
+from ..primitives.suite import digest
+from ..rate_limit import TokenBucket
 from ..session.epoch_session import EpochSession
-from ..session.open_epochs import OpenEpochs
-from ..trust.certificate_cache import CertificateCache
-from ..trust.identity import CertifiedMember, MemberIdentity, Trust
-from ..trust.policy import Limits, Policy
+from ..trust.identity import CertifiedMember
 from ..trust.rank import fits_rank
 from ..trust.roles import Role
 from ..wire import ControlKind, ControlMessage, check_size
-from .clock_alarms import ClockAlarms
+from .context import MemberContext
 from .evictions import obey
 from .fallback import Fallback
 from .member import Member, open_seeds, store_numbers
-from .message_clock import MessageClock
 from .rank_watch import RankWatch
 from .resync import Resync
-from .roster_tracker import RosterTracker
 from .stop_handler import StopHandler
-from .stored_trust import freshest
 from .trust_updates import TrustUpdates
 
 _MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
@@ -77,69 +66,25 @@ class PeerObserver(Protocol):
 class ControlPlane:
     """Events in, effects out; no clock of its own. `now` is monotonic seconds, `wall_ns` the wall clock."""
 
-    def __init__(
-        self,
-        identities: Sequence[MemberIdentity],
-        trust: Trust,
-        stores: Mapping[str, StateStore],
-        random: Callable[[int], bytes],
-        mapper: Callable[..., Iterable[Any]],
-        lock: Lock,
-        counters: Counters,
-        checkpoints: CheckpointTracker,
-    ) -> None:
-        self.trust = trust = freshest(trust, stores.values())
-        self.suite = suite_named(trust.policy.suite)
-        self.purse = RateLimiter(self.limits.checks_per_s, ControlKind)
-        self.directory = CertificateCache(trust, self.purse)
-        self.sessions = OpenEpochs(self.limits, lock)
-        self.members = {
-            identity.name: Member(identity, trust, stores[identity.name], self.suite, random)
-            for identity in identities
-        }
-        self.silent = False
-        self.checkpoints = checkpoints
-        self.roster_tracker = RosterTracker()
-        self._store_told = TokenBucket(0.1, 1.0)
+    def __init__(self, context: MemberContext, fallback: Fallback | None = None) -> None:
+        self._context = context
+        self._fallback = fallback
         self._documents_told = TokenBucket(1.0 / _DOCUMENTS_S, 1.0)
-        self._random = random
-        self._map = mapper
-        self._lock = lock
-        self._counters = counters
-        self._own = {member.identity.fingerprint for member in self.members.values()}
-        self._ranks = RankWatch(self._counts)
-        speaker = identities[0]
-        for member in self.members.values():
-            member.speaker = speaker.fingerprint
-            self.directory.put(member.identity.member)
+        self._ranks = RankWatch(context.stands)
+        for member in context.members.values():
             if member.role is Role.CRYPTO:
                 self._ranks.seen(member.name, member.identity.fingerprint, 0)
-        self._speaker = self.members[speaker.name]
-        self._clock_alarms = ClockAlarms(speaker.name)
         self._known: OrderedDict[int, bytes] = OrderedDict()
         self._banned: set[bytes] = set()
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
         self._early_switch: ControlMessage | None = None
-        self.last_beat: float | None = None
-        self.time = MessageClock()
-        self._wall_ns = 0  # the own wall clock at the last call
-        self.catch_up = Resync(self, random)
+        self.resync = Resync(context, self.known)
         self._flush_at: float | None = None
         self._volume_after = float("-inf")
         self._split_told: dict[bytes, tuple[bytes, float]] = {}  # issuer -> transcript hash, when
         self._issuer_shown_at = float("-inf")
-        self.trust_desk = TrustUpdates(
-            trust, self.members.values(), self.directory, self.sessions, self.purse
-        )
-        self.fallback: Fallback | None = None  # set by the host, where there is a secret
-        self.stops = StopHandler(
-            trust,
-            self.members,
-            self.directory,
-            self.check_signature,
-            self.mistimed,
-            lambda: self._wall_ns,
-        )
+        self.trust_updates = TrustUpdates(context)
+        self.stop_handler = StopHandler(context)
         self.colleague: PeerObserver | None = None
         self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
@@ -148,31 +93,21 @@ class ControlPlane:
             ControlKind.ANNOUNCEMENT: self._on_announcement,
             ControlKind.SWITCH: self._on_switch,
             ControlKind.BEAT: self._on_beat,
-            ControlKind.READY: self.catch_up.on_ready,
-            ControlKind.TRUST: self.trust_desk.on_update,
-            ControlKind.STOP: self.stops.on_stop,
-            ControlKind.STOP_ACK: self.stops.on_receipt,
+            ControlKind.READY: self.resync.on_ready,
+            ControlKind.TRUST: self.trust_updates.on_update,
+            ControlKind.STOP: self.stop_handler.on_stop,
+            ControlKind.STOP_ACK: self.stop_handler.on_receipt,
             ControlKind.FALLBACK_HELLO: self._on_hello,
         }
-
-    @property
-    def policy(self) -> Policy:
-        """In force now; an open epoch keeps the one it was announced under."""
-        return self.trust.policy
-
-    @property
-    def limits(self) -> Limits:
-        """Of the policy in force."""
-        return self.trust.policy.limits
 
     # Entry points
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
         """Shows the certificates of all hosted members."""
-        self.last_beat = now
-        self._wall_ns = wall_ns
+        self._context.last_beat = now
+        self._context.wall_ns = wall_ns
         effects: list[Effect] = []
-        for member in self.members.values():
+        for member in self._context.members.values():
             effects.append(self._certificate(member, now))
         return effects
 
@@ -183,31 +118,31 @@ class ControlPlane:
             if self.on_other is None or message.kind not in _KEY_SERVERS:
                 return []
             return self.on_other(message, now, wall_ns)
-        self._wall_ns = wall_ns
+        self._context.wall_ns = wall_ns
         try:
             check_size(message)
-            return handler(message, now, self._time_ns(now))
+            return handler(message, now, self._context.message_time_ns(now))
         except ClockTrouble as trouble:
-            self._counters.control[trouble.reason] += 1
-            return self._clock_alarms.refused(message.kind, trouble, now)
+            self._context.counters.control[trouble.reason] += 1
+            return self._context.clock_alarms.refused(message.kind, trouble, now)
         except Rejected as refusal:
-            self._counters.control[refusal.reason] += 1
+            self._context.counters.control[refusal.reason] += 1
             return []
         except KeystoreError as error:  # the disk is full, say: what could not be remembered was not done
-            self._counters.control[RejectReason.STORE] += 1
-            return [SecurityAlarm("error", str(error))] if self._store_told.take(now) else []
+            self._context.counters.control[RejectReason.STORE] += 1
+            return [SecurityAlarm("error", str(error))] if self._context.store_alarms.take(now) else []
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
-        self._wall_ns = wall_ns
-        self.sessions.tick(now)
-        for member in self.members.values():
+        self._context.wall_ns = wall_ns
+        self._context.sessions.tick(now)
+        for member in self._context.members.values():
             member.expire(now)
             if member.sending is not None and member.sending[0].closed:
                 member.sending = None
             if member.certificate_at is not None and member.certificate_at <= now:
                 effects.append(self._certificate(member, now))
-        due = [m for m in self.members.values() if m.answer_at is not None and m.answer_at <= now]
+        due = [m for m in self._context.members.values() if m.answer_at is not None and m.answer_at <= now]
         if due:  # one package a tick: making it takes a millisecond that data may need
             member = min(due, key=lambda m: m.answer_at or 0.0)
             member.answer_at = None
@@ -215,93 +150,44 @@ class ControlPlane:
                 effects.append(Send(member.answer(member.request, now)))
         if self._flush_at is not None and now >= self._flush_at:
             effects += self._flush()
-        return effects + self.catch_up.tick(now) + self._watch(now, self._time_ns(now))
+        return effects + self.resync.tick(now) + self._watch(now, self._context.message_time_ns(now))
 
     def _flush(self) -> list[Effect]:
         """Forces evictions to the disk, now that nobody waits for us."""
         self._flush_at = None
         try:
-            list(self._map(lambda member: member.flush(), self.members.values()))
+            list(self._context.config.mapper(lambda member: member.flush(), self._context.members.values()))
         except KeystoreError as error:
             return [SecurityAlarm("error", str(error))]
         return []
 
     def next_timer(self) -> float | None:
-        times = [self.sessions.next_timer(), self.catch_up.next_timer(), self._flush_at]
-        for member in self.members.values():
+        times = [self._context.sessions.next_timer(), self.resync.next_timer(), self._flush_at]
+        for member in self._context.members.values():
             times += (member.answer_at, member.certificate_at)
-        if self.last_beat is not None and not self.silent:
-            times.append(self.last_beat + self.limits.silence_s)
-        if self.silent and self.fallback is not None:
-            times.append(self.fallback.next_timer())
+        if self._context.last_beat is not None and not self._context.silent:
+            times.append(self._context.last_beat + self._context.limits.silence_s)
+        if self._context.silent and self._fallback is not None:
+            times.append(self._fallback.next_timer())
         return min((time for time in times if time is not None), default=None)
 
     def known(self, epoch: int) -> bytes | None:
         """The transcript hash of an epoch number as it was announced here, if it is remembered."""
         return self._known.get(epoch)
 
-    def _time_ns(self, now: float) -> int:
-        """What ages of messages are measured by."""
-        return self.time.at(now, self._wall_ns, self.limits.silence_s)
-
-    def _proven_ns(self) -> int:
-        """What a member may never go below where validity is judged. Not what its own clock says alone: one
-        that is years ahead by mistake would end every certificate for good. A crypto node's beat confirms
-        it, or a packet of another member that was found to be of now.
-        """
-        own = self._own
-        heard_ns = [
-            heard_ns
-            for session in self.sessions.open.values()
-            for slot, heard_ns in list(session.heard_ns.items())
-            if session.by_slot[slot].fingerprint not in own
-        ]
-        return min(self._wall_ns, max(self.time.proven_ns, *heard_ns, 0))
-
     # Checks that all of the crypto node's messages share
 
     def _issuer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
-        if fingerprint in self._own:
+        if self._context.is_own(fingerprint):
             raise Rejected(RejectReason.OWN)
         if fingerprint in self._banned:
             raise Rejected(RejectReason.ISSUER, "this crypto node has contradicted itself")
-        try:
-            issuer = self.directory.good(fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self.directory.wait_for(fingerprint, message)
-            raise
+        issuer = self._context.certified(fingerprint, message, wall_ns)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(RejectReason.ROLE, f"{issuer.name} is no crypto node")
-        if any(fingerprint in member.state.evictions for member in self.members.values()):
+        if self._context.is_evicted(fingerprint):
             raise Rejected(RejectReason.EVICTED, issuer.name)
         return issuer
-
-    def check_signature(self, signer: CertifiedMember, message: ControlMessage, now: float) -> None:
-        """Raises Rejected(BUDGET or SIGNATURE) unless `signer` signed the message's body."""
-        body, signature = message.parts
-        if not self.purse.take(message.kind, now):
-            raise Rejected(RejectReason.BUDGET, message.kind.value)
-        if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
-            raise Rejected(RejectReason.SIGNATURE, message.kind.value)
-
-    def _counts(self, fingerprint: bytes, wall_ns: int) -> bool:
-        """Is this certificate neither known to be bad nor evicted?"""
-        known = self.directory.get(fingerprint)
-        evicted = any(fingerprint in member.state.evictions for member in self.members.values())
-        return not evicted and (known is None or self.directory.stands(known, wall_ns))
-
-    def mistimed(
-        self, trouble: ClockTrouble, signer: CertifiedMember, message: ControlMessage, now: float
-    ) -> ClockTrouble:
-        """The same, attested if `signer` signed the message and it is time to tell of clocks again.
-
-        Raises what `check_signature` raises.
-        """
-        if self._clock_alarms.wanted(message.kind, now):
-            self.check_signature(signer, message, now)
-            trouble.signer = signer.name
-        return trouble
 
     def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
         if sequence <= self._sequences.get((issuer, kind), -1):
@@ -309,35 +195,40 @@ class ControlPlane:
 
     def note_life(self, now: float) -> None:
         """The crypto node is there: our first epoch, or it is we who beat."""
-        self.last_beat = now
-        if self.silent:
+        self._context.last_beat = now
+        if self._context.silent:
             self._awake()
 
     def _awake(self) -> None:
-        self.silent = False
-        if self.fallback is not None:
-            self.fallback.rest()
+        self._context.silent = False
+        if self._fallback is not None:
+            self._fallback.rest()
 
     # Certificates
 
     def _on_certificate(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         fingerprint = digest(message.parts[0])
         try:
-            self.directory.add(message.parts[0], now, wall_ns)
+            self._context.certificates.add(message.parts[0], now, wall_ns)
         except Rejected as refusal:
-            if refusal.reason is RejectReason.DUPLICATE or self.directory.get(fingerprint) is None:
+            if (
+                refusal.reason is RejectReason.DUPLICATE
+                or self._context.certificates.get(fingerprint) is None
+            ):
                 raise
-            self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
+            self._context.counters.control[refusal.reason] += (
+                1  # no good any more: what waited for it is told so
+            )
         effects: list[Effect] = []
-        for waiting in self.directory.take_waiting(fingerprint):
-            effects += self.handle(waiting, now, self._wall_ns)
+        for waiting in self._context.certificates.take_waiting(fingerprint):
+            effects += self.handle(waiting, now, self._context.wall_ns)
         return effects
 
     def _certificate(self, member: Member, now: float) -> Effect:
         member.certificate_sent_at = now
-        flying = member.installed is not None and not self.silent
+        flying = member.installed is not None and not self._context.silent
         again_s = _CERTIFICATE_REFRESH_S if flying else _CERTIFICATE_JOINING_S
-        member.certificate_at = now + again_s * (1 + self._random(1)[0] / 256)
+        member.certificate_at = now + again_s * (1 + self._context.random(1)[0] / 256)
         return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
 
     def show_certificate(self, member: Member, now: float, delay_s: float) -> None:
@@ -348,17 +239,17 @@ class ControlPlane:
     # Joining
 
     def _on_request(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        request = KeyRequest.parse(message.parts[0], self.trust.swarm, self.suite.name)
+        request = KeyRequest.parse(message.parts[0], self._context.trust.swarm, self._context.suite.name)
         issuer = self._issuer(request.issuer, message, wall_ns)
         self._sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
-        self.check_signature(issuer, message, now)
+        self._context.check_signature(issuer, message, now)
         self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
         alarms: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
         if self.colleague is not None:
             self.colleague.heard_request(request, issuer, now, wall_ns)
             if self.colleague.in_charge:
                 return alarms  # its packages are for the epochs that it makes itself
-        for index, member in enumerate(self.members.values()):
+        for index, member in enumerate(self._context.members.values()):
             if not member.needs_answer(request):
                 continue
             member.request = request
@@ -369,7 +260,7 @@ class ControlPlane:
                 member.resent_at = member.answer_at
             held = member.installed.transcript_hash if member.installed is not None else None
             if not member.proof_fits:
-                self.catch_up.show_newest(request.epoch, now)
+                self.resync.show_newest(request.epoch, now)
             if held != request.transcript_hash:
                 self.show_certificate(member, now, 0.0)  # one of us may be new here and lack certificates
         return alarms + self._show_issuer(request, now)
@@ -378,10 +269,10 @@ class ControlPlane:
         """The certificate of whoever issued our epoch, for a crypto node that asks from scratch: it needs it
         to check what we prove, and its owner may be dead.
         """
-        held = [m.installed.announcement.head.issuer for m in self.members.values() if m.installed]
+        held = [m.installed.announcement.head.issuer for m in self._context.members.values() if m.installed]
         if request.transcript_hash != NO_HASH or not held or request.issuer in held:
             return []
-        issuer = self.directory.get(held[0])
+        issuer = self._context.certificates.get(held[0])
         if issuer is None or now < self._issuer_shown_at + _CERTIFICATE_S:
             return []
         self._issuer_shown_at = now
@@ -392,36 +283,43 @@ class ControlPlane:
     def _on_announcement(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         transcript_hash = digest(message.parts[0])
         session = next(
-            (item for item in self.sessions.open.values() if item.transcript_hash == transcript_hash), None
+            (
+                item
+                for item in self._context.sessions.open.values()
+                if item.transcript_hash == transcript_hash
+            ),
+            None,
         )
-        outside = [m for m in self.members.values() if m.installed is None or m.installed is not session]
+        outside = [
+            m for m in self._context.members.values() if m.installed is None or m.installed is not session
+        ]
         if session is not None and not outside:
-            self.catch_up.heard_again(session.epoch)
+            self.resync.heard_again(session.epoch)
             raise Rejected(RejectReason.DUPLICATE)
-        announcement = parse_announcement(message, self.suite)
+        announcement = parse_announcement(message, self._context.suite)
         head = announcement.head
         self._check_head(announcement)
         issuer = self._issuer(head.issuer, message, wall_ns)
         if not fits_rank(issuer.name, head.epoch):
             raise Rejected(RejectReason.ISSUER, f"{issuer.name} may not announce epoch {head.epoch}")
         known = self._known.get(head.epoch)
-        newest = max(member.state.highest_epoch for member in self.members.values())
+        newest = max(member.state.highest_epoch for member in self._context.members.values())
         if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
             raise Rejected(RejectReason.STALE, f"epoch {head.epoch}, a member has had {newest}")
         if session is None or session.announcement.proof != announcement.proof:
-            if not self.purse.take(ControlKind.ANNOUNCEMENT, now):
+            if not self._context.rate_limiter.take(ControlKind.ANNOUNCEMENT, now):
                 raise Rejected(RejectReason.BUDGET, "announcement")
             proof = announcement.proof
             if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
                 raise Rejected(RejectReason.SIGNATURE, "announcement")
-        if head.policy_hash != self.policy.hash:
-            self._counters.control[RejectReason.POLICY] += (
+        if head.policy_hash != self._context.policy.hash:
+            self._context.counters.control[RejectReason.POLICY] += (
                 1  # one of us lacks the newest: both sides send theirs
             )
-            return self.catch_up.ask(now) + self._documents(now)
+            return self.resync.ask(now) + self._documents(now)
         if known is not None and known != transcript_hash:
             self._banned.add(head.issuer)
-            self._counters.control[RejectReason.EQUIVOCATION] += 1
+            self._context.counters.control[RejectReason.EQUIVOCATION] += 1
             return [
                 SecurityAlarm(
                     "error",
@@ -430,9 +328,9 @@ class ControlPlane:
                 )
             ]
         effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
-        if head.crl_number > self.trust.crl.number:
-            effects += self.catch_up.ask(now)
-        elif head.crl_number < self.trust.crl.number or self._took_over(head):
+        if head.crl_number > self._context.trust.crl.number:
+            effects += self.resync.ask(now)
+        elif head.crl_number < self._context.trust.crl.number or self._took_over(head):
             effects += self._documents(now)
         return effects + self.install(announcement, now, wall_ns)
 
@@ -440,25 +338,25 @@ class ControlPlane:
         """Is this another crypto node than before, after documents came in flight? It may have missed them:
         its heads name the highest list that it has heard of, not the one that it has.
         """
-        newest = self.newest_installed()
+        newest = self._context.newest_installed()
         before = newest.announcement.head.issuer if newest is not None else head.issuer
-        return self.trust_desk.taken and before != head.issuer
+        return self.trust_updates.taken and before != head.issuer
 
     def _documents(self, now: float) -> list[Effect]:
         """What is in force here, for a crypto node that may lack it."""
         if not self._documents_told.take(now):
             return []
-        return [Send(message) for message in self.trust_desk.messages()]
+        return [Send(message) for message in self.trust_updates.messages()]
 
     def _check_head(self, announcement: Announcement) -> None:
         head = announcement.head
-        if head.swarm != self.trust.swarm:
+        if head.swarm != self._context.trust.swarm:
             raise Rejected(RejectReason.SWARM)
         for entry in head.roster:
-            certified = self.directory.get(entry.fingerprint)
+            certified = self._context.certificates.get(entry.fingerprint)
             if certified is not None and (certified.name != entry.name or certified.role is not entry.role):
                 raise Rejected(RejectReason.ROSTER, f"{entry.name} is not what its certificate says")
-            if certified is not None and certified.serial in self.trust.crl.serials:
+            if certified is not None and certified.serial in self._context.trust.crl.serials:
                 raise Rejected(RejectReason.REVOKED, f"epoch {head.epoch} names {entry.name}")
 
     def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
@@ -467,33 +365,54 @@ class ControlPlane:
         self._known[head.epoch] = announcement.transcript_hash
         while len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
-        if not self.sessions.may_add(head.epoch):
+        if not self._context.sessions.may_add(head.epoch):
             raise Rejected(RejectReason.STALE, f"epoch {head.epoch}")
-        effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
+        effects = obey(
+            announcement,
+            self._context.members.values(),
+            self._context.certificates,
+            self._context.sessions,
+            wall_ns,
+        )
         if head.evictions:
             self._flush_at = now + _FLUSH_S
-        joining = self.newest_installed() is None
-        waiting = [m for m in self.members.values() if m.installed is None or m.installed.epoch < head.epoch]
-        openings = open_seeds(announcement, waiting, self._map, self._counters.control)
+        joining = self._context.newest_installed() is None
+        waiting = [
+            m for m in self._context.members.values() if m.installed is None or m.installed.epoch < head.epoch
+        ]
+        openings = open_seeds(
+            announcement, waiting, self._context.config.mapper, self._context.counters.control
+        )
         if not openings:
             return effects
-        openings, troubles = store_numbers(announcement, openings, self._proven_ns(), self._map)
+        openings, troubles = store_numbers(
+            announcement, openings, self._context.confirmed_ns(), self._context.config.mapper
+        )
         if troubles:
             self._known.pop(head.epoch, None)  # the same announcement, repeated, may still be installed
-            self._counters.control[RejectReason.STORE] += 1
-            if self._store_told.take(now):
+            self._context.counters.control[RejectReason.STORE] += 1
+            if self._context.store_alarms.take(now):
                 effects.append(SecurityAlarm("error", str(troubles[0])))
         if not openings:
             return effects
-        session = self.sessions.open.get(head.epoch)
+        session = self._context.sessions.open.get(head.epoch)
         if session is None:
-            session = EpochSession(announcement, openings[0].keys, self.policy, self._lock, self.checkpoints)
-            self.sessions.add(session)
-            self.roster_tracker.installed(head)
+            session = EpochSession(
+                announcement,
+                openings[0].keys,
+                self._context.policy,
+                self._context.lock,
+                self._context.checkpoints,
+            )
+            self._context.sessions.add(session)
+            self._context.roster_tracker.installed(head)
         if joining:  # later ones are no sign of life: they may have been held back
             self.note_life(now)
         before = {
-            entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
+            entry.incarnation
+            for s in self._context.sessions.open.values()
+            if s is not session
+            for entry in s.roster
         }
         newcomers = any(entry.incarnation not in before for entry in head.roster)
         for entry in head.roster:
@@ -503,100 +422,80 @@ class ControlPlane:
             opening.member.install(session, opening.slot)
             effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
             if newcomers:
-                self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
-        if head.issuer not in self._own:  # the issuer needs not tell itself
-            effects.insert(0, Send(self.say_ready(session, 0)))
+                self.show_certificate(opening.member, now, 0.2 + self._context.random(1)[0] / 256)
+        if not self._context.is_own(head.issuer):  # the issuer needs not tell itself
+            effects.insert(0, Send(self._context.ready_message(session, 0)))
         if head.reason is EpochReason.EVICT:
-            self.sessions.wipe_before(head.epoch)
+            self._context.sessions.wipe_before(head.epoch)
         if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
             effects += self.switch(session, now)  # at once: what was sent under before is wiped
         if self._early_switch is not None:
             early, self._early_switch = self._early_switch, None
-            effects += self.handle(early, now, self._wall_ns)
+            effects += self.handle(early, now, self._context.wall_ns)
         return effects
-
-    def is_own(self, fingerprint: bytes) -> bool:
-        """Is this a hosted member?"""
-        return fingerprint in self._own
-
-    def say_ready(self, session: EpochSession | None, flags: int) -> ControlMessage:
-        """A signed `ready` for all hosted members that have installed the session, or with flags."""
-        slots = [m.installed_slot for m in self.members.values() if session and m.installed is session]
-        body = Ready(
-            self.trust.swarm,
-            session.epoch if session else 0,
-            session.transcript_hash if session else NO_HASH,
-            self._speaker.identity.fingerprint,
-            flags,
-            tuple(sorted(slots)),
-        ).encode()
-        return signed(ControlKind.READY, body, self._speaker.identity)
 
     def leave(self) -> list[Effect]:
         """A farewell for all hosted members, so that an epoch without them follows soon."""
-        session = self.newest_installed()
-        return [Send(self.say_ready(session, LEAVE_FLAG))] if session is not None else []
-
-    def newest_installed(self) -> EpochSession | None:
-        """Of the highest epoch that a hosted member has installed."""
-        sessions = [member.installed for member in self.members.values() if member.installed]
-        return max(sessions, key=lambda session: session.epoch, default=None)
+        session = self._context.newest_installed()
+        return [Send(self._context.ready_message(session, LEAVE_FLAG))] if session is not None else []
 
     def _on_switch(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        order = Switch.parse(message.parts[0], self.trust.swarm)
+        order = Switch.parse(message.parts[0], self._context.trust.swarm)
         issuer = self._issuer(order.issuer, message, wall_ns)
-        session = self.sessions.open.get(order.epoch)
+        session = self._context.sessions.open.get(order.epoch)
         if session is None or session.transcript_hash != order.transcript_hash:
-            newest = max((member.state.highest_epoch for member in self.members.values()), default=0)
+            newest = max((member.state.highest_epoch for member in self._context.members.values()), default=0)
             if order.epoch > newest:
-                self.check_signature(issuer, message, now)
+                self._context.check_signature(issuer, message, now)
                 self._early_switch = message  # it overtook its announcement
             raise Rejected(RejectReason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
         if session.announcement.head.issuer != order.issuer:
             raise Rejected(RejectReason.ISSUER)
         if not self._would_switch(session):
             raise Rejected(RejectReason.DUPLICATE)
-        self.check_signature(issuer, message, now)
+        self._context.check_signature(issuer, message, now)
         return self.switch(session, now)  # no sign of life: it may have been held back
 
     def _would_switch(self, session: EpochSession) -> bool:
         return any(
             m.installed is session and (m.sending is None or m.sending[0] is not session)
-            for m in self.members.values()
+            for m in self._context.members.values()
         )
 
     def switch(self, session: EpochSession, now: float) -> list[Effect]:
         """All members that installed the session send under it from now on."""
         effects: list[Effect] = [
             Switched(member.name, session.epoch, session.transcript_hash)
-            for member in self.members.values()
+            for member in self._context.members.values()
             if member.switch(session)
         ]
         if effects:
-            self.sessions.supersede_before(session.epoch, now)
+            self._context.sessions.supersede_before(session.epoch, now)
         return effects
 
     def _on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        if self.fallback is None or not self.silent:
+        if self._fallback is None or not self._context.silent:
             raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no secret")
-        return self.fallback.on_hello(message, now, wall_ns)
+        return self._fallback.on_hello(message, now, wall_ns)
 
     # Beats and silence
 
     def _on_beat(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        beat = Beat.parse(message.parts[0], self.trust.swarm)
+        beat = Beat.parse(message.parts[0], self._context.trust.swarm)
         issuer = self._issuer(beat.issuer, message, wall_ns)
         self._sequence(beat.issuer, ControlKind.BEAT, beat.sequence)
         try:
-            self.time.check_beat(beat.sent_ns, now, self._wall_ns, self.limits.clock_ahead_s)
+            self._context.clock.check_beat(
+                beat.sent_ns, now, self._context.wall_ns, self._context.limits.clock_ahead_s
+            )
         except ClockTrouble as trouble:
-            raise self.mistimed(trouble, issuer, message, now) from None
-        self.check_signature(issuer, message, now)
+            raise self._context.attach_signer(trouble, issuer, message, now) from None
+        self._context.check_signature(issuer, message, now)
         self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
-        self.time.accept(beat.sent_ns, now, self._wall_ns)
+        self._context.clock.accept(beat.sent_ns, now, self._context.wall_ns)
         effects: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
-        effects += self._clock_alarms.compared(self.time.apart_s, issuer.name)
-        session = self.sessions.open.get(beat.epoch)
+        effects += self._context.clock_alarms.compared(self._context.clock.apart_s, issuer.name)
+        session = self._context.sessions.open.get(beat.epoch)
         known = self._known.get(beat.epoch)
         if known is not None and known != beat.transcript_hash:
             told, told_at = self._split_told.get(beat.issuer, (NO_HASH, float("-inf")))
@@ -607,28 +506,30 @@ class ControlPlane:
                         "error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here"
                     )
                 )
-            self._counters.control[RejectReason.EQUIVOCATION] += 1
+            self._context.counters.control[RejectReason.EQUIVOCATION] += 1
             return effects
-        effects += self.catch_up.on_beat(beat, issuer)
-        newest = max((s.epoch for s in self.sessions.open.values()), default=0)
+        effects += self.resync.on_beat(beat, issuer)
+        newest = max((s.epoch for s in self._context.sessions.open.values()), default=0)
         if beat.epoch < newest:
-            self._counters.control[RejectReason.STALE] += 1
+            self._context.counters.control[RejectReason.STALE] += 1
             return effects
         if self.colleague is not None:
             effects += self.colleague.heard_beat(beat, issuer, now)
         ours = session is not None and session.transcript_hash == beat.transcript_hash
         # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
         # drops announcements and lets beats through would read on after it was put out.
-        if ours or self.newest_installed() is None:
-            self.last_beat = now
-            if self.silent:
+        if ours or self._context.newest_installed() is None:
+            self._context.last_beat = now
+            if self._context.silent:
                 self._awake()
                 effects.append(SecurityAlarm("info", f"{issuer.name} is heard again"))
         if session is not None and ours and beat.switched:
             effects += self.switch(session, now)
-        behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
+        behind = [
+            m for m in self._context.members.values() if m.installed is None or m.installed.epoch < beat.epoch
+        ]
         if behind and beat.epoch > 0:
-            asked = self.catch_up.ask(now)
+            asked = self.resync.ask(now)
             for member in behind if asked else ():
                 # A crypto node that has started meanwhile may lack its certificate.
                 self.show_certificate(member, now, _SHOW_AGAIN_S)
@@ -636,29 +537,34 @@ class ControlPlane:
         return effects
 
     def _rest(self, wall_ns: int) -> str:
-        if self.fallback is None or not self.fallback.usable(wall_ns):
+        if self._fallback is None or not self._fallback.usable(wall_ns):
             return "this process stops sending"
         return "DEGRADED, only telemetry, hold, land and return go on, under the pre-shared secret"
 
     def _watch(self, now: float, wall_ns: int) -> list[Effect]:
         effects: list[Effect] = []
-        silent_at = None if self.last_beat is None else self.last_beat + self.limits.silence_s
-        if silent_at is not None and not self.silent and now >= silent_at:
-            if any(member.sending is not None for member in self.members.values()):
+        silent_at = (
+            None
+            if self._context.last_beat is None
+            else self._context.last_beat + self._context.limits.silence_s
+        )
+        if silent_at is not None and not self._context.silent and now >= silent_at:
+            if any(member.sending is not None for member in self._context.members.values()):
                 effects.append(
                     SecurityAlarm(
                         "error",
-                        f"no crypto node heard for {self.limits.silence_s:g} s: {self._rest(wall_ns)}",
+                        f"no crypto node heard for {self._context.limits.silence_s:g} s: "
+                        f"{self._rest(wall_ns)}",
                     )
                 )
-            self.silent = True
-            for member in self.members.values():  # in fallback nobody is heard without
-                self.show_certificate(member, now, self._random(1)[0] / 256)
-        if self.silent and self.fallback is not None:
-            effects += self.fallback.tick(now, wall_ns)
+            self._context.silent = True
+            for member in self._context.members.values():  # in fallback nobody is heard without
+                self.show_certificate(member, now, self._context.random(1)[0] / 256)
+        if self._context.silent and self._fallback is not None:
+            effects += self._fallback.tick(now, wall_ns)
         full = any(
-            session.volume_bytes(slot) >= self.limits.volume_bytes
-            for member in self.members.values()
+            session.volume_bytes(slot) >= self._context.limits.volume_bytes
+            for member in self._context.members.values()
             if member.role is not Role.CRYPTO and member.sending is not None
             for session, slot in (member.sending,)
         )
@@ -668,8 +574,8 @@ class ControlPlane:
         """Asks the crypto node for a new epoch, at most every five seconds: numbers or volume are used up."""
         if now < self._volume_after:
             return []
-        for member in self.members.values():
+        for member in self._context.members.values():
             if member.sending is not None and member.role is not Role.CRYPTO:
                 self._volume_after = now + _VOLUME_S
-                return [Send(self.say_ready(member.sending[0], VOLUME_FLAG))]
+                return [Send(self._context.ready_message(member.sending[0], VOLUME_FLAG))]
         return []

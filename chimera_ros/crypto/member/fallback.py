@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
 from ..encoding import fields, u16, u32, u64
@@ -53,9 +51,7 @@ from ..wire import (
     Envelope,
     Lane,
 )
-
-if TYPE_CHECKING:
-    from .control_plane import ControlPlane
+from .context import MemberContext
 
 COMMAND_CHANNEL: Final = "leader/command"
 TELEMETRY_END: Final = "/telemetry"
@@ -99,22 +95,18 @@ def is_carried(channel: str) -> bool:
 
 
 class Fallback:
-    """Sealing and opening under the secret, for all members of a process. `lock` is the host's."""
+    """Sealing and opening under the secret, for all members of a process."""
 
     def __init__(
         self,
         secret: FallbackSecret,
-        control: ControlPlane,
-        random: Callable[[int], bytes],
-        lock: Lock,
+        context: MemberContext,
     ) -> None:
         self._secret = secret
-        self._control = control
-        self._swarm = control.trust.swarm
-        self._members = members = control.members
-        self._random = random
-        self._lock = lock
-        self._ahead_ns = int(control.limits.clock_ahead_s * 1e9)
+        self._context = context
+        self._swarm = context.trust.swarm
+        self._members = members = context.members
+        self._ahead_ns = int(context.limits.clock_ahead_s * 1e9)
         self._extracted = extract(u64(secret.issued_ns), secret.secret)
         self._own = {member.incarnation: name for name, member in members.items()}
         self._counters = dict.fromkeys(members, 0)
@@ -166,15 +158,10 @@ class Fallback:
         hello = FallbackHello.parse(message.parts[0], self._swarm)
         if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
             raise Rejected(RejectReason.FALLBACK, "another secret, or an expired one")
-        if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
+        if self._context.is_own(hello.fingerprint):
             raise Rejected(RejectReason.OWN)
-        try:
-            member = self._control.directory.good(hello.fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.wait_for(hello.fingerprint, message)
-            raise
-        if self._evicted(hello.fingerprint):
+        member = self._context.certified(hello.fingerprint, message, wall_ns)
+        if self._context.is_evicted(hello.fingerprint):
             raise Rejected(RejectReason.EVICTED, member.name)
         check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
         known = self._peers.get(member.name)
@@ -184,25 +171,22 @@ class Fallback:
             raise Rejected(RejectReason.STALE, f"an earlier hello of {member.name}")
         if known is None and len(self._peers) >= MAX_ROSTER:
             raise Rejected(RejectReason.SIZE, "more members than a swarm may have")
-        self._control.check_signature(member, message, now)
+        self._context.check_signature(member, message, now)
         checks = _purses() if known is None else known.checks
         self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns, checks)
         if self._hello_at is not None:  # it may not know us yet
             self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
         return []
 
-    def _evicted(self, fingerprint: bytes) -> bool:
-        return any(fingerprint in member.state.evictions for member in self._members.values())
-
     # Use
 
     def usable(self, wall_ns: int) -> bool:
         """Is the secret still good? A clock that was set back does not make it last longer."""
-        return self._secret.good_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
+        return self._secret.good_at(max(wall_ns, self._context.trust.wall_floor_ns), self._ahead_ns)
 
     def _rule(self, channel: str, name: str, role: Role) -> Rule:
         """The policy's rule, for one of the channels that fallback carries."""
-        rule = self._control.policy.rule_for(channel)
+        rule = self._context.policy.rule_for(channel)
         lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
         if rule is None or rule.lane != lane or not is_carried(channel):
             raise Rejected(RejectReason.FALLBACK, f"{channel} is not carried without an epoch")
@@ -259,11 +243,11 @@ class Fallback:
         plaintext = b"".join((_U64.pack(sent_ns), u32(len(addressed)), *addressed, payload))
         if _PREFIX + NONCE_BYTES + len(plaintext) + TAG_BYTES > MAX_SEALED:
             raise Rejected(RejectReason.SIZE, f"message of {len(payload)} bytes")
-        with self._lock:
+        with self._context.lock:
             self._counters[name] += 1
             counter = self._counters[name]
         prefix = member.incarnation + _U64.pack(counter)
-        nonce = self._random(NONCE_BYTES)
+        nonce = self._context.random(NONCE_BYTES)
         aad = self._aad(rule.lane, channel, type_name, prefix)
         sealed = prefix + nonce + self._key(member.incarnation).encrypt(nonce, plaintext, aad)
         signature = member.identity.sign(self._signed(aad, sealed), labels.SIGN_FALLBACK)
@@ -292,8 +276,8 @@ class Fallback:
         allowed: list[_Peer] = []
         for peer in speakers:
             try:
-                self._control.directory.good(peer.member.fingerprint, wall_ns)
-                if self._evicted(peer.member.fingerprint):
+                self._context.certificates.good(peer.member.fingerprint, wall_ns)
+                if self._context.is_evicted(peer.member.fingerprint):
                     raise Rejected(RejectReason.EVICTED, peer.member.name)
                 rule = self._rule(channel, peer.member.name, peer.member.role)
                 if rule.lane != lane:
@@ -323,7 +307,7 @@ class Fallback:
                 RejectReason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now"
             )
         peer = self._signer(allowed, lane, envelope.signature, self._signed(aad, sealed), wall_ns)
-        with self._lock:
+        with self._context.lock:
             if not self._window(peer, lane).accept(counter):
                 raise Rejected(RejectReason.REPLAY)
         member = peer.member

@@ -11,14 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock, RLock
-from typing import Any, Final
+from threading import RLock
+from typing import Final
 
-from ..counters import Counters
 from ..effects import Effect, SecurityAlarm
 from ..errors import NotReady, Rejected, RejectReason
-from ..evidence.checkpoint_tracker import CheckpointTracker
-from ..keystore.fallback_secret import FallbackSecret
 from ..keystore.member_state import StateStore
 from ..messages.announcement import Announcement, RosterEntry
 from ..messages.checkpoint import Checkpoint
@@ -28,6 +25,7 @@ from ..session.epoch_session import Opened, check_shape, response_binding
 from ..trust.identity import CertificateError, CertifiedMember, MemberIdentity, Trust
 from ..trust.policy import Policy
 from ..wire import ControlMessage, Envelope
+from .context import HostConfig, MemberContext
 from .control_plane import ControlPlane
 from .fallback import Fallback
 
@@ -35,23 +33,6 @@ __all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
 
 _MAX_PENDING: Final = 256
 _SET_BACK_TOLD_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostConfig:
-    """Choices of a process; what the whole swarm must agree on stands in the policy.
-
-    mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
-        `map` does it in parallel (HPKE and waiting for the disk release the GIL).
-    verify_checkpoints: compare opened packets with their senders' checkpoints.
-    keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
-    fallback: the swarm's pre-shared secret; None: without a crypto node nothing is sent.
-    """
-
-    mapper: Callable[..., Iterable[Any]] = map
-    verify_checkpoints: bool = True
-    keep_evidence: bool = False
-    fallback: FallbackSecret | None = None
 
 
 @dataclass(slots=True)
@@ -85,29 +66,18 @@ class SecureHost:
         config: HostConfig | None = None,
     ) -> None:
         """Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before."""
-        if not identities:
-            raise ValueError("a secure host needs at least one member identity")
-        config = config or HostConfig()
-        self.counters = Counters()
-        self.swarm = trust.swarm
-        self._lock = Lock()
+        self.context = context = MemberContext(identities, trust, stores, random, config or HostConfig())
+        self.counters = context.counters
+        self.checkpoints = context.checkpoints
+        self.swarm = context.trust.swarm
         self._control_lock = RLock()
         self._wall_ns = 0
         self._set_back_told = TokenBucket(1.0 / _SET_BACK_TOLD_S, 1.0)
-        self.checkpoints = CheckpointTracker(
-            self.swarm,
-            self._lock,
-            config.verify_checkpoints,
-            int(trust.policy.limits.clock_ahead_s * 1e9),
-            config.keep_evidence,
-        )
-        self.control = ControlPlane(
-            identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
-        )
-        if config.fallback is not None:
-            self.control.fallback = Fallback(config.fallback, self.control, random, self._lock)
-        self._members = self.control.members
-        self._sessions = self.control.sessions.open
+        secret = context.config.fallback
+        self.fallback = Fallback(secret, context) if secret is not None else None
+        self.control = ControlPlane(context, self.fallback)
+        self._members = context.members
+        self._sessions = context.sessions.open
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -117,7 +87,7 @@ class SecureHost:
     @property
     def policy(self) -> Policy:
         """The policy in force; a newer one may come in flight."""
-        return self.control.trust.policy
+        return self.context.trust.policy
 
     # Control
 
@@ -150,7 +120,7 @@ class SecureHost:
         Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
         """
         with self._control_lock:
-            return self.control.stops.sign(operator, level, targets, wall_ns)
+            return self.control.stop_handler.sign(operator, level, targets, wall_ns)
 
     def leave(self) -> list[Effect]:
         """Says that all hosted members leave; perform it before `close`."""
@@ -162,7 +132,7 @@ class SecureHost:
         always).
         """
         with self._control_lock:
-            self.control.sessions.wipe_all()
+            self.context.sessions.wipe_all()
             for member in self._members.values():
                 member.wipe()
 
@@ -170,12 +140,12 @@ class SecureHost:
 
     def ready(self, member: str) -> bool:
         """True when the member can seal now."""
-        return self._members[member].sending is not None and not self.control.silent
+        return self._members[member].sending is not None and not self.context.silent
 
     def degraded(self, wall_ns: int) -> bool:
         """True while no crypto node is heard and messages go out under the fallback secret."""
-        fallback = self.control.fallback
-        return self.control.silent and fallback is not None and fallback.usable(wall_ns)
+        fallback = self.fallback
+        return self.context.silent and fallback is not None and fallback.usable(wall_ns)
 
     def barred(self, wall_ns: int) -> tuple[str, ...]:
         """Hosted members whom the others refuse, and why: one phrase each."""
@@ -185,14 +155,14 @@ class SecureHost:
                 found.append(f"{name} was put out of the swarm")
                 continue
             try:
-                self.control.trust.check_member(member.identity.member, wall_ns)
+                self.context.trust.check_member(member.identity.member, wall_ns)
             except CertificateError as error:
                 found.append(f"the certificate of {name} {error.fault.value}")
         return tuple(found)
 
     def beat_age_s(self, now: float) -> float | None:
         """Seconds since a crypto node's last beat of our epoch, or since the start; None before that."""
-        heard = self.control.last_beat
+        heard = self.context.last_beat
         return None if heard is None else max(0.0, now - heard)
 
     def epoch(self, member: str) -> int | None:
@@ -207,22 +177,15 @@ class SecureHost:
 
     def roster(self, member: str | None = None) -> tuple[RosterEntry, ...]:
         """The roster the member (default: the first) sends under; empty before the first epoch."""
-        sending = self._members[member or next(iter(self._members))].sending
-        return sending[0].roster if sending else ()
+        return self.context.roster(member)
 
     def heard(self, name: str) -> int | None:
         """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
-        times = [
-            session.heard_ns[entry.slot]
-            for session in list(self._sessions.values())
-            for entry in session.roster
-            if entry.name == name and entry.slot in session.heard_ns
-        ]
-        return max(times, default=None)
+        return self.context.heard_ns(name)
 
     def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
         """A member's certificate, if it has been seen (receipts and records need it)."""
-        return self.control.directory.get(fingerprint)
+        return self.context.certificates.get(fingerprint)
 
     def announcement(self, epoch: int) -> Announcement | None:
         """The announcement of an open epoch (public bytes only)."""
@@ -243,11 +206,11 @@ class SecureHost:
     ) -> Envelope:
         state = self._members[member]
         sending = state.sending
-        if self.control.silent and self.control.fallback is not None and not binding:
-            envelope = self.control.fallback.seal(channel, type_name, payload, sent_ns, member)
+        if self.context.silent and self.fallback is not None and not binding:
+            envelope = self.fallback.seal(channel, type_name, payload, sent_ns, member)
             self._count_sealed(envelope)
             return envelope
-        if sending is None or self.control.silent:
+        if sending is None or self.context.silent:
             why = "the crypto node is silent" if sending else "it has not joined an epoch yet"
             raise NotReady(f"{member} cannot send: {why}")
         session, slot = sending
@@ -276,16 +239,16 @@ class SecureHost:
         veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
         counters = self.counters
-        fallback = self.control.fallback
+        fallback = self.fallback
         try:
-            if envelope.epoch == 0 and fallback is not None and self.control.silent:
+            if envelope.epoch == 0 and fallback is not None and self.context.silent:
                 opened = fallback.open(channel, type_name, envelope, wall_ns)
                 found = opened, 0
             else:
                 check_shape(envelope)
                 session = self._sessions.get(envelope.epoch)
                 if session is None:
-                    self.control.catch_up.note_higher(envelope.epoch)
+                    self.control.resync.note_higher(envelope.epoch)
                     raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
                 self._wall_ns = wall_ns
                 found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
@@ -300,7 +263,7 @@ class SecureHost:
 
     def _good(self, fingerprint: bytes) -> CertifiedMember | None:
         try:
-            return self.control.directory.good(fingerprint, self._wall_ns)
+            return self.context.certificates.good(fingerprint, self._wall_ns)
         except Rejected:
             return None
 

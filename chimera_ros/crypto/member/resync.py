@@ -13,7 +13,7 @@ under a good signature, is a split view: some crypto node has shown two faces.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
 from ..errors import Rejected, RejectReason
@@ -22,9 +22,7 @@ from ..messages.control import BEHIND_FLAG, Beat, Ready
 from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember
 from ..wire import ControlMessage
-
-if TYPE_CHECKING:
-    from .control_plane import ControlPlane
+from .context import MemberContext
 
 _ASK_S: Final = 0.5  # after a beat of a higher epoch, at most this often
 _HINT_WAIT_S: Final = 0.3  # packets of a higher epoch: its announcement may just be on its way
@@ -40,9 +38,10 @@ _TELL_S: Final = 30.0  # between two alarms about what one member says: it may m
 class Resync:
     """Times are monotonic seconds."""
 
-    def __init__(self, view: ControlPlane, random: Callable[[int], bytes]) -> None:
-        self._view = view
-        self._random = random
+    def __init__(self, context: MemberContext, known: Callable[[int], bytes | None]) -> None:
+        """`known`: the transcript hash of an epoch number as it was announced here."""
+        self._context = context
+        self._known = known
         self._ask_after = float("-inf")
         self._higher = 0  # an epoch that packets name and that we do not hold; 0: none
         self._higher_since: float | None = None
@@ -60,11 +59,11 @@ class Resync:
         if now < self._ask_after:
             return []
         self._ask_after = now + _ASK_S
-        return [Send(self._view.say_ready(self._view.newest_installed(), BEHIND_FLAG))]
+        return [Send(self._context.ready_message(self._context.newest_installed(), BEHIND_FLAG))]
 
     def note_higher(self, epoch: int) -> None:
         """A packet, not yet authenticated, names an epoch that is not open here. Any thread may say so."""
-        newest = self._view.newest_installed()
+        newest = self._context.newest_installed()
         if newest is not None and newest.epoch < epoch <= newest.epoch + MAX_JUMP and epoch > self._higher:
             self._higher = epoch
 
@@ -72,21 +71,21 @@ class Resync:
 
     def on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """Another process's `ready`. Raises Rejected."""
-        view = self._view
-        ready = Ready.parse(message.parts[0], view.trust.swarm)
-        if view.is_own(ready.fingerprint):
+        context = self._context
+        ready = Ready.parse(message.parts[0], context.trust.swarm)
+        if context.is_own(ready.fingerprint):
             raise Rejected(RejectReason.OWN)
-        known = view.known(ready.epoch)
+        known = self._known(ready.epoch)
         teller = self._tellers.get(ready.fingerprint)
         split = known not in (None, ready.transcript_hash) and ready.transcript_hash not in self._told
         split = split and (teller is None or teller.holds(now))
         lags = bool(ready.flags & BEHIND_FLAG) and self._may_show(ready.epoch, now)
         if not split and not lags:
             return []
-        sender = view.directory.good(ready.fingerprint, wall_ns)
-        if any(sender.fingerprint in member.state.evictions for member in view.members.values()):
+        sender = context.certificates.good(ready.fingerprint, wall_ns)
+        if context.is_evicted(sender.fingerprint):
             raise Rejected(RejectReason.EVICTED, sender.name)
-        view.check_signature(sender, message, now)
+        context.check_signature(sender, message, now)
         if split:
             if len(self._told) >= _MAX_TOLD:
                 self._told.clear()
@@ -112,22 +111,22 @@ class Resync:
 
     def _may_show(self, epoch: int, now: float) -> bool:
         """Do we hold a higher epoch, and have not just said so?"""
-        newest = self._view.newest_installed()
+        newest = self._context.newest_installed()
         higher = newest is not None and newest.epoch > epoch
         return higher and self._repeat_at is None and now >= self._repeat_after
 
     def _show_soon(self, now: float) -> None:
-        self._repeat_at = now + _PAUSE_S + _SPREAD_S * self._random(1)[0] / 256
+        self._repeat_at = now + _PAUSE_S + _SPREAD_S * self._context.random(1)[0] / 256
 
     def heard_again(self, epoch: int) -> None:
         """Somebody has just announced `epoch` again."""
-        newest = self._view.newest_installed()
+        newest = self._context.newest_installed()
         if newest is not None and newest.epoch == epoch:
             self._repeat_at = None
 
     def on_beat(self, beat: Beat, issuer: CertifiedMember) -> list[Effect]:
         """A verified beat: an alarm when its epochs stay below what a hosted member has had."""
-        member = max(self._view.members.values(), key=lambda item: item.state.highest_epoch)
+        member = max(self._context.members.values(), key=lambda item: item.state.highest_epoch)
         highest = member.state.highest_epoch
         if beat.epoch >= highest:
             self._low.pop(issuer.fingerprint, None)
@@ -146,7 +145,7 @@ class Resync:
     # Time
 
     def tick(self, now: float) -> list[Effect]:
-        newest = self._view.newest_installed()
+        newest = self._context.newest_installed()
         if self._higher and (newest is None or newest.epoch >= self._higher):
             self._higher, self._higher_since = 0, None
         effects: list[Effect] = []

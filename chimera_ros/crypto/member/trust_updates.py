@@ -8,19 +8,15 @@ Not handled here: a policy with another suite or swarm (that needs a restart), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..effects import Effect, SecurityAlarm
 from ..encoding import malformed, var
 from ..errors import KeystoreError, Rejected, RejectReason
 from ..messages.body import opening, read_opening
-from ..rate_limit import RateLimiter
-from ..session.open_epochs import OpenEpochs
-from ..trust.certificate_cache import CertificateCache
-from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
 from ..wire import ControlKind, ControlMessage
-from .member import Member
+from .context import MemberContext
 from .stored_trust import CRL_FILE, POLICY_FILE
 
 
@@ -30,21 +26,12 @@ class TrustUpdates:
     `on_change` is called after something was taken over: the key server acts on it.
     """
 
-    def __init__(
-        self,
-        trust: Trust,
-        members: Iterable[Member],
-        directory: CertificateCache,
-        sessions: OpenEpochs,
-        purse: RateLimiter,
-    ) -> None:
+    def __init__(self, context: MemberContext) -> None:
         self.on_change: Callable[[Document, float, int], list[Effect]] | None = None
         self.taken = False  # something came in flight
-        self._trust = trust
-        self._members = tuple(members)
-        self._directory = directory
-        self._sessions = sessions
-        self._purse = purse
+        self._context = context
+        self._trust = context.trust
+        self._members = tuple(context.members.values())
 
     def messages(self) -> list[ControlMessage]:
         """What is in force, to be sent to whoever may lack it."""
@@ -69,7 +56,7 @@ class TrustUpdates:
         reader.end()
         if content in (self._trust.crl_der, self._trust.policy_text):
             raise Rejected(RejectReason.DUPLICATE)
-        if not self._purse.take(ControlKind.TRUST, now):
+        if not self._context.rate_limiter.take(ControlKind.TRUST, now):
             raise Rejected(RejectReason.BUDGET, "trust")
         if kind == Document.CRL and not signature:
             return self.take_crl(content, now, wall_ns)
@@ -107,7 +94,7 @@ class TrustUpdates:
         for member in self._members:
             member.remember_document(CRL_FILE, der, crl_number=crl.number)
         self._trust.crl, self._trust.crl_der = crl, der
-        self._sessions.bar(self._revoked())
+        self._context.sessions.bar(self._revoked())
         effects: list[Effect] = [SecurityAlarm("info", f"revocation list {crl.number} is in force")]
         effects += [
             SecurityAlarm("error", f"the certificate of {member.name} has been revoked")
@@ -133,7 +120,7 @@ class TrustUpdates:
             member.remember_document(POLICY_FILE, blob, policy_version=policy.version)
         trust = self._trust
         trust.policy, trust.policy_text, trust.policy_signature = policy, text, signature
-        self._sessions.limits = policy.limits
+        self._context.sessions.limits = policy.limits
         effects: list[Effect] = [
             SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")
         ]
@@ -145,4 +132,4 @@ class TrustUpdates:
 
     def _revoked(self) -> frozenset[bytes]:
         """Fingerprints of certificates seen here that the list in force names."""
-        return self._directory.with_serials(self._trust.crl.serials)
+        return self._context.certificates.with_serials(self._trust.crl.serials)
