@@ -8,7 +8,6 @@ eviction, role, signature. Only then does anything change.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +63,14 @@ class _Challenge:
     asked_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ProvenHead:
+    """A head above every one known here, under a good signature of its issuer, which a member has sent."""
+
+    head: Head
+    issuer: CertifiedMember
+
+
 class UnknownIssuer(Rejected):
     """A proof by a crypto node whose certificate has not come yet."""
 
@@ -100,7 +107,6 @@ class Admission:
         self._claimed = 0
         self._unproven = 0  # highest epoch that a package named and did not prove
         self._learned_evictions = False
-        self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
     @property
     def _limits(self) -> Limits:
@@ -172,7 +178,7 @@ class Admission:
 
     def check(
         self, message: ControlMessage, now: float, wall_ns: int
-    ) -> tuple[AdmissionCandidate, list[Effect]]:
+    ) -> tuple[AdmissionCandidate, list[Effect], ProvenHead | None]:
         """A package from the network. Raises Rejected; then nothing has changed."""
         body = message.parts[0]
         suite = self._suite
@@ -196,7 +202,7 @@ class Admission:
         self._context.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         try:
-            self._prove(package, now, wall_ns)
+            proven = self._prove(package, now, wall_ns)
         except UnknownIssuer as refusal:
             self._context.certificates.wait_for(refusal.fingerprint, message)
             raise
@@ -212,7 +218,7 @@ class Admission:
         if restarted:
             effects += self._note_restart(member.name, now)
         self._candidates[member.name] = candidate
-        return candidate, effects
+        return candidate, effects, proven
 
     def _candidate(self, package: KeyPackage, member: CertifiedMember, now: float) -> AdmissionCandidate:
         return AdmissionCandidate(
@@ -236,17 +242,19 @@ class Admission:
                 break
             del self._seen[oldest]
 
-    def _prove(self, package: KeyPackage, now: float, wall_ns: int) -> None:
+    def _prove(self, package: KeyPackage, now: float, wall_ns: int) -> ProvenHead | None:
         """Takes over what a package proves."""
         if not package.proof:
-            return
+            return None
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
             raise Rejected(RejectReason.MALFORMED, "the proof is of another epoch")
-        self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
+        return self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
 
-    def learn(self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int) -> None:
+    def learn(
+        self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int
+    ) -> ProvenHead | None:
         """Takes over a proven head that is higher than what we know, and evictions that we lack from any; a
         bare claim counts for nothing.
 
@@ -256,7 +264,7 @@ class Admission:
         newer = head.epoch > max(self._learned[0], self._held)
         lacking = frozenset(head.evictions) - self._own.state.evictions
         if not newer and not lacking:
-            return
+            return None
         if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
             raise Rejected(RejectReason.TOO_FAR)
         issuer = self._context.certificates.get(head.issuer)
@@ -272,7 +280,7 @@ class Admission:
             raise Rejected(RejectReason.SIGNATURE, "proof")
         if self._desk.bars(issuer) or not self._context.certificates.stands(issuer, wall_ns):
             self._claimed = max(self._claimed, head.epoch)
-            return
+            return None
         if lacking:
             lines = lines_of(lacking, self._context.certificates, head.issuer, proof.transcript_hash, wall_ns)
             try:
@@ -281,12 +289,11 @@ class Admission:
                 raise Rejected(RejectReason.STORE, str(error)) from None
             self._learned_evictions = True
         if not newer:
-            return
+            return None
         self._learned = (head.epoch, proof.transcript_hash, head.roster)
         self._incarnations.note(head.roster, now, newest=False)
         self.used(head)
-        if self.on_proof is not None:
-            self.on_proof(head, issuer, now)
+        return ProvenHead(head, issuer)
 
     def take_learned_evictions(self) -> bool:
         """Have members shown us evictions that we did not know? Says so once."""

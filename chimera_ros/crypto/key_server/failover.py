@@ -19,7 +19,7 @@ from ..trust.identity import CertifiedMember
 from ..trust.policy import Limits
 from ..trust.rank import rank_of
 from ..trust.roles import Role
-from .admission import Admission
+from .admission import Admission, ProvenHead
 
 STAGGER_S: Final = 0.2  # between two standbys: far longer than a beat takes to arrive
 UNREADY_PATIENCE: Final = 3  # times longer, while a node has not joined an epoch
@@ -146,11 +146,9 @@ class Failover:
         self._limits = limits
         self._own_epoch = own_epoch
         self._stand_by = stand_by
-        self._told: list[Effect] = []
         self._untold = False  # the newest head of another node lacks evictions that we hold
         self._correct_at = float("inf")
         self._corrected_at = float("-inf")
-        admission.on_proof = self.heard_proof
 
     @property
     def in_charge(self) -> bool:
@@ -201,17 +199,13 @@ class Failover:
         """In charge so that everybody learns of an eviction, and not announced yet."""
         return self._untold and self.in_charge and self._own_epoch()[0] < self._duty.seen_epoch
 
-    def heard_proof(self, head: Head, issuer: CertifiedMember, now: float) -> None:
-        """A member has proven an epoch that is new to us; what follows is told by `take_told`."""
+    def heard_proof(self, proven: ProvenHead, now: float) -> list[Effect]:
+        """A member has proven an epoch that is new to us."""
+        head, issuer = proven.head, proven.issuer
         self.crl_number = max(self.crl_number, head.crl_number)
         epoch, own_issue = self._own_epoch()
         down = not self._correcting and self._duty.proof(issuer.name, head.epoch, epoch, own_issue, now)
-        self._told += self._follow(issuer.name, down)
-
-    def take_told(self) -> list[Effect]:
-        """What proofs have led to since the last call."""
-        told, self._told = self._told, []
-        return told
+        return self._follow(issuer.name, down)
 
     def _follow(self, chief: str, down: bool) -> list[Effect]:
         if not down:

@@ -20,7 +20,9 @@ from ..effects import Effect, SecurityAlarm, Send
 from ..entropy.pool import OS_BYTES, draw_seed
 from ..errors import NotReady, Rejected, RejectReason
 from ..keystore.member_state import StateStore
-from ..member.host import HostConfig, SecureHost
+from ..member.context import HostConfig, MemberContext
+from ..member.host import SecureHost
+from ..member.key_server_hooks import KeyServerHooks
 from ..messages.announcement import EpochReason, RosterEntry, parse_announcement
 from ..messages.control import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
 from ..primitives.suite import digest
@@ -76,15 +78,14 @@ class KeyServer:
         self.config = config or KeyServerConfig()
         self.rank = rank_of(identity.name)  # epoch numbers are congruent to it modulo 4
         self.identity = identity
-        self.host = SecureHost([identity], trust, {identity.name: store}, random, host_config)
+        stores = {identity.name: store}
+        self._context = context = MemberContext(
+            [identity], trust, stores, random, host_config or HostConfig()
+        )
         self._lock = RLock()
-        self._context = self.host.context
-        self._control = self.host.control
-        self.trust = self._context.trust
-        self._control.trust_updates.on_change = self._on_trust
-        self._control.on_other = self.handle  # packages that waited for a certificate
-        self._member = self._context.members[identity.name]
-        self._suite = self._context.suite
+        self.trust = context.trust
+        self._member = context.members[identity.name]
+        self._suite = context.suite
         self._desk = EvictionHandler(self._member, self._context.certificates)
         self._admission = Admission(self._context, self._member, self._desk)
         self._voice = Beacon(self._member, self._suite.name, self.limits, self._admission, random)
@@ -99,11 +100,20 @@ class KeyServer:
         self._handover = Failover(
             self._duty, self._member, self._admission, self.limits, self._own_epoch, self._stand_by
         )
-        self._control.colleague = self._handover
         self._agenda = RekeyScheduler(self.limits, self.rotate_s)
         self._resent_at = float("-inf")
         self._asked = RekeyRequestLimiter()
         self._stopped = False
+        self.host = SecureHost(
+            [identity],
+            trust,
+            stores,
+            random,
+            host_config,
+            context=context,
+            key_server=KeyServerHooks(self._handover, self.handle, self._on_trust),
+        )
+        self._control = self.host.control
         self._rollout = Rollout(
             self._context,
             self._control,
@@ -142,8 +152,7 @@ class KeyServer:
             try:
                 check_size(message)
                 if message.kind is ControlKind.KEY_PACKAGE:
-                    effects = self._on_package(message, now, wall_ns)
-                    return self._handover.take_told() + effects
+                    return self._on_package(message, now, wall_ns)
                 if message.kind is ControlKind.READY:
                     return self._on_ready(message, now, wall_ns)
             except Rejected as refusal:
@@ -239,9 +248,17 @@ class KeyServer:
     def update_trust(self, files: TrustFiles, now: float, wall_ns: int) -> list[Effect]:
         """Takes over a newer revocation list or policy from the keystore on disk, and hands it on to all."""
         with self._lock:
-            effects, taken = self._control.trust_updates.take_files(files, now, wall_ns)
-            if taken:
-                effects += [Send(item) for item in self._control.trust_updates.messages()]
+            updates = self._control.trust_updates
+            effects: list[Effect] = []
+            any_taken = False
+            for document in (Document.CRL, Document.POLICY):
+                alarms, taken = updates.take_file(document, files, wall_ns)
+                effects += alarms
+                if taken:
+                    effects += self._on_trust(document, now, wall_ns)
+                    any_taken = True
+            if any_taken:
+                effects += [Send(item) for item in updates.messages()]
             return effects
 
     def _on_trust(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
@@ -320,9 +337,10 @@ class KeyServer:
         return [self._voice.send_request(request)]
 
     def _on_package(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        candidate, effects = self._admission.check(message, now, wall_ns)
+        candidate, effects, proven = self._admission.check(message, now, wall_ns)
+        reported = self._handover.heard_proof(proven, now) if proven is not None else []
         if not self.in_charge:
-            return []
+            return reported
         effects += self._after_learning(now, wall_ns)
         current = self._current
         if current is not None:
@@ -331,17 +349,18 @@ class KeyServer:
         overtaken = current is not None and current.epoch < self._admission.learned_epoch()
         if overtaken or entry is None or entry.incarnation != candidate.incarnation:
             self._agenda.want(EpochReason.JOIN, now)
-        return effects + self._advance(now, wall_ns)
+        return reported + effects + self._advance(now, wall_ns)
 
     def _on_shown(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """An announcement in place of a proof that no package can carry; it may be our former process's."""
         try:
             shown = parse_announcement(message, self._suite)
-            self._admission.learn(shown.proof, shown.head, message.kind, now, wall_ns)
+            proven = self._admission.learn(shown.proof, shown.head, message.kind, now, wall_ns)
         except Rejected as refusal:
             self.host.counters.control[refusal.reason] += 1
             return []
-        return self._handover.take_told() + self._after_learning(now, wall_ns) + self._advance(now, wall_ns)
+        reported = self._handover.heard_proof(proven, now) if proven is not None else []
+        return reported + self._after_learning(now, wall_ns) + self._advance(now, wall_ns)
 
     def _after_learning(self, now: float, wall_ns: int) -> list[Effect]:
         """Puts out whom a proven epoch puts out."""

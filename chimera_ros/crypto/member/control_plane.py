@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from ..effects import Effect, Installed, SecurityAlarm, Send, Switched
 from ..errors import ClockTrouble, KeystoreError, Rejected, RejectReason
@@ -26,6 +26,7 @@ from ..wire import ControlKind, ControlMessage, check_size
 from .context import MemberContext
 from .evictions import obey
 from .fallback import Fallback
+from .key_server_hooks import KeyServerHooks
 from .member import Member, open_seeds, store_numbers
 from .rank_watch import RankWatch
 from .resync import Resync
@@ -47,28 +48,20 @@ _TELL_S: Final = (
     30.0  # between two alarms about what one crypto node says: it may make up as much as it likes
 )
 
-_KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
-_QUIET: Final = frozenset({RejectReason.DUPLICATE, RejectReason.OWN})  # normal traffic, counted all the same
-
-
-class PeerObserver(Protocol):
-    """What a key server makes of other crypto nodes (failover.py). Everything handed to it was verified."""
-
-    @property
-    def in_charge(self) -> bool: ...
-    def heard_request(
-        self, request: KeyRequest, issuer: CertifiedMember, now: float, wall_ns: int
-    ) -> None: ...
-    def heard_beat(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]: ...
-    def heard_head(self, head: Head, issuer: CertifiedMember, now: float) -> list[Effect]: ...
-
 
 class ControlPlane:
     """Events in, effects out; no clock of its own. `now` is monotonic seconds, `wall_ns` the wall clock."""
 
-    def __init__(self, context: MemberContext, fallback: Fallback | None = None) -> None:
+    def __init__(
+        self,
+        context: MemberContext,
+        fallback: Fallback | None = None,
+        key_server: KeyServerHooks | None = None,
+    ) -> None:
         self._context = context
         self._fallback = fallback
+        self._key_server = key_server
+        self._peers = key_server.peers if key_server is not None else None
         self._documents_told = TokenBucket(1.0 / _DOCUMENTS_S, 1.0)
         self._ranks = RankWatch(context.stands)
         for member in context.members.values():
@@ -85,8 +78,6 @@ class ControlPlane:
         self._issuer_shown_at = float("-inf")
         self.trust_updates = TrustUpdates(context)
         self.stop_handler = StopHandler(context)
-        self.colleague: PeerObserver | None = None
-        self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
             ControlKind.CERTIFICATE: self._on_certificate,
             ControlKind.KEY_REQUEST: self._on_request,
@@ -94,7 +85,7 @@ class ControlPlane:
             ControlKind.SWITCH: self._on_switch,
             ControlKind.BEAT: self._on_beat,
             ControlKind.READY: self.resync.on_ready,
-            ControlKind.TRUST: self.trust_updates.on_update,
+            ControlKind.TRUST: self._on_trust,
             ControlKind.STOP: self.stop_handler.on_stop,
             ControlKind.STOP_ACK: self.stop_handler.on_receipt,
             ControlKind.FALLBACK_HELLO: self._on_hello,
@@ -115,9 +106,9 @@ class ControlPlane:
         """Never raises on bytes from the network; refusals are counted by reason."""
         handler = self._handlers.get(message.kind)
         if handler is None:
-            if self.on_other is None or message.kind not in _KEY_SERVERS:
+            if self._key_server is None or message.kind is not ControlKind.KEY_PACKAGE:
                 return []
-            return self.on_other(message, now, wall_ns)
+            return self._key_server.on_package(message, now, wall_ns)
         self._context.wall_ns = wall_ns
         try:
             check_size(message)
@@ -245,9 +236,9 @@ class ControlPlane:
         self._context.check_signature(issuer, message, now)
         self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
         alarms: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
-        if self.colleague is not None:
-            self.colleague.heard_request(request, issuer, now, wall_ns)
-            if self.colleague.in_charge:
+        if self._peers is not None:
+            self._peers.heard_request(request, issuer, now, wall_ns)
+            if self._peers.in_charge:
                 return alarms  # its packages are for the epochs that it makes itself
         for index, member in enumerate(self._context.members.values()):
             if not member.needs_answer(request):
@@ -327,7 +318,7 @@ class ControlPlane:
                     "and is no longer followed",
                 )
             ]
-        effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
+        effects = self._peers.heard_head(head, issuer, now) if self._peers is not None else []
         if head.crl_number > self._context.trust.crl.number:
             effects += self.resync.ask(now)
         elif head.crl_number < self._context.trust.crl.number or self._took_over(head):
@@ -478,6 +469,12 @@ class ControlPlane:
             raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no secret")
         return self._fallback.on_hello(message, now, wall_ns)
 
+    def _on_trust(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        effects, document = self.trust_updates.on_update(message, now, wall_ns)
+        if self._key_server is not None:
+            effects += self._key_server.on_trust(document, now, wall_ns)
+        return effects
+
     # Beats and silence
 
     def _on_beat(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -513,8 +510,8 @@ class ControlPlane:
         if beat.epoch < newest:
             self._context.counters.control[RejectReason.STALE] += 1
             return effects
-        if self.colleague is not None:
-            effects += self.colleague.heard_beat(beat, issuer, now)
+        if self._peers is not None:
+            effects += self._peers.heard_beat(beat, issuer, now)
         ours = session is not None and session.transcript_hash == beat.transcript_hash
         # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
         # drops announcements and lets beats through would read on after it was put out.

@@ -28,6 +28,7 @@ from ..wire import ControlMessage, Envelope
 from .context import HostConfig, MemberContext
 from .control_plane import ControlPlane
 from .fallback import Fallback
+from .key_server_hooks import KeyServerHooks
 
 __all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
 
@@ -64,9 +65,17 @@ class SecureHost:
         stores: Mapping[str, StateStore],
         random: Callable[[int], bytes] = os.urandom,
         config: HostConfig | None = None,
+        *,
+        context: MemberContext | None = None,
+        key_server: KeyServerHooks | None = None,
     ) -> None:
-        """Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before."""
-        self.context = context = MemberContext(identities, trust, stores, random, config or HostConfig())
+        """`context` and `key_server`: of a key server whose member this is (key_server/server.py).
+
+        Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before.
+        """
+        if context is None:
+            context = MemberContext(identities, trust, stores, random, config or HostConfig())
+        self.context = context
         self.counters = context.counters
         self.checkpoints = context.checkpoints
         self.swarm = context.trust.swarm
@@ -75,7 +84,7 @@ class SecureHost:
         self._set_back_told = TokenBucket(1.0 / _SET_BACK_TOLD_S, 1.0)
         secret = context.config.fallback
         self.fallback = Fallback(secret, context) if secret is not None else None
-        self.control = ControlPlane(context, self.fallback)
+        self.control = ControlPlane(context, self.fallback, key_server)
         self._members = context.members
         self._sessions = context.sessions.open
 

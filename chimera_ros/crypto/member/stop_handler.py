@@ -15,9 +15,9 @@ from .context import MemberContext
 
 
 class StopHandler:
-    """Ages are judged by the crypto node's time where it is heard, and by the own wall clock too, unless the stop
-    ends a flight in the air: a crypto node with a wrong clock must not make every stop stale, and whoever sets
-    a drone's clock back gains no more than a hold or a landing that it never received.
+    """Ages are judged by the crypto node's time where it is heard, and by the own wall clock too, unless the
+    stop ends a flight in the air: a crypto node with a wrong clock must not make every stop stale, and
+    whoever sets a drone's clock back gains no more than a hold or a landing that it never received.
     """
 
     def __init__(self, context: MemberContext) -> None:

@@ -8,8 +8,6 @@ Not handled here: a policy with another suite or swarm (that needs a restart), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..effects import Effect, SecurityAlarm
 from ..encoding import malformed, var
 from ..errors import KeystoreError, Rejected, RejectReason
@@ -21,13 +19,9 @@ from .stored_trust import CRL_FILE, POLICY_FILE
 
 
 class TrustUpdates:
-    """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`).
-
-    `on_change` is called after something was taken over: the key server acts on it.
-    """
+    """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`)."""
 
     def __init__(self, context: MemberContext) -> None:
-        self.on_change: Callable[[Document, float, int], list[Effect]] | None = None
         self.taken = False  # something came in flight
         self._context = context
         self._trust = context.trust
@@ -47,8 +41,11 @@ class TrustUpdates:
         body = opening(self._trust.swarm) + bytes((kind,)) + var(content)
         return ControlMessage(ControlKind.TRUST, (body, signature))
 
-    def on_update(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        """From the network. Raises Rejected or KeystoreError; then nothing has changed."""
+    def on_update(self, message: ControlMessage, now: float, wall_ns: int) -> tuple[list[Effect], Document]:
+        """(effects, what was taken over) of an update from the network.
+
+        Raises Rejected or KeystoreError; then nothing has changed.
+        """
         body, signature = message.parts
         reader = read_opening(body, self._trust.swarm)
         kind = reader.u8()
@@ -59,32 +56,24 @@ class TrustUpdates:
         if not self._context.rate_limiter.take(ControlKind.TRUST, now):
             raise Rejected(RejectReason.BUDGET, "trust")
         if kind == Document.CRL and not signature:
-            return self.take_crl(content, now, wall_ns)
+            return self.take_crl(content), Document.CRL
         if kind == Document.POLICY:
-            return self.take_policy(content, signature, now, wall_ns)
+            return self.take_policy(content, signature, wall_ns), Document.POLICY
         raise malformed("unknown document")
 
-    def take_files(self, files: TrustFiles, now: float, wall_ns: int) -> tuple[list[Effect], bool]:
-        """(effects, was anything taken over?) for documents on our own disk. What is no good is told."""
-        effects: list[Effect] = []
-        taken = False
-        for name, new in (
-            ("crl.pem", files.crl_der != self._trust.crl_der),
-            ("policy.yaml", files.policy_text != self._trust.policy_text),
-        ):
-            if not new:
-                continue
-            try:
-                if name == "crl.pem":
-                    effects += self.take_crl(files.crl_der, now, wall_ns)
-                else:
-                    effects += self.take_policy(files.policy_text, files.policy_signature, now, wall_ns)
-                taken = True
-            except (Rejected, KeystoreError) as error:
-                effects.append(SecurityAlarm("error", f"{name} on disk was not taken over: {error}"))
-        return effects, taken
+    def take_file(self, document: Document, files: TrustFiles, wall_ns: int) -> tuple[list[Effect], bool]:
+        """(effects, taken over) for a document on our own disk; an alarm if it is new and refused."""
+        name = "crl.pem" if document is Document.CRL else "policy.yaml"
+        try:
+            if document is Document.CRL and files.crl_der != self._trust.crl_der:
+                return self.take_crl(files.crl_der), True
+            if document is Document.POLICY and files.policy_text != self._trust.policy_text:
+                return self.take_policy(files.policy_text, files.policy_signature, wall_ns), True
+        except (Rejected, KeystoreError) as error:
+            return [SecurityAlarm("error", f"{name} on disk was not taken over: {error}")], False
+        return [], False
 
-    def take_crl(self, der: bytes, now: float, wall_ns: int) -> list[Effect]:
+    def take_crl(self, der: bytes) -> list[Effect]:
         """Raises Rejected(STALE) for a number that is not higher, and what `read_signed_crl` raises."""
         crl = read_signed_crl(der, self._trust.authority)
         if crl.number <= self._trust.crl.number:
@@ -101,9 +90,10 @@ class TrustUpdates:
             for member in self._members
             if member.identity.member.serial in crl.serials
         ]
-        return effects + self._changed(Document.CRL, now, wall_ns)
+        self.taken = True
+        return effects
 
-    def take_policy(self, text: bytes, signature: bytes, now: float, wall_ns: int) -> list[Effect]:
+    def take_policy(self, text: bytes, signature: bytes, wall_ns: int) -> list[Effect]:
         """It applies to epochs announced from now on; those that are open keep theirs.
 
         Raises Rejected(STALE) for a version that is not higher, and what `read_signed_policy` raises.
@@ -121,14 +111,8 @@ class TrustUpdates:
         trust = self._trust
         trust.policy, trust.policy_text, trust.policy_signature = policy, text, signature
         self._context.sessions.limits = policy.limits
-        effects: list[Effect] = [
-            SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")
-        ]
-        return effects + self._changed(Document.POLICY, now, wall_ns)
-
-    def _changed(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
         self.taken = True
-        return self.on_change(kind, now, wall_ns) if self.on_change else []
+        return [SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")]
 
     def _revoked(self) -> frozenset[bytes]:
         """Fingerprints of certificates seen here that the list in force names."""
