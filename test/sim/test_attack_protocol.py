@@ -183,9 +183,9 @@ def test_a_forged_switch_is_not_kept_for_later() -> None:
     body = Switch(swarm.trust.swarm, epoch, bytes(32), crypto.fingerprint).encode()
     genuine = signed(ControlKind.SWITCH, body, crypto)
     host.handle(genuine, wire.now, wire.wall_ns)
-    assert host.control._early_switch is genuine
+    assert host.control.installer._early_switch is genuine
     host.handle(changed(genuine, bytes(4627)), wire.now, wire.wall_ns)
-    assert host.control._early_switch is genuine
+    assert host.control.installer._early_switch is genuine
     assert host.counters.control[RejectReason.SIGNATURE] == 1
 
 
@@ -248,7 +248,7 @@ def test_a_crypto_node_that_beats_ever_other_epochs_is_told_of_now_and_then() ->
         wire.now += 0.1
     assert host.counters.control[RejectReason.EQUIVOCATION] == 400
     assert len([item for item in alarms if isinstance(item, SecurityAlarm)]) == 2, "40 s, one in 30"
-    assert len(host.control._split_told) == 1
+    assert len(host.control._beats._split_reported) == 1
 
 
 def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() -> None:

@@ -62,7 +62,7 @@ class Air:
     def say_hello(self, wall_ns: int = WALL_NS, now: float = NOW) -> list[ControlMessage]:
         said = []
         for name, host in self.hosts.items():
-            host.fallback.rest()
+            host.fallback.reset()
             for effect in host.tick(now, wall_ns):
                 if isinstance(effect, Send) and effect.message.kind is ControlKind.FALLBACK_HELLO:
                     said.append((name, effect.message))
@@ -169,7 +169,7 @@ def test_a_command_names_the_incarnation_that_its_target_has_now(air: Air) -> No
 def test_a_member_that_hears_a_crypto_node_refuses_fallback(air: Air) -> None:
     envelope = air.send("drone_01", TELEMETRY)
     hello = air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)[1]
-    air.hosts["leader"].control.note_life(NOW)
+    air.hosts["leader"].control.watchdog.reset(NOW)
     assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.FALLBACK
     assert air.hosts["leader"].handle(hello, NOW, WALL_NS) == []
     assert air.hosts["leader"].counters.control[RejectReason.FALLBACK] == 1

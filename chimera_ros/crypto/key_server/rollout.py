@@ -11,7 +11,7 @@ from typing import Final
 from ..effects import Effect, SecurityAlarm, Send
 from ..errors import CryptoError, EntropyError, KeystoreError
 from ..member.context import MemberContext
-from ..member.control_plane import ControlPlane
+from ..member.epoch_installer import EpochInstaller
 from ..member.member import Member
 from ..messages.announcement import Announcement, EpochReason, RosterEntry
 from ..messages.body import signed
@@ -37,7 +37,7 @@ class Rollout:
     def __init__(
         self,
         context: MemberContext,
-        control: ControlPlane,
+        installer: EpochInstaller,
         member: Member,
         admission: Admission,
         announcer: EpochBuilder,
@@ -52,7 +52,7 @@ class Rollout:
         self.durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)  # newest: decision to switch sent
         self.left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
         self._context = context
-        self._control = control
+        self._installer = installer
         self._member = member
         self._admission = admission
         self._announcer = announcer
@@ -150,7 +150,7 @@ class Rollout:
         if announcement is None or current is None or current.announcement is not announcement:
             return []
         try:
-            effects = self._control.install(announcement, now, wall_ns)
+            effects = self._installer.install(announcement, now, wall_ns)
         except KeystoreError as error:  # the others go on without us
             effects = [SecurityAlarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
@@ -205,7 +205,7 @@ class Rollout:
         session = self._context.sessions.open.get(current.epoch)
         effects: list[Effect] = [Send(current.switch)]
         if session is not None:
-            effects += self._control.switch(session, now)
+            effects += self._installer.switch(session, now)
         if late:
             names = current.names(current.live - current.ready)
             effects.append(

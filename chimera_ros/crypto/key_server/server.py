@@ -116,7 +116,7 @@ class KeyServer:
         self._control = self.host.control
         self._rollout = Rollout(
             self._context,
-            self._control,
+            self._control.installer,
             self._member,
             self._admission,
             self._announcer,
@@ -172,7 +172,7 @@ class KeyServer:
                 and self._context.certificates.get(digest(*message.parts)) is not None
             ):
                 self._voice.hint(now)  # its owner may have just started, and lack our certificate as well
-                self._control.show_certificate(self._member, now, 0.0)
+                self._control.exchange.send_soon(self._member, now, 0.0)
             return effects
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
@@ -420,13 +420,13 @@ class KeyServer:
             self._rollout.current = current = CurrentEpoch.adopted(installed.announcement, now)
             self._announcer.slots_after(installed.roster)
             effects += self._beat(current, now, wall_ns)
-        self._control.show_certificate(self._member, now, 0.0)  # somebody may have joined without seeing it
+        self._control.exchange.send_soon(self._member, now, 0.0)  # somebody may have joined without seeing it
         self._agenda.want_succession(now)
         effects += self._put_out_revoked(now, wall_ns)
         return effects + self._request(now, wall_ns)
 
     def _beat(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
-        self._control.note_life(now)
+        self._control.watchdog.reset(now)
         self._context.clock.accept_own(wall_ns, now)
         return [self._voice.beat(current, now, wall_ns)]
 

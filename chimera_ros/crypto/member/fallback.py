@@ -144,7 +144,7 @@ class Fallback:
             effects.append(Send(signed(ControlKind.FALLBACK_HELLO, hello.encode(), member.identity)))
         return effects
 
-    def rest(self) -> None:
+    def reset(self) -> None:
         """An epoch is alive again."""
         self._hello_at = None
         self._told = False

@@ -294,7 +294,7 @@ class SecureHost:
 
         Never raises on what it contains; refusals are counted by reason.
         """
-        known = self.control.known(checkpoint.epoch)
+        known = self.control.installer.known_hash(checkpoint.epoch)
         fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
         try:
             effects = self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
@@ -324,7 +324,7 @@ class SecureHost:
         if not self.checkpoints.take_shut_out() and not back_s:
             return effects
         with self._control_lock:
-            return effects + self.control.ask_rotation(now)
+            return effects + self.control.request_rekey(now)
 
     # Services
 

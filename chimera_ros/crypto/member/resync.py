@@ -12,7 +12,6 @@ under a good signature, is a split view: some crypto node has shown two faces.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
@@ -23,6 +22,7 @@ from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember
 from ..wire import ControlMessage
 from .context import MemberContext
+from .epoch_installer import EpochInstaller
 
 _ASK_S: Final = 0.5  # after a beat of a higher epoch, at most this often
 _HINT_WAIT_S: Final = 0.3  # packets of a higher epoch: its announcement may just be on its way
@@ -38,10 +38,9 @@ _TELL_S: Final = 30.0  # between two alarms about what one member says: it may m
 class Resync:
     """Times are monotonic seconds."""
 
-    def __init__(self, context: MemberContext, known: Callable[[int], bytes | None]) -> None:
-        """`known`: the transcript hash of an epoch number as it was announced here."""
+    def __init__(self, context: MemberContext, installer: EpochInstaller) -> None:
         self._context = context
-        self._known = known
+        self._installer = installer
         self._ask_after = float("-inf")
         self._higher = 0  # an epoch that packets name and that we do not hold; 0: none
         self._higher_since: float | None = None
@@ -75,7 +74,7 @@ class Resync:
         ready = Ready.parse(message.parts[0], context.trust.swarm)
         if context.is_own(ready.fingerprint):
             raise Rejected(RejectReason.OWN)
-        known = self._known(ready.epoch)
+        known = self._installer.known_hash(ready.epoch)
         teller = self._tellers.get(ready.fingerprint)
         split = known not in (None, ready.transcript_hash) and ready.transcript_hash not in self._told
         split = split and (teller is None or teller.holds(now))
