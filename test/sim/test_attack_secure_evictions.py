@@ -241,8 +241,8 @@ def test_a_captured_crypto_node_and_an_insider_cannot_put_honest_members_out() -
     body = KeyPackage.parse(
         member.answer(member.request, wire.now).parts[0],
         swarm.trust.swarm,
-        server._suite.name,
-        server._suite.package_public_bytes,
+        server.host.context.suite.name,
+        server.host.context.suite.package_public_bytes,
     )
     package = dataclasses.replace(
         body, epoch=head.epoch + 3, transcript_hash=digest(forged), proof=proof.encode()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected, RejectReason
+from ..member.context import MemberContext
 from ..member.evictions import lines_of
+from ..member.member import Member
 from ..messages.announcement import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from ..messages.control import KeyPackage
 from ..primitives import labels
@@ -23,12 +25,8 @@ from ..trust.policy import Limits
 from ..trust.rank import fits_rank
 from ..trust.roles import Role
 from ..wire import ControlKind, ControlMessage
+from .evictions import EvictionHandler
 from .incarnations import NEVER, Incarnations
-
-if TYPE_CHECKING:
-    from ..member.context import MemberContext
-    from ..member.member import Member
-    from .evictions import EvictionHandler
 
 _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32

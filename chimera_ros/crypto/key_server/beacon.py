@@ -7,17 +7,16 @@ across a restart, a number above those in use stands on the disk.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Final
 
 from ..effects import Effect, Send
 from ..errors import KeystoreError
+from ..member.context import MemberContext
 from ..member.member import Member
 from ..messages.announcement import NO_HASH
 from ..messages.body import signed
 from ..messages.control import Beat, KeyRequest, bitmap
 from ..primitives.suite import HASH_BYTES
-from ..trust.policy import Limits
 from ..wire import ControlKind
 from .admission import Admission
 from .current_epoch import CurrentEpoch
@@ -39,21 +38,17 @@ class Beacon:
 
     def __init__(
         self,
+        context: MemberContext,
         member: Member,
-        suite: str,
-        limits: Limits,
         admission: Admission,
-        random: Callable[[int], bytes],
     ) -> None:
         self.challenge = b""
         self.request_at: float | None = None
         self.beat_at: float | None = None
+        self._context = context
         self._member = member
         self._identity = member.identity
-        self._suite = suite
-        self.limits = limits
         self._admission = admission
-        self._random = random
         self._sequence = 0
         self._beat_sequence = 0
         self._challenge_at = float("-inf")
@@ -88,7 +83,7 @@ class Beacon:
         """The next request, not yet signed; `missing`: some member's package is not here."""
         aged = now - self._challenge_at >= _CHALLENGE_FRESH_S
         if aged or self._challenge_at <= self._challenge_after:
-            self.challenge = self._random(HASH_BYTES)
+            self.challenge = self._context.random(HASH_BYTES)
             self._challenge_at = now
             self._admission.add_challenge(self.challenge, now, own=True)
         self._sequence = self._after(self._sequence, wall_ns)
@@ -100,7 +95,7 @@ class Beacon:
         self.request_at = now + self._pause_s(current, missing)
         return KeyRequest(
             self._identity.swarm,
-            self._suite,
+            self._context.suite.name,
             self._identity.fingerprint,
             self._sequence,
             self.challenge,
@@ -123,7 +118,7 @@ class Beacon:
 
     def beat(self, current: CurrentEpoch, now: float, wall_ns: int) -> Effect:
         """The timed sign of life for the newest epoch."""
-        self.beat_at = now + self.limits.beat_s
+        self.beat_at = now + self._context.limits.beat_s
         self._beat_sequence = self._after(self._beat_sequence, wall_ns)
         body = Beat(
             self._identity.swarm,

@@ -96,8 +96,8 @@ class EpochBuilder:
 
     def __init__(
         self,
-        member: Member,
         context: MemberContext,
+        member: Member,
         admission: Admission,
         rank: int,
         draw: Callable[[], bytes],

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected
+from ..member.context import MemberContext
+from ..member.member import Member
+from ..messages.announcement import RosterEntry
 from ..messages.eviction import BY_CRL, BY_HEAD, MAX_EVICTIONS, EvictionOrder, barred, order_against
 from ..primitives.suite import HASH_BYTES, digest
-from ..trust.identity import CertifiedMember, Trust
+from ..trust.identity import CertifiedMember
 from ..trust.roles import Role
-
-if TYPE_CHECKING:
-    from ..member.member import Member
-    from ..messages.announcement import RosterEntry
-    from ..trust.certificate_cache import CertificateCache
 
 _LEADERLESS: Final = "; followers hold, then return, as after any loss of their leader"
 
@@ -35,9 +33,10 @@ class EvictionVerdict:
 class EvictionHandler:
     """Orders on a crypto node: checked, then stored, then (by the key server) announced."""
 
-    def __init__(self, own: Member, directory: CertificateCache) -> None:
+    def __init__(self, context: MemberContext, own: Member) -> None:
         self._own = own
-        self._directory = directory
+        self._trust = context.trust
+        self._certificates = context.certificates
 
     def bars(self, member: CertifiedMember) -> bool:
         """See `barred`. Evictions that came without an order count by the certificates that are known."""
@@ -45,7 +44,7 @@ class EvictionHandler:
         ordered = {order.fingerprint for order in state.orders}
         others = [
             order_against(item, BY_HEAD, bytes(HASH_BYTES), bytes(HASH_BYTES), 0)
-            for item in self._directory.named(member.name)
+            for item in self._certificates.named(member.name)
             if item.fingerprint in state.evictions - ordered
         ]
         return barred(member, state.evictions, (*state.orders, *others))
@@ -53,12 +52,14 @@ class EvictionHandler:
     def certificates_of(self, name: str) -> list[CertifiedMember]:
         """All certificates of that name that are known and not put out yet."""
         return [
-            item for item in self._directory.named(name) if item.fingerprint not in self._own.state.evictions
+            item
+            for item in self._certificates.named(name)
+            if item.fingerprint not in self._own.state.evictions
         ]
 
     def is_out(self, name: str) -> bool:
         """Has somebody of this name been put out?"""
-        known = {item.fingerprint for item in self._directory.named(name)}
+        known = {item.fingerprint for item in self._certificates.named(name)}
         return any(order.name == name for order in self._own.state.orders) or bool(
             known & self._own.state.evictions
         )
@@ -84,14 +85,14 @@ class EvictionHandler:
 
     def _objection(self, name: str, wall_ns: int) -> str | None:
         """Why nobody of this name can be put out, one sentence; None: go on."""
-        known = self._directory.named(name)
+        known = self._certificates.named(name)
         if name == self._own.name:
             return f"{name} is this crypto node itself; revoke it instead (`chimera keys revoke`)"
         if not known:
             return f"no certificate of {name} has been seen; is the name right?"
         if any(item.role is Role.OPERATOR for item in known) and not any(
             other.role is Role.OPERATOR and other.name != name and not self.bars(other)
-            for other in self._directory.standing(wall_ns)
+            for other in self._certificates.standing(wall_ns)
         ):
             return f"{name} is the last operator known here; revoke it instead (`chimera keys revoke`)"
         return None
@@ -120,17 +121,15 @@ class EvictionHandler:
             ) from None
         return orders
 
-    def put_out_revoked(
-        self, roster: Iterable[RosterEntry], trust: Trust, wall_ns: int
-    ) -> tuple[list[Effect], list[str]]:
+    def put_out_revoked(self, roster: Iterable[RosterEntry], wall_ns: int) -> tuple[list[Effect], list[str]]:
         """(alarms, names): members of the epoch that the revocation list names are put out by its order.
 
         Where that cannot be stored they are left out of the next epoch all the same: the list is stored.
         """
-        known = [self._directory.get(entry.fingerprint) for entry in roster]
-        revoked = [item for item in known if item is not None and item.serial in trust.crl.serials]
+        known = [self._certificates.get(entry.fingerprint) for entry in roster]
+        revoked = [item for item in known if item is not None and item.serial in self._trust.crl.serials]
         try:
-            self.put_out(revoked, BY_CRL, bytes(HASH_BYTES), digest(trust.crl_der), wall_ns)
+            self.put_out(revoked, BY_CRL, bytes(HASH_BYTES), digest(self._trust.crl_der), wall_ns)
         except KeystoreError as error:
             return [SecurityAlarm("error", str(error))], [item.name for item in revoked]
         return [], [item.name for item in revoked]

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..effects import Effect, SecurityAlarm
+from ..member.context import MemberContext
 from ..member.member import Member
 from ..messages.announcement import Head
 from ..messages.control import Beat, KeyRequest
 from ..trust.identity import CertifiedMember
-from ..trust.policy import Limits
 from ..trust.rank import rank_of
 from ..trust.roles import Role
 from .admission import Admission, ProvenHead
@@ -132,9 +132,9 @@ class Failover:
     def __init__(
         self,
         duty: FailoverState,
+        context: MemberContext,
         member: Member,
         admission: Admission,
-        limits: Limits,
         own_epoch: Callable[[], tuple[int, bool]],
         stand_by: Callable[[], None],
     ) -> None:
@@ -143,7 +143,7 @@ class Failover:
         self._duty = duty
         self._member = member
         self._admission = admission
-        self._limits = limits
+        self._limits = context.limits  # those of the start
         self._own_epoch = own_epoch
         self._stand_by = stand_by
         self._untold = False  # the newest head of another node lacks evictions that we hold

@@ -37,8 +37,8 @@ class Rollout:
     def __init__(
         self,
         context: MemberContext,
-        installer: EpochInstaller,
         member: Member,
+        installer: EpochInstaller,
         admission: Admission,
         announcer: EpochBuilder,
         agenda: RekeyScheduler,
@@ -125,6 +125,10 @@ class Rollout:
     def roster(self) -> tuple[RosterEntry, ...]:
         """Of the newest epoch; empty before the first."""
         return self.current.roster if self.current else ()
+
+    def entry_named(self, name: str) -> RosterEntry | None:
+        """The member of this name in the newest epoch."""
+        return next((entry for entry in self.roster() if entry.name == name), None)
 
     def is_expected(self, entry: RosterEntry) -> bool:
         """It has neither left nor been put out."""

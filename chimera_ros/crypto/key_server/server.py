@@ -23,10 +23,10 @@ from ..keystore.member_state import StateStore
 from ..member.context import HostConfig, MemberContext
 from ..member.host import SecureHost
 from ..member.key_server_hooks import KeyServerHooks
-from ..messages.announcement import EpochReason, RosterEntry, parse_announcement
-from ..messages.control import BEHIND_FLAG, LEAVE_FLAG, VOLUME_FLAG, Ready
+from ..messages.announcement import EpochReason, parse_announcement
+from ..messages.control import Ready
 from ..primitives.suite import digest
-from ..trust.identity import CertifiedMember, MemberIdentity, Trust
+from ..trust.identity import MemberIdentity, Trust
 from ..trust.policy import Limits
 from ..trust.rank import rank_of
 from ..trust.roles import Role
@@ -39,12 +39,11 @@ from .epoch_builder import EpochBuilder
 from .evictions import EvictionHandler, EvictionVerdict
 from .failover import Failover, FailoverState
 from .incarnations import NEVER, OldChallenge
-from .rekey_requests import RekeyRequestLimiter
+from .ready_handler import ReadyHandler
 from .rekey_scheduler import RECOVERY_WAIT_S, RekeyScheduler
 from .rollout import Rollout
 
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
-_SHUT_OUT_S: Final = 1.0  # by then an announcement has been repeated three times
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
 
@@ -85,24 +84,21 @@ class KeyServer:
         self._lock = RLock()
         self.trust = context.trust
         self._member = context.members[identity.name]
-        self._suite = context.suite
-        self._desk = EvictionHandler(self._member, self._context.certificates)
-        self._admission = Admission(self._context, self._member, self._desk)
-        self._voice = Beacon(self._member, self._suite.name, self.limits, self._admission, random)
+        self._desk = EvictionHandler(context, self._member)
+        self._admission = Admission(context, self._member, self._desk)
+        self._voice = Beacon(context, self._member, self._admission)
         self._announcer = EpochBuilder(
+            context,
             self._member,
-            self._context,
             self._admission,
             self.rank,
             self.config.draw or (lambda: draw_seed(random(OS_BYTES))),
         )
         self._duty = FailoverState(identity.name, self.rank, self.limits.takeover_s)
         self._handover = Failover(
-            self._duty, self._member, self._admission, self.limits, self._own_epoch, self._stand_by
+            self._duty, context, self._member, self._admission, self._own_epoch, self._stand_by
         )
         self._agenda = RekeyScheduler(self.limits, self.rotate_s)
-        self._resent_at = float("-inf")
-        self._asked = RekeyRequestLimiter()
         self._stopped = False
         self.host = SecureHost(
             [identity],
@@ -115,13 +111,23 @@ class KeyServer:
         )
         self._control = self.host.control
         self._rollout = Rollout(
-            self._context,
-            self._control.installer,
+            context,
             self._member,
+            self._control.installer,
             self._admission,
             self._announcer,
             self._agenda,
             self._voice,
+        )
+
+        self._ready_handler = ReadyHandler(
+            context,
+            self._member,
+            self._rollout,
+            self._admission,
+            self._voice,
+            self._agenda,
+            self._control.trust_updates,
         )
 
     @property
@@ -241,7 +247,7 @@ class KeyServer:
                 return EvictionVerdict(
                     False, f"{self.identity.name} stands by; {self._duty.chief} is in charge"
                 )
-            verdict = self._desk.judge(name, self._entry_named(operator), evidence, wall_ns)
+            verdict = self._desk.judge(name, self._rollout.entry_named(operator), evidence, wall_ns)
             effects = self._cut_off([name], operator, now, wall_ns) if verdict.acted else []
             return replace(verdict, epoch=self._current.epoch if self._current else 0, effects=effects)
 
@@ -263,7 +269,7 @@ class KeyServer:
 
     def _on_trust(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
         """A newer list or policy is in force here, from the disk or from the network."""
-        self._voice.limits = self._agenda.limits = self.limits
+        self._agenda.limits = self.limits
         self._agenda.rotate_s = self.rotate_s
         if kind is Document.POLICY:
             return self._decide(EpochReason.MANUAL, now, wall_ns) if self._current is not None else []
@@ -273,7 +279,7 @@ class KeyServer:
         return self._put_out_revoked(now, wall_ns)
 
     def _put_out_revoked(self, now: float, wall_ns: int) -> list[Effect]:
-        effects, names = self._desk.put_out_revoked(self._rollout.roster(), self.trust, wall_ns)
+        effects, names = self._desk.put_out_revoked(self._rollout.roster(), wall_ns)
         return effects + (self._cut_off(names, "the revocation list", now, wall_ns) if names else [])
 
     def _cut_off(self, names: list[str], by: str, now: float, wall_ns: int) -> list[Effect]:
@@ -345,7 +351,7 @@ class KeyServer:
         current = self._current
         if current is not None:
             current.heard_at[candidate.name] = now
-        entry = self._entry_named(candidate.name)
+        entry = self._rollout.entry_named(candidate.name)
         overtaken = current is not None and current.epoch < self._admission.learned_epoch()
         if overtaken or entry is None or entry.incarnation != candidate.incarnation:
             self._agenda.want(EpochReason.JOIN, now)
@@ -354,7 +360,7 @@ class KeyServer:
     def _on_shown(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """An announcement in place of a proof that no package can carry; it may be our former process's."""
         try:
-            shown = parse_announcement(message, self._suite)
+            shown = parse_announcement(message, self._context.suite)
             proven = self._admission.learn(shown.proof, shown.head, message.kind, now, wall_ns)
         except Rejected as refusal:
             self.host.counters.control[refusal.reason] += 1
@@ -369,9 +375,6 @@ class KeyServer:
         evictions = self._member.state.evictions
         names = [entry.name for entry in self._rollout.roster() if entry.fingerprint in evictions]
         return self._cut_off(names, "an epoch that a member has shown", now, wall_ns) if names else []
-
-    def _entry_named(self, name: str) -> RosterEntry | None:
-        return next((entry for entry in self._rollout.roster() if entry.name == name), None)
 
     @property
     def _recovery_s(self) -> float:
@@ -468,69 +471,11 @@ class KeyServer:
 
     def _on_ready(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         ready = Ready.parse(message.parts[0], self.trust.swarm)
-        current = self._current
         if ready.fingerprint == self.identity.fingerprint:
             raise Rejected(RejectReason.OWN)
         if not self.in_charge:
             return []
-        if current is None:
-            raise Rejected(RejectReason.UNKNOWN_EPOCH)
-        same = ready.transcript_hash == current.announcement.transcript_hash
-        if same and not ready.flags and set(ready.slots) <= current.ready:
-            raise Rejected(RejectReason.DUPLICATE)
-        # Slots are kept from epoch to epoch, so a farewell still counts when an announcement overtook it.
-        leaves = ready.flags & LEAVE_FLAG and (
-            same or ready.transcript_hash == current.announcement.head.previous
-        )
-        if not same and not leaves and not ready.flags & BEHIND_FLAG:
-            raise Rejected(RejectReason.STALE, f"ready for epoch {ready.epoch}")
-        sender = self._context.certificates.good(ready.fingerprint, wall_ns)
-        if sender.fingerprint in self._member.state.evictions:
-            raise Rejected(RejectReason.EVICTED, sender.name)
-        self._context.check_signature(sender, message, now)
-        effects: list[Effect] = []
-        if same:  # what names another epoch may be a recording: no sign of life
-            current.heard_at[sender.name] = now
-            current.note_ready(ready, sender.fingerprint, now)
-        if leaves:
-            effects += self._on_leave(current.spoken_for(ready, sender.fingerprint), now)
-        if ready.flags & BEHIND_FLAG and now >= self._resent_at + self.limits.beat_s:
-            self._resent_at = now
-            effects.append(Send(current.announcement.message))
-            effects += [Send(item) for item in self._control.trust_updates.messages()]
-            self._voice.hint(now)  # it may not be named there at all, then it needs a new package
-        if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender, now):
-            granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
-            if granted is not None:
-                self._agenda.want(EpochReason.JOIN, now)
-                effects += granted
-        if ready.flags & VOLUME_FLAG and same:
-            granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
-            if granted is not None:
-                effects += [*granted, *self._decide(EpochReason.VOLUME, now, wall_ns)]
+        effects, volume = self._ready_handler.on_ready(ready, message, now, wall_ns)
+        if volume:
+            effects += self._decide(EpochReason.VOLUME, now, wall_ns)
         return effects + self._advance(now, wall_ns)
-
-    def _is_shut_out(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
-        """Does this epoch name a member of that process that cannot open it, though it was repeated? The
-        package it was sealed to is lost; only another epoch takes the one in that it has offered since. The
-        same for a sender that is not named at all.
-        """
-        if current.in_work or now < current.announced_at + _SHUT_OUT_S:
-            return False
-        unready = [e.name for e in current.answered_by(sender.fingerprint) if e.slot not in current.ready]
-        unnamed = [] if self._entry_named(sender.name) else [sender.name]
-        return any(self._admission.holds(name) for name in unready + unnamed)
-
-    def _on_leave(self, entries: list[RosterEntry], now: float) -> list[Effect]:
-        """These members have said farewell: an epoch without them follows."""
-        effects: list[Effect] = []
-        for entry in entries:
-            if entry.name == self.identity.name or (entry.name, entry.incarnation) in self._rollout.left:
-                continue
-            self._rollout.left.add((entry.name, entry.incarnation))
-            self._admission.drop(entry.name, entry.incarnation)
-            self._agenda.want(EpochReason.LEAVE, now)
-            effects.append(SecurityAlarm("info", f"{entry.name} leaves the swarm"))
-        if self._current is not None:
-            self._current.forget(frozenset(entry.slot for entry in entries))
-        return effects

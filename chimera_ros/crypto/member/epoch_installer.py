@@ -58,9 +58,7 @@ class EpochInstaller:
             self._hashes.popitem(last=False)
         if not context.sessions.may_add(head.epoch):
             raise Rejected(RejectReason.STALE, f"epoch {head.epoch}")
-        effects = obey(
-            announcement, context.members.values(), context.certificates, context.sessions, wall_ns
-        )
+        effects = obey(context, announcement, wall_ns)
         if head.evictions:
             self._flush_at = now + _FLUSH_S
         joining = context.newest_installed() is None

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..effects import Effect, SecurityAlarm
+from ..messages.announcement import Announcement
 from ..messages.eviction import BY_HEAD, EvictionOrder, order_against
+from ..trust.certificate_cache import CertificateCache
 from ..trust.roles import Role
-
-if TYPE_CHECKING:
-    from ..messages.announcement import Announcement
-    from ..session.open_epochs import OpenEpochs
-    from ..trust.certificate_cache import CertificateCache
-    from .member import Member
+from .context import MemberContext
 
 
 def lines_of(
@@ -24,13 +20,7 @@ def lines_of(
     return tuple(order_against(item, BY_HEAD, issuer, evidence, wall_ns) for item in known)
 
 
-def obey(
-    announcement: Announcement,
-    members: Iterable[Member],
-    directory: CertificateCache,
-    sessions: OpenEpochs,
-    wall_ns: int,
-) -> list[Effect]:
+def obey(context: MemberContext, announcement: Announcement, wall_ns: int) -> list[Effect]:
     """Remembers whom a verified announcement puts out, then wipes every earlier epoch that one of them is in.
 
     Also for members that the announcement does not name: what they sent would reach nobody but the evicted.
@@ -41,13 +31,13 @@ def obey(
     if not head.evictions:
         return []
     effects: list[Effect] = []
-    for member in members:
+    for member in context.members.values():
         new = set(head.evictions) - member.state.evictions
         if not new:
             continue
         lines: tuple[EvictionOrder, ...] = ()
         if member.role is Role.CRYPTO:
-            lines = lines_of(new, directory, head.issuer, announcement.transcript_hash, wall_ns)
+            lines = lines_of(new, context.certificates, head.issuer, announcement.transcript_hash, wall_ns)
         trouble = member.obey_evictions(new, lines)
         if trouble is not None:
             effects.append(
@@ -59,5 +49,5 @@ def obey(
                     "error", f"{member.name} was put out of the swarm; only a new key and certificate help"
                 )
             )
-    sessions.wipe_naming(frozenset(head.evictions), head.epoch)
+    context.sessions.wipe_naming(frozenset(head.evictions), head.epoch)
     return effects
