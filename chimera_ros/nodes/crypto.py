@@ -83,7 +83,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
         # Only operators come this far: the policy lets nobody else publish on the request channel.
         session = self.session
         assert session.key_server is not None
-        if not session.key_server.in_charge:
+        if not session.key_server.active:
             return None  # no answer: the one in charge has heard the request as well
         session.rotate("manual")
         epoch = session.key_server.status()["epoch"] or 0
@@ -93,7 +93,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
         # Only operators come this far, and their signature has been verified; the key server asks again.
         session = self.session
         assert session.key_server is not None
-        if not session.key_server.in_charge:
+        if not session.key_server.active:
             return None
         verdict = session.evict(request.member, sender, self._evictions.evidence)
         return EvictMember.Response(

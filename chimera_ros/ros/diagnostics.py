@@ -48,7 +48,7 @@ def security_state(session: SecureSession) -> SecurityState:
         crl_number=max(state.crl_number for state in states),
         crypto_node=issuer.name if issuer is not None else "",
         crypto_rank=server.rank if server is not None else None,
-        crypto_active=server.in_charge if server is not None else None,
+        crypto_active=server.active if server is not None else None,
         standbys=tuple(
             entry.name
             for entry in roster

@@ -264,12 +264,12 @@ class SecureSession:
     @property
     def in_charge(self) -> bool:
         """Crypto nodes: whether this one issues the epochs and answers the crypto services."""
-        return self.key_server is not None and self.key_server.in_charge
+        return self.key_server is not None and self.key_server.active
 
     @property
     def stands_by(self) -> bool:
         """Crypto nodes: whether another one does."""
-        return self.key_server is not None and not self.key_server.in_charge
+        return self.key_server is not None and not self.key_server.active
 
     def on_checkpoint(self, callback: CheckpointCallback) -> None:
         """Call `callback(member, cdr)` for every verified checkpoint, in a thread of the session's own."""

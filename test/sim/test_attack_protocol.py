@@ -263,7 +263,7 @@ def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() 
         wire.run(0.5)
     rotations = swarm.server.status()["rotations"] - before
     assert 15 <= rotations <= 90 / rekey_requests.GAP_S + 1
-    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "has asked for 12 new epochs" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "has requested 12 new epochs" in alarm.text]
     assert told
     assert all(text.startswith("drone_01 ") for text in told)
     assert len(told) <= 2, "once in a rotation period"
@@ -274,8 +274,10 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     members: int, gap_s: float
 ) -> None:
     """A genuine sender of bulk data gets each of them, and is asked nothing before the thirteenth."""
-    desk = rekey_requests.RekeyRequestLimiter()
-    at = [tick * 0.5 for tick in range(1200) if desk.take("drone_01", members, 60.0, tick * 0.5) is not None]
+    limiter = rekey_requests.RekeyRequestLimiter()
+    at = [
+        tick * 0.5 for tick in range(1200) if limiter.grant("drone_01", members, 60.0, tick * 0.5) is not None
+    ]
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
@@ -302,11 +304,11 @@ def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> 
     swarm.join()
     wire = swarm.wire
     wire.run(5.0)
-    request_at = swarm.server._voice.request_at
+    request_at = swarm.server._beacon.request_at
     for index in range(50):
         junk = ControlMessage(ControlKind.CERTIFICATE, (bytes([index]) * 900,))
         assert swarm.server.handle(junk, wire.now, wire.wall_ns) == []
-    assert swarm.server._voice.request_at == request_at
+    assert swarm.server._beacon.request_at == request_at
 
 
 # Envelopes

@@ -226,7 +226,7 @@ def test_a_crypto_node_that_starts_with_a_wrong_clock_does_not_rule_for_long(by_
     sky = Sky(standbys=1)
     sky.join()
     sky.swarm.kill("crypto")
-    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].in_charge, 3.0)
+    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].active, 3.0)
     sky.wire.clock_s["crypto"] = by_s
     sky.swarm.start_server("crypto")
     sky.fly(20.0, 0.4)

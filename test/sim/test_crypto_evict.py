@@ -172,7 +172,7 @@ def test_an_eviction_that_cannot_be_stored_is_refused_and_changes_nothing() -> N
     store, member._store = member._store, FullDisk()
     accepted, reason = evict(swarm, "drone_02")
     assert not accepted
-    assert "drone_02 was not put out" in reason and "No space left" in reason
+    assert "drone_02 was not evicted" in reason and "No space left" in reason
     swarm.wire.run(1.0)
     assert swarm.server.status()["epoch"] == before
     assert swarm.stores["crypto"].state.evictions == frozenset()
@@ -221,7 +221,7 @@ def test_who_may_not_be_put_out_and_by_whom() -> None:
     accepted, reason = evict(swarm, "leader")
     assert accepted
     assert "followers hold, then return" in reason
-    assert evict(swarm, "leader") == (True, "leader is out already")
+    assert evict(swarm, "leader") == (True, "leader is evicted already")
 
 
 def test_the_list_of_evictions_is_bounded() -> None:
@@ -293,7 +293,7 @@ def test_a_split_view_is_noticed_by_what_others_say() -> None:
     session.transcript_hash = true
     for _ in range(2):
         wire.perform("shard_0", swarm.hosts["shard_0"].handle(message, wire.now, wire.wall_ns))
-    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "two faces" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "split view" in alarm.text]
     assert len(told) == 1
     assert told[0].startswith("drone_02 holds another epoch 4")
 

@@ -20,11 +20,11 @@ from .rekey_requests import RekeyRequestLimiter
 from .rekey_scheduler import RekeyScheduler
 from .rollout import Rollout
 
-_SHUT_OUT_S: Final = 1.0  # by then an announcement has been repeated three times
+_EXCLUDED_S: Final = 1.0  # by then an announcement has been sent four times
 
 
 class ReadyHandler:
-    """Of the active crypto node only."""
+    """For the active crypto node only. Times are monotonic seconds."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ReadyHandler:
         self._scheduler = scheduler
         self._trust_updates = trust_updates
         self._rekey_limiter = RekeyRequestLimiter()
-        self._resent_at = float("-inf")
+        self._retransmitted_at = float("-inf")
 
     def on_ready(
         self, ready: Ready, message: ControlMessage, now: float, wall_ns: int
@@ -67,16 +67,16 @@ class ReadyHandler:
             raise Rejected(RejectReason.EVICTED, sender.name)
         context.check_signature(sender, message, now)
         effects: list[Effect] = []
-        if same:  # what names another epoch may be a recording: no sign of life
+        if same:  # a `ready` for another epoch may be a recording: no sign of life
             current.heard_at[sender.name] = now
             current.note_ready(ready, sender.fingerprint, now)
         if leaves:
-            effects += self._on_leave(current, current.spoken_for(ready, sender.fingerprint), now)
+            effects += self._on_leave(current, current.confirmed_by(ready, sender.fingerprint), now)
         if ready.flags & BEHIND_FLAG:
             effects += self._on_behind(current, sender, same, now)
         if not ready.flags & VOLUME_FLAG or not same:
             return effects, False
-        granted = self._take_request(current, sender, now)
+        granted = self._grant_rekey(current, sender, now)
         return effects + (granted or []), granted is not None
 
     def _on_leave(self, current: CurrentEpoch, entries: list[RosterEntry], now: float) -> list[Effect]:
@@ -89,7 +89,7 @@ class ReadyHandler:
             self._admission.drop(entry.name, entry.incarnation)
             self._scheduler.want(EpochReason.LEAVE, now)
             effects.append(SecurityAlarm("info", f"{entry.name} leaves the swarm"))
-        current.forget(frozenset(entry.slot for entry in entries))
+        current.drop(frozenset(entry.slot for entry in entries))
         return effects
 
     def _on_behind(
@@ -97,31 +97,31 @@ class ReadyHandler:
     ) -> list[Effect]:
         """Retransmits the announcement, and schedules an epoch where that cannot help."""
         effects: list[Effect] = []
-        if now >= self._resent_at + self._context.limits.beat_s:
-            self._resent_at = now
+        if now >= self._retransmitted_at + self._context.limits.beat_s:
+            self._retransmitted_at = now
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._trust_updates.messages()]
-            self._beacon.hint(now)  # it may not be named there at all, then it needs a new package
-        if not same and self._is_shut_out(current, sender, now):
-            granted = self._take_request(current, sender, now)
+            self._beacon.request_soon(now)  # a member that is not in the roster needs a new package
+        if not same and self._is_excluded(current, sender, now):
+            granted = self._grant_rekey(current, sender, now)
             if granted is not None:
                 self._scheduler.want(EpochReason.JOIN, now)
                 effects += granted
         return effects
 
-    def _is_shut_out(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
+    def _is_excluded(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
         """True if this epoch names a member of that process that cannot open it, though it was retransmitted:
-        the package it was sealed to is lost, and only another epoch uses the one offered since. The same for a
-        sender that is not named at all.
+        the package it was sealed to is lost, and only another epoch uses the one offered since. The same for
+        a sender that is not named at all.
         """
-        if current.in_work or now < current.announced_at + _SHUT_OUT_S:
+        if current.in_work or now < current.announced_at + _EXCLUDED_S:
             return False
-        unready = [e.name for e in current.answered_by(sender.fingerprint) if e.slot not in current.ready]
+        unready = [e.name for e in current.responder_of(sender.fingerprint) if e.slot not in current.ready]
         unnamed = [] if self._rollout.entry_named(sender.name) else [sender.name]
         return any(self._admission.holds(name) for name in unready + unnamed)
 
-    def _take_request(
+    def _grant_rekey(
         self, current: CurrentEpoch, sender: CertifiedMember, now: float
     ) -> list[SecurityAlarm] | None:
         rotate_s = self._scheduler.rotate_s
-        return self._rekey_limiter.take(sender.name, len(current.roster), rotate_s, now)
+        return self._rekey_limiter.grant(sender.name, len(current.roster), rotate_s, now)

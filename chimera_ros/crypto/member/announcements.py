@@ -83,7 +83,7 @@ class AnnouncementHandler:
                     "and is no longer followed",
                 )
             ]
-        effects = self._peers.heard_head(head, issuer, now) if self._peers is not None else []
+        effects = self._peers.on_head(head, issuer, now) if self._peers is not None else []
         if head.crl_number > context.trust.crl.number:
             effects += self._resync.ask(now)
         elif head.crl_number < context.trust.crl.number or self._took_over(head):

@@ -73,7 +73,7 @@ class BeatHandler:
             context.counters.control[RejectReason.STALE] += 1
             return effects
         if self._peers is not None:
-            effects += self._peers.heard_beat(beat, issuer, now)
+            effects += self._peers.on_beat(beat, issuer, now)
         session = context.sessions.open.get(beat.epoch)
         ours = session is not None and session.transcript_hash == beat.transcript_hash
         # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever

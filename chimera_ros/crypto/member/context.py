@@ -136,7 +136,7 @@ class MemberContext:
         sending = self.members[member or next(iter(self.members))].sending
         return sending[0].roster if sending else ()
 
-    def heard_ns(self, name: str) -> int | None:
+    def received_ns(self, name: str) -> int | None:
         """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
         times = [
             session.heard_ns[entry.slot]

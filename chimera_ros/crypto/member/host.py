@@ -190,7 +190,7 @@ class SecureHost:
 
     def heard(self, name: str) -> int | None:
         """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
-        return self.context.heard_ns(name)
+        return self.context.received_ns(name)
 
     def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
         """A member's certificate, if it has been seen (receipts and records need it)."""

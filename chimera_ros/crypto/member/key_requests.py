@@ -45,8 +45,8 @@ class KeyRequestHandler:
         self._issuers.accept_sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
         alarms: list[Effect] = [*self._issuers.note_rank(issuer.name, issuer.fingerprint, wall_ns)]
         if self._peers is not None:
-            self._peers.heard_request(request, issuer, now, wall_ns)
-            if self._peers.in_charge:
+            self._peers.on_request(request, issuer, now, wall_ns)
+            if self._peers.active:
                 return alarms  # its packages are for the epochs that it makes itself
         for index, member in enumerate(context.members.values()):
             if not member.needs_answer(request):
