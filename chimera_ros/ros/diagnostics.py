@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, shown_hash
+from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, short_hash
 from chimera_ros.crypto.primitives.providers import current
 from chimera_ros.crypto.trust.identity import Trust
 from chimera_ros.crypto.trust.roles import Role
@@ -40,9 +40,9 @@ def security_state(session: SecureSession) -> SecurityState:
         provider=current().name,
         ready=session.ready,
         epoch=epoch,
-        transcript=shown_hash(host.transcript_hash(first)),
+        transcript=short_hash(host.transcript_hash(first)),
         roster=tuple(entry.name for entry in roster),
-        put_out=_put_out(session),
+        evicted=_put_out(session),
         evictions=len(frozenset().union(*(state.evictions for state in states))),
         policy_version=session.policy.version,
         crl_number=max(state.crl_number for state in states),
@@ -78,7 +78,7 @@ def _put_out(session: SecureSession) -> tuple[EvictedMember, ...]:
     before its start.
     """
     context = session.host.context
-    found = {item.name: item for item in context.roster_tracker.put_out}
+    found = {item.name: item for item in context.roster_tracker.evicted}
     present = {entry.name for entry in session.host.roster()}
     for member in context.members.values():
         for order in member.state.orders:

@@ -27,7 +27,16 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 TYPE = "T"
 HOUR_S = 3600.0
 HEALED_S = 6.0  # from the moment in which a clock is right again
-ACCUSING = ("contradict", "two processes", "lies", "two faces", "two different", "memory", "restore")
+ACCUSING = (
+    "contradict",
+    "two processes",
+    "lies",
+    "equivocates",
+    "two faces",
+    "two different",
+    "memory",
+    "restore",
+)
 
 
 class Sky:

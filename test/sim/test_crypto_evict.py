@@ -214,7 +214,7 @@ def test_an_eviction_does_not_wait_for_the_epoch_in_work() -> None:
 
 def test_who_may_not_be_put_out_and_by_whom() -> None:
     swarm = swarm_of()
-    assert evict(swarm, "drone_02", by="drone_01") == (False, "only an operator can put a member out")
+    assert evict(swarm, "drone_02", by="drone_01") == (False, "only an operator can evict a member")
     assert "this crypto node itself" in evict(swarm, "crypto")[1]
     assert "last operator" in evict(swarm, "operator")[1]
     assert "no certificate of drone_99" in evict(swarm, "drone_99")[1]
@@ -228,7 +228,7 @@ def test_the_list_of_evictions_is_bounded() -> None:
     swarm = swarm_of()
     store = swarm.stores["crypto"]
     many = frozenset(number.to_bytes(32, "big") for number in range(1024))
-    swarm.server.host.context.members["crypto"].remember(evictions=many)
+    swarm.server.host.context.members["crypto"].save(evictions=many)
     accepted, reason = evict(swarm, "drone_02")
     assert not accepted
     assert "full (1024)" in reason
@@ -239,7 +239,7 @@ def test_members_refuse_a_roster_that_names_one_who_is_out() -> None:
     swarm = swarm_of()
     wire = swarm.wire
     drone = swarm.host_of("drone_01").context.members["drone_01"]
-    drone.remember(evictions=frozenset({swarm.identities["drone_02"].fingerprint}))
+    drone.save(evictions=frozenset({swarm.identities["drone_02"].fingerprint}))
     epoch = swarm.server.status()["epoch"]
     wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
     wire.run(1.0)
@@ -295,7 +295,7 @@ def test_a_split_view_is_noticed_by_what_others_say() -> None:
         wire.perform("shard_0", swarm.hosts["shard_0"].handle(message, wire.now, wire.wall_ns))
     told = [alarm.text for alarm in wire.of(SecurityAlarm) if "split view" in alarm.text]
     assert len(told) == 1
-    assert told[0].startswith("drone_02 holds another epoch 4")
+    assert told[0].startswith("split view: drone_02 holds another epoch 4")
 
 
 def test_too_low_numbers_of_a_crypto_node_raise_an_alarm() -> None:
@@ -326,7 +326,7 @@ def test_a_process_says_of_its_own_members_that_they_are_out() -> None:
     assert swarm.host_of("drone_02").barred(wire.wall_ns) == ()
     assert evict(swarm, "drone_02")[0]
     wire.run(1.0)
-    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ("drone_02 was put out of the swarm",)
+    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ("drone_02 was evicted from the swarm",)
     assert swarm.host_of("drone_01").barred(wire.wall_ns) == ()
     later_ns = wire.wall_ns + 301 * 86400 * 10**9
     assert "drone_01 has expired" in swarm.host_of("drone_01").barred(later_ns)[0]

@@ -196,11 +196,11 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
     swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=1)), 2.0, pid=3)
     swarm.feed(
         line(
-            "crypto", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted, ordered by operator"),)
+            "crypto", CheckpointCounts(), evicted=(EvictedMember("drone_02", "evicted, ordered by operator"),)
         ),
         2.0,
     )
-    swarm.feed(line("follower_0", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted"),)), 2.0)
+    swarm.feed(line("follower_0", CheckpointCounts(), evicted=(EvictedMember("drone_02", "evicted"),)), 2.0)
     summary = swarm.view(3.0).security.summary
     assert summary.checkpoints == {
         "sent": 0,

@@ -188,7 +188,7 @@ class Admission:
         package_hash = digest(body)
         if package_hash in self._seen:
             raise Rejected(RejectReason.DUPLICATE)
-        member = self._context.certified(package.fingerprint, message, wall_ns)
+        member = self._context.valid_signer(package.fingerprint, message, wall_ns)
         if self._evictions.is_excluded(member):
             raise Rejected(RejectReason.EVICTED, member.name)
         if member.name == self._own.name:
@@ -259,7 +259,7 @@ class Admission:
         """Takes over a proven head above all known ones, and the new evictions of any proven head.
 
         The issuer may have been revoked or evicted since. Then its head only shows which numbers are used up:
-        whoever has its key could evict any member with it.
+        with its key any member could be evicted.
         """
         newer = head.epoch > max(self._learned[0], self._installed_epoch)
         lacking = frozenset(head.evictions) - self._own.state.evictions
@@ -285,7 +285,7 @@ class Admission:
             certificates = self._context.certificates
             orders = orders_for(lacking, certificates, head.issuer, proof.transcript_hash, wall_ns)
             try:
-                self._own.remember_evictions(lacking, orders)
+                self._own.save_evictions(lacking, orders)
             except KeystoreError as error:
                 raise Rejected(RejectReason.STORE, str(error)) from None
             self._learned_evictions = True

@@ -68,7 +68,7 @@ class Beacon:
         sequence = max(last + 1, wall_ns // 1_000_000)
         if sequence > self._member.state.sequence:
             with contextlib.suppress(KeystoreError):  # it matters only if the clock is set back as well
-                self._member.remember_number(sequence=sequence + _RESERVED)
+                self._member.save_numbers(sequence=sequence + _RESERVED)
         return sequence
 
     def request_soon(self, now: float, after: float = float("-inf")) -> None:

@@ -129,13 +129,13 @@ class EpochBuilder:
     def reserve(self) -> None:
         """Stores the next number ahead of time; if that fails it is stored when needed."""
         with contextlib.suppress(KeystoreError):
-            self._member.remember(reserved_epoch=self._next_number())
+            self._member.save(reserved_epoch=self._next_number())
 
     def secure_number(self) -> int:
         """The next number, stored. Raises KeystoreError."""
         number = self._next_number()
         if number > self._member.state.reserved_epoch:  # usually stored ahead, after the last switch
-            self._member.remember(reserved_epoch=number)
+            self._member.save(reserved_epoch=number)
         return number
 
     def slots_after(self, roster: Sequence[RosterEntry]) -> None:

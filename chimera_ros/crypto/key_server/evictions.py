@@ -110,10 +110,10 @@ class EvictionHandler:
         if not orders:
             return []
         try:
-            self._own.remember_evictions([order.fingerprint for order in orders], orders)
+            self._own.save_evictions([order.fingerprint for order in orders], orders)
         except Rejected:
             raise KeystoreError(
-                f"the list of evictions is full ({MAX_EVICTIONS}); nobody was evicted. "
+                f"the list of evictions is full ({MAX_EVICTIONS}); no member was evicted. "
                 "Make a new keystore for the swarm."
             ) from None
         return orders

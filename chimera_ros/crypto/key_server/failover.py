@@ -26,7 +26,7 @@ UNREADY_PATIENCE: Final = 3  # times longer, while a node has not joined an epoc
 COLD_S: Final = 4.0  # after a cold start, when no other node was heard: processes start seconds apart
 COLD_STAGGER_S: Final = 1.0
 MAX_PATIENCE: Final = 8  # times longer, for a node that is deposed repeatedly by one it does not hear
-_FRESH_NS: Final = 2_000_000_000  # a key request this young shows that its sender is alive
+_FRESH_NS: Final = 2_000_000_000  # a key request this young proves that its sender is alive
 
 
 class FailoverState:

@@ -56,7 +56,7 @@ class AnnouncementHandler:
         )
         outside = [m for m in context.members.values() if m.installed is None or m.installed is not session]
         if session is not None and not outside:
-            self._resync.heard_again(session.epoch)
+            self._resync.on_retransmission(session.epoch)
             raise Rejected(RejectReason.DUPLICATE)
         announcement = parse_announcement(message, context.suite)
         head = announcement.head
@@ -79,8 +79,8 @@ class AnnouncementHandler:
             return [
                 SecurityAlarm(
                     "error",
-                    f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies "
-                    "and is no longer followed",
+                    f"{issuer.name} equivocates: it announced two different epochs {head.epoch} and is "
+                    "no longer followed",
                 )
             ]
         effects = self._peers.on_head(head, issuer, now) if self._peers is not None else []

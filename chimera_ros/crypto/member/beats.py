@@ -1,6 +1,6 @@
 """Beats of crypto nodes: the sign of life that sending depends on, with the issuer's time and epoch.
 
-A beat confirms the switch, shows members that they are behind, and anchors the message clock.
+A beat confirms the switch, lets members detect that they are behind, and anchors the message clock.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class BeatHandler:
             effects += self._peers.on_beat(beat, issuer, now)
         session = context.sessions.open.get(beat.epoch)
         ours = session is not None and session.transcript_hash == beat.transcript_hash
-        # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
-        # drops announcements and lets beats through would read on after it was put out.
+        # A beat of an epoch that is not installed here is no sign of life: an evicted member that drops
+        # announcements and lets beats through would read on under an earlier epoch.
         if (ours or context.newest_installed() is None) and self._watchdog.reset(now):
             effects.append(SecurityAlarm("info", f"{issuer.name} is heard again"))
         if session is not None and ours and beat.switched:

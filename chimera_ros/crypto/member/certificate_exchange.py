@@ -1,6 +1,6 @@
 """Certificates of hosted members out, those of others in.
 
-A certificate is sent at the start, when somebody may lack it, and at intervals, because links may lose it.
+A certificate is sent at the start, when another process may lack it, and at intervals, because links lose it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CertificateExchange:
         return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
 
     def send_soon(self, member: Member, now: float, delay_s: float) -> None:
-        """Schedules the member's certificate: somebody may lack it."""
+        """Schedules the member's certificate, because another process may lack it."""
         soon = max(now + delay_s, member.certificate_sent_at + _GAP_S)
         member.certificate_at = soon if member.certificate_at is None else min(soon, member.certificate_at)
 

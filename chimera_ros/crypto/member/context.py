@@ -30,19 +30,19 @@ from .clock_alarms import ClockAlarms
 from .member import Member
 from .message_clock import MessageClock
 from .roster_tracker import RosterTracker
-from .stored_trust import freshest
+from .stored_trust import newest_trust
 
 _STORE_ALARM_S: Final = 10.0  # between two alarms about a disk that refuses
 
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """Choices of a process; what the whole swarm must agree on stands in the policy.
+    """Configuration of a process; what the whole swarm must agree on is in the policy.
 
     mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
         `map` does it in parallel (HPKE and waiting for the disk release the GIL).
     verify_checkpoints: compare opened packets with their senders' checkpoints.
-    keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
+    keep_evidence: keep what a record needs to open checkpoints' leaves (`checkpoints.evidence`).
     fallback: the swarm's pre-shared secret; None: without a crypto node nothing is sent.
     """
 
@@ -53,7 +53,7 @@ class HostConfig:
 
 
 class MemberContext:
-    """`lock` guards counters and replay windows of open epochs; all else is under the host's control lock."""
+    """`lock` guards counters and replay windows; all other state changes under the host's control lock."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class MemberContext:
             int(trust.policy.limits.clock_ahead_s * 1e9),
             config.keep_evidence,
         )
-        self.trust = trust = freshest(trust, stores.values())
+        self.trust = trust = newest_trust(trust, stores.values())
         self.suite = suite_named(trust.policy.suite)
         self.rate_limiter = RateLimiter(self.limits.checks_per_s, ControlKind)
         self.certificates = CertificateCache(trust, self.rate_limiter)
@@ -93,10 +93,10 @@ class MemberContext:
         self.roster_tracker = RosterTracker()
         self.store_alarms = TokenBucket(1.0 / _STORE_ALARM_S, 1.0)
         self.clock_alarms = ClockAlarms(identities[0].name)
-        self._reporter = self.members[identities[0].name]  # signs `ready` for all
+        self._responder = self.members[identities[0].name]  # signs `ready` for all
         self._own = {member.identity.fingerprint for member in self.members.values()}
         for member in self.members.values():
-            member.speaker = self._reporter.identity.fingerprint
+            member.responder = self._responder.identity.fingerprint
             self.certificates.put(member.identity.member)
 
     @property
@@ -119,8 +119,8 @@ class MemberContext:
         """True if a hosted member has stored this eviction."""
         return any(fingerprint in member.state.evictions for member in self.members.values())
 
-    def stands(self, fingerprint: bytes, wall_ns: int) -> bool:
-        """True unless the certificate is known to be bad, or evicted."""
+    def is_trusted(self, fingerprint: bytes, wall_ns: int) -> bool:
+        """True unless the certificate is known to be invalid, or is evicted."""
         known = self.certificates.get(fingerprint)
         return not self.is_evicted(fingerprint) and (
             known is None or self.certificates.stands(known, wall_ns)
@@ -153,16 +153,16 @@ class MemberContext:
             self.trust.swarm,
             session.epoch if session else 0,
             session.transcript_hash if session else NO_HASH,
-            self._reporter.identity.fingerprint,
+            self._responder.identity.fingerprint,
             flags,
             tuple(sorted(slots)),
         ).encode()
-        return signed(ControlKind.READY, body, self._reporter.identity)
+        return signed(ControlKind.READY, body, self._responder.identity)
 
     # Signatures
 
-    def certified(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
-        """The signer of a message, whose certificate is good now; without one the message waits for it.
+    def valid_signer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
+        """The signer of a message, if its certificate is valid now; a message without one waits for it.
 
         Raises Rejected(NO_CERTIFICATE, CERTIFICATE or REVOKED).
         """

@@ -95,7 +95,7 @@ class EpochInstaller:
             effects.insert(0, Send(context.ready_message(session, 0)))
         if head.reason is EpochReason.EVICT:
             context.sessions.wipe_before(head.epoch)
-        if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
+        if head.reason is EpochReason.EVICT or any(opening.member.sending_wiped for opening in openings):
             effects += self.switch(session, now)  # at once: what was sent under before is wiped
         return effects + self._retry_early_switch(now)
 

@@ -1,9 +1,8 @@
-"""The secure layer of one process: one or several members, one shared receive side that opens each packet
-once.
+"""Secure layer of one process: one or several members, one shared receive side that opens each packet once.
 
-A plain object: control messages and time in, effects out; seal and open are called directly. All methods are
-thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for
-the moment in which a counter or window moves.
+Control messages and time in, effects out; seal and open are called directly. All methods are thread-safe. The
+control methods (start, handle, tick) share one lock; seal and open hold another one only while a counter or
+replay window moves.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from .key_server_hooks import KeyServerHooks
 __all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
 
 _MAX_PENDING: Final = 256
-_SET_BACK_TOLD_S: Final = 10.0
+_SET_BACK_ALARM_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class PendingRequest:
-    """A service request that waits for its one response."""
+    """A service request that is not answered yet; it takes one response."""
 
     envelope: Envelope
     binding: bytes = field(repr=False)
@@ -51,7 +50,7 @@ class PendingRequest:
 
     @classmethod
     def observed(cls, envelope: Envelope) -> PendingRequest:
-        """Somebody else's request, for a logger that opens the responses as well."""
+        """Another member's request, for a logger that opens the responses as well."""
         return cls(envelope, response_binding(envelope))
 
 
@@ -81,7 +80,7 @@ class SecureHost:
         self.swarm = context.trust.swarm
         self._control_lock = RLock()
         self._wall_ns = 0
-        self._set_back_told = TokenBucket(1.0 / _SET_BACK_TOLD_S, 1.0)
+        self._set_back_alarms = TokenBucket(1.0 / _SET_BACK_ALARM_S, 1.0)
         secret = context.config.fallback
         self.fallback = Fallback(secret, context) if secret is not None else None
         self.control = ControlPlane(context, self.fallback, key_server)
@@ -95,13 +94,13 @@ class SecureHost:
 
     @property
     def policy(self) -> Policy:
-        """The policy in force; a newer one may come in flight."""
+        """The policy in force; a newer one may be taken over in flight."""
         return self.context.trust.policy
 
     # Control
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
-        """Call once, when control messages can be sent and heard."""
+        """Call once, when control messages can be sent and received."""
         with self._control_lock:
             self._wall_ns = wall_ns
             return self.control.start(now, wall_ns)
@@ -113,13 +112,13 @@ class SecureHost:
             return self.control.handle(message, now, wall_ns)
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
-        """Call when `next_timer` has come (earlier or later does no harm)."""
+        """Call when `next_timer` has come; earlier or later is harmless."""
         with self._control_lock:
             self._wall_ns = wall_ns
             return self.control.tick(now, wall_ns)
 
     def next_timer(self) -> float | None:
-        """Monotonic seconds at which `tick` wants to be called; may lie in the past."""
+        """Monotonic seconds at which `tick` is due; may be in the past."""
         with self._control_lock:
             return self.control.next_timer()
 
@@ -132,14 +131,12 @@ class SecureHost:
             return self.control.stop_handler.sign(operator, level, targets, wall_ns)
 
     def leave(self) -> list[Effect]:
-        """Says that all hosted members leave; perform it before `close`."""
+        """A farewell of all hosted members; perform it before `close`."""
         with self._control_lock:
             return self.control.leave()
 
     def close(self) -> None:
-        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as
-        always).
-        """
+        """Wipes the keys of every epoch and of every offered package (best effort in Python)."""
         with self._control_lock:
             self.context.sessions.wipe_all()
             for member in self._members.values():
@@ -148,7 +145,7 @@ class SecureHost:
     # State
 
     def ready(self, member: str) -> bool:
-        """True when the member can seal now."""
+        """True if the member can seal now."""
         return self._members[member].sending is not None and not self.context.silent
 
     def degraded(self, wall_ns: int) -> bool:
@@ -157,11 +154,11 @@ class SecureHost:
         return self.context.silent and fallback is not None and fallback.usable(wall_ns)
 
     def barred(self, wall_ns: int) -> tuple[str, ...]:
-        """Hosted members whom the others refuse, and why: one phrase each."""
+        """Hosted members that the others refuse, each with the reason."""
         found = []
         for name, member in self._members.items():
             if member.identity.fingerprint in member.state.evictions:
-                found.append(f"{name} was put out of the swarm")
+                found.append(f"{name} was evicted from the swarm")
                 continue
             try:
                 self.context.trust.check_member(member.identity.member, wall_ns)
@@ -171,8 +168,8 @@ class SecureHost:
 
     def beat_age_s(self, now: float) -> float | None:
         """Seconds since a crypto node's last beat of our epoch, or since the start; None before that."""
-        heard = self.context.last_beat
-        return None if heard is None else max(0.0, now - heard)
+        last_beat = self.context.last_beat
+        return None if last_beat is None else max(0.0, now - last_beat)
 
     def epoch(self, member: str) -> int | None:
         """The epoch the member sends under."""
@@ -188,12 +185,8 @@ class SecureHost:
         """The roster the member (default: the first) sends under; empty before the first epoch."""
         return self.context.roster(member)
 
-    def heard(self, name: str) -> int | None:
-        """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
-        return self.context.received_ns(name)
-
     def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
-        """A member's certificate, if it has been seen (receipts and records need it)."""
+        """A member's certificate, if it is known (receipts and records need it)."""
         return self.context.certificates.get(fingerprint)
 
     def announcement(self, epoch: int) -> Announcement | None:
@@ -276,10 +269,10 @@ class SecureHost:
         except Rejected:
             return None
 
-    # Checkpoints: for a thread beside the one that carries data
+    # Checkpoints: for a thread apart from the data path
 
     def make_checkpoints(self, now: float, wall_ns: int) -> Iterator[tuple[str, Checkpoint]]:
-        """The checkpoints that are due, each with its sender's name; each is signed when it is asked for.
+        """The checkpoints that are due, each with its sender's name; signed one by one as they are iterated.
 
         Call it every `checkpoints.NOTICE_S`. `wall_ns` is the clock that `seal` is given.
         """
@@ -298,22 +291,22 @@ class SecureHost:
         fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
         try:
             effects = self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
-            return effects + self._heal(now)
+            return effects + self._check_counters(now)
         except Rejected as refusal:
             self.counters.checkpoints[refusal.reason] += 1
             return None
 
     def tick_checkpoints(self, now: float) -> list[Effect]:
-        """Call about once a second: packets that nobody confirmed are counted."""
-        return self.checkpoints.tick(now) + self._heal(now)
+        """Call about once a second: counts packets that no checkpoint confirmed."""
+        return self.checkpoints.tick(now) + self._check_counters(now)
 
-    def _heal(self, now: float) -> list[Effect]:
-        """Somebody has used a sender's numbers far ahead, or our clock went back: only a new epoch lets
-        senders be heard again.
+    def _check_counters(self, now: float) -> list[Effect]:
+        """Requests a rekey if a sender's counters were used far ahead by another one, or our clock went back:
+        only in a new epoch are its packets accepted again.
         """
         effects: list[Effect] = []
         back_s = self.checkpoints.take_set_back()
-        if back_s and self._set_back_told.take(now):
+        if back_s and self._set_back_alarms.take(now):
             effects.append(
                 SecurityAlarm(
                     "warning",
@@ -351,7 +344,7 @@ class SecureHost:
         wall_ns: int,
         pending: Iterable[PendingRequest],
     ) -> tuple[PendingRequest, Opened]:
-        """The request that a response answers, and the response.
+        """(the request that a response answers, the opened response).
 
         Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED
         when that one has its response.

@@ -18,7 +18,7 @@ class IssuerChecks:
         self._context = context
         self._banned: set[bytes] = set()  # have equivocated
         self._sequences: dict[tuple[bytes, ControlKind], int] = {}
-        self._ranks = RankWatch(context.stands)
+        self._ranks = RankWatch(context.is_trusted)
         for member in context.members.values():
             if member.role is Role.CRYPTO:
                 self._ranks.seen(member.name, member.identity.fingerprint, 0)
@@ -31,8 +31,8 @@ class IssuerChecks:
         if self._context.is_own(fingerprint):
             raise Rejected(RejectReason.OWN)
         if fingerprint in self._banned:
-            raise Rejected(RejectReason.ISSUER, "this crypto node has contradicted itself")
-        issuer = self._context.certified(fingerprint, message, wall_ns)
+            raise Rejected(RejectReason.ISSUER, "this crypto node has equivocated")
+        issuer = self._context.valid_signer(fingerprint, message, wall_ns)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(RejectReason.ROLE, f"{issuer.name} is no crypto node")
         if self._context.is_evicted(fingerprint):

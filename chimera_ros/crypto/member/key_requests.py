@@ -47,7 +47,7 @@ class KeyRequestHandler:
         if self._peers is not None:
             self._peers.on_request(request, issuer, now, wall_ns)
             if self._peers.active:
-                return alarms  # its packages are for the epochs that it makes itself
+                return alarms  # the active node offers packages only to itself
         for index, member in enumerate(context.members.values()):
             if not member.needs_answer(request):
                 continue
@@ -59,7 +59,7 @@ class KeyRequestHandler:
                 member.resent_at = member.answer_at
             held = member.installed.transcript_hash if member.installed is not None else None
             if not member.proof_fits:
-                self._resync.show_newest(request.epoch, now)
+                self._resync.send_newest(request.epoch, now)
             if held != request.transcript_hash:
                 self._exchange.send_soon(member, now, 0.0)  # one of us may be new and lack certificates
         return alarms + self._exchange.send_issuer(request, now)

@@ -15,7 +15,7 @@ from ..wire import ControlMessage
 
 
 class PeerObserver(Protocol):
-    """What a key server makes of other crypto nodes (failover.py). Everything handed to it was verified."""
+    """Failover of the key server (key_server/failover.py). All that is passed to it was verified."""
 
     @property
     def active(self) -> bool: ...

@@ -1,8 +1,7 @@
-"""What an operator must see at a glance: security is on, which epoch, who is in, who was put out and why.
+"""Security status of one process for operators: epoch, roster, evictions, failover, entropy, checkpoints.
 
-`SecurityState` is plain data for `/diagnostics`, `chimera swarm` and status lines. It holds no key, no
-position and no command; every text and list in it is bounded. Who fills it passes plain values: it knows no
-host and no key server.
+`SecurityState` is plain data for `/diagnostics`, `chimera swarm` and status lines. It has no key, position or
+command; every text and list in it is bounded. It is filled by ros/diagnostics.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..evidence.ledgers import CheckpointCounts
 
 MAX_TEXT: Final = 200
 BEAT_LATE_S: Final = 3.0  # beats come every 0.3 s; a standby takes over within 2 s
-_HASH_SHOWN: Final = 8  # bytes of a transcript hash: enough to see that two views differ
+_HASH_BYTES: Final = 8  # of a transcript hash: enough to detect a split view
 
 
 class DiagnosticLevel(IntEnum):
@@ -29,7 +28,7 @@ class DiagnosticLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EvictedMember:
-    """A member that is no longer in: `why` is one sentence, `epoch` the first one without it."""
+    """A member that is no longer in the roster: `why` is one sentence, `epoch` the first one without it."""
 
     name: str
     why: str
@@ -38,31 +37,31 @@ class EvictedMember:
 
 @dataclass(frozen=True, slots=True)
 class SecurityState:
-    """Security of one process at one moment. Defaults mean: not there, or not known here."""
+    """Snapshot of one process. Defaults mean: none, or not known here."""
 
     members: tuple[str, ...] = ()  # hosted here
     suite: str = ""
-    provider: str = "openssl"  # where ML-DSA and ML-KEM come from
+    provider: str = "openssl"  # of ML-DSA and ML-KEM
     ready: bool = False  # every hosted member has an epoch to send under
     epoch: int | None = None  # of the first hosted member
     transcript: str = ""  # first bytes of the epoch's transcript hash, hexadecimal
-    roster: tuple[str, ...] = ()  # who is in
-    put_out: tuple[EvictedMember, ...] = ()  # newest last
+    roster: tuple[str, ...] = ()  # members of the epoch
+    evicted: tuple[EvictedMember, ...] = ()  # newest last
     evictions: int = 0  # entries of the eviction list that is in force here
     policy_version: int = 0
     crl_number: int = 0
-    crypto_node: str = ""  # who issued the epoch
+    crypto_node: str = ""  # issuer of the epoch
     crypto_rank: int | None = None  # crypto nodes only
-    crypto_active: bool | None = None  # crypto nodes only: in charge, or standing by
+    crypto_active: bool | None = None  # crypto nodes only: active, or standby
     standbys: tuple[str, ...] = ()
-    barred: tuple[str, ...] = ()  # hosted members whom the others refuse, and why
-    cautions: tuple[str, ...] = ()  # what will be in the way before long
-    beat_age_s: float | None = None  # since a crypto node was heard
-    silent: bool = False  # no crypto node heard for so long that nothing is sent
-    degraded: str = ""  # why the swarm flies under its fallback secret; empty: it does not
-    entropy: Mapping[str, str] = field(default_factory=dict)  # source -> in use, off, failed: why
+    barred: tuple[str, ...] = ()  # hosted members that the others refuse, with the reason
+    cautions: tuple[str, ...] = ()  # conditions that will prevent joining or starting
+    beat_age_s: float | None = None  # since a crypto node's last beat
+    silent: bool = False  # no beat for so long that nothing is sent
+    degraded: str = ""  # why the swarm flies under its fallback secret; empty: normal operation
+    entropy: Mapping[str, str] = field(default_factory=dict)  # by source: in use, off, failed: reason
     checkpoints: CheckpointCounts = field(default_factory=CheckpointCounts)
-    checkpoints_on: bool = False  # are others' checkpoints verified here?
+    checkpoints_on: bool = False  # others' checkpoints are verified here
     sealed: int = 0
     opened: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)  # envelopes, by reason
@@ -73,7 +72,7 @@ class SecurityState:
     alarms: tuple[str, ...] = ()  # newest last
 
     def verdict(self) -> tuple[DiagnosticLevel, str]:
-        """How it stands, in one line: the worst first."""
+        """(level, text) of the worst condition, in one line."""
         if self.degraded:
             return DiagnosticLevel.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
         if self.silent:
@@ -100,7 +99,7 @@ class SecurityState:
         return DiagnosticLevel.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
 
     def key_values(self) -> list[tuple[str, str]]:
-        """For diagnostics: bounded texts."""
+        """Key and value texts for diagnostics, bounded."""
         counts = self.checkpoints
         pairs: list[tuple[str, object]] = [
             ("suite", self.suite),
@@ -110,7 +109,7 @@ class SecurityState:
             ("transcript", self.transcript),
             ("members in", len(self.roster)),
             ("roster", listed(self.roster)),
-            ("put out", "; ".join(f"{item.name}: {item.why}" for item in self.put_out[-8:]) or "nobody"),
+            ("put out", "; ".join(f"{item.name}: {item.why}" for item in self.evicted[-8:]) or "nobody"),
             ("evictions", self.evictions),
             ("policy version", self.policy_version),
             ("revocation list", self.crl_number),
@@ -130,13 +129,13 @@ class SecurityState:
             ("clock error, s", "unknown" if self.clock_error_s is None else f"{self.clock_error_s:.6f}"),
         ]
         if self.crypto_active is not None:
-            pairs.append(("in charge", "yes" if self.crypto_active else "no, standing by"))
+            pairs.append(("in charge", "yes" if self.crypto_active else "no, standby"))
         pairs += [(f"event {index}", text) for index, text in enumerate(self.events[-8:], 1)]
         pairs += [(f"alarm {index}", text) for index, text in enumerate(self.alarms[-8:], 1)]
         return [(name, str(value)[: 4 * MAX_TEXT]) for name, value in pairs]
 
     def to_status(self) -> dict[str, Any]:
-        """What a status line says of it, JSON-ready and short."""
+        """For status lines: JSON-ready and short."""
         level, text = self.verdict()
         return {
             "level": int(level),
@@ -144,7 +143,7 @@ class SecurityState:
             "provider": self.provider,
             "put_out": [
                 {"name": item.name, "why": item.why[:MAX_TEXT], "epoch": item.epoch}
-                for item in self.put_out[-16:]
+                for item in self.evicted[-16:]
             ],
             "degraded": self.degraded[:MAX_TEXT],
             "silent": self.silent,
@@ -156,9 +155,9 @@ class SecurityState:
         }
 
 
-def shown_hash(transcript_hash: bytes | None) -> str:
-    """The first bytes of a transcript hash, for people."""
-    return transcript_hash[:_HASH_SHOWN].hex() if transcript_hash else ""
+def short_hash(transcript_hash: bytes | None) -> str:
+    """The first bytes of a transcript hash, hexadecimal."""
+    return transcript_hash[:_HASH_BYTES].hex() if transcript_hash else ""
 
 
 def listed(names: tuple[str, ...], most: int = 24) -> str:

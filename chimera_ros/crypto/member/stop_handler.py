@@ -1,4 +1,7 @@
-"""Stops of hosted operators go out here, stops for hosted drones come in, without epoch or leader."""
+"""Operator stops: signed for hosted operators, verified and acknowledged for hosted drones.
+
+They need neither an epoch nor a leader.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,22 @@ from .context import MemberContext
 class StopHandler:
     """Ages are judged by the crypto node's time where it is heard, and by the own wall clock too, unless the
     stop ends a flight in the air: a crypto node with a wrong clock must not make every stop stale, and
-    whoever sets a drone's clock back gains no more than a hold or a landing that it never received.
+    setting a drone's clock back yields no more than a hold or a landing that it never received.
     """
 
     def __init__(self, context: MemberContext) -> None:
         self._context = context
-        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
+        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # by drone: digest, receipt of its last
 
     def sign(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
-        """A stop under a hosted operator's signature; its counter is stored first."""
+        """A stop signed by a hosted operator; its counter is stored first."""
         member = self._context.members[operator]
         if member.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator} is no operator")
         counter = member.state.stop_counter + 1
         message = make_stop(member.identity, counter, level, targets, wall_ns)
-        member.remember(stop_counter=counter)
-        member.certificate_at = float("-inf")  # shown with the next tick: a stop must not wait for it
+        member.save(stop_counter=counter)
+        member.certificate_at = float("-inf")  # sent with the next tick: a stop must not wait for it
         return message
 
     def on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -41,17 +44,17 @@ class StopHandler:
         if not drones:
             return []
         stop = Stop.parse(message.parts[0], self._context.trust.swarm)
-        meant = [member for member in drones if not stop.targets or member.name in stop.targets]
-        if not meant:
+        addressed = [member for member in drones if not stop.targets or member.name in stop.targets]
+        if not addressed:
             raise Rejected(RejectReason.NOT_ADDRESSED)
-        operator = self._context.certified(stop.operator, message, wall_ns)
+        operator = self._context.valid_signer(stop.operator, message, wall_ns)
         if operator.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator.name} is no operator")
         if any(stop.operator in member.state.evictions for member in drones):
             raise Rejected(RejectReason.EVICTED, operator.name)
-        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
+        fresh = [m for m in addressed if stop.counter > m.state.operator_counters.get(operator.name, 0)]
         try:
-            at_ns = self._of_now(stop.sent_ns, wall_ns, own=stop.level is not StopLevel.KILL)
+            at_ns = self._check_time(stop.sent_ns, wall_ns, own=stop.level is not StopLevel.KILL)
         except ClockTrouble as refusal:
             if not fresh:
                 raise
@@ -59,16 +62,16 @@ class StopHandler:
         repeated = digest(*message.parts)
         receipts: list[Effect] = [
             Send(self._stops[member.name][1])
-            for member in meant
+            for member in addressed
             if member.name in self._stops and self._stops[member.name][0] == repeated
         ]
         if not fresh:
             if receipts:
-                return receipts  # obeyed already; the acknowledgement may have been lost
+                return receipts  # a retransmission; the acknowledgement may have been lost
             raise Rejected(RejectReason.STALE, f"stop {stop.counter} of {operator.name}")
         self._context.check_signature(operator, message, now)
         for member in fresh:
-            trouble = member.remember_stop(operator.name, stop.counter)
+            trouble = member.save_stop(operator.name, stop.counter)
             if trouble is not None:
                 receipts.append(SecurityAlarm("error", str(trouble)))
             receipt = StopReceipt(
@@ -80,10 +83,10 @@ class StopHandler:
         names = tuple(member.name for member in fresh)
         return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
 
-    def _of_now(self, sent_ns: int, wall_ns: int, own: bool) -> int:
-        """The time by which it is of now: `wall_ns`, or, where `own` allows it, the own clock's.
+    def _check_time(self, sent_ns: int, wall_ns: int, own: bool) -> int:
+        """The time by which the age is valid: `wall_ns`, or, if `own` permits it, the own clock's.
 
-        Raises ClockTrouble by the first.
+        Raises ClockTrouble of the first check.
         """
         limits = self._context.limits
         try:
@@ -112,9 +115,9 @@ class StopHandler:
         operator = operators.get(receipt.operator)
         if operator is None:
             raise Rejected(RejectReason.NOT_ADDRESSED)
-        # An old receipt must not pass for that of a stop which never arrived.
-        self._of_now(receipt.sent_ns, wall_ns, own=True)
-        drone = self._context.certified(receipt.drone, message, wall_ns)
+        # An old receipt must not be taken for that of a stop that was lost.
+        self._check_time(receipt.sent_ns, wall_ns, own=True)
+        drone = self._context.valid_signer(receipt.drone, message, wall_ns)
         if drone.role is not Role.DRONE:
             raise Rejected(RejectReason.ROLE)
         self._context.check_signature(drone, message, now)

@@ -17,8 +17,8 @@ CRL_FILE: Final = "crl.der"
 POLICY_FILE: Final = "policy.signed"
 
 
-def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:
-    """A copy of `trust` with the highest documents that one of the members took over in flight."""
+def newest_trust(trust: Trust, stores: Iterable[StateStore]) -> Trust:
+    """A copy of `trust` with the highest documents that a member took over in flight."""
     best = dataclasses.replace(trust)
     for store in stores:
         try:
@@ -34,5 +34,5 @@ def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:
                 if policy.version > best.policy.version:
                     best.policy, best.policy_text, best.policy_signature = policy, text, signature
         except Rejected:
-            continue  # damaged: if it was newer, the member's state says so and refuses to start
+            continue  # damaged: if it was newer, the member refuses to start by its stored number
     return best

@@ -1,9 +1,9 @@
-"""A newer revocation list or policy reaches a process in flight: verified, higher, stored, then obeyed.
+"""Updates of the revocation list and the policy in flight: verified, higher, stored, then applied.
 
-Both are signed by the authority, so anybody may carry them. What a process has taken over stands on the disk
-of each of its members beside the state file, because the keystore that it started from may be older by then.
+Both are signed by the authority, so any process may forward them. Each member stores them beside its state
+file, because the keystore that the process started from may be older than they are.
 
-Not handled here: a policy with another suite or swarm (that needs a restart), and new rates of the budgets.
+Not handled here: a policy with another suite or swarm and new signature check rates; they need a restart.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class TrustUpdates:
     """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`)."""
 
     def __init__(self, context: MemberContext) -> None:
-        self.taken = False  # something came in flight
+        self.taken = False  # a document came in flight
         self._context = context
         self._trust = context.trust
         self._members = tuple(context.members.values())
 
     def messages(self) -> list[ControlMessage]:
-        """What is in force, to be sent to whoever may lack it."""
+        """The documents in force, for processes that may lack them."""
         trust = self._trust
         found = []
         if trust.crl_der:
@@ -81,7 +81,7 @@ class TrustUpdates:
                 RejectReason.STALE, f"revocation list {crl.number}, but {self._trust.crl.number} is in force"
             )
         for member in self._members:
-            member.remember_document(CRL_FILE, der, crl_number=crl.number)
+            member.save_document(CRL_FILE, der, crl_number=crl.number)
         self._trust.crl, self._trust.crl_der = crl, der
         self._context.sessions.bar(self._revoked())
         effects: list[Effect] = [SecurityAlarm("info", f"revocation list {crl.number} is in force")]
@@ -94,7 +94,7 @@ class TrustUpdates:
         return effects
 
     def take_policy(self, text: bytes, signature: bytes, wall_ns: int) -> list[Effect]:
-        """It applies to epochs announced from now on; those that are open keep theirs.
+        """Applies to epochs announced from now on; open ones keep theirs.
 
         Raises Rejected(STALE) for a version that is not higher, and what `read_signed_policy` raises.
         """
@@ -107,7 +107,7 @@ class TrustUpdates:
             raise Rejected(RejectReason.AGE, f"policy {policy.version} has expired")
         blob = var(text) + var(signature)
         for member in self._members:
-            member.remember_document(POLICY_FILE, blob, policy_version=policy.version)
+            member.save_document(POLICY_FILE, blob, policy_version=policy.version)
         trust = self._trust
         trust.policy, trust.policy_text, trust.policy_signature = policy, text, signature
         self._context.sessions.limits = policy.limits
@@ -115,5 +115,5 @@ class TrustUpdates:
         return [SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")]
 
     def _revoked(self) -> frozenset[bytes]:
-        """Fingerprints of certificates seen here that the list in force names."""
+        """Fingerprints of the known certificates that the list in force names."""
         return self._context.certificates.with_serials(self._trust.crl.serials)
