@@ -51,13 +51,13 @@ class AdmissionCandidate:
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """Monotonic seconds. `asked_at` is exact for our own and `NEVER` for another crypto node's: its time
+    """Monotonic seconds. `own_made_at` is exact for our own and `NEVER` for another crypto node's: its time
     rests on that node's clock, and a request may have been held back.
     """
 
     value: bytes
     made_at: float
-    asked_at: float
+    own_made_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Admission:
         if member.name == self._own.name:
             raise Rejected(RejectReason.OWN)
         restarted = self._incarnations.is_restart(
-            member.name, package.incarnation, challenge.asked_at, now, self._limits.restart_s
+            member.name, package.incarnation, challenge.own_made_at, now, self._limits.restart_s
         )
         roster = self._context.roster() or self._learned[2]
         named = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)

@@ -105,7 +105,7 @@ class Beacon:
         )
 
     def _pause_s(self, current: CurrentEpoch | None, missing: bool) -> float:
-        if current is None:  # just started: discovery goes on; large swarms are asked less often
+        if current is None:  # just started: discovery goes on; large swarms get fewer requests
             each_s = _REQUEST_STARTING_S + _REQUEST_PER_ANSWER_S * self._admission.package_count
             return min(_REQUEST_MISSING_S, each_s)
         return _REQUEST_MISSING_S if missing else _REQUEST_IDLE_S

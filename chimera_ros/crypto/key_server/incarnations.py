@@ -45,9 +45,9 @@ class Incarnations:
         self._retired: dict[str, deque[bytes]] = {}  # two processes with one key would alternate
 
     def is_restart(
-        self, name: str, incarnation: bytes, asked_at: float, now: float, restart_s: float
+        self, name: str, incarnation: bytes, challenge_at: float, now: float, restart_s: float
     ) -> bool:
-        """True if this package would be a restart. `asked_at`: when this node made the challenge that it
+        """True if this package would be a restart. `challenge_at`: when this node made the challenge that it
         answers, `NEVER` if another node did. Changes nothing.
 
         Raises Rejected(STALE) for an incarnation that was replaced or has left, Rejected(TOO_SOON) if the
@@ -60,7 +60,7 @@ class Incarnations:
             return False
         if now - known.restarted_at < restart_s:
             raise Rejected(RejectReason.TOO_SOON, f"{name} has restarted a moment ago")
-        if asked_at <= known.since:
+        if challenge_at <= known.since:
             raise OldChallenge(name, known.since)
         return True
 

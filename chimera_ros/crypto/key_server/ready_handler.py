@@ -20,7 +20,7 @@ from .rekey_requests import RekeyRequestLimiter
 from .rekey_scheduler import RekeyScheduler
 from .rollout import Rollout
 
-_EXCLUDED_S: Final = 1.0  # by then an announcement has been sent four times
+_NEW_EPOCH_AFTER_S: Final = 1.0  # by then an announcement has been sent four times
 
 
 class ReadyHandler:
@@ -102,19 +102,19 @@ class ReadyHandler:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._trust_updates.messages()]
             self._beacon.request_soon(now)  # a member that is not in the roster needs a new package
-        if not same and self._is_excluded(current, sender, now):
+        if not same and self._needs_new_epoch(current, sender, now):
             granted = self._grant_rekey(current, sender, now)
             if granted is not None:
                 self._scheduler.want(EpochReason.JOIN, now)
                 effects += granted
         return effects
 
-    def _is_excluded(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
+    def _needs_new_epoch(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> bool:
         """True if this epoch names a member of that process that cannot open it, though it was retransmitted:
         the package it was sealed to is lost, and only another epoch uses the one offered since. The same for
         a sender that is not named at all.
         """
-        if current.in_work or now < current.announced_at + _EXCLUDED_S:
+        if current.in_work or now < current.announced_at + _NEW_EPOCH_AFTER_S:
             return False
         unready = [e.name for e in current.responder_of(sender.fingerprint) if e.slot not in current.ready]
         unnamed = [] if self._rollout.entry_named(sender.name) else [sender.name]

@@ -72,7 +72,7 @@ class AnnouncementHandler:
             self._check_signature(issuer, announcement, now)
         if head.policy_hash != context.policy.hash:  # one of us lacks the newest: both sides send theirs
             context.counters.control[RejectReason.POLICY] += 1
-            return self._resync.ask(now) + self._documents(now)
+            return self._resync.request_resync(now) + self._documents(now)
         if known is not None and known != transcript_hash:
             self._issuers.ban(head.issuer)
             context.counters.control[RejectReason.EQUIVOCATION] += 1
@@ -85,7 +85,7 @@ class AnnouncementHandler:
             ]
         effects = self._peers.on_head(head, issuer, now) if self._peers is not None else []
         if head.crl_number > context.trust.crl.number:
-            effects += self._resync.ask(now)
+            effects += self._resync.request_resync(now)
         elif head.crl_number < context.trust.crl.number or self._took_over(head):
             effects += self._documents(now)
         return effects + self._installer.install(announcement, now, wall_ns)

@@ -82,7 +82,7 @@ class BeatHandler:
             effects.append(SecurityAlarm("info", f"{issuer.name} is heard again"))
         if session is not None and ours and beat.switched:
             effects += self._installer.switch(session, now)
-        return effects + self._ask_if_behind(beat, now)
+        return effects + self._resync_if_behind(beat, now)
 
     def _split_view(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]:
         reported, reported_at = self._split_reported.get(beat.issuer, (NO_HASH, float("-inf")))
@@ -92,13 +92,13 @@ class BeatHandler:
         text = f"{issuer.name} beats another epoch {beat.epoch} than it announced here"
         return [SecurityAlarm("error", text)]
 
-    def _ask_if_behind(self, beat: Beat, now: float) -> list[Effect]:
+    def _resync_if_behind(self, beat: Beat, now: float) -> list[Effect]:
         members = self._context.members.values()
         behind = [m for m in members if m.installed is None or m.installed.epoch < beat.epoch]
         if not behind or beat.epoch == 0:
             return []
-        asked = self._resync.ask(now)
-        for member in behind if asked else ():
+        requests = self._resync.request_resync(now)
+        for member in behind if requests else ():
             # A crypto node that has started meanwhile may lack its certificate.
             self._exchange.send_soon(member, now, _SEND_CERTIFICATE_S)
-        return asked
+        return requests

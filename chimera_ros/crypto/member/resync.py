@@ -24,7 +24,7 @@ from ..wire import ControlMessage
 from .context import MemberContext
 from .epoch_installer import EpochInstaller
 
-_ASK_S: Final = 0.5  # after a beat of a higher epoch, at most this often
+_REQUEST_GAP_S: Final = 0.5  # after a beat of a higher epoch, at most this often
 _PACKET_WAIT_S: Final = 0.3  # after packets of a higher epoch: its announcement may be under way
 _PACKET_GAP_S: Final = 2.0
 _DELAY_S: Final = 0.15  # before a retransmission: the crypto node goes first
@@ -41,10 +41,10 @@ class Resync:
     def __init__(self, context: MemberContext, installer: EpochInstaller) -> None:
         self._context = context
         self._installer = installer
-        self._ask_after = float("-inf")
+        self._request_after = float("-inf")
         self._higher = 0  # an epoch that packets name and that we do not hold; 0: none
         self._higher_since: float | None = None
-        self._packet_ask_after = float("-inf")
+        self._packet_request_after = float("-inf")
         self._retransmit_at: float | None = None
         self._retransmit_after = float("-inf")
         self._low: dict[bytes, int] = {}  # issuer -> beats in a row below what we have had
@@ -53,11 +53,11 @@ class Resync:
 
     # This process is behind
 
-    def ask(self, now: float) -> list[Effect]:
+    def request_resync(self, now: float) -> list[Effect]:
         """Asks for the announcement of the newest epoch; at most twice a second."""
-        if now < self._ask_after:
+        if now < self._request_after:
             return []
-        self._ask_after = now + _ASK_S
+        self._request_after = now + _REQUEST_GAP_S
         return [Send(self._context.ready_message(self._context.newest_installed(), BEHIND_FLAG))]
 
     def note_higher(self, epoch: int) -> None:
@@ -151,10 +151,10 @@ class Resync:
         effects: list[Effect] = []
         if self._higher and self._higher_since is None:
             self._higher_since = now
-        elif self._higher and self._higher_since is not None and now >= self._packet_ask_at():
+        elif self._higher and self._higher_since is not None and now >= self._packet_request_at():
             self._higher, self._higher_since = 0, None
-            self._packet_ask_after = now + _PACKET_GAP_S
-            effects += self.ask(now)
+            self._packet_request_after = now + _PACKET_GAP_S
+            effects += self.request_resync(now)
         if self._retransmit_at is not None and now >= self._retransmit_at:
             self._retransmit_at = None
             self._retransmit_after = now + _RETRANSMIT_GAP_S
@@ -162,12 +162,12 @@ class Resync:
                 effects.append(Send(newest.announcement.message))
         return effects
 
-    def _packet_ask_at(self) -> float:
-        return max((self._higher_since or 0.0) + _PACKET_WAIT_S, self._packet_ask_after)
+    def _packet_request_at(self) -> float:
+        return max((self._higher_since or 0.0) + _PACKET_WAIT_S, self._packet_request_after)
 
     def next_timer(self) -> float | None:
         """When `tick` has something to do."""
         times = [self._retransmit_at]
         if self._higher:
-            times.append(float("-inf") if self._higher_since is None else self._packet_ask_at())
+            times.append(float("-inf") if self._higher_since is None else self._packet_request_at())
         return min((time for time in times if time is not None), default=None)
