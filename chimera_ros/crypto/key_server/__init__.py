@@ -3,5 +3,6 @@
 Begin with server.py: `KeyServer` drives an epoch through the modules that its docstring lists. It contains
 the crypto node's own member side (member/).
 
-Only testing/ imports it here; its parts take the member context, no `SecureHost` and no `KeyServer`.
+It may import all of crypto but testing/. Its parts take the member context, never a `SecureHost` or a
+`KeyServer`.
 """

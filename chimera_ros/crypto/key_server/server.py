@@ -3,15 +3,16 @@
 An epoch is decided, waits for missing key packages (at most `missing_wait_s`), is announced, then switched
 to. One epoch is in work at a time; what is wanted meanwhile follows afterwards.
 
-| step                                                      | module             |
-| --------------------------------------------------------- | ------------------ |
-| key packages: which are valid, which are unused           | admission.py       |
-| why and when the next epoch is due                        | rekey_scheduler.py |
-| number, slots, head, sealed seeds                         | epoch_builder.py   |
-| announcement, retransmission, switch                      | rollout.py         |
-| `ready` of members                                        | ready_handler.py   |
-| key requests and beats                                    | beacon.py          |
-| which of several crypto nodes issues; the others stand by | failover.py        |
+| step                                             | module             |
+| ------------------------------------------------ | ------------------ |
+| key packages: which are valid, which are unused  | admission.py       |
+| why and when the next epoch is due               | rekey_scheduler.py |
+| number, slots, head, sealed seeds                | epoch_builder.py   |
+| announcement, retransmission, switch             | rollout.py         |
+| `ready` of members                               | ready_handler.py   |
+| key requests and beats                           | beacon.py          |
+| evictions by order or revocation                 | evictions.py       |
+| which of several crypto nodes is the active one  | failover.py        |
 
 A standby is a member only, until it takes over.
 """
