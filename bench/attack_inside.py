@@ -50,7 +50,7 @@ class Insider:
 
     def keep_keys(self) -> None:
         """An attacker does not wipe what an honest member would."""
-        sending = self.session.host.control.members[CAPTURED].sending
+        sending = self.session.host.context.members[CAPTURED].sending
         if sending is not None and sending[0]._keys is not None:
             self._kept = (sending[0], sending[0]._keys)
 

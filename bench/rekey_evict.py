@@ -109,7 +109,7 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
         kept.clear()
         name = member
         session = SecureSession(node, member=member, keystore=keystore)
-        keep(session.host.control.sessions)
+        keep(session.host.context.sessions)
         spinner.spin(lambda: (session.ready and operator.ready) or orders.closed)
         packets.clear()
         orders.say(joined=member)
@@ -118,7 +118,7 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
         opened: list[tuple[int, int]] = []
         type_name = "chimera_ros/msg/DroneTelemetry"
         heard = packets[:]
-        held = {**kept, **session.host.control.sessions.open}
+        held = {**kept, **session.host.context.sessions.open}
         for at_ns, channel, data in heard:
             envelope = Envelope(*decode_envelope(data))
             for number, epoch in held.items():
