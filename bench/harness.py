@@ -82,30 +82,18 @@ def machine() -> dict[str, Any]:
 
 
 def emit(benchmark: str, results: Sequence[Result], *, as_json: bool) -> None:
-    """Print the report: JSON, or a table for people."""
+    """Print the report: JSON, or the table of `chimera bench`."""
+    report = {
+        "benchmark": benchmark,
+        "machine": machine(),
+        "results": [row.to_json() for row in results],
+    }
     if as_json:
-        report = {
-            "benchmark": benchmark,
-            "machine": machine(),
-            "results": [row.to_json() for row in results],
-        }
         print(json.dumps(report, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from chimera_ros.commands.bench_table import show
 
-    about = machine()
-    table = Table(
-        title=f"{benchmark} ({about['cpu']}, {about['cores']} cores)", title_justify="left", box=None
-    )
-    for heading in ("what", "value", "unit", "target", ""):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
-    for row in results:
-        wanted = f"{row.target[0]} {row.target[1]:g}" if row.target else ""
-        verdict = {None: "", True: "[green]met[/]", False: "[bold red]missed[/]"}[row.met]
-        shown = "–" if row.value is None or not math.isfinite(row.value) else f"{row.value:,.4g}"
-        table.add_row(row.name, shown, row.unit, wanted, verdict)
-    Console().print(table)
+    show(report)
 
 
 class Progress:
