@@ -51,13 +51,7 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{report['benchmark']}: {provenance(report['machine'])}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("what")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
@@ -76,7 +70,9 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(
             Text(row["name"]), Text(_figure(row["value"])), Text(row["unit"]), Text(wanted), verdict
         )
-    Console().print(table)
+    console = Console()
+    console.print(Text(f"{report['benchmark']}: {provenance(report['machine'])}"), soft_wrap=True)
+    console.print(table)
 
 
 def markdown(report: dict[str, Any], command: str) -> list[str]:
