@@ -109,8 +109,8 @@ def delay(trial: Trial) -> str:
     scene.spin(5.5)
     got: list[Any] = []
     subscription = scene.observer.create_subscription(KeyValue, channel, lambda m, sender: got.append(m))
-    mouth = stranger.mouth(channel)
-    scene.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, "for the late listener")
+    publisher = stranger.publisher(channel)
+    scene.wait(lambda: publisher.get_subscription_count() >= 2, 15.0, "for the late listener")
     trial.start()
     for packet in packets:
         trial.send(channel, packet)

@@ -2,9 +2,9 @@
 reader.
 
 `ProcessStatus` is what all have in common; `details` belongs to the kind, which follows from the process's
-name. `to_json` gives the object of a status line (`status_line`), `from_json` reads one through `StatusFields`:
-nothing raises; what is missing or wrong has its default. Counts and histograms count from the start of the
-process. Positions are metres in the frame `map` (ENU).
+name. `to_json` gives the object of a status line (`status_line`), `from_json` reads one through
+`StatusFields`: nothing raises; what is missing or wrong has its default. Counts and histograms count from
+the start of the process. Positions are metres in the frame `map` (ENU).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A line replaces the former one of its process. Counts and histograms on a line count from the start of its
 process: when a process was restarted (another pid), what its former run had counted is kept. Pure: time comes
-in as `now` (monotonic seconds). Whatever stands on a line, nothing raises (`StatusFields`); `ignored` counts fields
-of the wrong type. Drones, events, alarms and rekeying times are bounded.
+in as `now` (monotonic seconds). Whatever stands on a line, nothing raises (`StatusFields`); `ignored` counts
+fields of the wrong type. Drones, events, alarms and rekeying times are bounded.
 """
 
 from __future__ import annotations
