@@ -39,8 +39,9 @@ class EvictionHandler:
         self._certificates = context.certificates
 
     def is_excluded(self, member: CertifiedMember) -> bool:
-        """True if the certificate is excluded, see `messages/eviction`; an eviction without an order counts by
-        the known certificates.
+        """True if the certificate is excluded (`messages/eviction`).
+
+        An eviction without an order counts by the known certificates.
         """
         state = self._own.state
         ordered = {order.fingerprint for order in state.orders}
