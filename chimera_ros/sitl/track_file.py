@@ -1,7 +1,7 @@
 """Track file: true positions as JSON lines; a disk that refuses costs lines, never the simulation.
 
-Nothing raises or blocks: what cannot be written is counted, `take_alarms` says so once, and every ten seconds
-the file is opened again and continued. A file that was deleted begins anew.
+Nothing raises or blocks: what cannot be written is counted and reported once by `take_alarms`; every ten
+seconds the file is opened again and continued. A file that was deleted begins anew.
 """
 
 from __future__ import annotations
