@@ -19,8 +19,8 @@ from chimera_ros.crypto.entropy.conditioning import unpack
 from chimera_ros.crypto.entropy.health_tests import HealthTest
 from chimera_ros.crypto.entropy.pool import SOURCES, EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.qkd.finite_key import Security
-from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
-from chimera_ros.crypto.qkd.messages import Kind, Why, kind_of
+from chimera_ros.crypto.qkd.messages import AbortReason, Kind, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel, Simulator, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
@@ -37,7 +37,7 @@ WANTED_BITS = 256
 class Session:
     """One BB84 session, with the time of its parts in ms."""
 
-    def __init__(self, simulator: Simulator, line: Line, config: QkdConfig) -> None:
+    def __init__(self, simulator: Simulator, line: QuantumChannel, config: QkdConfig) -> None:
         clock = time.perf_counter
         began = clock()
         alice = Alice(config, CRYPTO, LEADER.member, os.urandom)
@@ -57,7 +57,7 @@ class Session:
         assert bob.outcome is not None
         if alice.outcome.secret != bob.outcome.secret:
             raise SystemExit("the ends of a session have different keys")
-        self.why = alice.outcome.why
+        self.reason = alice.outcome.reason
         self.bits = 8 * len(alice.outcome.secret or b"")
         self.report = {**alice.outcome.report, **bob.outcome.report}
         self.parts_ms = {
@@ -71,7 +71,7 @@ class Session:
 
 def sessions(simulator: Simulator, count: int) -> Iterator[Result]:
     config = QkdConfig()
-    done = [Session(simulator, Line(0.01), config) for _ in range(count + 3)][3:]
+    done = [Session(simulator, QuantumChannel(0.01), config) for _ in range(count + 3)][3:]
     good = [item for item in done if item.bits >= WANTED_BITS]
     times = [item.ms for item in done]
     name = "BB84, 16 384 photons, 1 % errors"
@@ -92,12 +92,14 @@ def sessions(simulator: Simulator, count: int) -> Iterator[Result]:
         yield Result(f"  {what}", percentile([item.report.get(key, 0) for item in done], 50), unit)
     yield Result("  key is not secret with probability below", Security().secrecy, "")
     for rate, photons in ((0.02, 32768), (0.03, 65536)):
-        more = [Session(simulator, Line(rate), QkdConfig(photons)) for _ in range(max(3, count // 8))]
+        more = [
+            Session(simulator, QuantumChannel(rate), QkdConfig(photons)) for _ in range(max(3, count // 8))
+        ]
         name = f"BB84, {photons // 1000} {photons % 1000:03d} photons, {rate:.0%} errors"
         yield Result(f"{name}: session, median", percentile([item.ms for item in more], 50), "ms")
         yield Result(f"{name}: secret bits", percentile([item.bits for item in more], 50), "bit")
-    spied = [Session(simulator, Line(0.01, 1.0), config) for _ in range(max(5, count // 4))]
-    caught = [item for item in spied if item.why is Why.ERRORS and not item.bits]
+    spied = [Session(simulator, QuantumChannel(0.01, 1.0), config) for _ in range(max(5, count // 4))]
+    caught = [item for item in spied if item.reason is AbortReason.ERRORS and not item.bits]
     yield Result("eavesdropper on every photon: caught", 100.0 * len(caught) / len(spied), "%", ("==", 100.0))
     rates = [100.0 * item.report["error_rate"] for item in spied]
     yield Result("  errors she causes", percentile(rates, 50), "%")
@@ -124,7 +126,7 @@ def random_bits(worker: AerWorker, seconds: float) -> Iterator[Result]:
         nonlocal now
         now += 3600.0  # a false alarm of the health test (2^-20) is over at once
         before = pool.status()["sources"]["qrng"]["held_bytes"]
-        pool.offer("qrng", raw(), now)
+        pool.add("qrng", raw(), now)
         return max(0, int(pool.status()["sources"]["qrng"]["held_bytes"]) - before) * 8
 
     yield Result("QRNG: raw bits from Aer", per_second(lambda: 8 * len(raw()), seconds) / 1e3, "kbit/s")
@@ -132,7 +134,7 @@ def random_bits(worker: AerWorker, seconds: float) -> Iterator[Result]:
         "QRNG: health-tested, debiased, conditioned (simulated)", per_second(whole, seconds) / 1e3, "kbit/s"
     )
     sample = unpack(os.urandom(1 << 17))
-    test = HealthTest(SOURCES["qrng"].claim)
+    test = HealthTest(SOURCES["qrng"].noise)
 
     def tested() -> int:
         if test.feed(sample) is not None:
@@ -156,7 +158,7 @@ def draws(count: int) -> Iterator[Result]:
     pool = EntropyPool(os.urandom, ("hardware", "qrng", "qkd"), PoolConfig(capacity_bytes=1 << 26))
     for name in pool.names:
         for step in range(1 + count * 64 // 256):
-            pool.offer(name, os.urandom(2048), 3600.0 * step)
+            pool.add(name, os.urandom(2048), 3600.0 * step)
     full = timed(pool.draw)
     yield Result("seed from the pool, all sources: median", percentile(full, 50), "µs")
     yield Result("seed from the pool, all sources: p99", percentile(full, 99), "µs")

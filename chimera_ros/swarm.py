@@ -50,7 +50,6 @@ EAVESDROPPER: Final = Range(0.0, 1.0, 0.0)  # fraction of the simulated photons 
 FIRST_PORT: Final = Range(1024, 64535, 15540)
 GCS_PORT: Final = Range(0, 65535, 14550)  # 0: no ground station
 
-ENTROPY = ("os", "hardware")  # the others cost a process with a quantum simulator of about 100 MB each
 DRONES_PER_SHARD = 5
 MAX_SHARDS = (
     4  # by default: every shard opens every telemetry message, more of them cost more than they bring

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of everything that reads bytes from the network: `python tools/fuzz.py [TARGET …]`.
 
-Each target runs in a process of its own for --seconds, from genuine messages as its corpus. An input that
-breaks something is kept in the folder of --findings; `--replay FILE --target NAME` runs it again. Needs
-atheris: `pip install -e '.[fuzz]'`. Exit status 1: something was found.
+Each target runs in a process of its own for --seconds, with genuine messages as its corpus. An input that
+causes a failure is stored in the folder of --findings; `--replay FILE TARGET` runs it again. Needs
+atheris: `pip install -e '.[fuzz]'`. Exit status 1: a failure was found.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-_LARGEST = 32_768  # bytes of an input: an announcement to three members has 10 000
-_SLOWEST_S = 20  # for one input
+_MAX_INPUT_BYTES = 32_768  # bytes of an input: an announcement to three members has 10 000
+_TIMEOUT_S = 20  # for one input
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
     parser.add_argument("--seconds", type=int, default=60, help="per target (default 60)")
-    parser.add_argument("--findings", type=Path, default=Path("build/fuzz"), help="where findings are kept")
+    parser.add_argument("--findings", type=Path, default=Path("build/fuzz"), help="folder for findings")
     parser.add_argument("--replay", type=Path, help="run one input against one target")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -45,16 +45,16 @@ def main() -> int:
             print("fuzz: --replay needs the name of one target", file=sys.stderr)
             return 2
         TARGETS[arguments.targets[0]].run(arguments.replay.read_bytes())
-        print("fuzz: this input breaks nothing")
+        print("fuzz: this input causes no failure")
         return 0
     return _all(arguments.targets or list(TARGETS), arguments.seconds, arguments.findings)
 
 
 def _all(names: list[str], seconds: int, findings: Path) -> int:
-    broken = []
+    failed = []
     for number, name in enumerate(names, start=1):
-        kept = findings.absolute() / name
-        kept.mkdir(parents=True, exist_ok=True)
+        folder = findings.absolute() / name
+        folder.mkdir(parents=True, exist_ok=True)
         print(f"fuzz {number}/{len(names)} {name}: {seconds} s …", flush=True)
         began = time.monotonic()
         command = [
@@ -65,7 +65,7 @@ def _all(names: list[str], seconds: int, findings: Path) -> int:
             "--seconds",
             str(seconds),
             "--findings",
-            str(kept),
+            str(folder),
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10 * seconds + 300)
         output = done.stdout + done.stderr
@@ -74,16 +74,16 @@ def _all(names: list[str], seconds: int, findings: Path) -> int:
         if done.returncode == 0 and runs:
             print(f"fuzz {number}/{len(names)} {name}: {runs[-1]} inputs in {took:.0f} s, nothing found")
             continue
-        broken.append(name)
+        failed.append(name)
         print(output[-4000:], file=sys.stderr)
-        print(f"fuzz {number}/{len(names)} {name}: FOUND, input kept in {kept}", flush=True)
-    if broken:
+        print(f"fuzz {number}/{len(names)} {name}: FOUND, input stored in {folder}", flush=True)
+    if failed:
         print(
-            f"fuzz: {', '.join(broken)} broke; run one again with: "
-            f"python tools/fuzz.py {broken[0]} --replay FILE",
+            f"fuzz: {', '.join(failed)} failed; run one again with: "
+            f"python tools/fuzz.py {failed[0]} --replay FILE",
             file=sys.stderr,
         )
-    return 1 if broken else 0
+    return 1 if failed else 0
 
 
 def _fuzz(name: str, seconds: int, findings: Path) -> NoReturn:
@@ -98,8 +98,8 @@ def _fuzz(name: str, seconds: int, findings: Path) -> NoReturn:
             (Path(folder) / f"genuine_{index:04d}").write_bytes(data)
         options = [
             f"-max_total_time={seconds}",
-            f"-max_len={_LARGEST}",
-            f"-timeout={_SLOWEST_S}",
+            f"-max_len={_MAX_INPUT_BYTES}",
+            f"-timeout={_TIMEOUT_S}",
             f"-artifact_prefix={findings}/",
             "-print_final_stats=1",
             "-seed=1",
@@ -107,7 +107,7 @@ def _fuzz(name: str, seconds: int, findings: Path) -> NoReturn:
         ]
         atheris.Setup([sys.argv[0], *options, folder], target.run)
         atheris.Fuzz()
-    raise AssertionError("the fuzzer came back")
+    raise AssertionError("the fuzzer returned")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Checkpoints, disclosures, totals and a record's keys, for the fuzzer.
+"""Fuzz targets of evidence: checkpoints, disclosures, totals and the keys of a record.
 
-A spoilt checkpoint whose signature is good is the lie of a captured member: it may accuse, but it confirms
-only packets whose own leaf it holds. Documents are checked with real signatures: only the genuine one holds.
+A mutated checkpoint with a valid signature is one of a captured member: it may cause alarms, but it confirms
+only packets whose own leaf it has. Documents are checked with real signatures: only the genuine one verifies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import cache
 from threading import Lock
 from typing import Final
 
-from fuzz_world import Bug, gullible, world
+from fuzz_fixture import Bug, accept_all_signatures, fixture
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.evidence.checkpoint_tracker import CheckpointTracker
 from chimera_ros.crypto.evidence.disclosure import Disclosure, DisclosureError, disclose, read_disclosure
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.evidence.signed_totals import NUMBERS, SignedTotals, read_totals, sign_totals
 from chimera_ros.crypto.messages.announcement import RosterEntry
 from chimera_ros.crypto.messages.associated_data import associated_data
@@ -47,11 +47,11 @@ def _keystore() -> MemoryKeystore:
 
 
 @cache
-def _drone(believed: bool) -> MemberIdentity:
-    """With real signatures, or with such as are always good."""
-    if not believed:
+def _drone(accept_all: bool) -> MemberIdentity:
+    """A drone with real signatures, or with signatures that always verify."""
+    if not accept_all:
         return _keystore().enroll("drone_01", Role.DRONE)
-    with gullible():
+    with accept_all_signatures():
         return _keystore().enroll("drone_01", Role.DRONE)
 
 
@@ -63,23 +63,23 @@ def _plain(counter: int) -> bytes:
     return WALL_START_NS.to_bytes(8) + b"telemetry %d" % counter
 
 
-def _book() -> CheckpointTracker:
+def _tracker() -> CheckpointTracker:
     return CheckpointTracker(_SWARM, Lock(), True, 200_000_000)
 
 
 @cache
-def _genuine(believed: bool) -> tuple[Checkpoint, ...]:
+def _genuine(accept_all: bool) -> tuple[Checkpoint, ...]:
     """Two checkpoints, of 16 packets and of 8."""
-    identity, book, found = _drone(believed), _book(), []
-    ledger = book.sender(_TRANSCRIPT, _EPOCH, _entry(identity), Lane.TELEMETRY, _KEY)
+    identity, tracker, found = _drone(accept_all), _tracker(), []
+    ledger = tracker.sender(_TRANSCRIPT, _EPOCH, _entry(identity), Lane.TELEMETRY, _KEY)
     now = 0.0
     for first, last in ((1, 17), (17, _SENT + 1)):
         for counter in range(first, last):
             ledger.add(_AAD, _plain(counter), WALL_START_NS)
         for _ in range(8):
-            now += NOTICE_S
-            drafts = book.drafts(now, WALL_START_NS + 1_000_000_000)
-            found += [book.sign(draft, identity) for draft in drafts]
+            now += POLL_S
+            drafts = tracker.drafts(now, WALL_START_NS + 1_000_000_000)
+            found += [tracker.sign(draft, identity) for draft in drafts]
     return tuple(found)
 
 
@@ -101,13 +101,13 @@ def _to_cdr(item: Checkpoint) -> bytes:
 # Checkpoints ---------------------------------------------------------------------------------------------
 
 
-_HONEST_ROOT: Final = 4  # the sender computes the root that its leaves lead to
-_SIGNED: Final = 8  # the signature follows by itself, and is not in the input
+_HONEST_ROOT: Final = 4  # the root is computed from the leaves
+_SIGNED: Final = 8  # the signature is appended, and is not in the input
 _TAIL: Final = SIGNATURE_BYTES.to_bytes(4, "little") + bytes(SIGNATURE_BYTES)
 
 
 def checkpoint_corpus() -> list[bytes]:
-    """CDR; the first byte says which epoch of this number the receiver knows, and what is completed here."""
+    """CDR; flags in the first byte: the epoch that the receiver knows, and what is completed here."""
     made = [(flags, _to_cdr(item)) for flags in (0, 1, 2, 4) for item in _genuine(True)]
     made += [(flags | _SIGNED, data[: -len(_TAIL)]) for flags, data in made]
     return [bytes([flags]) + data for flags, data in made]
@@ -125,42 +125,42 @@ def checkpoint(data: bytes) -> None:
     if flags & _HONEST_ROOT:
         found = replace(found, root=merkle.root(found.leaves))
     if parse_checkpoint(*cdr.decode_checkpoint(_to_cdr(found))) != found:
-        raise Bug("written and read again it is another checkpoint")
-    with gullible():
-        swarm = world().fresh()
+        raise Bug("a checkpoint changes when it is encoded and decoded")
+    with accept_all_signatures():
+        swarm = fixture().joined()
         for host in swarm.hosts.values():
-            said = host.take_checkpoint("drone_01", found, swarm.wire.now, swarm.wire.wall_ns)
-            if said is not None and len(said) > 2:
-                raise Bug(f"one checkpoint caused {len(said)} alarms")
-    identity, book = _drone(True), _book()
-    ledger = book.receiver(_TRANSCRIPT, _EPOCH, bytes(32), _entry(identity), Lane.TELEMETRY, _KEY)
+            effects = host.take_checkpoint("drone_01", found, swarm.wire.now, swarm.wire.wall_ns)
+            if effects is not None and len(effects) > 2:
+                raise Bug(f"one checkpoint caused {len(effects)} alarms")
+    identity, tracker = _drone(True), _tracker()
+    ledger = tracker.receiver(_TRANSCRIPT, _EPOCH, bytes(32), _entry(identity), Lane.TELEMETRY, _KEY)
     assert ledger is not None
-    heard = [counter for counter in range(1, _SENT + 1) if counter % 3]
-    for counter in heard:
+    received = [counter for counter in range(1, _SENT + 1) if counter % 3]
+    for counter in received:
         ledger.add(counter, (_CHANNEL, _AAD, _plain(counter), WALL_START_NS))
     known = (None, _TRANSCRIPT, bytes(32))[flags % 4 % 3]
     now, wall_ns = 1.0, WALL_START_NS + 1_500_000_000
     for item in (found, found, *_genuine(True)):
-        before = book.counts
+        before = tracker.counts
         try:
-            effects = book.take(
+            effects = tracker.take(
                 "drone_01", item, identity.fingerprint, known, lambda _: identity.member, now, wall_ns
             )
         except Rejected:
             continue
         if len(effects) > 2:
             raise Bug(f"one checkpoint caused {len(effects)} alarms")
-        true = {leaf for good in _genuine(True) for leaf in good.leaves}
-        confirmed = book.counts.confirmed - before.confirmed
-        if confirmed > sum(leaf in true for leaf in item.leaves):
-            raise Bug(f"{confirmed} packets were confirmed by a checkpoint that does not hold them")
+        genuine = {leaf for good in _genuine(True) for leaf in good.leaves}
+        confirmed = tracker.counts.confirmed - before.confirmed
+        if confirmed > sum(leaf in genuine for leaf in item.leaves):
+            raise Bug(f"{confirmed} packets were confirmed by a checkpoint without them")
     for _ in range(12):
         now += 1.0
-        book.tick(now)
-    counts = book.counts
-    judged = counts.confirmed + counts.unconfirmed + counts.mismatched
-    if judged != len(heard):
-        raise Bug(f"{len(heard)} packets were opened and {judged} judged")
+        tracker.tick(now)
+    counts = tracker.counts
+    counted = counts.confirmed + counts.unconfirmed + counts.mismatched
+    if counted != len(received):
+        raise Bug(f"{len(received)} packets were opened and {counted} counted")
 
 
 # Documents -----------------------------------------------------------------------------------------------
@@ -194,20 +194,20 @@ def _keys() -> SenderEvidence:
 
 
 def _long(index: int) -> dict[str, str]:
-    """The long fields of a genuine document: in an input they may stand as their names."""
+    """The long fields of a genuine document; inputs may have their names instead."""
     value = (_disclosure(), _totals(), _keys())[index].to_json()
     return {name: value[name] for name in ("certificate", "signature") if name in value}
 
 
 def document_corpus() -> list[bytes]:
-    """JSON; the first byte says of what."""
+    """JSON; the first byte is the kind of document."""
     values = [item.to_json() for item in (_disclosure(), _totals(), _keys())]
     short = [{**value, **{name: name for name in _long(index)}} for index, value in enumerate(values)]
     return [bytes([index % 3]) + json.dumps(value).encode() for index, value in enumerate([*values, *short])]
 
 
 def document(data: bytes) -> None:
-    """A document about a flight, from somebody else."""
+    """A document about a flight from a third party."""
     if not data:
         return
     authority, kind = _keystore().authority, data[0] % 3
@@ -217,7 +217,7 @@ def document(data: bytes) -> None:
     if kind == 2:
         keys = SenderEvidence.parse(text)
         if keys is not None and SenderEvidence.parse(json.dumps(keys.to_json()).encode()) != keys:
-            raise Bug("written and read again these are other keys")
+            raise Bug("keys change when they are encoded and decoded")
         return
     try:
         value = json.loads(text)
@@ -225,16 +225,16 @@ def document(data: bytes) -> None:
         return
     try:
         if kind == 0:
-            shown = read_disclosure(value)
-            if read_disclosure(shown.to_json()) != shown:
-                raise Bug("written and read again it is another disclosure")
-            shown.check(authority)
-            if (shown.channel, shown.counter, shown.plaintext) != (_CHANNEL, 5, _plain(5)):
-                raise Bug("a disclosure holds that nobody made")
+            disclosure = read_disclosure(value)
+            if read_disclosure(disclosure.to_json()) != disclosure:
+                raise Bug("a disclosure changes when it is encoded and decoded")
+            disclosure.check(authority)
+            if (disclosure.channel, disclosure.counter, disclosure.plaintext) != (_CHANNEL, 5, _plain(5)):
+                raise Bug("a forged disclosure verifies")
         else:
             signed = read_totals(value)
             signed.check(authority)
             if signed.statement != _totals().statement:
-                raise Bug("totals hold that nobody signed")
+                raise Bug("forged totals verify")
     except DisclosureError:
         return

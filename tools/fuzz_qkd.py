@@ -1,4 +1,4 @@
-"""Messages of key distribution, for the fuzzer: each has one spelling, and junk is refused, never raised."""
+"""Fuzz targets of key distribution: messages have one encoding, and sessions reject malformed ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import cache
 from random import Random
 from typing import Any, Final
 
-from fuzz_world import Bug, gullible
+from fuzz_fixture import Bug, accept_all_signatures
 
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.qkd import messages
-from chimera_ros.crypto.qkd.line import Line, born, transmit
-from chimera_ros.crypto.qkd.messages import Kind, about, kind_of
+from chimera_ros.crypto.qkd.messages import Kind, kind_of, session_of
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel, born_rule, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
 from chimera_ros.crypto.trust.roles import Role
@@ -23,7 +23,7 @@ _CLASSES: Final[dict[Kind, Any]] = {
     Kind.PHOTONS: messages.Photons,
     Kind.BASES: messages.Bases,
     Kind.SIFTED: messages.Sifted,
-    Kind.QUESTIONS: messages.Questions,
+    Kind.PARITY_REQUEST: messages.ParityRequest,
     Kind.PARITIES: messages.Parities,
     Kind.FINISH: messages.Finish,
     Kind.HASHES: messages.Hashes,
@@ -34,7 +34,7 @@ _CLASSES: Final[dict[Kind, Any]] = {
 
 
 def read(data: bytes) -> bytes | None:
-    """The message read and written again; None when it is refused."""
+    """The message, decoded and encoded again; None if it is rejected."""
     try:
         again: bytes = _CLASSES[kind_of(data)].parse(data).encode()
     except Rejected:
@@ -48,8 +48,8 @@ def corpus() -> list[bytes]:
     keys = MemoryKeystore()
     crypto, leader = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("leader_0", Role.LEADER)
     random = Random(1).randbytes
-    said: dict[Kind, bytes] = {}
-    for photons, line in ((8192, Line(0.0)), (1024, Line(0.5))):
+    by_kind: dict[Kind, bytes] = {}
+    for photons, line in ((8192, QuantumChannel(0.0)), (1024, QuantumChannel(0.5))):
         config = QkdConfig(photons)
         alice = Alice(config, crypto, leader.member, random)
         bob = Bob(config, leader, crypto.member, random)
@@ -57,37 +57,37 @@ def corpus() -> list[bytes]:
         while message is not None:
             answer = alice.handle(message)
             for data in (message, answer):
-                said.setdefault(kind_of(data), data)
+                by_kind.setdefault(kind_of(data), data)
             if kind_of(answer) is Kind.PHOTONS:
                 sent = bob.photons(answer)
                 assert sent is not None
-                message = bob.measured(transmit(*sent, bob.bases, line, born, random))
+                message = bob.measured(transmit(*sent, bob.bases, line, born_rule, random))
             else:
                 message = bob.handle(answer)
-    return list(said.values())
+    return list(by_kind.values())
 
 
-# The ends themselves: what the other end, or whoever speaks in its place, may say at every stage ----------
+# Endpoints: any message of the peer, or of an impostor, at every stage ----------
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """An end of a session before it hears `message`."""
+    """An endpoint of a session before it receives `message`."""
 
     end: Alice | Bob
     message: bytes
 
 
 def _copy(end: Alice | Bob) -> Alice | Bob:
-    shared: dict[int, Any] = {id(item): item for item in (end._me, end._peer, end._random, end.config)}
+    shared: dict[int, Any] = {id(item): item for item in (end._identity, end._peer, end._random, end.config)}
     shared[id(end._transcript)] = end._transcript.copy()
     return copy.deepcopy(end, shared)
 
 
 @cache
 def _stages() -> list[_Stage]:
-    """Both ends of a session that succeeds, at every message; signatures are always good."""
-    with gullible():
+    """Both endpoints of a successful session before every message; all signatures verify."""
+    with accept_all_signatures():
         keys = MemoryKeystore()
         crypto, leader = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("leader_0", Role.LEADER)
         config = QkdConfig(8192)
@@ -102,7 +102,9 @@ def _stages() -> list[_Stage]:
             if kind_of(answer) is Kind.PHOTONS:
                 sent = bob.photons(answer)
                 assert sent is not None
-                message = bob.measured(transmit(*sent, bob.bases, Line(0.005), born, Random(3).randbytes))
+                message = bob.measured(
+                    transmit(*sent, bob.bases, QuantumChannel(0.005), born_rule, Random(3).randbytes)
+                )
             else:
                 message = bob.handle(answer)
         assert alice.outcome is not None
@@ -111,19 +113,19 @@ def _stages() -> list[_Stage]:
 
 
 def session(data: bytes) -> None:
-    """A message that comes to Alice or Bob. The first byte says at which stage."""
+    """A message for Alice or Bob; the first byte is the stage."""
     if not data:
         return
     stage = _stages()[data[0] % len(_stages())]
-    with gullible():
+    with accept_all_signatures():
         end = _copy(stage.end)
-        # Bob passes over what belongs to another session; before he knows its name he goes by his hello.
+        # Bob ignores messages of another session; before he has its identifier, by the nonce of his hello.
         unnamed = isinstance(end, Bob) and not end._expected and data[1:2] != bytes([Kind.ABORT])
-        mine = end._nonce if isinstance(end, Bob) and unnamed else end._session
+        own = end._nonce if isinstance(end, Bob) and unnamed else end._session
         if isinstance(end, Alice):
             answer: bytes | None = end.handle(data[1:])
             if end.handle(data[1:]) != answer:
-                raise Bug("a message that is repeated gets another answer")
+                raise Bug("a repeated message gets another answer")
         elif not end._expected:
             photons = end.photons(data[1:])
             answer = None if photons is None else end.measured(end.bases)
@@ -131,13 +133,13 @@ def session(data: bytes) -> None:
             answer = end.handle(data[1:])
     if answer is not None:
         kind_of(answer)
-    elif end.outcome is None and about(data[1:]) == mine:
-        raise Bug("a session neither goes on nor ends")
+    elif end.outcome is None and session_of(data[1:]) == own:
+        raise Bug("a session neither continues nor ends")
     secret = None if end.outcome is None else end.outcome.secret
     if secret is not None and kind_of(data[1:]) is not kind_of(stage.message):
-        raise Bug("a key came out before the session's end")
+        raise Bug("a key was released before the end of the session")
 
 
 def session_corpus() -> list[bytes]:
-    """What is said at every stage."""
+    """The genuine message of every stage."""
     return [bytes([index]) + stage.message for index, stage in enumerate(_stages())]

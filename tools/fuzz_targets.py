@@ -1,11 +1,11 @@
-"""What is fuzzed: every reader of bytes that come from the network, and the cores behind them.
+"""Fuzz targets: every parser of bytes from the network, and the cores behind them.
 
-A target takes any bytes. It may refuse them (`Rejected`, `CdrError`, `CertificateError`); everything else
-that it raises is a bug, and so is a body that is accepted in two spellings. The cores run with signatures
-that are always good, because otherwise nothing but the signature check would be fuzzed: what is left is what
-a captured member or crypto node could send.
+A target takes any bytes. It may reject them (`Rejected`, `CdrError`, `CertificateError`); any other exception
+is a bug, and so is a body that is accepted in two encodings. The cores run with signatures that always
+verify, because otherwise only the signature check would be fuzzed: this is what a captured member or crypto
+node could send.
 
-Input: the first byte chooses the kind of message, the rest is CDR as it comes from DDS, or a body.
+Input: the first byte selects the kind of message, the rest is CDR as received from DDS, or a body.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 import fuzz_evidence
 import fuzz_fallback
 import fuzz_qkd
-from fuzz_world import SUITE, Bug, gullible, world
+from fuzz_fixture import SUITE, Bug, accept_all_signatures, fixture
 
 from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.errors import NotReady, Rejected
@@ -48,7 +48,9 @@ _STEP_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`run` takes any bytes; `corpus` makes genuine ones. `slow`: how many inputs of others one takes."""
+    """`run` takes any bytes; `corpus` makes genuine ones. `slow`: duration of an input, relative to
+    others.
+    """
 
     name: str
     run: Callable[[bytes], None]
@@ -59,12 +61,12 @@ class Target:
 def _control_corpus() -> list[bytes]:
     return [
         bytes([KINDS.index(message.kind)]) + cdr.encode_parts(message.parts, CONTROL_LIMITS[message.kind])
-        for message in world().messages
+        for message in fixture().messages
     ]
 
 
 def _control(data: bytes) -> ControlMessage | None:
-    """The control message in an input, or None when the codec refuses it."""
+    """The control message in an input, or None if the codec rejects it."""
     if not data:
         return None
     kind = KINDS[data[0] % len(KINDS)]
@@ -73,7 +75,7 @@ def _control(data: bytes) -> ControlMessage | None:
     except cdr.CdrError:
         return None
     if cdr.decode_parts(cdr.encode_parts(parts, CONTROL_LIMITS[kind]), CONTROL_LIMITS[kind]) != parts:
-        raise Bug(f"{kind.value}: written and read again it is another message")
+        raise Bug(f"{kind.value}: it changes when it is encoded and decoded")
     return ControlMessage(kind, parts)
 
 
@@ -90,20 +92,20 @@ BODIES: Final[dict[ControlKind, Encoder]] = {
     ControlKind.FALLBACK_HELLO: lambda body: FallbackHello.parse(body, _SWARM).encode(),
     ControlKind.STOP_ACK: lambda body: StopReceipt.parse(body, _SWARM).encode(),
 }
-"""Reads a body and writes it again. Announcements and certificates have targets of their own."""
+"""Decodes and encodes a body. Announcements and certificates have targets of their own."""
 BODY_KINDS: Final = tuple(BODIES)
 
 
 def _body_corpus() -> list[bytes]:
     return [
         bytes([BODY_KINDS.index(message.kind)]) + message.parts[0]
-        for message in world().messages
+        for message in fixture().messages
         if message.kind in BODIES
     ]
 
 
 def bodies(data: bytes) -> None:
-    """The body of a signed message has one spelling."""
+    """The body of a signed message has one encoding."""
     if not data:
         return
     kind = BODY_KINDS[data[0] % len(BODY_KINDS)]
@@ -112,7 +114,7 @@ def bodies(data: bytes) -> None:
     except Rejected:
         return
     if again != data[1:]:
-        raise Bug(f"{kind.value}: accepted in a second spelling")
+        raise Bug(f"{kind.value}: accepted in a second encoding")
 
 
 def control(data: bytes) -> None:
@@ -121,7 +123,7 @@ def control(data: bytes) -> None:
 
 
 def _announcements() -> list[ControlMessage]:
-    return [message for message in world().messages if message.kind is ControlKind.ANNOUNCEMENT]
+    return [message for message in fixture().messages if message.kind is ControlKind.ANNOUNCEMENT]
 
 
 def _announcement_corpus() -> list[bytes]:
@@ -137,9 +139,9 @@ def announcement(data: bytes) -> None:
     except (Rejected, cdr.CdrError):
         return
     if encode_head(found.head) != parts[0]:
-        raise Bug("a head is accepted in a second spelling")
+        raise Bug("a head is accepted in a second encoding")
     if SignedHead.parse(found.proof.encode()) != found.proof:
-        raise Bug("a proof does not survive")
+        raise Bug("a proof changes when it is encoded and decoded")
 
 
 def _proof_corpus() -> list[bytes]:
@@ -147,29 +149,29 @@ def _proof_corpus() -> list[bytes]:
 
 
 def proof(data: bytes) -> None:
-    """The proven head inside a key package."""
+    """The proven head in a key package."""
     try:
         found = SignedHead.parse(data)
     except Rejected:
         return
     if found.encode() != data:
-        raise Bug("a proof is accepted in a second spelling")
+        raise Bug("a proof is accepted in a second encoding")
 
 
 def _certificate_corpus() -> list[bytes]:
-    return [identity.certificate_der for identity in world().swarm.identities.values()]
+    return [identity.certificate_der for identity in fixture().swarm.identities.values()]
 
 
 def certificate(data: bytes) -> None:
     """A member's certificate, and whether the authority issued it."""
-    swarm = world().swarm
+    swarm = fixture().swarm
     try:
         read_member_certificate(data)
         found = swarm.trust.certify(data, swarm.wire.wall_ns)
     except CertificateError:
         return
     if data not in _certificate_corpus():
-        raise Bug(f"a certificate of {found.name} that nobody issued")
+        raise Bug(f"a forged certificate of {found.name} is accepted")
 
 
 def _envelope_corpus() -> list[bytes]:
@@ -187,7 +189,7 @@ def envelope(data: bytes) -> None:
     except cdr.CdrError:
         return
     if cdr.decode_envelope(cdr.encode_envelope(*found)) != found:
-        raise Bug("written and read again it is another envelope")
+        raise Bug("an envelope changes when it is encoded and decoded")
 
 
 def payload(data: bytes) -> None:
@@ -197,7 +199,7 @@ def payload(data: bytes) -> None:
     except cdr.CdrError:
         return
     if found[:4] != cdr.HEADER or found[4:] != data[4:] or len(found) <= 4:
-        raise Bug("the guard let something through")
+        raise Bug("the guard accepts a malformed payload")
 
 
 def _payload_corpus() -> list[bytes]:
@@ -219,8 +221,8 @@ class _Sealed:
 
 def _sealed() -> list[_Sealed]:
     """One for each channel, and a response."""
-    with gullible():
-        swarm = world().fresh()
+    with accept_all_signatures():
+        swarm = fixture().joined()
         shard, leader, now_ns = swarm.host_of("drone_01"), swarm.hosts["leader"], swarm.wire.wall_ns
         made = []
         for channel in _CHANNELS:
@@ -238,56 +240,56 @@ def _sealed() -> list[_Sealed]:
 
 
 def opening(data: bytes) -> None:
-    """An envelope to open: the mask in the input is laid over a genuine one; nothing but that one opens."""
+    """Opens a genuine envelope XORed with the input; only the genuine one may open."""
     if len(data) < 2:
         return
-    with gullible():
+    with accept_all_signatures():
         try:
             made = _sealed()
         except NotReady:
             return
         genuine = made[data[0] % len(made)]
         offset, mask = data[1] * 3, data[2:]
-        spoilt = bytearray(genuine.data)
+        altered = bytearray(genuine.data)
         for index, value in enumerate(mask):
-            spoilt[(offset + index) % len(spoilt)] ^= value
+            altered[(offset + index) % len(altered)] ^= value
         opened = 0
-        for attempt in (bytes(spoilt), genuine.data):
+        for attempt in (bytes(altered), genuine.data):
             try:
                 found = genuine.open(Envelope(*cdr.decode_envelope(attempt)))
             except (Rejected, cdr.CdrError):
                 continue
             opened += 1
             if found.payload != genuine.payload:
-                raise Bug("something else than what was sealed came out")
-        # What nothing protects (padding; here, signatures) may be spoilt; then the genuine one is a replay.
+                raise Bug("another message than the sealed one was opened")
+        # Unprotected bytes (padding; here, signatures) may be mutated; then the genuine one is a replay.
         if opened != 1:
-            raise Bug(f"a spoilt envelope and the genuine one were opened {opened} times")
+            raise Bug(f"a mutated envelope and the genuine one were opened {opened} times")
 
 
 def _opening_corpus() -> list[bytes]:
     return [bytes([kind, at, 1]) for kind in range(len(_CHANNELS) + 1) for at in range(0, 40, 3)]
 
 
-def _watched(core: SecureHost | KeyServer, host: SecureHost, message: ControlMessage, swarm: Swarm) -> None:
-    """Hands a message to a core and looks at what it does."""
-    before = {name: member.state for name, member in host.control.members.items()}
+def _deliver(core: SecureHost | KeyServer, host: SecureHost, message: ControlMessage, swarm: Swarm) -> None:
+    """Delivers a message to a core and checks its effects and state."""
+    before = {name: member.state for name, member in host.context.members.items()}
     wire = swarm.wire
     wire.now += _STEP_S
     effects: list[Effect] = core.handle(message, wire.now, wire.wall_ns)
     effects += core.tick(wire.now, wire.wall_ns)
     if len(effects) > _MAX_EFFECTS:
         raise Bug(f"one message caused {len(effects)} effects")
-    for name, member in host.control.members.items():
+    for name, member in host.context.members.items():
         if member.state.highest_epoch < before[name].highest_epoch:
-            raise Bug(f"{name} went back to epoch {member.state.highest_epoch}")
+            raise Bug(f"{name} returned to epoch {member.state.highest_epoch}")
         if not set(before[name].evictions) <= set(member.state.evictions):
-            raise Bug(f"{name} forgot an eviction")
+            raise Bug(f"{name} lost an eviction")
         sending, installed = member.sending, member.installed
         if sending is not None and installed is not None and sending[0].epoch > installed.epoch:
             raise Bug(f"{name} sends under an epoch that it has not installed")
-    if len(host.control.sessions.open) > 6:
-        raise Bug(f"{len(host.control.sessions.open)} epochs are open")
+    if len(host.context.sessions.open) > 6:
+        raise Bug(f"{len(host.context.sessions.open)} epochs are open")
 
 
 def member(data: bytes) -> None:
@@ -295,10 +297,10 @@ def member(data: bytes) -> None:
     message = _control(data)
     if message is None:
         return
-    with gullible():
-        swarm = world().fresh()
+    with accept_all_signatures():
+        swarm = fixture().joined()
         for host in swarm.hosts.values():
-            _watched(host, host, message, swarm)
+            _deliver(host, host, message, swarm)
 
 
 def key_server(data: bytes) -> None:
@@ -306,44 +308,44 @@ def key_server(data: bytes) -> None:
     message = _control(data)
     if message is None:
         return
-    with gullible():
-        swarm = world().fresh()
-        _watched(swarm.server, swarm.server.host, message, swarm)
+    with accept_all_signatures():
+        swarm = fixture().joined()
+        _deliver(swarm.server, swarm.server.host, message, swarm)
 
 
 def key_distribution(data: bytes) -> None:
     """Messages of quantum key distribution."""
     again = fuzz_qkd.read(data)
     if again is not None and again != data:
-        raise Bug("a message of key distribution is accepted in a second spelling")
+        raise Bug("a message of key distribution is accepted in a second encoding")
 
 
 def trust(data: bytes) -> None:
-    """A revocation list or a policy. The policy's signature is always good: what the authority signed by
-    mistake must not break anything either.
+    """A revocation list or a policy. The policy's signature always verifies: one signed by mistake must not
+    cause a failure either.
     """
     if not data:
         return
-    swarm, content = world().swarm, data[1:]
+    swarm, content = fixture().swarm, data[1:]
     try:
         if data[0] % 2 == 0:
             found = read_signed_crl(content, swarm.trust.authority)
             if content not in _trust_documents()[0]:
-                raise Bug(f"revocation list {found.number}, which nobody issued")
+                raise Bug(f"a forged revocation list {found.number} is accepted")
             return
-        with gullible():
+        with accept_all_signatures():
             policy = read_signed_policy(content, bytes(SIGNATURE_BYTES), swarm.trust)
     except Rejected:
         return
     if (policy.swarm, policy.suite) != (swarm.trust.swarm, swarm.trust.policy.suite):
-        raise Bug("a policy of another swarm or suite")
+        raise Bug("a policy of another swarm or suite is accepted")
     for channel in _CHANNELS:
         policy.rule_for(channel)
 
 
 @cache
 def _trust_documents() -> tuple[list[bytes], list[bytes]]:
-    keystore, drone = world().swarm.keystore, world().swarm.identities["drone_01"]
+    keystore, drone = fixture().swarm.keystore, fixture().swarm.identities["drone_01"]
     return [keystore.crl(2), keystore.crl(3, drone)], [keystore.policy(version)[0] for version in (1, 2)]
 
 
@@ -377,25 +379,25 @@ TARGETS: Final = {
 _NUMBERS: Final = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """`data` spoilt in one to four ways, as a fuzzer does it."""
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """`data` mutated in one to four ways, as a fuzzer does it."""
     changed = bytearray(data)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(changed) + 1)
-        choice = chance.randrange(7)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        choice = rng.randrange(7)
         if choice == 0 and changed:
-            changed[at % len(changed)] ^= 1 << chance.randrange(8)
+            changed[at % len(changed)] ^= 1 << rng.randrange(8)
         elif choice == 1 and changed:
-            changed[at % len(changed)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+            changed[at % len(changed)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
         elif choice == 2:
             del changed[at:]
         elif choice == 3:
-            changed[at:at] = chance.randbytes(chance.randint(1, 40))
+            changed[at:at] = rng.randbytes(rng.randint(1, 40))
         elif choice == 4:
-            number = chance.choice(_NUMBERS).to_bytes(4, chance.choice(("big", "little")))
+            number = rng.choice(_NUMBERS).to_bytes(4, rng.choice(("big", "little")))
             changed[at : at + 4] = number
         elif choice == 5:
-            del changed[at : at + chance.randint(1, 40)]
+            del changed[at : at + rng.randint(1, 40)]
         else:
-            changed[at:at] = changed[at : at + chance.randint(1, 64)]
+            changed[at:at] = changed[at : at + rng.randint(1, 64)]
     return bytes(changed)

@@ -1,7 +1,7 @@
-"""Checks verify/epochs.pml with Spin, and that each broken variant of it is found.
+"""Model check of verify/epochs.pml with Spin: the model holds, and each mutant of it violates an assertion.
 
-Needs `spin` and `gcc` (Debian: apt-get install spin gcc). Exit status 0: all is as it should be, 1: it
-is not, 2: a tool is missing.
+Needs `spin` and `gcc` (Debian: apt-get install spin gcc). Exit status 0: as expected, 1: not as expected, 2:
+a tool is missing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final
 
 MODEL: Final = Path(__file__).resolve().parents[1] / "verify" / "epochs.pml"
 MUTANTS: Final = {
-    1: "ranks do not keep numbers apart",
-    2: "a restarted crypto node does not ask its disk for the number",
-    3: "the roster names who was put out",
-    4: "the switch waits for nobody",
-    5: "an eviction is not stored before it is acted on",
+    1: "numbers are not separated by rank",
+    2: "a restarted crypto node does not read its number from disk",
+    3: "the roster names the evicted member",
+    4: "the switch does not wait for `ready`",
+    5: "an eviction is not stored before it takes effect",
     6: "a member does not store the number it installs",
-    7: "a member accepts a roster with somebody who is out",
-    8: "a member goes on sending after it has learnt of the eviction",
+    7: "a member accepts a roster with the evicted member",
+    8: "a member continues to send after it has received the eviction",
 }
 _LIMIT_S: Final = 300
 _MEMORY_MB: Final = 4000
@@ -41,7 +41,7 @@ def main() -> int:
             return 2
     failed = []
     for mutant in (0, *MUTANTS):
-        what = MUTANTS.get(mutant, "the protocol as it is")
+        what = MUTANTS.get(mutant, "the protocol")
         print(f"model {mutant}/{len(MUTANTS)} {what} …", flush=True)
         began = time.monotonic()
         try:
@@ -51,13 +51,13 @@ def main() -> int:
             print(f"  NOT FINISHED within {_LIMIT_S} s", flush=True)
             continue
         took = f"{states} states, {time.monotonic() - began:.0f} s"
-        good = errors == 0 if mutant == 0 else errors > 0
-        if not good:
+        expected = errors == 0 if mutant == 0 else errors > 0
+        if not expected:
             failed.append(what)
         verdict = "no violation" if errors == 0 else f"violated: {finding}"
-        print(f"  {'as it should be' if good else 'WRONG'}: {verdict} ({took})", flush=True)
+        print(f"  {'as expected' if expected else 'WRONG'}: {verdict} ({took})", flush=True)
     if failed:
-        print(f"verify: the model is not as it should be: {'; '.join(failed)}", file=sys.stderr)
+        print(f"verify: the result is not as expected for: {'; '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

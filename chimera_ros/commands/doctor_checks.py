@@ -160,7 +160,7 @@ def _provider() -> Check:
     except Exception as error:  # no `cryptography`, or the selected provider is not installed
         advice = "unset CHIMERA_CRYPTO_PROVIDER, or install what is missing"
         return Check("cryptography", "provider", MISSING, str(error), advice)
-    detail = f"{choice.name} ({choice.why})"
+    detail = f"{choice.name} ({choice.reason})"
     if choice.name == "liboqs" or wanted == "openssl":
         return Check("cryptography", "provider", OK, detail)
     advice = (

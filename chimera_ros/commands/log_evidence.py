@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.evidence_files import Revocations, authority_of, read_json, write_json
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from chimera_ros.records.flight_files import Packet
 
 OWN = "chimera_ros"
+# Last field, and its size in CDR, that a message type gained: records made before lack it.
+APPENDED: Final = {"chimera_ros/msg/DroneTelemetry": ("reason_code", 1)}
 
 
 def register(verbs: Any) -> None:
@@ -237,7 +239,13 @@ def _decoded(found: Disclosure) -> Any:
         if kind != "msg" or not (package == OWN or has_resource("rosidl_interfaces", package)):
             return None  # untrusted name: only message packages are imported
         message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
-        return finite(_plain(deserialize_message(checked_payload(found.payload), message_type)))
+        payload = checked_payload(found.payload)
+        try:
+            return finite(_plain(deserialize_message(payload, message_type)))
+        except Exception:
+            field, size = APPENDED[found.type_name]
+            plain = _plain(deserialize_message(payload + bytes(size), message_type))
+            return finite({name: value for name, value in plain.items() if name != field})
     except Exception:  # no ROS, or not this type: the proof holds all the same
         return None
 

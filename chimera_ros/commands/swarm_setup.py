@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
@@ -23,7 +24,6 @@ from chimera_ros.sitl.config import OWN_PORT_OFFSET
 from chimera_ros.swarm import (
     DRONES,
     EAVESDROPPER,
-    ENTROPY,
     FIRST_PORT,
     GCS_PORT,
     MAX_SHARDS,
@@ -101,9 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--entropy",
         type=lambda text: tuple(text.split(",")),
-        default=ENTROPY,
+        default=DEFAULT_SOURCES,
         metavar="NAMES",
-        help=f"what goes into seeds: of os,hardware,qrng,qkd (default {','.join(ENTROPY)})",
+        help=f"entropy sources of seeds: of {','.join(SOURCE_NAMES)} (default {','.join(DEFAULT_SOURCES)})",
     )
     add_range(
         "--qkd-eavesdropper", EAVESDROPPER, "FRACTION", "share of simulated photons that are intercepted"
@@ -296,9 +296,9 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
             pem = spec.keystore / "members" / name / "identity.pem"
             _make(partial(keystore.enroll, name, role, wall_ns=wall_ns), pem.exists)
         secret = keystore.fallback()
-        if simulated and (secret is None or not secret.good_at(wall_ns + LONGEST_FLIGHT_NS)):
+        if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
-        elif secret is None or not secret.good_at(wall_ns):
+        elif secret is None or not secret.valid_at(wall_ns):
             print(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",

@@ -1,4 +1,4 @@
-"""Counts of what was sealed, opened and refused, by reason."""
+"""Counters of sealed, opened and rejected messages, by reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import RejectReason
 
 
 class Counters:
-    """Plain integers; `snapshot` gives a copy for diagnostics and the report."""
+    """Counters of one process; `snapshot` returns a copy for diagnostics and reports."""
 
     __slots__ = (
         "bytes_opened",
@@ -31,7 +31,7 @@ class Counters:
         self.bytes_opened = 0
         self.rejected: Counter[RejectReason] = Counter()  # envelopes
         self.control: Counter[RejectReason] = Counter()  # control messages
-        self.checkpoints: Counter[RejectReason] = Counter()  # others' checkpoints
+        self.checkpoints: Counter[RejectReason] = Counter()  # received checkpoints
 
     def snapshot(self) -> dict[str, int | dict[str, int]]:
         """A JSON-ready copy: sealed, opened, signed, verified, bytes, rejected and control by reason."""

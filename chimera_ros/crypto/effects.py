@@ -1,4 +1,4 @@
-"""What a core asks its shell to do. Effects are performed in the order they are returned."""
+"""Effects: actions that a core returns and its shell performs, in order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """`member` sends under `epoch` from now on: latched publishers reseal their last sample."""
+    """`member` sends under `epoch` from now on: latched publishers seal their last sample again."""
 
     member: str
     epoch: int
@@ -38,7 +38,7 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class SecurityAlarm:
-    """Something a person should know."""
+    """An alarm for the operator."""
 
     severity: Severity
     text: str
@@ -46,7 +46,7 @@ class SecurityAlarm:
 
 @dataclass(frozen=True, slots=True)
 class StopOrder:
-    """A verified operator stop for hosted drones: `targets` are the hosted drones that are meant."""
+    """A verified operator stop; `targets` are the hosted drones it applies to."""
 
     operator: str
     level: StopLevelName
@@ -56,7 +56,7 @@ class StopOrder:
 
 @dataclass(frozen=True, slots=True)
 class StopAcked:
-    """A drone's verified acknowledgement of a stop that one of the hosted operators ordered."""
+    """A drone's verified acknowledgement of a stop of a hosted operator."""
 
     drone: str
     operator: str

@@ -1,7 +1,7 @@
-"""Canonical bytes for everything that is hashed or signed, and a reader that trusts nothing.
+"""Canonical encoding of everything that is hashed or signed, and a bounds-checked reader.
 
-Integers are big endian and every variable field is preceded by its uint32 length. `Reader` raises
-`Rejected(MALFORMED)` and nothing else, whatever bytes it is given.
+Integers are big endian; every variable field is preceded by its uint32 length. On any input `Reader` raises
+nothing but `Rejected(MALFORMED)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_NAME: Final = 48
 
 
 def is_name(text: str) -> bool:
-    """True for a legal swarm, member or role name: `[a-z0-9_]{1,48}`."""
+    """True if `text` is a valid swarm, member or role name: `[a-z0-9_]{1,48}`."""
     return NAME_PATTERN.fullmatch(text) is not None
 
 
@@ -47,7 +47,7 @@ def text(value: str) -> bytes:
 
 
 def fields(*parts: bytes) -> bytes:
-    """Several variable fields after each other: the usual input of a KDF or a hash."""
+    """Concatenated variable fields: the usual input of a KDF or a hash."""
     return b"".join([var(part) for part in parts])
 
 
@@ -56,7 +56,7 @@ def malformed(detail: str) -> Rejected:
 
 
 class Reader:
-    """Reads fields from untrusted bytes, every length bounded by the caller."""
+    """Reader of fields in untrusted bytes; every length is bounded by the caller."""
 
     __slots__ = ("_at", "_data")
 
@@ -98,14 +98,14 @@ class Reader:
         return number
 
     def name(self) -> str:
-        """A variable field that is a legal name."""
+        """A variable field that is a valid name."""
         raw = self.var(MAX_NAME)
         try:
             value = raw.decode("ascii")
         except UnicodeDecodeError:
             raise malformed("name is not ASCII") from None
         if not is_name(value):
-            raise malformed("name has other characters than a-z 0-9 _")
+            raise malformed("name has characters other than a-z 0-9 _")
         return value
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Exceptions of the crypto room. Errors of ours and refusals of what others sent are different types."""
+"""Exceptions of the security protocol; own errors and rejected input are different types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class RejectReason(Enum):
-    """The value is the name used in counters, logs and the swarm's report."""
+    """Reason of a rejection; the value is the name in counters, logs and reports."""
 
     # shape
     SIZE = "size"
@@ -15,13 +15,13 @@ class RejectReason(Enum):
     SWARM = "swarm"
     SUITE = "suite"
     # envelopes
-    FALLBACK = "fallback"  # epoch 0 while a crypto node is heard, or what fallback does not carry
+    FALLBACK = "fallback"  # epoch 0 while a crypto node is active, or a channel that fallback does not carry
     UNKNOWN_EPOCH = "unknown_epoch"
     LANE = "lane"
     UNKNOWN_SENDER = "unknown_sender"
-    NOT_PERMITTED = "not_permitted"  # the policy does not let this member use this channel
+    NOT_PERMITTED = "not_permitted"  # the policy does not permit this member on this channel
     REPLAY = "replay"
-    AUTHENTICATION = "authentication"  # AEAD tag, nonce form
+    AUTHENTICATION = "authentication"  # AEAD tag, or salt in the nonce
     NO_CERTIFICATE = "no_certificate"
     SIGNATURE = "signature"
     AGE = "age"
@@ -38,24 +38,24 @@ class RejectReason(Enum):
     TOO_SOON = "too_soon"
     STALE = "stale"  # lower or equal epoch, sequence or counter
     TOO_FAR = "too_far"
-    NOT_NAMED = "not_named"  # own unused package is not in the roster
+    NOT_NAMED = "not_named"  # the own unused package is not in the roster
     POLICY = "policy"
     ROSTER = "roster"
     SEED = "seed"
     KEY_TAG = "key_tag"
     EQUIVOCATION = "equivocation"
-    ISSUER = "issuer"  # not the crypto node that is followed
+    ISSUER = "issuer"  # not the crypto node that this member follows
     NOT_ADDRESSED = "not_addressed"
-    STORE = "store"  # what must be remembered could not be written
-    OWN = "own"  # our own message came back
+    STORE = "store"  # the persistent state could not be written
+    OWN = "own"  # the own message, looped back
 
 
 class CryptoError(Exception):
-    """Base of everything this room raises on purpose."""
+    """Base of all exceptions of this package."""
 
 
 class Rejected(CryptoError):
-    """Something was refused and nothing changed; `reason` is what the counters show."""
+    """Input was rejected and no state changed; counted under `reason`."""
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
@@ -63,8 +63,8 @@ class Rejected(CryptoError):
 
 
 class ClockTrouble(Rejected):
-    """A message that is not of now: `ahead_s` is its time less that of this process, s. `signer` is whose
-    signature was found under it; empty: nobody has looked.
+    """A message outside its validity time: `ahead_s` is its time minus that of this process, s. `signer` is
+    the member whose signature was verified; empty: not verified.
     """
 
     def __init__(self, ahead_s: float) -> None:
@@ -74,28 +74,28 @@ class ClockTrouble(Rejected):
 
 
 class NotReady(CryptoError):
-    """The member has no epoch to send under (yet, or no longer)."""
+    """The member has no epoch to send under."""
 
 
 class EntropyError(CryptoError):
-    """The operating system's random numbers fail their health test: no key may be made of them."""
+    """The operating system's random numbers fail their health test: no key is generated."""
 
 
 class ForkedProcess(CryptoError):
-    """A session was used in another process than it was made in: counters would repeat."""
+    """A session was used in another process than the one that made it: counters would repeat."""
 
 
 class KeystoreError(CryptoError):
-    """A keystore is missing, unreadable, unsafe or does not fit; the sentence says how to mend it."""
+    """A keystore is missing, unreadable, insecure or inconsistent; the sentence names the remedy."""
 
 
 class RankTaken(KeystoreError):
-    """A crypto node under this name would have the rank of another one."""
+    """A crypto node of this name would have the rank of another one."""
 
 
 class PolicyError(KeystoreError):
-    """A policy file is wrong; the sentence names file, line, field and what is allowed."""
+    """A policy file is invalid; the sentence names file, line, field and the allowed values."""
 
 
 class ProviderError(KeystoreError):
-    """The provider of primitives that was asked for cannot be used; the sentence says why."""
+    """The requested provider of primitives is not usable; the sentence says why."""

@@ -1,16 +1,17 @@
-"""Token buckets: every piece of work that a stranger can cause is paid from one."""
+"""Token buckets that bound the work which unauthenticated input can cause."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from typing import Final
 
-_BACK_S: Final = 1.0  # threads may be that far apart; a clock that goes back further was set
+_SET_BACK_S: Final = 1.0  # times of threads may differ by this; a clock further back was set
 
 
 class TokenBucket:
-    """`rate_per_s` pieces of work per second, at most `burst` at once. Times are seconds, monotonic where
-    there is a choice; a clock that was set back pays nothing out, and counts from there on.
+    """Token bucket with `rate_per_s` tokens per second and a capacity of `burst`.
+
+    Times are seconds, preferably monotonic; a clock that was set back adds no tokens until it advances again.
     """
 
     __slots__ = ("_at", "_burst", "_level", "_rate")
@@ -22,16 +23,16 @@ class TokenBucket:
         self._at: float | None = None
 
     def holds(self, now: float) -> bool:
-        """Would `take` say yes? Uses nothing up."""
-        found = self.take(now)
-        self._level += found
-        return found
+        """True if the bucket holds a token."""
+        taken = self.take(now)
+        self._level += taken
+        return taken
 
     def take(self, now: float, cost: float = 1.0) -> bool:
-        """True, and `cost` pieces are used up, when the budget allows it."""
+        """Takes `cost` tokens; False, and none is taken, if there are fewer."""
         if self._at is not None and now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-        if self._at is None or now > self._at or now < self._at - _BACK_S:
+        if self._at is None or now > self._at or now < self._at - _SET_BACK_S:
             self._at = now
         if self._level < cost:
             return False
@@ -40,9 +41,9 @@ class TokenBucket:
 
 
 class RateLimiter:
-    """One budget for everything, and a small reserve for each purpose that only it may use.
+    """A token bucket shared by all purposes, and a small reserved one for each.
 
-    So a flood of one kind of message uses up what is shared, and the other kinds still get through.
+    A flood of one kind of message empties the shared bucket; the other kinds still have their reserve.
     """
 
     __slots__ = ("_reserves", "_shared")
@@ -54,5 +55,5 @@ class RateLimiter:
         self._shared = TokenBucket(rate_per_s - reserve * len(self._reserves))
 
     def take(self, purpose: Hashable, now: float) -> bool:
-        """True, and one piece is used up, when the shared budget or the purpose's own reserve allows it."""
+        """Takes a token from the shared bucket or the purpose's reserve; False if both are empty."""
         return self._shared.take(now) or self._reserves[purpose].take(now)

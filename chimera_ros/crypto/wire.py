@@ -1,4 +1,4 @@
-"""What travels: control messages and envelopes, field for field as in `msg/`."""
+"""Wire format of control messages and envelopes, field by field as in `msg/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .errors import Rejected, RejectReason
 
 ENVELOPE_VERSION: Final = 1
 MAX_SEALED: Final = 1_114_112
-SIGNATURE_BYTES: Final = 4627
+MAX_HEAD: Final = 1_048_576
+MAX_CERTIFICATE: Final = 16384
+MAX_COUNTER: Final = 2**48  # of one sender key: far below AES-GCM's limits; volume rotation comes earlier
+SIGNATURE_BYTES: Final = 4627  # ML-DSA-87 (FIPS 204)
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 STAMP_BYTES: Final = 8
@@ -27,11 +30,11 @@ class Lane:
 
 
 LANE_NAMES: Final = ("command", "telemetry", "plan", "bulk")
-LANE_SIGNED: Final = (True, False, True, False)  # `always`; the others are `checkpoint`
+LANE_SIGNED: Final = (True, False, True, False)  # signature mode `always`; otherwise `checkpoint`
 
 
 class ControlKind(Enum):
-    """Plain, signed messages of the key protocol. The value is the name used on topics."""
+    """Kinds of control message, which are signed and not encrypted; the value is the topic's name."""
 
     KEY_REQUEST = "key_request"
     KEY_PACKAGE = "key_packages"
@@ -49,11 +52,11 @@ class ControlKind(Enum):
 CONTROL_LIMITS: Final[dict[ControlKind, tuple[int, ...]]] = {
     ControlKind.KEY_REQUEST: (1024, SIGNATURE_BYTES),
     ControlKind.KEY_PACKAGE: (16384, SIGNATURE_BYTES),
-    ControlKind.ANNOUNCEMENT: (1_048_576, 32, 4_194_304, SIGNATURE_BYTES),
+    ControlKind.ANNOUNCEMENT: (MAX_HEAD, 32, 4_194_304, SIGNATURE_BYTES),
     ControlKind.READY: (1024, SIGNATURE_BYTES),
     ControlKind.SWITCH: (1024, SIGNATURE_BYTES),
     ControlKind.BEAT: (1024, SIGNATURE_BYTES),
-    ControlKind.CERTIFICATE: (16384,),
+    ControlKind.CERTIFICATE: (MAX_CERTIFICATE,),
     ControlKind.TRUST: (262_400, SIGNATURE_BYTES),
     ControlKind.STOP: (65536, SIGNATURE_BYTES),
     ControlKind.STOP_ACK: (1024, SIGNATURE_BYTES),
@@ -72,7 +75,7 @@ class ControlMessage:
 
 
 class Envelope(NamedTuple):
-    """SecureEnvelope.msg. A named tuple because one is made for every message."""
+    """SecureEnvelope.msg; a named tuple for speed, as one is made for every message."""
 
     version: int
     lane: int
@@ -82,7 +85,7 @@ class Envelope(NamedTuple):
     signature: bytes = b""
 
     def canonical(self) -> bytes:
-        """The bytes that a response's associated data hashes."""
+        """Canonical bytes, hashed in the associated data of a response."""
         return b"".join(
             (
                 bytes((self.version & 0xFF, self.lane & 0xFF)),

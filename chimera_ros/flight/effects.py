@@ -1,11 +1,11 @@
-"""What the follower core and the leader core ask their shells to do."""
+"""Effects: what the follower core and the leader core return for their shells to carry out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from .messages import CommandAck, SwarmCommand, Trajectory
-from .moderation_call import ModerationCall
+from .moderation_call import ModerationRequest
 from .vehicle import Order, Setpoint
 
 
@@ -17,22 +17,22 @@ class SendAck:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveOrder:
-    """Hand this order to the autopilot bridge; its outcome comes back through `on_order_result`."""
+class SendOrder:
+    """Send this order to the autopilot bridge; its result returns through `on_order_result`."""
 
     order: Order
 
 
 @dataclass(frozen=True, slots=True)
-class GiveSetpoint:
-    """Hand this setpoint to the autopilot bridge."""
+class SendSetpoint:
+    """Send this setpoint to the autopilot bridge."""
 
     setpoint: Setpoint
 
 
 @dataclass(frozen=True, slots=True)
 class FlightAlarm:
-    """Something a person must read; one sentence."""
+    """Alarm for people; one sentence."""
 
     text: str
 
@@ -53,7 +53,7 @@ class SendTrajectory:
 
 @dataclass(frozen=True, slots=True)
 class MissionEvent:
-    """Something happened in the mission: `kind` is one word for machines, `text` one sentence for people.
+    """Event of the mission: `kind` is one word for programs, `text` one sentence for people.
 
     Kinds: waiting, started, step, step_done, lost, found, replanned, moderation, abort, finished, failed.
     """
@@ -62,14 +62,14 @@ class MissionEvent:
     text: str
 
 
-FollowerEffect = SendAck | GiveOrder | GiveSetpoint | FlightAlarm
+FollowerEffect = SendAck | SendOrder | SendSetpoint | FlightAlarm
 
 
 @dataclass(frozen=True, slots=True)
-class AskModeration:
-    """Ask path moderation; the answer comes back through `on_moderation` or `on_moderation_failed`."""
+class RequestModeration:
+    """Call path moderation; the answer returns through `on_moderation` or `on_moderation_failed`."""
 
-    call: ModerationCall
+    call: ModerationRequest
 
 
-LeaderEffect = SendCommand | SendTrajectory | MissionEvent | AskModeration
+LeaderEffect = SendCommand | SendTrajectory | MissionEvent | RequestModeration

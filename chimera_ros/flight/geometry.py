@@ -1,4 +1,4 @@
-"""Vector arithmetic on (x, y, z) tuples, metres, ENU."""
+"""Vector arithmetic on (x, y, z) tuples; metres, ENU."""
 
 from __future__ import annotations
 

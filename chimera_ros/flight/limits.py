@@ -1,22 +1,36 @@
-"""A drone's own flight envelope: what it never does, whoever signed the order."""
+"""Flight envelope of a drone: geofence and limits that hold for every command, whoever signed it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import hypot, isfinite
+from typing import Final
 
 import numpy as np
 
 from .trajectory import Array, Path
 from .vehicle import Vec3
 
+MAX_CORNERS: Final = 64  # of a fence
+MIN_HEIGHT_M, MAX_HEIGHT_M = -100.0, 2000.0  # above the datum
+MAX_DISTANCE_M: Final = 20_000.0  # from the datum, and from where a drone took off
+MAX_SPEED_M_S: Final = 50.0  # of any drone; each has a limit of its own below
+_MAX_CLIMB_M_S, _MAX_ACCELERATION_M_S2, _MAX_JERK_M_S3 = 5.0, 8.0, 40.0
+MOTION_RANGES: Final = {  # of `MotionLimits`; beyond these no drone flies a trajectory
+    "speed_m_s": (0.05, MAX_SPEED_M_S),
+    "climb_m_s": (0.05, _MAX_CLIMB_M_S),
+    "descent_m_s": (0.05, _MAX_CLIMB_M_S),
+    "acceleration_m_s2": (0.05, _MAX_ACCELERATION_M_S2),
+    "jerk_m_s3": (0.05, _MAX_JERK_M_S3),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A convex polygon (ENU metres, either winding) with a lowest and a highest height.
+    """Geofence: a convex polygon (ENU metres, either winding) with a lowest and a highest height.
 
-    The lowest height binds flight between take-off and landing only. Raises ValueError for a polygon that is
-    not convex, has fewer than 3 or more than 64 corners, or heights that are not rising.
+    The lowest height applies between take-off and landing only. Raises ValueError for a polygon that is not
+    convex or has fewer than 3 or more than 64 corners, and for heights that do not rise.
     """
 
     polygon_m: tuple[tuple[float, float], ...]
@@ -26,8 +40,8 @@ class Fence:
 
     def __post_init__(self) -> None:
         corners = self.polygon_m
-        if not 3 <= len(corners) <= 64:
-            raise ValueError(f"a fence has 3 to 64 corners, this one has {len(corners)}")
+        if not 3 <= len(corners) <= MAX_CORNERS:
+            raise ValueError(f"a fence has 3 to {MAX_CORNERS} corners, this one has {len(corners)}")
         if not all(isfinite(c) for corner in corners for c in corner):
             raise ValueError("a fence's corners must be finite numbers")
         if not (
@@ -53,14 +67,14 @@ class Fence:
     def box(
         east_m: tuple[float, float], north_m: tuple[float, float], height_m: tuple[float, float]
     ) -> Fence:
-        """An axis-parallel fence."""
+        """An axis-parallel geofence."""
         (w, e), (s, n) = east_m, north_m
         if not (w < e and s < n):
             raise ValueError("a fence's ranges must rise")
         return Fence(((w, s), (e, s), (e, n), (w, n)), height_m[0], height_m[1])
 
     def inside_m(self, point_enu_m: Vec3) -> float:
-        """Distance to the nearest wall (m), negative outside; heights not counted."""
+        """Horizontal distance to the nearest edge (m), negative outside."""
         x, y, _ = point_enu_m
         return min(nx * x + ny * y + c for nx, ny, c in self._edges)
 
@@ -75,7 +89,7 @@ class Fence:
         return out
 
     def clamp(self, point_enu_m: Vec3) -> Vec3:
-        """The point moved inside the fence and its heights."""
+        """The point moved inside the geofence and its heights."""
         x, y, z = point_enu_m
         for _ in range(4):
             moved = False
@@ -90,7 +104,7 @@ class Fence:
     def contain(
         self, point_enu_m: Vec3, velocity_enu_m_s: Vec3, acceleration_enu_m_s2: Vec3
     ) -> tuple[Vec3, Vec3, Vec3]:
-        """The point as `clamp` moves it; a point that was outside loses what would carry it further out."""
+        """The point as `clamp` moves it; for a point outside, without outward velocity and acceleration."""
         inside = self.clamp(point_enu_m)
         if inside == point_enu_m:
             return point_enu_m, velocity_enu_m_s, acceleration_enu_m_s2
@@ -109,33 +123,31 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class FlightEnvelope:
-    """The limits that a drone keeps whatever it is told: ENU metres, m/s, m/s^2, m/s^3, battery as a
-    fraction.
-    """
+    """Limits of one drone: ENU metres, m/s, m/s^2, m/s^3, battery as a fraction."""
 
     fence: Fence = field(default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, 120.0)))
     max_speed_m_s: float = 12.0
-    max_climb_m_s: float = 5.0
-    max_acceleration_m_s2: float = 8.0
-    max_jerk_m_s3: float = 40.0
-    max_distance_m: float = 2000.0  # from where the drone took off
+    max_climb_m_s: float = _MAX_CLIMB_M_S
+    max_acceleration_m_s2: float = _MAX_ACCELERATION_M_S2
+    max_jerk_m_s3: float = _MAX_JERK_M_S3
+    max_distance_m: float = 2000.0  # from the home position
     max_duration_s: float = 3600.0  # of one trajectory
     min_battery_fraction: float = 0.2  # below: return and land
-    critical_battery_fraction: float = 0.1  # below: land where it is
+    critical_battery_fraction: float = 0.1  # below: land in place
 
     def refuses_point(self, point_enu_m: Vec3, home_enu_m: Vec3 | None) -> str:
-        """Why the drone will not fly to a point; empty when it will."""
+        """Why a point is refused as a target; empty if it is not."""
         if not all(map(isfinite, point_enu_m)):
             return "the target is not a finite point"
         outside = -self.fence.inside_m(point_enu_m)
         if outside > 0.0:
-            return f"the target lies {outside:.1f} m outside my fence"
+            return f"the target lies {outside:.1f} m outside the geofence"
         return self._refuses_range(point_enu_m, point_enu_m, home_enu_m, "the target")
 
     def refuses_path(self, path: Path, home_enu_m: Vec3 | None) -> str:
-        """Why the drone will not fly a path; empty when it will. Conservative: bounds, never samples."""
+        """Why a path is refused; empty if it is not. Conservative: upper bounds, no samples."""
         if path.duration_s > self.max_duration_s:
-            return f"the trajectory takes {path.duration_s:.0f} s, my limit is {self.max_duration_s:.0f} s"
+            return f"the trajectory takes {path.duration_s:.0f} s, the limit is {self.max_duration_s:.0f} s"
         bounds = path.bounds()
         for name, value, limit, unit in (
             ("speed", bounds.horizontal_speed_m_s, self.max_speed_m_s, "m/s"),
@@ -144,19 +156,19 @@ class FlightEnvelope:
             ("jerk", bounds.jerk_m_s3, self.max_jerk_m_s3, "m/s^3"),
         ):
             if value > limit * (1 + 1e-6):
-                return f"the trajectory's {name} reaches {value:.2f} {unit}, my limit is {limit:.2f} {unit}"
+                return f"the trajectory's {name} reaches {value:.2f} {unit}, the limit is {limit:.2f} {unit}"
         outside = -self.fence.worst(path.hull())
         if outside > 1e-6:
-            return f"the trajectory leaves my fence by {outside:.1f} m"
+            return f"the trajectory leaves the geofence by {outside:.1f} m"
         return self._refuses_range(bounds.low_enu_m, bounds.high_enu_m, home_enu_m, "the trajectory")
 
     def _refuses_range(self, low: Vec3, high: Vec3, home: Vec3 | None, what: str) -> str:
         if low[2] < self.fence.min_height_m - 1e-6:
-            return f"{what} goes down to {low[2]:.1f} m, my lowest height is {self.fence.min_height_m:.1f} m"
+            return f"{what} goes down to {low[2]:.1f} m, the lowest height is {self.fence.min_height_m:.1f} m"
         if high[2] > self.fence.max_height_m + 1e-6:
-            return f"{what} goes up to {high[2]:.1f} m, my highest height is {self.fence.max_height_m:.1f} m"
+            return f"{what} goes up to {high[2]:.1f} m, the highest height is {self.fence.max_height_m:.1f} m"
         if home is not None:
             far = hypot(max(home[0] - low[0], high[0] - home[0]), max(home[1] - low[1], high[1] - home[1]))
             if far > self.max_distance_m:
-                return f"{what} goes {far:.0f} m from home, my limit is {self.max_distance_m:.0f} m"
+                return f"{what} goes {far:.0f} m from home, the limit is {self.max_distance_m:.0f} m"
         return ""

@@ -1,7 +1,7 @@
-"""The swarm's messages as plain frozen objects: the same field names and numbers as in `msg/`, tuples for
-geometry.
+"""Messages of the swarm as frozen dataclasses, with the field names and numbers of `msg/`.
 
-Positions are ENU metres in the frame `map`, orientations body FLU in `map`, times nanoseconds of swarm time.
+Positions are ENU metres in the frame `map`, orientations body FLU in `map`, times nanoseconds of swarm time;
+vectors are tuples.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
-OPERATOR = "operator "  # begins the reason of a drone that an operator has stopped
-TAKEN = "the autopilot left offboard"  # begins the reason of a drone that somebody else flies now
-NOWHERE: Vec3 = (nan, nan, nan)
+MAX_NAME = 48
+NO_POSITION: Vec3 = (nan, nan, nan)
 
 
 class CommandKind(IntEnum):
-    """What a `SwarmCommand` asks for; the numbers of SwarmCommand.msg."""
+    """Kind of a `SwarmCommand`; the numbers of SwarmCommand.msg."""
 
     TAKEOFF = 1
     LAND = 2
@@ -35,7 +34,7 @@ class CommandKind(IntEnum):
 
 
 class AckStatus(IntEnum):
-    """A drone's answer; the numbers of CommandAck.msg."""
+    """Status of an acknowledgement; the numbers of CommandAck.msg."""
 
     ACCEPTED = 1
     COMPLETED = 2
@@ -44,7 +43,7 @@ class AckStatus(IntEnum):
 
 
 class DroneState(IntEnum):
-    """What a drone is doing; the numbers of DroneTelemetry.msg."""
+    """State of a drone; the numbers of DroneTelemetry.msg."""
 
     UNKNOWN = 0
     GROUNDED = 1
@@ -59,12 +58,26 @@ class DroneState(IntEnum):
     LOST = 10
 
 
+class ReasonCode(IntEnum):
+    """Why a drone is not ready or left its task; the REASON_ numbers of DroneTelemetry.msg."""
+
+    NONE = 0
+    NOT_READY = 1
+    OPERATOR_STOP = 2
+    OFFBOARD_LEFT = 3
+    LEADER_LOST = 4
+    BATTERY_LOW = 5
+    BATTERY_CRITICAL = 6
+    DISARMED = 7
+    ORDER_FAILED = 8
+
+
 @dataclass(frozen=True, slots=True)
 class SwarmCommand:
-    """An order from the leader; empty `targets` mean every drone. Mirrors SwarmCommand.msg.
+    """A command of the leader; empty `targets` mean every drone. Mirrors SwarmCommand.msg.
 
-    `target_enu_m` is the goal of GOTO; its z alone is the height (m, frame map) for TAKEOFF, and the return
-    height for RETURN (0 keeps the drone's own). `yaw_enu_rad` NaN keeps the yaw, `speed_m_s` 0 means the
+    `target_enu_m` is the goal of GOTO; its z alone is the take-off height of TAKEOFF (m, frame map) and the
+    return altitude of RETURN (0: the drone's own). `yaw_enu_rad` NaN keeps the yaw, `speed_m_s` 0 is the
     drone's default.
     """
 
@@ -81,7 +94,7 @@ class SwarmCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandAck:
-    """A drone's answer to a command (`command_id`) or to a trajectory (`plan_id`). Mirrors CommandAck.msg."""
+    """Acknowledgement of a command (`command_id`) or a trajectory (`plan_id`). Mirrors CommandAck.msg."""
 
     drone: str
     command_id: int
@@ -93,9 +106,7 @@ class CommandAck:
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryKnot:
-    """A point of a trajectory; between knots it is the quintic Hermite polynomial. Mirrors
-    TrajectoryKnot.msg.
-    """
+    """A knot of a trajectory; quintic Hermite between knots. Mirrors TrajectoryKnot.msg."""
 
     t_s: float
     position_enu_m: Vec3
@@ -106,7 +117,7 @@ class TrajectoryKnot:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """A drone's part of a plan; `start_ns` is the swarm time of t_s = 0. Mirrors Trajectory.msg."""
+    """One drone's trajectory of a plan; `start_ns` is the swarm time of t_s = 0. Mirrors Trajectory.msg."""
 
     plan_id: int
     term: int
@@ -117,7 +128,10 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class DroneTelemetry:
-    """A drone's state. Mirrors DroneTelemetry.msg; NaN in `reference_enu_m` when it follows nothing."""
+    """State of a drone. Mirrors DroneTelemetry.msg; `reference_enu_m` is NaN without a reference.
+
+    `reason` is text for people; programs branch on `reason_code`.
+    """
 
     drone: str
     stamp_ns: int
@@ -126,21 +140,22 @@ class DroneTelemetry:
     in_air: bool = False
     ready: bool = False
     reason: str = ""
-    position_enu_m: Vec3 = NOWHERE
+    position_enu_m: Vec3 = NO_POSITION
     velocity_enu_m_s: Vec3 = (0.0, 0.0, 0.0)
     orientation: Quaternion = (0.0, 0.0, 0.0, 1.0)
-    reference_enu_m: Vec3 = NOWHERE
+    reference_enu_m: Vec3 = NO_POSITION
     tracking_error_m: float = nan
     battery_fraction: float = nan
     clock_offset_s: float = 0.0
     plan_id: int = 0
     command_id: int = 0
     epoch: int = 0
+    reason_code: ReasonCode = ReasonCode.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderHeartbeat:
-    """The leader's sign of life, 10 Hz. Mirrors LeaderHeartbeat.msg."""
+    """Heartbeat of the leader, 10 Hz. Mirrors LeaderHeartbeat.msg."""
 
     leader: str
     term: int

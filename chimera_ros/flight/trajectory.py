@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from math import comb, isfinite, isnan, pi, sqrt
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,15 @@ from .vehicle import Vec3
 
 Array = NDArray[np.float64]
 
+MAX_DURATION_S: Final = 86_400.0
+MAX_COORDINATE: Final = 1e6  # of a position, velocity or acceleration
 _DEGREE = 5
 _SPLITS = 8  # sub-intervals per piece when bounding: keeps the bound within about 2 % of the true maximum
 
 
 @dataclass(frozen=True, slots=True)
 class MotionLimits:
-    """How fast drones may move: m/s, m/s^2, m/s^3; speed is horizontal, climb and descent vertical."""
+    """Motion limits of a drone: m/s, m/s^2, m/s^3; speed is horizontal, climb and descent vertical."""
 
     speed_m_s: float = 5.0
     climb_m_s: float = 2.0
@@ -64,11 +67,15 @@ def _bound_matrix(degree: int, splits: int) -> Array:
     return np.vstack(rows)
 
 
+class NotFiniteError(ValueError):
+    """A knot of a trajectory holds NaN or infinity."""
+
+
 class Path:
     """A compiled trajectory.
 
-    Raises ValueError when the knots are not finite, not strictly rising from t_s = 0, fewer than two, or too
-    many.
+    Raises NotFiniteError for knots that are not finite, ValueError for times that do not rise from 0, and for
+    fewer than two or too many knots.
     """
 
     __slots__ = ("_bounds", "_coef", "_flat", "_times", "_yaws", "duration_s", "knots")
@@ -81,10 +88,10 @@ class Path:
             [k.position_enu_m + k.velocity_enu_m_s + k.acceleration_enu_m_s2 for k in knots], dtype=float
         )
         if not (np.isfinite(table).all() and all(map(isfinite, times))):
-            raise ValueError("a trajectory's knots must be finite numbers")
+            raise NotFiniteError("a trajectory's knots must be finite numbers")
         if times[0] != 0.0 or any(b - a < 1e-3 for a, b in pairwise(times)):
             raise ValueError("a trajectory's times must rise from 0 by at least 1 ms per knot")
-        if times[-1] > 86400.0 or np.abs(table).max() > 1e6:
+        if times[-1] > MAX_DURATION_S or np.abs(table).max() > MAX_COORDINATE:
             raise ValueError("a trajectory must end within a day and stay within 1000 km")
         self.knots = tuple(knots)
         self.duration_s = float(times[-1])
@@ -105,9 +112,7 @@ class Path:
         return self._coef
 
     def evaluate(self, t_s: float) -> tuple[Vec3, Vec3, Vec3]:
-        """Position, velocity, acceleration at `t_s`; before the start and after the end it stands still
-        there.
-        """
+        """Position, velocity, acceleration at `t_s`; at rest before the start and after the end."""
         if t_s <= 0.0:
             first = self.knots[0]
             if t_s < 0.0:
@@ -264,7 +269,7 @@ class TimeLaw:
 
 
 def law_for(steps: Array, limits: MotionLimits) -> TimeLaw | None:
-    """The common time law of straight legs with displacements (N, 3); None when nobody moves."""
+    """The common time law of straight legs with displacements (N, 3); None if no drone moves."""
     horizontal = float(np.hypot(steps[:, 0], steps[:, 1]).max())
     up, down = float(steps[:, 2].max()), float(-steps[:, 2].min())
     longest = float(np.sqrt((steps**2).sum(1).max()))
@@ -286,7 +291,7 @@ def straight_legs(starts: Array, goals: Array, limits: MotionLimits) -> list[lis
     """Synchronous rest-to-rest straight legs, one per row of starts and goals (N, 3).
 
     All share one path parameter s(t), so the distance between two drones is that between two points moving
-    linearly in s (the condition of Turpin, Michael, Kumar: CAPT). Empty lists when nobody moves.
+    linearly in s (the condition of Turpin, Michael, Kumar: CAPT). Empty lists if no drone moves.
     """
     law = law_for(goals - starts, limits)
     if law is None:
@@ -347,7 +352,7 @@ def curved_legs(curve: Curve, limits: MotionLimits, knot_s: float = 0.6) -> list
 
 
 def rest_of(path: Path, t_s: float) -> tuple[TrajectoryKnot, ...]:
-    """What remains of a path from `t_s` on, as a path of its own that begins there in motion."""
+    """The remainder of a path from `t_s` on, as a path that begins there in motion."""
     position, velocity, acceleration = path.evaluate(t_s)
     first = TrajectoryKnot(0.0, position, velocity, acceleration, path.yaw(t_s))
     rest = [replace(knot, t_s=knot.t_s - t_s) for knot in path.knots if knot.t_s > t_s + 2e-3]
@@ -355,7 +360,7 @@ def rest_of(path: Path, t_s: float) -> tuple[TrajectoryKnot, ...]:
 
 
 def joined(parts: Sequence[Sequence[TrajectoryKnot]]) -> tuple[TrajectoryKnot, ...]:
-    """Rest-to-rest legs flown one after the other as one knot list."""
+    """Consecutive rest-to-rest legs as one knot list."""
     out: list[TrajectoryKnot] = []
     start = 0.0
     for part in parts:

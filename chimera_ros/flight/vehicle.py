@@ -1,7 +1,7 @@
-"""What a follower knows of its vehicle and may ask of it: the words between flight logic and bridge.
+"""Vehicle interface between flight logic and autopilot bridge: orders, setpoints and vehicle state.
 
-Everything here is ENU metres in the frame `map`, yaw counter-clockwise from east (REP 103, REP 105).
-NED exists only behind the bridge.
+ENU metres in the frame `map`, yaw counter-clockwise from east (REP 103, REP 105). NED exists only behind the
+bridge.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ Vec3 = tuple[float, float, float]
 
 
 class OrderKind(Enum):
-    """One-shot orders to the autopilot. There is deliberately no forced arm and no forced disarm."""
+    """One-shot orders to the autopilot. Forced arming and forced disarming are deliberately missing."""
 
     ARM = "arm"
     DISARM = "disarm"  # the autopilot refuses it in the air
     TAKEOFF = "takeoff"  # climb vertically to `height_m` above the pad
-    LAND = "land"  # land where the vehicle is
-    HOLD = "hold"  # autopilot's own hover
+    LAND = "land"  # land in place
+    HOLD = "hold"  # the autopilot's hold mode
     START_OFFBOARD = "start_offboard"  # needs a setpoint first
     STOP_OFFBOARD = "stop_offboard"
     KILL = "kill"  # stops the motors in flight; only where the flight was started with --allow-kill
@@ -27,7 +27,7 @@ class OrderKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A one-shot order; its outcome comes back as an `OrderResult` with the same `order_id`."""
+    """A one-shot order; its result is an `OrderResult` with the same `order_id`."""
 
     order_id: int
     kind: OrderKind
@@ -37,7 +37,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class OrderResult:
-    """Outcome of an order. `reason` is one sentence when `ok` is false."""
+    """Result of an order. `reason` is one sentence when `ok` is False."""
 
     order_id: int
     kind: OrderKind
@@ -47,10 +47,9 @@ class OrderResult:
 
 @dataclass(frozen=True, slots=True)
 class Setpoint:
-    """Where the vehicle should be now: position and feed-forward velocity, ENU, frame `map`.
+    """Offboard setpoint: position with feed-forward velocity and acceleration, ENU, frame `map`.
 
-    `velocity_enu_m_s` is feed-forward only: what is repeated when no fresh setpoint comes must never be a
-    velocity, so the bridge degrades a stale setpoint to a position hold.
+    A stale setpoint that is repeated must not be a velocity: the bridge degrades it to a position hold.
     """
 
     position_enu_m: Vec3
@@ -61,7 +60,7 @@ class Setpoint:
 
 @dataclass(frozen=True, slots=True)
 class VehicleState:
-    """The newest the bridge knows of one vehicle.
+    """The newest state of one vehicle as the bridge received it.
 
     `stamp_s` is the bridge's monotonic clock at the newest position. `blockers` are the reasons why the
     vehicle cannot arm now, one sentence each (estimator not ready, frames disagree, wrong system id, …).

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.flight.datum import Datum
 from chimera_ros.swarm import (
     DRONES,
     DRONES_PER_SHARD,
     EAVESDROPPER,
-    ENTROPY,
     FIRST_PORT,
     GCS_PORT,
     LEADER_MEMBER,
@@ -59,7 +59,7 @@ class SwarmSpec:
     allow_arm: bool = False  # motors of anything but the embedded SITL may start
     allow_kill: bool = False
     rotation_s: float = ROTATION_S.default
-    entropy: tuple[str, ...] = ENTROPY  # sources mixed into seeds, as in crypto/entropy/pool.py
+    entropy: tuple[str, ...] = DEFAULT_SOURCES  # sources mixed into seeds
     qkd_eavesdropper: float = EAVESDROPPER.default  # fraction of the simulated photons that are intercepted
     standbys: int = STANDBYS.default  # crypto nodes beside the first
     ready_timeout_s: float = READY_TIMEOUT_S.default  # until every drone is ready
@@ -85,10 +85,9 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
-        known = ("os", "hardware", "qrng", "qkd")
         for name in self.entropy:
-            if name not in known:
-                raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(known)}")
+            if name not in SOURCE_NAMES:
+                raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
 
     @property
     def connect_template(self) -> str:

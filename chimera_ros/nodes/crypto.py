@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from chimera_ros import swarm
-from chimera_ros.crypto.entropy.pool import SOURCE_NAMES
+from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.key_server.server import KeyServerConfig
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.process_status import CryptoStatus
@@ -37,7 +37,7 @@ class CryptoParameters:
         le=swarm.ROTATION_S.high,
     )
     entropy: tuple[str, ...] = parameter(
-        swarm.ENTROPY,
+        DEFAULT_SOURCES,
         "entropy sources mixed into seeds; the operating system is always one of them",
         choices=SOURCE_NAMES,
     )
@@ -113,7 +113,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
         session = self._session
         if session is None or session.key_server is None or self._entropy is None:
             return
-        self._entropy.tell(session)
+        self._entropy.publish_state(session)
         status = session.key_server.status()
         durations = status["rekey_ms"]
         fresh = status["rekeys"] - self._reported

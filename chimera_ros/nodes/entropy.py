@@ -1,13 +1,14 @@
-"""Entropy in the nodes: the crypto node's pool and Alice's end of key distribution; Bob's in the leader."""
+"""Entropy in the nodes: the crypto node's pool and QKD endpoint (Alice), and the leader's endpoint (Bob)."""
 
 from __future__ import annotations
 
 import os
 
 from chimera_ros.crypto.entropy.pool import EntropyPool
+from chimera_ros.crypto.entropy.source_names import QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
-from chimera_ros.crypto.qkd.line import Line
-from chimera_ros.crypto.qkd.messages import WHY, Why
+from chimera_ros.crypto.qkd.messages import ABORT_TEXTS, AbortReason
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel
 from chimera_ros.crypto.qkd.session import QkdOutcome
 from chimera_ros.quantum.entropy_feed import MODULES, EntropyFeed, aer_simulator
 from chimera_ros.quantum.worker import AerWorker
@@ -15,73 +16,78 @@ from chimera_ros.ros.lifecycle import boot_time_s
 from chimera_ros.ros.qkd import QkdAnswerer, QkdAsker
 from chimera_ros.ros.session import SecureSession
 
-_SUSPICIOUS = (Why.ERRORS, Why.SIGNATURE, Why.PROTOCOL)  # others are bad luck with few photons
+# Reasons that disable the source; the others are chance with few photons.
+_SUSPICIOUS = (AbortReason.ERRORS, AbortReason.SIGNATURE, AbortReason.PROTOCOL)
 
 
 class Entropy:
-    """Wires `EntropyPool`, `EntropyFeed` and `QkdAnswerer`; what is not asked for is not started."""
+    """Entropy of the crypto node: wires `EntropyPool`, `EntropyFeed` and `QkdAnswerer`."""
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self.pool = EntropyPool(os.urandom, sources)
-        self._keys = DistilledKeys() if "qkd" in sources else None
-        self._worker = AerWorker(MODULES) if "qrng" in sources else None
+        self._keys = DistilledKeys() if QKD in sources else None
+        self._worker = AerWorker(MODULES) if QRNG in sources else None
         self._feed = EntropyFeed(self.pool, boot_time_s, self._worker, self._keys)
         self._started = False
 
     def start(self, session: SecureSession) -> None:
-        """Begin to gather, once the session has started. Does nothing the second time."""
+        """Starts the sources, once the session has started. Idempotent."""
         if self._started:
             return
         self._started = True
         if self._keys is not None:
             try:
-                self._answerer = QkdAnswerer(session, self._wanted, self._on_outcome)
+                self._answerer = QkdAnswerer(session, self._session_accepted, self._on_outcome)
             except PermissionError as error:
-                self._feed.say(self.pool.absent("qkd", f"{error}; sign a newer policy"))
+                self._feed.report(self.pool.absent(QKD, f"{error}; sign a newer policy"))
         if self.pool.names:
             self._feed.start()
 
     def close(self) -> None:
-        """Stop gathering."""
+        """Stops the sources."""
         self._feed.close()
         if self._worker is not None:
             self._worker.close()
 
-    def tell(self, session: SecureSession) -> None:
-        """Hand state and alarms on; from the executor's thread."""
+    def publish_state(self, session: SecureSession) -> None:
+        """Publishes state and alarms; in the executor's thread."""
         session.entropy = self.pool.summary()
-        for alarm in self._feed.alarms():
+        for alarm in self._feed.take_alarms():
             session.alarm(alarm.severity, alarm.text)
 
-    def _wanted(self) -> bool:
+    def _session_accepted(self) -> bool:
         return (
             self._keys is not None
             and self._keys.status().stored_key_count == 0
-            and self.pool.wants("qkd", boot_time_s())
+            and self.pool.accepts(QKD, boot_time_s())
         )
 
     def _on_outcome(self, outcome: QkdOutcome) -> None:
         if outcome.secret is not None and self._keys is not None:
             self._keys.add(outcome.key_id, outcome.secret)
-        if outcome.why in _SUSPICIOUS:
-            self._feed.say(self.pool.failed("qkd", WHY[outcome.why], boot_time_s()))
+        if outcome.reason in _SUSPICIOUS:
+            self._feed.report(self.pool.failed(QKD, ABORT_TEXTS[outcome.reason], boot_time_s()))
 
 
 class LeaderQkd:
-    """Bob's end in the leader, with a quantum worker of its own. Bob has no use for the keys and drops them.
+    """QKD endpoint of the leader (Bob), with a quantum worker of its own. Bob does not use the keys.
 
-    eavesdropper: fraction of the photons that somebody intercepts and resends, for demonstrations.
+    eavesdropper: fraction of the photons that are intercepted and resent, for demonstrations.
 
-    Raises PermissionError when the swarm's policy does not know the channel.
+    Raises PermissionError if the swarm's policy has no rule for the channel.
     """
 
     def __init__(self, session: SecureSession, member: str, eavesdropper: float = 0.0) -> None:
         self._worker = AerWorker(MODULES)
         self._session = session
         self._restarts = 0
-        self._said = ""
+        self._last_failure = ""
         self._asker = QkdAsker(
-            session, member, aer_simulator(self._worker), self._on_outcome, Line(intercepted=eavesdropper)
+            session,
+            member,
+            aer_simulator(self._worker),
+            self._on_outcome,
+            QuantumChannel(intercepted=eavesdropper),
         )
 
     def tick(self) -> None:
@@ -89,10 +95,10 @@ class LeaderQkd:
         if self._worker.ready:
             self._asker.tick()
         elif self._worker.absent:
-            self._say(self._worker.absent)
+            self._alarm_once(self._worker.absent)
         if self._worker.restarts != self._restarts:
             self._restarts = self._worker.restarts
-            self._say("the quantum worker died")
+            self._alarm_once("the quantum worker died")
 
     def close(self) -> None:
         """End the worker."""
@@ -100,12 +106,12 @@ class LeaderQkd:
         self._worker.close()
 
     def _on_outcome(self, outcome: QkdOutcome | None, failure: str) -> None:
-        if outcome is not None and outcome.why is Why.BUSY:
+        if outcome is not None and outcome.reason is AbortReason.BUSY:
             return
-        self._say(failure)
+        self._alarm_once(failure)
 
-    def _say(self, text: str) -> None:
-        """Once, until something else happens."""
-        if text and text != self._said:
+    def _alarm_once(self, text: str) -> None:
+        """Raises an alarm unless it repeats the last one."""
+        if text and text != self._last_failure:
             self._session.alarm("warning", f"quantum key distribution: {text}")
-        self._said = text
+        self._last_failure = text

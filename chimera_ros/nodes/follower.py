@@ -15,11 +15,11 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
-from chimera_ros.flight.effects import FlightAlarm, GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetpoint
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
-from chimera_ros.flight.follower.degraded import narrowed
 from chimera_ros.flight.follower.shard import Effects, Shard
-from chimera_ros.flight.limits import FlightEnvelope
+from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S, FlightEnvelope
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
@@ -60,10 +60,12 @@ class FollowerParameters:
     )
     allow_arm: bool = parameter(False, "allow arming")
     allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
-    max_speed_m_s: float = parameter(12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=50.0)
-    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=2000.0)
+    max_speed_m_s: float = parameter(
+        12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
+    )
+    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
     max_distance_m: float = parameter(
-        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=20000.0
+        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
     )
     hang_limit_s: float = parameter(
         1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0
@@ -285,9 +287,9 @@ class FollowerNode(MemberNode[FollowerParameters]):
         assert self._bridge is not None
         assert self._acks is not None
         for drone, effect in effects:
-            if isinstance(effect, GiveSetpoint):
+            if isinstance(effect, SendSetpoint):
                 self._bridge.setpoint(drone, effect.setpoint)
-            elif isinstance(effect, GiveOrder):
+            elif isinstance(effect, SendOrder):
                 self._bridge.submit(drone, effect.order)
             elif isinstance(effect, SendAck):
                 self._acks.put(self._ack_publishers[drone], effect.ack)
@@ -300,17 +302,17 @@ class FollowerNode(MemberNode[FollowerParameters]):
         message = deserialize_message(checked_payload(raw.opened.payload), SwarmCommands)
         commands = [convert.command_from_msg(item) for item in message.commands]
         if raw.opened.epoch == 0:  # fallback
-            mine = [narrowed(command, raw.opened.addressed) for command in commands]
+            mine = [restricted(command, raw.opened.addressed) for command in commands]
             commands = [command for command in mine if command is not None]
         for command in commands:
             swarm_ns = self.session.swarm_ns()
             effects = self._shard.on_command(command, raw.opened.sender, boot_time_s(), swarm_ns)
             # Setpoints first: an acknowledgement wakes the signing thread.
-            setpoints = [effect for effect in effects if isinstance(effect[1], GiveSetpoint)]
+            setpoints = [effect for effect in effects if isinstance(effect[1], SendSetpoint)]
             self._perform(setpoints)
             if setpoints:
                 self._latency_ms.add(max(0, self.session.swarm_ns() - raw.opened.sent_ns) * 1e-6)
-            self._perform([effect for effect in effects if not isinstance(effect[1], GiveSetpoint)])
+            self._perform([effect for effect in effects if not isinstance(effect[1], SendSetpoint)])
         self._run_if_late()
 
     def _on_trajectory(self, message: Trajectory, sender: str) -> None:

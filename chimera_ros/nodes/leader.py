@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.flight.effects import AskModeration, MissionEvent, SendCommand, SendTrajectory
-from chimera_ros.flight.follower.degraded import OBEYED
+from chimera_ros.flight.effects import MissionEvent, RequestModeration, SendCommand, SendTrajectory
+from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
-from chimera_ros.flight.moderation_call import ModerationCall
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
@@ -165,7 +165,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         degraded = session.degraded
         if degraded and not self._degraded and session.epoch() is not None:  # it had joined before
             self._outbox.clear()
-            self._core.come_home("no beats from any crypto node, the swarm returns", now, swarm_ns)
+            self._core.return_all("no beats from any crypto node, the swarm returns", now, swarm_ns)
         self._degraded = degraded
         if self._landing_requested:
             self._landing_requested = False
@@ -174,7 +174,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
                 self.get_logger().info(effect.text)
-            elif isinstance(effect, AskModeration):
+            elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)
@@ -189,7 +189,9 @@ class LeaderNode(MemberNode[LeaderParameters]):
             if not self._outbox:
                 return
             effect = self._outbox.popleft()
-            if self._degraded and not (isinstance(effect, SendCommand) and effect.command.kind in OBEYED):
+            if self._degraded and not (
+                isinstance(effect, SendCommand) and effect.command.kind in ACCEPTED_IN_FALLBACK
+            ):
                 continue
             if isinstance(effect, SendTrajectory):
                 self._trajectory_publisher.publish(convert.trajectory_to_msg(effect.trajectory))
@@ -217,7 +219,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         )
         self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
 
-    def _ask_moderation(self, call: ModerationCall) -> None:
+    def _ask_moderation(self, call: ModerationRequest) -> None:
         client = self._moderation
         if client is None or not client.service_is_ready():
             self._core.on_moderation_failed(call.call_id, "path_moderation is not available")
@@ -236,7 +238,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
 
         try:
             client.call_async(
-                convert_moderation.moderation_call_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
+                convert_moderation.moderation_request_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
             )
         except (
             Rejected,
@@ -272,7 +274,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         return answer
 
     def _moderation_totals(self, now: float) -> ModerationTotals:
-        totals = ModerationTotals.from_json(Fields(self._core.status(now)).inner("moderation"))
+        totals = ModerationTotals.from_json(StatusFields(self._core.status(now)).inner("moderation"))
         for ms in self._core.moderation_ms:
             totals.ms.add(ms)
         return totals

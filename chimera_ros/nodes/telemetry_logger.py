@@ -10,7 +10,7 @@ from pathlib import Path
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.flight.messages import DroneState
-from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
+from chimera_ros.flight.plausibility import Anomaly, PlausibilityMonitor
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
@@ -59,7 +59,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
         self._record_loss = RecordLossMonitor()
         self._newest: dict[str, tuple[DroneTelemetry, float]] = {}
         self._plausibility = PlausibilityMonitor(())
-        self._doubted_s: dict[tuple[str, Doubt], float] = {}
+        self._doubted_s: dict[tuple[str, Anomaly], float] = {}
         self._doubt_alarms: list[str] = []
 
     def setup(self) -> None:
@@ -174,8 +174,8 @@ class LoggerNode(MemberNode[LoggerParameters]):
         try:
             report = convert.telemetry_from_msg(message)
         except convert.ConversionError:
-            self._plausibility.flag(sender, Doubt.IMPOSSIBLE)
-            doubts: tuple[Doubt, ...] = (Doubt.IMPOSSIBLE,)
+            self._plausibility.flag(sender, Anomaly.IMPOSSIBLE)
+            doubts: tuple[Anomaly, ...] = (Anomaly.IMPOSSIBLE,)
         else:
             # Without a common clock only the stamps of one drone can be compared.
             known = self.session.clock_synchronised(CLOCK_LIMIT_S)
@@ -216,7 +216,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 alarms.append(change)
         doubts = {
             drone: {doubt.value: count for doubt, count in counts.items()}
-            for drone, counts in sorted(self._plausibility.doubts.items())
+            for drone, counts in sorted(self._plausibility.anomalies.items())
         }
         self.report(LoggerStatus(tuple(rows), recorded, self.parameters.record, doubts), alarms)
 

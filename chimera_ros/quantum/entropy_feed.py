@@ -1,8 +1,7 @@
-"""Gathers entropy ahead, in a thread of its own, and offers it to the pool; a seed never waits for it.
+"""Entropy feed: a thread that fills the entropy pool ahead of demand, so that drawing a seed never blocks.
 
 hardware   the kernel's hardware random number generator, /dev/hwrng. RDSEED and RDRAND feed the kernel's own
-           pool and so are part of the source "os" already; where the device is missing or may not be read,
-           the source is absent, and says so.
+           pool and are part of the source "os" already. The source is absent if the device cannot be read.
 qrng       measured Hadamard qubits on Aer, in the worker process: simulated.
 qkd        keys from a `KeyDelivery`.
 """
@@ -19,8 +18,9 @@ from typing import Final
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.entropy.conditioning import Bits, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool
+from chimera_ros.crypto.entropy.source_names import HARDWARE, QKD, QRNG
 from chimera_ros.crypto.qkd.delivery import KeyDelivery
-from chimera_ros.crypto.qkd.line import Run, Simulator, encode_run
+from chimera_ros.crypto.qkd.quantum_channel import Run, Simulator, encode_run
 
 from . import entropy_jobs
 from .worker import AerWorker, WorkerRefused, WorkerUnavailable
@@ -28,16 +28,16 @@ from .worker import AerWorker, WorkerRefused, WorkerUnavailable
 HWRNG: Final = Path("/dev/hwrng")
 SHOTS: Final = 1024
 MODULES: Final = ("chimera_ros.quantum.entropy_jobs",)
-_PAUSE_S: Final = 0.5
+_PERIOD_S: Final = 0.5
 _HARDWARE_BYTES: Final = 512
 _JOB_LIMIT_S: Final = 5.0
-_KEPT_ALARMS: Final = 64
-_MOST_KEY_BYTES: Final = 1024
-_MOST_TEXT: Final = 200  # characters of what somebody else's client says
+_MAX_ALARMS: Final = 64
+_MAX_KEY_BYTES: Final = 1024
+_MAX_TEXT: Final = 200  # characters of a client's error text
 
 
 def aer_simulator(worker: AerWorker) -> Simulator:
-    """Photons through Aer in the worker process. Raises WorkerUnavailable or JobRefused when called."""
+    """Simulator of photons on Aer in the worker process. It raises WorkerUnavailable or WorkerRefused."""
 
     def simulate(run: Run) -> Bits:
         answer = unpack(worker.call(entropy_jobs.BB84, encode_run(run), _JOB_LIMIT_S))
@@ -52,7 +52,7 @@ class EntropyFeed:
     """Fills a pool from its sources until closed.
 
     Args:
-        now: the boot-time clock, s. worker: for qrng, None where it is not asked for. delivery: for qkd.
+        now: the boot-time clock, s. worker: for qrng, None if not in use. delivery: for qkd.
     """
 
     def __init__(
@@ -69,27 +69,27 @@ class EntropyFeed:
         self._restarts = 0
         self._delivery = delivery
         self._hardware = hardware
-        self._alarms: queue.Queue[SecurityAlarm] = queue.Queue(_KEPT_ALARMS)
-        self._ended = threading.Event()
+        self._alarms: queue.Queue[SecurityAlarm] = queue.Queue(_MAX_ALARMS)
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="entropy", daemon=True)
         self._gatherers: dict[str, Callable[[], list[SecurityAlarm]]] = {
-            "hardware": self._gather_hardware,
-            "qrng": self._gather_qrng,
-            "qkd": self._gather_qkd,
+            HARDWARE: self._gather_hardware,
+            QRNG: self._gather_qrng,
+            QKD: self._gather_qkd,
         }
 
     def start(self) -> None:
-        """Begin to gather."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; waits for what is being read."""
-        self._ended.set()
+        """Stops; waits for a read in progress."""
+        self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_JOB_LIMIT_S + 1.0)
 
-    def alarms(self) -> list[SecurityAlarm]:
-        """What people should know, since the last call."""
+    def take_alarms(self) -> list[SecurityAlarm]:
+        """The alarms since the last call."""
         found: list[SecurityAlarm] = []
         while True:
             try:
@@ -97,8 +97,8 @@ class EntropyFeed:
             except queue.Empty:
                 return found
 
-    def say(self, alarms: list[SecurityAlarm]) -> None:
-        """Add to what people should know; more than is fetched is dropped."""
+    def report(self, alarms: list[SecurityAlarm]) -> None:
+        """Queues alarms; those above the limit are dropped."""
         for alarm in alarms:
             try:
                 self._alarms.put_nowait(alarm)
@@ -106,21 +106,21 @@ class EntropyFeed:
                 return
 
     def step(self) -> bool:
-        """One helping from every source that has room; True if there is more to gather at once."""
+        """Reads once from every source with room; True if more can be read at once."""
         more = False
         for name in self._pool.names:
-            if self._pool.wants(name, self._now()):
+            if self._pool.accepts(name, self._now()):
                 try:
-                    said = self._gatherers[name]()
-                except Exception as error:  # a client of other equipment may raise anything; the others go on
-                    why = (str(error) or type(error).__name__)[:_MOST_TEXT]
-                    said = self._pool.failed(name, why, self._now())
-                self.say(said)
-                more = more or (name != "qkd" and self._pool.wants(name, self._now()))
+                    alarms = self._gatherers[name]()
+                except Exception as error:  # a client may raise anything; the other sources continue
+                    reason = (str(error) or type(error).__name__)[:_MAX_TEXT]
+                    alarms = self._pool.failed(name, reason, self._now())
+                self.report(alarms)
+                more = more or (name != QKD and self._pool.accepts(name, self._now()))
         return more
 
     def _run(self) -> None:
-        while not self._ended.wait(_PAUSE_S):
+        while not self._stopped.wait(_PERIOD_S):
             self.step()
 
     def _gather_hardware(self) -> list[SecurityAlarm]:
@@ -131,53 +131,51 @@ class EntropyFeed:
         try:
             data = os.read(handle, _HARDWARE_BYTES)
         except BlockingIOError:
-            return []  # later
+            return []  # no data yet
         except OSError as error:
             return self._without_hardware(f"{self._hardware} gives nothing ({error.strerror})")
         finally:
             os.close(handle)
         if not data:
-            return self._without_hardware(f"{self._hardware} gives nothing (it ends)")
-        return self._pool.offer("hardware", data, self._now())
+            return self._without_hardware(f"{self._hardware} gives nothing (end of file)")
+        return self._pool.add(HARDWARE, data, self._now())
 
-    def _without_hardware(self, why: str) -> list[SecurityAlarm]:
-        """Absent where there never was any; one that has worked before is a failure."""
-        if self._pool.status()["sources"]["hardware"]["raw_bits"]:
-            return self._pool.failed("hardware", why, self._now())
-        return self._pool.absent("hardware", why)
+    def _without_hardware(self, reason: str) -> list[SecurityAlarm]:
+        """Marks the source as absent; as failed if it has worked before."""
+        if self._pool.status()["sources"][HARDWARE]["raw_bits"]:
+            return self._pool.failed(HARDWARE, reason, self._now())
+        return self._pool.absent(HARDWARE, reason)
 
     def _gather_qrng(self) -> list[SecurityAlarm]:
         worker = self._worker
         if worker is None:
-            return self._pool.absent("qrng", "there is no quantum worker in this process")
+            return self._pool.absent(QRNG, "there is no quantum worker in this process")
         ready = worker.ready
-        if worker.restarts != self._restarts:  # it died while it had nothing to do
+        if worker.restarts != self._restarts:  # it terminated while idle
             self._restarts = worker.restarts
-            return self._pool.failed("qrng", "the quantum worker died", self._now())
+            return self._pool.failed(QRNG, "the quantum worker died", self._now())
         if not ready:
-            return self._pool.absent("qrng", worker.absent) if worker.absent else []
+            return self._pool.absent(QRNG, worker.absent) if worker.absent else []
         seed = int.from_bytes(os.urandom(8)) >> 2
         try:
             request = entropy_jobs.QRNG_REQUEST.pack(seed, SHOTS, entropy_jobs.QUBITS)
             raw = worker.call(entropy_jobs.QRNG, request, _JOB_LIMIT_S)
         except (WorkerUnavailable, WorkerRefused) as error:
             self._restarts = worker.restarts
-            return self._pool.failed("qrng", str(error), self._now())
+            return self._pool.failed(QRNG, str(error), self._now())
         if len(raw) != SHOTS * entropy_jobs.QUBITS // 8:
-            return self._pool.failed(
-                "qrng", f"{len(raw)} bytes of random bits are another number", self._now()
-            )
-        return self._pool.offer("qrng", raw, self._now())
+            return self._pool.failed(QRNG, f"{len(raw)} bytes of random bits are another number", self._now())
+        return self._pool.add(QRNG, raw, self._now())
 
     def _gather_qkd(self) -> list[SecurityAlarm]:
         if self._delivery is None:
-            return self._pool.absent("qkd", "no key delivery is configured")
-        said: list[SecurityAlarm] = []
+            return self._pool.absent(QKD, "no key delivery is configured")
+        alarms: list[SecurityAlarm] = []
         for delivered in self._delivery.get_key():
-            if not 0 < len(delivered.key) <= _MOST_KEY_BYTES:
-                return [*said, *self._pool.failed("qkd", "a key of no usable length", self._now())]
-            said += self._pool.offer("qkd", delivered.key, self._now())
-        return said
+            if not 0 < len(delivered.key) <= _MAX_KEY_BYTES:
+                return [*alarms, *self._pool.failed(QKD, "a key of no usable length", self._now())]
+            alarms += self._pool.add(QKD, delivered.key, self._now())
+        return alarms
 
 
 __all__ = ["EntropyFeed", "aer_simulator"]

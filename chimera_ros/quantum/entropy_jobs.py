@@ -1,10 +1,11 @@
-"""The circuits behind QRNG and BB84, for Aer in the worker process: bytes in, bytes out.
+"""Jobs with the circuits of QRNG and BB84, for Aer in the worker process: bytes in, bytes out.
 
-Aer is a simulator: its measurements are drawn from a pseudo-random generator that the caller seeds (from the
-operating system). What comes back is reproducible from the seed and adds no entropy to it.
+Aer is a simulator: its measurements come from a pseudo-random generator that the caller seeds (from the
+operating system). The output is reproducible from the seed and adds no entropy to it.
 
-A request for random bits is `>QIB`: seed, shots, qubits; the answer is one byte per shot, packed when there
-are fewer qubits. Photons travel as `crypto/qkd/line.py` encodes them; the answer is their packed outcomes.
+A request for random bits is `>QIB`: seed, shots, qubits; the answer is one byte per shot, packed for fewer
+qubits. Photons travel as `crypto/qkd/quantum_channel.py` encodes them; the answer is their packed
+outcomes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chimera_ros.crypto.qkd.line import decode_run
+from chimera_ros.crypto.qkd.quantum_channel import decode_run
 
 from .jobs import JobRefused, job
 
@@ -38,13 +39,13 @@ def _simulator() -> Any:
 def _outcomes(circuit: Any, shots: int, seed: int) -> NDArray[np.uint8]:
     """Measured bits, shape (shots, qubits), in order of shots."""
     result = _simulator().run(circuit, shots=shots, memory=True, seed_simulator=seed).result()
-    # Straight from the result's hexadecimal words: get_memory() formats each as text of binary digits.
+    # From the result's hexadecimal words: get_memory() would format each as text of binary digits.
     words = np.array([int(word, 16) for word in result.data(0)["memory"]], dtype=np.uint16)
     return (words[:, None] >> np.arange(circuit.num_qubits, dtype=np.uint16) & 1).astype(np.uint8)
 
 
 @cache
-def _coins(qubits: int) -> Any:
+def _hadamards(qubits: int) -> Any:
     from qiskit import QuantumCircuit
 
     circuit = QuantumCircuit(qubits, qubits)
@@ -66,25 +67,25 @@ def qrng(request: bytes) -> bytes:
     seed, shots, qubits = QRNG_REQUEST.unpack(request)
     if not 1 <= shots <= _MAX_SHOTS or not 1 <= qubits <= 16:
         raise JobRefused(f"{shots} shots of {qubits} qubits; allowed are 1 to {_MAX_SHOTS} of 1 to 16")
-    return np.packbits(_outcomes(_coins(qubits), shots, seed)).tobytes()
+    return np.packbits(_outcomes(_hadamards(qubits), shots, seed)).tobytes()
 
 
 @cache
-def _photons(kinds: tuple[int, ...]) -> Any:
-    """One circuit whose qubits are independent photons, one of each kind."""
+def _photons(states: tuple[int, ...]) -> Any:
+    """One circuit whose qubits are independent photons, one of each state."""
     from qiskit import QuantumCircuit
 
-    circuit = QuantumCircuit(len(kinds), len(kinds))
-    for qubit, kind in enumerate(kinds):
-        if kind & 1:  # the bit
+    circuit = QuantumCircuit(len(states), len(states))
+    for qubit, state in enumerate(states):
+        if state & 1:  # the bit
             circuit.x(qubit)
-        if kind & 2:  # prepared in X
+        if state & 2:  # prepared in X
             circuit.h(qubit)
-        if kind & 8:  # the line's error: Y is wrong in either basis
+        if state & 8:  # the channel's error: Y flips the bit in either basis
             circuit.y(qubit)
-        if kind & 4:  # measured in X
+        if state & 4:  # measured in X
             circuit.h(qubit)
-    circuit.measure(range(len(kinds)), range(len(kinds)))
+    circuit.measure(range(len(states)), range(len(states)))
     return circuit
 
 
@@ -92,23 +93,23 @@ def _photons(kinds: tuple[int, ...]) -> Any:
 def bb84(request: bytes) -> bytes:
     """Outcomes of a run of photons, packed. Raises JobRefused.
 
-    Photons of one kind (bit, bases, error) share a qubit and differ by shot: 16 384 photons are two circuits
-    of 8 qubits, not 16 384 circuits.
+    Photons with the same bit, bases and error are shots of one qubit: 16 384 photons are two circuits of 8
+    qubits, not 16 384 circuits.
     """
     try:
         run = decode_run(request)
     except ValueError as error:
         raise JobRefused(str(error)) from None
-    kinds = run.bits | run.prepared << 1 | run.measured << 2 | run.flipped << 3
-    found = np.empty(len(kinds), dtype=np.uint8)
-    places = [np.flatnonzero(kinds == kind) for kind in range(16)]
-    # Kinds with an error are rare: in a circuit of their own they need few shots.
+    states = run.bits | run.prepared << 1 | run.measured << 2 | run.flipped << 3
+    found = np.empty(len(states), dtype=np.uint8)
+    places = [np.flatnonzero(states == state) for state in range(16)]
+    # States with an error are rare: in a circuit of their own they need few shots.
     for number, group in enumerate((range(8), range(8, 16))):
-        present = tuple(kind for kind in group if len(places[kind]))
+        present = tuple(state for state in group if len(places[state]))
         if not present:
             continue
-        shots = max(len(places[kind]) for kind in present)
+        shots = max(len(places[state]) for state in present)
         outcomes = _outcomes(_photons(present), shots, run.seed + number)
-        for qubit, kind in enumerate(present):
-            found[places[kind]] = outcomes[: len(places[kind]), qubit]
+        for qubit, state in enumerate(present):
+            found[places[state]] = outcomes[: len(places[state]), qubit]
     return np.packbits(found).tobytes()

@@ -1,12 +1,12 @@
-"""Named jobs of the worker process (`aer_process`), bytes in and bytes out, and the sampling of VQE circuits.
+"""Jobs of the worker process (`process.py`): functions from bytes to bytes by name, and VQE sampling.
 
-A module with jobs of its own registers them the same way and is named to `AerWorker(modules=...)`:
+A module with further jobs registers them the same way and is passed to `AerWorker(modules=...)`:
 
     @job("qrng.bits", warm=_build)
     def bits(body: bytes) -> bytes: ...
 
-Only the worker imports such modules, so they may import Qiskit at the top. A job raises JobRefused for a
-request that is wrong; any other exception is reported as the job's failure.
+Only the worker imports such modules, so they may import Qiskit at the top. A job raises JobRefused for an
+invalid request; any other exception is reported as the job's failure.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ import numpy as np
 
 from chimera_ros.moderation.circuits import BitArray, CircuitSpec
 
-Run = Callable[[bytes], bytes]
+JobFunction = Callable[[bytes], bytes]
 
-MPS_ABOVE = 16  # qubits up to which a state vector is cheaper than a matrix product state
+MPS_ABOVE = 16  # up to so many qubits a state vector is cheaper than a matrix product state
 MAX_SHOTS = 1_000_000  # runs times shots
 SAMPLE = "vqe.sample"
 WARM_SHAPES = ((8, 1, True), (12, 1, True), (12, 0, False))  # qubits, layers, entangle
 
-_JOBS: dict[str, Run] = {}
+_JOBS: dict[str, JobFunction] = {}
 _WARM: list[Callable[[], None]] = []
 
 
 class JobRefused(Exception):
-    """The request is wrong; one sentence."""
+    """The request is invalid; one sentence."""
 
 
-def job(name: str, warm: Callable[[], None] | None = None) -> Callable[[Run], Run]:
-    """Registers a function as a job; `warm` runs once before the worker says hello."""
+def job(name: str, warm: Callable[[], None] | None = None) -> Callable[[JobFunction], JobFunction]:
+    """Registers a function as a job; `warm` is called once before the worker sends its hello."""
 
-    def register(run: Run) -> Run:
+    def register(run: JobFunction) -> JobFunction:
         if name in _JOBS:
             raise ValueError(f"there are two jobs {name!r}")
         _JOBS[name] = run
@@ -59,7 +59,7 @@ def run(name: str, body: bytes) -> bytes:
 
 
 def warm_up() -> dict[str, Any]:
-    """Prepares every job; returns what the worker says in its hello. Raises ImportError without Qiskit."""
+    """Prepares every job; returns the content of the hello. Raises ImportError without Qiskit."""
     import qiskit
     import qiskit_aer
 
@@ -84,11 +84,11 @@ def pack_sample(circuit: CircuitSpec, shots: int, seed: int, backend: str) -> by
 
 
 def unpack_bits(body: bytes, circuit: CircuitSpec, shots: int) -> tuple[BitArray, str]:
-    """Bits (runs, shots, qubits) and the backend's own name from the answer. Raises ValueError."""
+    """Decodes the answer: bits (runs, shots, qubits) and the backend's own name. Raises ValueError."""
     count = circuit.runs * shots * circuit.qubits
     size = (count + 7) // 8
     if len(body) < size:
-        raise ValueError("the answer holds too few bits")
+        raise ValueError("the answer has too few bits")
     bits = np.unpackbits(np.frombuffer(body[:size], np.uint8), count=count)
     return bits.reshape(circuit.runs, shots, circuit.qubits), body[size:].decode(errors="replace")
 
@@ -141,7 +141,7 @@ def build_circuit(qubits: int, layers: int, entangle: bool) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A shape made ready for a backend once; transpiling costs 50 ms a time, running 3."""
+    """A circuit shape, transpiled once for a backend: transpiling takes 50 ms, a run 3 ms."""
 
     name: str
     circuit: Any
@@ -172,7 +172,7 @@ class _Prepared:
 
 @lru_cache(maxsize=64)
 def _prepare(backend: str, qubits: int, layers: int, entangle: bool) -> _Prepared:
-    """Backend by its configuration string.
+    """Prepares a shape for the backend of a configuration string.
 
     `aer` (state vector, above 16 qubits matrix product state), `aer:METHOD`, `fake` (a noisy generic device,
     simulated) or `MODULE:FACTORY`, whose factory returns a Qiskit backend or a SamplerV2 primitive.
@@ -186,10 +186,10 @@ def _prepare(backend: str, qubits: int, layers: int, entangle: bool) -> _Prepare
         return _Prepared(simulator.name, transpile(circuit, simulator, optimization_level=0), simulator, True)
     from qiskit.primitives import BackendSamplerV2, BaseSamplerV2
 
-    device = _generic(qubits) if backend == "fake" else _made(kind, rest)
+    device = _generic(qubits) if backend == "fake" else _load_backend(kind, rest)
     if isinstance(device, BaseSamplerV2):
         sampler: Any = device
-        own = getattr(device, "backend", None)  # where the primitive has one, circuits must fit it
+        own = getattr(device, "backend", None)  # circuits must fit the primitive's backend, if it has one
         target = own() if callable(own) else own
     else:
         sampler, target = BackendSamplerV2(backend=device), device
@@ -214,7 +214,7 @@ def _generic(qubits: int) -> Any:
     return GenericBackendV2(max(qubits, 2), seed=0)
 
 
-def _made(module: str, factory: str) -> Any:
+def _load_backend(module: str, factory: str) -> Any:
     try:
         made = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError, ValueError) as error:

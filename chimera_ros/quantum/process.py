@@ -1,12 +1,12 @@
-"""The worker process for quantum circuits, and how it is spoken to: length-prefixed frames on a socket pair.
+"""Worker process for quantum circuits, and its protocol: length-prefixed frames on a socket pair.
 
-Run as `python -m chimera_ros.quantum.process FD MODULE...`; `aer_worker.AerWorker` starts it. It imports the
-modules, which register their jobs (`aer_jobs.job`), warms them up, says hello, and answers one request after
+Run as `python -m chimera_ros.quantum.process FD MODULE...`; `worker.AerWorker` starts it. It imports the
+modules, which register their jobs (`jobs.job`), warms them up, sends a hello, and answers one request after
 the other until its parent closes the socket.
 
-Aer holds the interpreter for whole runs, so no thread of this process can watch over it. Two things end a
-process that is busy: the parent kills it, or, where the parent itself was killed, the kernel's alarm clock
-set from the request's own time limit. One that is idle ends when the socket closes.
+Aer holds the interpreter lock for whole runs, so no thread of this process can supervise it. A busy process
+is ended by its parent or, if the parent was killed, by SIGALRM, set from the request's own time limit. An
+idle one ends when the socket is closed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import sys
 import time
 
 MAX_BODY = 64 * 1024 * 1024
-START_LIMIT_S = 120.0  # imports and warming up
+START_LIMIT_S = 120.0  # imports and warm-up
 GRACE_S = 0.5  # the parent's deadline passes first
 
-OK, FAILED, REFUSED, ABSENT = range(4)  # status of an answer; REFUSED: the request is wrong, not the worker
+OK, FAILED, REFUSED, ABSENT = range(4)  # status of an answer; REFUSED: invalid request
 
-_REQUEST = struct.Struct("<QdHI")  # number, seconds it may take, length of the job's name, length of the body
+_REQUEST = struct.Struct("<QdHI")  # number, time limit in s, length of the job's name, length of the body
 _ANSWER = struct.Struct("<QBI")  # number, status, length of the body
 
 
-class Broken(Exception):
-    """The other side is gone or does not keep to the format."""
+class ConnectionBroken(Exception):
+    """The peer has closed the connection, or sent a malformed frame."""
 
 
 def send_request(wire: socket.socket, number: int, limit_s: float, job: str, body: bytes) -> None:
@@ -49,35 +49,35 @@ def send_answer(wire: socket.socket, number: int, status: int, body: bytes) -> N
 
 
 def receive_answer(wire: socket.socket, until: float) -> tuple[int, int, bytes]:
-    """Number, status and body of the next answer. Raises TimeoutError at `until` (monotonic), Broken."""
+    """Number, status and body of the next answer. Raises TimeoutError, ConnectionBroken."""
     number, status, length = _ANSWER.unpack(_receive(wire, _ANSWER.size, until))
     if length > MAX_BODY or status > ABSENT:
-        raise Broken("an answer of the worker process is malformed")
+        raise ConnectionBroken("an answer of the worker process is malformed")
     return number, status, _receive(wire, length, until)
 
 
 def _receive(wire: socket.socket, count: int, until: float | None) -> bytes:
-    got = bytearray()
-    while len(got) < count:
+    received = bytearray()
+    while len(received) < count:
         if until is not None:
             left = until - time.monotonic()
             if left <= 0.0:
                 raise TimeoutError
             wire.settimeout(left)
-        part = wire.recv(min(count - len(got), 1 << 20))
+        part = wire.recv(min(count - len(received), 1 << 20))
         if not part:
-            raise Broken("the other side closed the connection")
-        got += part
-    return bytes(got)
+            raise ConnectionBroken("the peer closed the connection")
+        received += part
+    return bytes(received)
 
 
-# The child -----------------------------------------------------------------------------------------------
+# Child process -------------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
     """Serves requests on file descriptor arguments[0] with the jobs of the modules named after it."""
     wire = socket.socket(fileno=int(arguments[0]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, START_LIMIT_S)
     try:
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             number, limit_s, name_length, length = _REQUEST.unpack(_receive(wire, _REQUEST.size, None))
             if length > MAX_BODY:
-                raise Broken("a request is too long")
+                raise ConnectionBroken("a request is too long")
             signal.setitimer(signal.ITIMER_REAL, max(limit_s, 0.0) + GRACE_S)
             name = _receive(wire, name_length, None).decode(errors="replace")
             body = _receive(wire, length, None)
@@ -108,12 +108,12 @@ def main(arguments: list[str]) -> int:
                 status, answer = REFUSED, str(error).encode()
             except ImportError as error:
                 status, answer = ABSENT, str(error).encode()
-            except Exception as error:  # the job's library: told to the caller, the worker goes on
+            except Exception as error:  # reported to the caller; the worker continues
                 status, answer = FAILED, f"{type(error).__name__}: {error}".encode()[:2000]
             send_answer(wire, number, status, answer)
-    except (Broken, OSError):
-        return 0  # the parent is gone, or has closed us
+    except (ConnectionBroken, OSError):
+        return 0  # the parent has exited or closed the socket
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:]))  # at once: nothing is left to flush, and Aer has nothing to save
+    os._exit(main(sys.argv[1:]))  # without cleanup: nothing has to be flushed or saved

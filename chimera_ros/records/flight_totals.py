@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chimera_ros.crypto.evidence.signed_totals import sign_totals
-from chimera_ros.crypto.keystore.member_state import write_atomic
+from chimera_ros.crypto.keystore.atomic_file import write_atomic
 from chimera_ros.crypto.messages.checkpoint import Checkpoint
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.records.audit import WRONG, Auditor, AuditVerdict

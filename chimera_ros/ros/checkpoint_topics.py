@@ -18,7 +18,7 @@ from rclpy.duration import Duration
 
 from chimera_ros import msg
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 
 from . import names, qos
@@ -78,7 +78,7 @@ class CheckpointTopics:
     def update_subscriptions(self) -> None:
         """Subscribe to every member whose packets are opened here; once a second, in the node's executor."""
         context = self._context
-        senders = self._host.checkpoints.heard()
+        senders = self._host.checkpoints.opened_senders()
         for name in senders - self._subscriptions.keys():
             self._subscriptions[name] = context.node.create_subscription(
                 msg.Checkpoint,
@@ -100,7 +100,7 @@ class CheckpointTopics:
         return receive
 
     def _run(self) -> None:
-        due = boot_time_s() + NOTICE_S
+        due = boot_time_s() + POLL_S
         while True:
             try:
                 item = self._queue.get(timeout=max(0.0, due - boot_time_s()))
@@ -112,7 +112,7 @@ class CheckpointTopics:
             except Exception as error:  # one checkpoint must not end the thread
                 self._count_error(error)
             if boot_time_s() >= due:
-                due = boot_time_s() + NOTICE_S
+                due = boot_time_s() + POLL_S
                 try:
                     self._tick()
                 except Exception as error:

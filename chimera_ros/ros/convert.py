@@ -172,11 +172,14 @@ def telemetry_to_msg(telemetry: messages.DroneTelemetry) -> msg.DroneTelemetry:
         plan_id=telemetry.plan_id,
         command_id=telemetry.command_id,
         epoch=telemetry.epoch,
+        reason_code=int(telemetry.reason_code),
     )
 
 
 def telemetry_from_msg(message: msg.DroneTelemetry) -> messages.DroneTelemetry:
-    """A drone's state from its message. Raises ConversionError for an unknown state or impossible motion."""
+    """A drone's state from its message. Raises ConversionError for an unknown state or reason code, or an
+    impossible motion.
+    """
     orientation = message.orientation
     position, velocity = _xyz(message.position_enu_m), _xyz(message.velocity_enu_m_s)
     _motion(position, velocity)
@@ -198,6 +201,7 @@ def telemetry_from_msg(message: msg.DroneTelemetry) -> messages.DroneTelemetry:
         plan_id=message.plan_id,
         command_id=message.command_id,
         epoch=message.epoch,
+        reason_code=_enum(messages.ReasonCode, message.reason_code),
     )
 
 

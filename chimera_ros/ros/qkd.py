@@ -18,8 +18,8 @@ from std_msgs.msg import UInt8MultiArray
 
 from chimera_ros.crypto.entropy.conditioning import Bits
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.crypto.qkd.line import Line, Simulator, transmit
-from chimera_ros.crypto.qkd.messages import WHY, Abort, Kind, Why, kind_of
+from chimera_ros.crypto.qkd.messages import ABORT_TEXTS, Abort, AbortReason, Kind, kind_of
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel, Simulator, transmit
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig, QkdOutcome
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.crypto.trust.roles import Role
@@ -110,7 +110,7 @@ class QkdAnswerer:
         self._began_at = now
         if not self._wanted():
             self._alice = None
-            busy = Abort(bytes(16), int(Why.BUSY)).encode()
+            busy = Abort(bytes(16), int(AbortReason.BUSY)).encode()
             self._publisher.publish(UInt8MultiArray(data=busy))
             return False
         self._hello, self._peer, self._reported = hello, sender, False
@@ -132,7 +132,7 @@ class QkdAsker:
         member: str,
         simulator: Simulator,
         on_outcome: Callable[[QkdOutcome | None, str], None],
-        line: Line | None = None,
+        line: QuantumChannel | None = None,
         config: QkdConfig | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
@@ -140,7 +140,7 @@ class QkdAsker:
         self._member = member
         self._simulator = simulator
         self._on_outcome = on_outcome
-        self._line = line or Line()
+        self._line = line or QuantumChannel()
         self._config = config or QkdConfig()
         self._period_s = period_s
         self._bob: Bob | None = None
@@ -214,7 +214,9 @@ class QkdAsker:
             if following is not None:
                 self._send(following)
         if bob.outcome is not None:
-            self._finish(bob.outcome, WHY[bob.outcome.why] if bob.outcome.why is not None else "")
+            self._finish(
+                bob.outcome, ABORT_TEXTS[bob.outcome.reason] if bob.outcome.reason is not None else ""
+            )
 
     def _measure(self, bob: Bob, bits: Bits, bases: Bits) -> None:
         try:

@@ -6,14 +6,14 @@ import pytest
 from std_msgs.msg import UInt8MultiArray
 
 from chimera_ros.crypto.qkd.delivery import DistilledKeys
-from chimera_ros.crypto.qkd.line import Line, born
-from chimera_ros.crypto.qkd.messages import Hello, Kind, Why, about, kind_of
+from chimera_ros.crypto.qkd.messages import AbortReason, Hello, Kind, kind_of, session_of
+from chimera_ros.crypto.qkd.quantum_channel import QuantumChannel, born_rule
 from chimera_ros.nodes import entropy
 from chimera_ros.ros import names
 from chimera_ros.ros.qkd import TICK_S, QkdAnswerer, QkdAsker
 
 
-def ends(party, line=None, simulator=born, wanted=lambda: True):
+def ends(party, line=None, simulator=born_rule, wanted=lambda: True):
     crypto, leader = party.join("crypto_0"), party.join("leader_0")
     keys, heard, asked = DistilledKeys(), [], []
 
@@ -28,7 +28,7 @@ def ends(party, line=None, simulator=born, wanted=lambda: True):
         "leader_0",
         simulator,
         lambda outcome, why: asked.append((outcome, why)),
-        line or Line(),
+        line or QuantumChannel(),
         period_s=2.5,
     )
     party.nodes[1].create_timer(TICK_S / 10, asker.tick)
@@ -46,9 +46,9 @@ def test_a_key_reaches_both_ends(party):
 
 
 def test_an_eavesdropper_is_noticed_by_both(party):
-    _, keys, heard, asked = ends(party, Line(0.01, intercepted=1.0))
+    _, keys, heard, asked = ends(party, QuantumChannel(0.01, intercepted=1.0))
     party.wait(lambda: heard and asked, "for a session")
-    assert heard[0].why is asked[0][0].why is Why.ERRORS
+    assert heard[0].reason is asked[0][0].reason is AbortReason.ERRORS
     assert "more than 11 % errors" in asked[0][1]
     assert keys.status().stored_key_count == 0
 
@@ -60,7 +60,7 @@ def test_no_session_when_none_is_wanted_and_a_simulator_that_fails_ends_one(part
     wanted = [False]
     _, _, heard, asked = ends(party, simulator=broken, wanted=lambda: wanted[0])
     party.wait(lambda: asked, "for the answer that none is wanted")
-    assert asked[0][0].why is Why.BUSY
+    assert asked[0][0].reason is AbortReason.BUSY
     wanted[0] = True
     party.wait(lambda: len(asked) > 1, "for the session that fails")
     assert asked[1] == (None, "the quantum worker died")
@@ -70,7 +70,7 @@ def test_no_session_when_none_is_wanted_and_a_simulator_that_fails_ends_one(part
 def test_others_may_not_take_part(party):
     drone = party.join("drone_01")
     with pytest.raises(PermissionError, match="leader/qkd"):
-        QkdAsker(drone, "drone_01", born, lambda *_: None)
+        QkdAsker(drone, "drone_01", born_rule, lambda *_: None)
 
 
 def test_a_session_in_progress_knows_nothing_of_a_hello_that_comes_too_soon(party):
@@ -88,7 +88,7 @@ def test_a_session_in_progress_knows_nothing_of_a_hello_that_comes_too_soon(part
     party.nodes[1].create_timer(0.1, lambda: publisher.publish(UInt8MultiArray(data=wanted[0])))
     party.wait(lambda: answers, "for the first photons")
     wanted[0] = second
-    party.wait(lambda: any(about(answer) == about(second) for answer in answers), "for the second")
+    party.wait(lambda: any(session_of(answer) == session_of(second) for answer in answers), "for the second")
     assert {kind_of(answer) for answer in answers} == {Kind.PHOTONS}
     assert heard == []
 

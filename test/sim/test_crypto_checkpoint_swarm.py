@@ -10,16 +10,16 @@ import pytest
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.encoding import fields, u16, u32
 from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, make_checkpoint
 from chimera_ros.crypto.primitives import labels, merkle
 from chimera_ros.crypto.primitives.key_schedule import blind_key, sender_key
 from chimera_ros.crypto.primitives.suite import digest
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.wire import ENVELOPE_VERSION, Envelope, Lane
 
 TYPE = "T"
-STORM = Weather(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 class Flight:
@@ -71,7 +71,7 @@ class Flight:
         wire = self.swarm.wire
         if wire.now < self._ask_at:
             return
-        self._ask_at = wire.now + NOTICE_S
+        self._ask_at = wire.now + POLL_S
         for process in wire.nodes:
             host = self._host(process)
             for name, checkpoint in host.make_checkpoints(wire.now, wire.wall_ns):
@@ -85,7 +85,7 @@ class Flight:
 
 def forged(swarm: Swarm, victim: str, insider: str, counter: int, text: bytes) -> Envelope:
     """Telemetry in the victim's name, made from what the insider knows: the epoch's keys."""
-    session, _ = swarm.host_of(insider).control.members[insider].sending
+    session, _ = swarm.host_of(insider).context.members[insider].sending
     entry = next(item for item in session.roster if item.name == victim)
     aead, salt = sender_key(session._keys.lanes[Lane.TELEMETRY], entry.slot, entry.incarnation)
     aad = fields(
@@ -105,11 +105,11 @@ def forged(swarm: Swarm, victim: str, insider: str, counter: int, text: bytes) -
 
 
 def test_an_honest_swarm_in_a_storm_accuses_nobody():
-    swarm = Swarm(drones=4, shards=2, weather=STORM, rotate_s=6.0)
+    swarm = Swarm(drones=4, shards=2, link=STORM, rotate_s=6.0)
     swarm.join()
     flight = Flight(swarm)
     flight.run(25.0)
-    flight.swarm.wire.weather = Weather()
+    flight.swarm.wire.link = LinkConditions()
     flight.run(5.0)
     assert flight.alarms == []
     epochs = {checkpoint.epoch for _, checkpoint in flight.checkpoints}
@@ -132,7 +132,7 @@ def test_without_loss_every_packet_is_confirmed_also_the_last_of_each_epoch():
     flight.run(14.0)
     swarm.wire.run(0.5)
     for _ in range(8):
-        swarm.wire.run(NOTICE_S)
+        swarm.wire.run(POLL_S)
         flight.ask()
     for process in ("leader", "crypto", "shard_1"):
         counts = flight.counts(process)
@@ -149,8 +149,8 @@ def test_an_insider_who_forges_anothers_telemetry_is_found_within_one_checkpoint
     flight = Flight(swarm)
     flight.run(3.0)
     assert flight.alarms == []
-    session, slot = swarm.host_of("drone_01").control.members["drone_01"].sending
-    counter = session._outlets[(slot, Lane.TELEMETRY)].counter + ahead
+    session, slot = swarm.host_of("drone_01").context.members["drone_01"].sending
+    counter = session._seal_states[(slot, Lane.TELEMETRY)].counter + ahead
     began = swarm.wire.now
     swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", counter, b"lie")))
     swarm.wire.run(0.01)
@@ -159,7 +159,7 @@ def test_an_insider_who_forges_anothers_telemetry_is_found_within_one_checkpoint
     for when, _, text in flight.alarms:
         assert when - began < (1.3 if ahead == 1 else 2.3)
         assert f"drone_01/telemetry packet {counter} of epoch {session.epoch}" in text
-        assert "another member has forged them, or drone_01 lies" in text
+        assert "another member has forged them, or drone_01 equivocates" in text
 
 
 def test_a_sender_shut_out_by_a_counter_jump_is_heard_again_in_a_new_epoch():
@@ -167,7 +167,7 @@ def test_a_sender_shut_out_by_a_counter_jump_is_heard_again_in_a_new_epoch():
     swarm.join()
     flight = Flight(swarm)
     flight.run(3.0)
-    session, _ = swarm.host_of("drone_01").control.members["drone_01"].sending
+    session, _ = swarm.host_of("drone_01").context.members["drone_01"].sending
     swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", 2**40, b"lie")))
     flight.run(0.2)
     leader = swarm.hosts["leader"]
@@ -190,7 +190,7 @@ def test_a_lying_sender_is_found():
     def lie(name, checkpoint):
         if name != "drone_01":
             return checkpoint
-        session, slot = swarm.host_of(name).control.members[name].sending
+        session, slot = swarm.host_of(name).context.members[name].sending
         entry = session.by_slot[slot]
         key = blind_key(session._keys.lanes[Lane.TELEMETRY], slot, entry.incarnation)
         first = merkle.leaf(checkpoint.first, merkle.blind(key, checkpoint.first), digest(b"x"), b"y")

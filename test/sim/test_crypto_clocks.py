@@ -14,7 +14,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm, StopAcked, StopOrder
 from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
-from chimera_ros.crypto.evidence.ledgers import NOTICE_S
+from chimera_ros.crypto.evidence.ledgers import POLL_S
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.member.host import SecureHost
@@ -27,7 +27,16 @@ from chimera_ros.crypto.wire import ControlKind, ControlMessage
 TYPE = "T"
 HOUR_S = 3600.0
 HEALED_S = 6.0  # from the moment in which a clock is right again
-ACCUSING = ("contradict", "two processes", "lies", "two faces", "two different", "memory", "restore")
+ACCUSING = (
+    "contradict",
+    "two processes",
+    "lies",
+    "equivocates",
+    "two faces",
+    "two different",
+    "memory",
+    "restore",
+)
 
 
 class Sky:
@@ -82,7 +91,7 @@ class Sky:
                 self._send("leader", "leader/command")
             self.wire.run(period_s)
             if self.wire.now >= self._ask_at:
-                self._ask_at = self.wire.now + NOTICE_S
+                self._ask_at = self.wire.now + POLL_S
                 self._checkpoints()
 
     def _checkpoints(self) -> None:
@@ -116,7 +125,7 @@ class Sky:
         return (
             len(self.swarm.in_charge()) == 1
             and self.swarm.together()
-            and not any(self.host(process).control.silent for process in self.wire.nodes)
+            and not any(self.host(process).context.silent for process in self.wire.nodes)
         )
 
     def heal(self) -> None:
@@ -154,14 +163,14 @@ def test_a_clock_that_is_set_while_the_swarm_flies(process: str, by_s: float) ->
     assert sky.age_refusals() == 0
     assert sky.alarms("clock") == []
     set_at = sky.wire.now
-    sky.wire.clock_s[process] = by_s
+    sky.wire.clock_offset_s[process] = by_s
     sky.fly(5.0)
     assert sky.age_refusals() > 0
     name = ROLES[process]
     told = sky.alarms("clock", name, since=set_at)
     assert told, "somebody names the clock"
     assert any(f"{abs(by_s):.1f}"[:-2] in text for text in told)
-    assert not any(sky.host(node).control.silent for node in sky.wire.nodes), "no clock but its own matters"
+    assert not any(sky.host(node).context.silent for node in sky.wire.nodes), "no clock but its own matters"
     if process == "shard_0":
         assert sky.obeyed("shard_0", sky.stop("land")) == ["land"], "nor does it deafen a drone to stops"
     others = [item for item in ("leader", "shard_0", "shard_1") if item != process]
@@ -169,7 +178,7 @@ def test_a_clock_that_is_set_while_the_swarm_flies(process: str, by_s: float) ->
     assert len(sky.alarms("takes over")) <= 2, (
         "two nodes with different clocks depose each other once at most"
     )
-    sky.wire.clock_s[process] = 0.0
+    sky.wire.clock_offset_s[process] = 0.0
     sky.heal()
     assert sky.host("shard_0").counters.control[RejectReason.STALE] < 30
 
@@ -179,12 +188,12 @@ def test_the_only_crypto_node_with_a_wrong_clock_and_after_a_restart_with_the_ri
     """What its clock said while it was wrong must not follow it: neither times nor sequences."""
     sky = Sky(rotate_s=2.0)
     sky.join()
-    sky.wire.clock_s["crypto"] = by_s
+    sky.wire.clock_offset_s["crypto"] = by_s
     sky.fly(8.0)
     beats = sky.alarms("crypto's beats are", "the clock of")
     assert beats
     assert all("refused" in text for text in beats)
-    sky.wire.clock_s["crypto"] = 0.0
+    sky.wire.clock_offset_s["crypto"] = 0.0
     sky.swarm.start_server("crypto")
     began = sky.wire.now
     sky.wire.run_until(lambda: sky.well() and sky.wire.now > began, 5.0)
@@ -196,10 +205,10 @@ def test_the_only_crypto_node_is_heard_again_at_once_when_its_clock_is_right_aga
     sky = Sky()
     sky.join()
     for by_s in STEPS:
-        sky.wire.clock_s["crypto"] = by_s
+        sky.wire.clock_offset_s["crypto"] = by_s
         sky.fly(32.0, 0.5)
-        assert all(sky.host(process).control.silent for process in ("leader", "shard_0", "shard_1"))
-        sky.wire.clock_s["crypto"] = 0.0
+        assert all(sky.host(process).context.silent for process in ("leader", "shard_0", "shard_1"))
+        sky.wire.clock_offset_s["crypto"] = 0.0
         assert sky.wire.run_until(sky.well, 1.0) <= 0.4
     sky.heal()
 
@@ -210,10 +219,10 @@ def test_all_clocks_are_set_together(by_s: float) -> None:
     sky = Sky(standbys=1, rotate_s=3.0)
     sky.join()
     for node in sky.wire.nodes:
-        sky.wire.clock_s[node] = by_s
+        sky.wire.clock_offset_s[node] = by_s
     sky.fly(5.0)
     assert sky.obeyed("shard_0", sky.stop()) == ["hold"]
-    sky.wire.clock_s.clear()
+    sky.wire.clock_offset_s.clear()
     sky.fly(1.0)
     assert sky.obeyed("shard_0", sky.stop("land")) == ["land"]
     sky.swarm.start_host("shard_1")
@@ -226,27 +235,27 @@ def test_a_crypto_node_that_starts_with_a_wrong_clock_does_not_rule_for_long(by_
     sky = Sky(standbys=1)
     sky.join()
     sky.swarm.kill("crypto")
-    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].in_charge, 3.0)
-    sky.wire.clock_s["crypto"] = by_s
+    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].active, 3.0)
+    sky.wire.clock_offset_s["crypto"] = by_s
     sky.swarm.start_server("crypto")
     sky.fly(20.0, 0.4)
-    assert not any(sky.host(node).control.silent for node in ("leader", "shard_0", "shard_1"))
+    assert not any(sky.host(node).context.silent for node in ("leader", "shard_0", "shard_1"))
     assert len(sky.alarms("takes over")) < 10, "the two depose each other ever less often"
     assert sky.alarms("beats are", "the clock of crypto_1")
-    sky.wire.clock_s["crypto"] = 0.0
+    sky.wire.clock_offset_s["crypto"] = 0.0
     sky.heal()
 
 
 def test_a_drone_that_starts_with_a_wrong_clock_says_so_and_falls_silent() -> None:
     sky = Sky()
     sky.join()
-    sky.wire.clock_s["shard_0"] = -HOUR_S
+    sky.wire.clock_offset_s["shard_0"] = -HOUR_S
     sky.swarm.start_host("shard_0")
     sky.fly(33.0, 0.5)
     assert sky.alarms("crypto's beats are 3600.0 s ahead of the clock of drone_01")
-    assert sky.host("shard_0").control.silent
-    assert not sky.host("shard_1").control.silent
-    sky.wire.clock_s.clear()
+    assert sky.host("shard_0").context.silent
+    assert not sky.host("shard_1").context.silent
+    sky.wire.clock_offset_s.clear()
     assert sky.wire.run_until(sky.well, 1.0) <= 0.4
     sky.heal()
 
@@ -263,7 +272,7 @@ def test_a_clock_that_an_attacker_sets_back_opens_no_way_for_recordings() -> Non
     wire.cut.clear()
     sky.fly(20.0)
     beats = [m for at, _, m in wire.sent if m.kind is ControlKind.BEAT and at < wire.now - 20.0]
-    wire.clock_s["shard_0"] = -20.5
+    wire.clock_offset_s["shard_0"] = -20.5
     assert sky.obeyed("shard_0", held_back) == []
     assert drone.counters.control[RejectReason.AGE] == 1
     for beat in beats:
@@ -283,26 +292,26 @@ def test_the_secret_does_not_last_longer_and_no_certificate_either_when_a_clock_
     sky.fly(5.0, 0.5)
     sky.swarm.kill("crypto")
     back_ns = sky.wire.wall_ns - int(HOUR_S * 1e9)
-    sky.wire.clock_s = dict.fromkeys(sky.wire.nodes, -HOUR_S)
+    sky.wire.clock_offset_s = dict.fromkeys(sky.wire.nodes, -HOUR_S)
     sky.wire.run(35.0)
-    assert sky.host("shard_0").control.silent
+    assert sky.host("shard_0").context.silent
     assert not sky.host("shard_0").degraded(back_ns), "the stored floor holds where validity is judged"
     shortly = sky.swarm.keystore.enroll("drone_09", Role.DRONE, days=15.0 / 86400.0).member
     assert shortly.not_after_ns > back_ns
     for process in ("shard_0", "leader"):
         with pytest.raises(Rejected, match="expired"):
-            sky.host(process).control.trust.standing(shortly, back_ns)
+            sky.host(process).context.trust.check_valid(shortly, back_ns)
 
 
 def test_an_operators_wrong_clock_is_named_by_the_drone() -> None:
     sky = Sky()
     sky.join()
-    sky.wire.clock_s["operator"] = HOUR_S
+    sky.wire.clock_offset_s["operator"] = HOUR_S
     stop = sky.stop()
     effects = sky.host("shard_0").handle(stop, sky.wire.now, sky.wire.wall_ns)
     (alarm,) = effects
     assert alarm.text.startswith("operator's stops are 3600.0 s ahead of the clock of drone_01 and refused")
-    sky.wire.clock_s["operator"] = 0.0
+    sky.wire.clock_offset_s["operator"] = 0.0
     assert sky.obeyed("shard_0", sky.stop()) == ["hold"]
     late = sky.wire.now + HOUR_S
     assert sky.host("shard_0").handle(stop, late, sky.wire.wall_ns + int(HOUR_S * 1e9)) == []
@@ -343,7 +352,7 @@ def test_a_sender_whose_clock_goes_back_is_not_accused_and_is_heard_again(back_s
 def test_a_member_that_restarts_after_the_crypto_nodes_clock_was_set_back_is_no_second_process() -> None:
     sky = Sky()
     sky.join()
-    sky.wire.clock_s["crypto"] = -5.0
+    sky.wire.clock_offset_s["crypto"] = -5.0
     sky.wire.run(0.1)
     sky.swarm.start_host("shard_0")
     sky.wire.run(3.0)
@@ -355,9 +364,9 @@ def test_a_member_that_restarts_after_the_crypto_nodes_clock_was_set_back_is_no_
 def test_sequences_rise_across_a_restart_with_an_earlier_clock() -> None:
     sky = Sky()
     sky.join()
-    sky.wire.clock_s["crypto"] = HOUR_S
+    sky.wire.clock_offset_s["crypto"] = HOUR_S
     sky.wire.run(3.0)
-    sky.wire.clock_s["crypto"] = 0.0
+    sky.wire.clock_offset_s["crypto"] = 0.0
     sky.swarm.start_server("crypto")
     sky.wire.run(3.0)
     for kind, body in ((ControlKind.BEAT, Beat), (ControlKind.KEY_REQUEST, KeyRequest)):
@@ -371,14 +380,14 @@ def test_sequences_rise_across_a_restart_with_an_earlier_clock() -> None:
 def slewed(sky: Sky) -> None:
     """Each beat continues the one before, so reckoned time follows."""
     for step in range(90):
-        sky.wire.clock_s["crypto"] = 0.15 * step
+        sky.wire.clock_offset_s["crypto"] = 0.15 * step
         sky.wire.run(0.3)
 
 
 def left_behind(sky: Sky) -> None:
     """All clocks were wrong together; then all but the crypto node's are set right."""
     for process in sky.swarm.groups:
-        sky.wire.clock_s[process] = 60.0
+        sky.wire.clock_offset_s[process] = 60.0
     sky.wire.run(3.0)
 
 
@@ -388,7 +397,7 @@ def test_a_crypto_node_whose_clock_alone_is_wrong_makes_no_stop_stale(go_wrong) 
     sky = Sky()
     sky.join()
     go_wrong(sky)
-    assert not sky.host("shard_0").control.silent
+    assert not sky.host("shard_0").context.silent
     assert sky.obeyed("shard_0", sky.stop("hold")) == ["hold"]
     stop = sky.stop("land")
     sky.wire.broadcast("operator", stop)
@@ -406,7 +415,7 @@ def test_a_drone_whose_clock_is_set_back_obeys_no_kill_of_before() -> None:
     sky.wire.run(5.0)
     sky.wire.cut.clear()
     sky.wire.run(10.0)
-    sky.wire.clock_s["shard_0"] = -15.0
+    sky.wire.clock_offset_s["shard_0"] = -15.0
     assert sky.obeyed("shard_0", held_back["kill"]) == []
     assert sky.obeyed("shard_0", held_back["land"]) == ["land"], "what it gains: a landing that was ordered"
 
@@ -415,14 +424,14 @@ def test_a_power_cut_after_all_clocks_were_ahead_does_not_make_the_crypto_node_s
     """The disk has the sequence of the last rotation; the clocks were set right meanwhile."""
     sky = Sky()
     for node in ("crypto", *sky.swarm.groups):
-        sky.wire.clock_s[node] = HOUR_S
+        sky.wire.clock_offset_s[node] = HOUR_S
     sky.swarm.join()
     forced = sky.swarm.stores["crypto"].state.sequence
     sky.wire.run(12.0)
     state = sky.swarm.stores["crypto"].state
     assert state.sequence > forced
     sky.swarm.stores["crypto"].save(dataclasses.replace(state, sequence=forced))
-    sky.wire.clock_s.clear()
+    sky.wire.clock_offset_s.clear()
     sky.swarm.start_server("crypto")
     sky.wire.run_until(sky.well, 5.0)
     sky.wire.run(2.0)

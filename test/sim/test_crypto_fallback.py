@@ -7,11 +7,11 @@ import pytest
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import NotReady, Rejected, RejectReason
 from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
-from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, LinkConditions, Swarm
 from chimera_ros.crypto.wire import ControlKind
 
 TYPE = "T"
-STORM = Weather(loss=0.2, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.2, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 def degraded(swarm: Swarm) -> bool:
@@ -33,9 +33,9 @@ def heard(swarm: Swarm, sender: str, channel: str) -> dict[str, object]:
     return outcome
 
 
-@pytest.mark.parametrize("weather", [None, STORM], ids=["calm", "storm"])
-def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(weather: Weather | None) -> None:
-    swarm = Swarm(drones=4, shards=2, weather=weather)
+@pytest.mark.parametrize("link", [None, STORM], ids=["calm", "storm"])
+def test_a_swarm_without_crypto_nodes_speaks_until_one_returns(link: LinkConditions | None) -> None:
+    swarm = Swarm(drones=4, shards=2, link=link)
     swarm.fallback = FallbackSecret(WALL_START_NS, bytes(64))
     wire = swarm.wire
     swarm.join(60.0)

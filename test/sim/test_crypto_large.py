@@ -20,7 +20,7 @@ from chimera_ros.crypto.messages.body import signed
 from chimera_ros.crypto.messages.control import MAX_PROOF, KeyPackage
 from chimera_ros.crypto.messages.eviction import MAX_EVICTIONS
 from chimera_ros.crypto.primitives.suite import suite_named
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind
 
@@ -59,9 +59,11 @@ def shown(swarm: Swarm, since: int) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("weather", [Weather(), Weather(loss=0.2, max_delay_s=0.02)], ids=["calm", "storm"])
-def test_a_crypto_node_that_forgot_goes_on_above_the_epoch_it_is_shown(weather: Weather) -> None:
-    swarm = flying(weather=weather)
+@pytest.mark.parametrize(
+    "link", [LinkConditions(), LinkConditions(loss=0.2, max_delay_s=0.02)], ids=["calm", "storm"]
+)
+def test_a_crypto_node_that_forgot_goes_on_above_the_epoch_it_is_shown(link: LinkConditions) -> None:
+    swarm = flying(link=link)
     epoch = swarm.epochs()["leader"]
     assert epoch is not None
     forget(swarm)
@@ -73,10 +75,10 @@ def test_a_crypto_node_that_forgot_goes_on_above_the_epoch_it_is_shown(weather: 
         for _, node, message in swarm.wire.sent[since:]
         if message.kind is ControlKind.ANNOUNCEMENT and node == "crypto"
     ]
-    assert weather.loss or min(made) > epoch, "none below, which everybody would refuse"
+    assert link.loss or min(made) > epoch, "none below, which everybody would refuse"
     asked = [m for _, _, m in swarm.wire.sent[since:] if m.kind is ControlKind.KEY_REQUEST]
     assert 1 <= len(shown(swarm, since)) <= 2 * len(asked), "one sends it, the others hear that"
-    assert weather.loss or len(shown(swarm, since)) == 1
+    assert link.loss or len(shown(swarm, since)) == 1
 
 
 def test_nobody_sends_an_announcement_again_where_nothing_is_lacking() -> None:

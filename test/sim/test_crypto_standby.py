@@ -13,19 +13,21 @@ from chimera_ros.crypto.errors import NotReady, Rejected
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.messages.announcement import EpochReason, parse_head
-from chimera_ros.crypto.testing.swarm import Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"
-STORM = Weather(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 class World:
     """A swarm with telemetry, a wire that can be split in two, and a look at every announcement made."""
 
-    def __init__(self, seed: int = 1, standbys: int = 1, weather: Weather | None = None, **options) -> None:
-        self.swarm = Swarm(drones=4, shards=2, seed=seed, standbys=standbys, weather=weather, **options)
+    def __init__(
+        self, seed: int = 1, standbys: int = 1, link: LinkConditions | None = None, **options
+    ) -> None:
+        self.swarm = Swarm(drones=4, shards=2, seed=seed, standbys=standbys, link=link, **options)
         self.wire = self.swarm.wire
         self.unsent = 0
         self.opened = 0
@@ -106,7 +108,7 @@ def test_standbys_join_and_only_one_crypto_node_is_in_charge() -> None:
     assert world.swarm.in_charge() == ["crypto"]
     requests = {node for _, node, m in world.wire.sent if m.kind is ControlKind.KEY_REQUEST}
     assert requests == {"crypto"}, "a standby overhears packages and asks for none"
-    with pytest.raises(NotReady, match="crypto_2 stands by; crypto is in charge"):
+    with pytest.raises(NotReady, match="crypto_2 is standby; crypto is active"):
         world.swarm.servers["crypto_2"].rotate("manual", world.wire.now, world.wire.wall_ns)
 
 
@@ -153,7 +155,7 @@ def test_the_old_one_returns_as_a_standby_and_takes_its_turn_again() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_in_a_storm_a_standby_takes_over_and_everybody_follows(seed: int) -> None:
-    world = World(seed, standbys=2, weather=STORM)
+    world = World(seed, standbys=2, link=STORM)
     world.swarm.join(60.0)
     world.wire.run(5.0)
     world.swarm.kill("crypto")
@@ -168,7 +170,7 @@ def test_in_a_storm_a_standby_takes_over_and_everybody_follows(seed: int) -> Non
 def test_a_split_swarm_has_one_in_charge_on_each_side_and_heals() -> None:
     world = World(standbys=1, rotate_s=4.0)
     world.swarm.join()
-    world.wire.side = {"crypto_1": 1, "shard_1": 1}
+    world.wire.partition = {"crypto_1": 1, "shard_1": 1}
     world.wire.run(10.0)
     assert sorted(world.swarm.in_charge()) == ["crypto", "crypto_1"]
 
@@ -178,7 +180,7 @@ def test_a_split_swarm_has_one_in_charge_on_each_side_and_heals() -> None:
         return epochs["drone_01"] == epochs["leader"] == here != there == epochs["drone_02"]
 
     world.wire.run_until(two_swarms, 2.0)
-    world.wire.side = {}
+    world.wire.partition = {}
     took = world.wire.run_until(world.settled, 10.0)
     assert took < 3.0
     world.check_numbers()
@@ -192,9 +194,9 @@ def test_a_node_that_stood_still_steps_down_when_it_goes_on() -> None:
     world.wire.run(2.0)
     stalled = world.wire.nodes.pop("crypto")
     world.wire.run(3.0)
-    assert world.swarm.servers["crypto_1"].in_charge
+    assert world.swarm.servers["crypto_1"].active
     world.wire.nodes["crypto"] = stalled  # it has heard nothing meanwhile and believes itself in charge
-    assert stalled.in_charge
+    assert stalled.active
     world.wire.run_until(world.settled, 5.0)
     assert world.swarm.in_charge() == ["crypto_1"]
     world.check_numbers()
@@ -286,7 +288,7 @@ def test_a_node_may_not_announce_a_number_of_another_rank() -> None:
     world.swarm.join()
     world.wire.run(2.0)
     rogue = world.swarm.servers["crypto_1"]
-    rogue._announcer._rank = 2
+    rogue._builder._rank = 2
     world.swarm.kill("crypto")
     world.wire.run(1.15)
     leader = world.swarm.hosts["leader"]
@@ -312,7 +314,7 @@ def test_a_standby_that_takes_over_with_nobodys_package_announces_once_they_come
     )
     standby._admission._candidates.clear()
     world.swarm.kill("crypto")
-    world.wire.run_until(lambda: standby.in_charge, 3.0)
+    world.wire.run_until(lambda: standby.active, 3.0)
     world.wire.run(3.0)
     assert world.members()["leader"] == 4, "the epoch in force goes on under its beats"
     deaf.clear()
@@ -353,14 +355,14 @@ def test_a_recorded_key_request_keeps_no_standby_from_its_turn() -> None:
         for message in recorded:
             world.wire.perform("crypto_1", standby.handle(message, world.wire.now, world.wire.wall_ns))
         world.wire.run(0.1)
-    assert standby.in_charge
+    assert standby.active
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(seed: int) -> None:
     chance = random.Random(seed)
-    weather = STORM if seed % 2 else None
-    world = World(seed, standbys=2, weather=weather, rotate_s=3.0)
+    link = STORM if seed % 2 else None
+    world = World(seed, standbys=2, link=link, rotate_s=3.0)
     world.swarm.join(60.0)
     nodes = ["crypto", "crypto_1", "crypto_2"]
     for _ in range(12):
@@ -371,15 +373,15 @@ def test_whatever_dies_returns_splits_and_heals_no_number_is_announced_twice(see
         elif event == "start" and name not in world.wire.nodes:
             world.swarm.start_server(name)
         elif event == "split":
-            world.wire.side = {who: chance.randrange(2) for who in world.wire.nodes}
+            world.wire.partition = {who: chance.randrange(2) for who in world.wire.nodes}
         elif event == "heal":
-            world.wire.side = {}
+            world.wire.partition = {}
         elif event == "rotate" and name in world.swarm.in_charge():
             server = world.swarm.servers[name]
             world.wire.perform(name, server.rotate("manual", world.wire.now, world.wire.wall_ns))
         world.wire.run(chance.uniform(0.05, 3.0))
         world.check_numbers()
-    world.wire.side = {}
+    world.wire.partition = {}
     for name in nodes:
         if name not in world.wire.nodes:
             world.swarm.start_server(name)
@@ -396,9 +398,9 @@ def test_two_that_only_members_hear_do_not_outbid_each_other_for_ever() -> None:
     broadcast = wire.broadcast
 
     def hidden(sender: str, message: object) -> None:
-        wire.side = {node: 1 for node in wire.nodes if node != sender and {node, sender} <= CRYPTO}
+        wire.partition = {node: 1 for node in wire.nodes if node != sender and {node, sender} <= CRYPTO}
         broadcast(sender, message)
-        wire.side = {}
+        wire.partition = {}
 
     CRYPTO = {"crypto", "crypto_1"}
     wire.broadcast = hidden  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 Hypothesis chooses what happens: loss, duplication, delay (which reorders), replays of recordings, split
 networks, restarts and crashes of members and of both crypto nodes, silences so long that fallback begins,
-rotations, evictions. Every step is watched; at the end the weather clears and everybody who was not put out
+rotations, evictions. Every step is watched; at the end the link is good and everybody who was not put out
 must be together again, under one crypto node.
 """
 
@@ -24,7 +24,7 @@ from chimera_ros.crypto.keystore.fallback_secret import FallbackSecret
 from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.messages.announcement import EpochReason, parse_announcement
 from chimera_ros.crypto.session.epoch_session import Opened
-from chimera_ros.crypto.testing.swarm import WALL_START_NS, Swarm, Weather
+from chimera_ros.crypto.testing.swarm import WALL_START_NS, LinkConditions, Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage, Envelope
 
 TYPE = "T"
@@ -96,7 +96,7 @@ class Watched:
                 self._announced(effect.message, now)
 
     def _announced(self, message: ControlMessage, now: float) -> None:
-        found = parse_announcement(message, self.swarm.server.host.control.suite)
+        found = parse_announcement(message, self.swarm.server.host.context.suite)
         epoch, transcript_hash = found.head.epoch, found.transcript_hash
         first = self.announced.setdefault(epoch, transcript_hash)
         assert first == transcript_hash, f"epoch {epoch} was announced twice"
@@ -118,7 +118,7 @@ class Watched:
             if now - heard_at > _LIVE_S or entry.name in SERVERS:
                 continue
             host = self.swarm.host_of(entry.name)
-            if host.control.members[entry.name].incarnation != entry.incarnation:
+            if host.context.members[entry.name].incarnation != entry.incarnation:
                 continue  # it has restarted since: nobody can know yet
             assert self.installed.get(entry.name, 0) >= effect.epoch, (
                 f"{effect.member} sends under epoch {effect.epoch}, which {entry.name} lacks"
@@ -153,7 +153,7 @@ class Watched:
             self.degraded += 1
             sender = swarm.identities[packet.sender].fingerprint
             for member in members:
-                out = host.control.members[member].state.evictions
+                out = host.context.members[member].state.evictions
                 assert sender not in out, f"{member} knows that {packet.sender} is out and hears it"
             return
         for member in members:
@@ -178,7 +178,7 @@ class Watched:
                 assert key not in self.nonces, "a nonce was used twice"
                 self.nonces.add(key)
             known = frozenset().union(
-                *(session.announcement.head.evictions for session in host.control.sessions.open.values())
+                *(session.announcement.head.evictions for session in host.context.sessions.open.values())
             )
             packet = Packet(channel, envelope, name, payload, known)
             self.packets.append(packet)
@@ -252,8 +252,8 @@ class SwarmMachine(RuleBasedStateMachine):
         duplication=st.sampled_from([0.0, 0.3]),
         delay=st.sampled_from([0.002, 0.05, 0.5]),
     )
-    def weather_changes(self, loss: float, duplication: float, delay: float) -> None:
-        self.wire.weather = Weather(loss, duplication, 0.0005, delay)
+    def link_changes(self, loss: float, duplication: float, delay: float) -> None:
+        self.wire.link = LinkConditions(loss, duplication, 0.0005, delay)
 
     @precondition(lambda self: self.swarm.in_charge())
     @rule()
@@ -304,13 +304,13 @@ class SwarmMachine(RuleBasedStateMachine):
 
     @rule(away=st.sets(st.sampled_from((*GROUPS, *SERVERS)), min_size=1))
     def network_splits(self, away: set[str]) -> None:
-        self.wire.side.update(dict.fromkeys((*GROUPS, *SERVERS), 0) | dict.fromkeys(away, 1))
+        self.wire.partition.update(dict.fromkeys((*GROUPS, *SERVERS), 0) | dict.fromkeys(away, 1))
         self.drones_send(1.5)
 
     @rule()
     def network_heals(self) -> None:
         self.wire.cut.clear()
-        self.wire.side.clear()
+        self.wire.partition.clear()
 
     @rule(age=st.floats(0.0, 1.0), count=st.integers(1, 20))
     def old_control_messages_are_replayed(self, age: float, count: int) -> None:
@@ -345,7 +345,7 @@ class SwarmMachine(RuleBasedStateMachine):
     def nobody_who_is_out_holds_a_later_key(self) -> None:
         for name in self.evicted:
             fingerprint = self.swarm.identities[name].fingerprint
-            for session in self.swarm.host_of(name).control.sessions.open.values():
+            for session in self.swarm.host_of(name).context.sessions.open.values():
                 assert fingerprint not in session.announcement.head.evictions, f"{name} is out and holds keys"
 
     @invariant()
@@ -356,13 +356,13 @@ class SwarmMachine(RuleBasedStateMachine):
     @invariant()
     def few_epochs_are_open(self) -> None:
         for host in self.swarm.hosts.values():
-            assert len(host.control.sessions.open) <= 6
+            assert len(host.context.sessions.open) <= 6
 
     def teardown(self) -> None:
-        """The weather clears: whoever is not out is together again, and is heard."""
+        """The link is good again: whoever is not out is together again, and is heard."""
         swarm, wire = self.swarm, self.wire
         self.network_heals()
-        wire.weather = Weather()
+        wire.link = LinkConditions()
         for name in SERVERS:
             if name not in wire.nodes:
                 self.watched.start_server(name)
@@ -371,7 +371,7 @@ class SwarmMachine(RuleBasedStateMachine):
         floor = max(self.watched.announced, default=0)
 
         def together() -> bool:
-            silent = any(swarm.host_of(name).control.silent for name in wanted)
+            silent = any(swarm.host_of(name).context.silent for name in wanted)
             return len(swarm.in_charge()) == 1 and not silent and _epoch_of(swarm, wanted) >= max(floor, 1)
 
         wire.run_until(together, _HEALED_S)

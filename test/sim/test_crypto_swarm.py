@@ -15,13 +15,13 @@ from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.host import HostConfig, SecureHost
 from chimera_ros.crypto.messages.stop import make_stop
-from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm, Weather
+from chimera_ros.crypto.testing.swarm import LinkConditions, MemoryKeystore, Swarm
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
 TYPE = "T"
-STORM = Weather(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
+STORM = LinkConditions(loss=0.1, duplication=0.1, min_delay_s=0.0005, max_delay_s=0.05)
 
 
 class Traffic:
@@ -130,17 +130,17 @@ def test_forty_manual_rotations_use_rising_numbers_and_prompt_switches() -> None
     assert all(epoch % 4 == 0 for epoch in seen)
     assert max(swarm.server.status()["rekey_ms"][1:]) < 20.0
     assert traffic.missing() == []
-    assert len(swarm.hosts["shard_0"].control.sessions.open) <= 6
+    assert len(swarm.hosts["shard_0"].context.sessions.open) <= 6
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_bad_weather_everybody_joins_and_nothing_is_accepted_twice(seed: int) -> None:
-    swarm = Swarm(drones=8, shards=3, seed=seed, weather=STORM, rotate_s=4.0)
+def test_on_a_bad_link_everybody_joins_and_nothing_is_accepted_twice(seed: int) -> None:
+    swarm = Swarm(drones=8, shards=3, seed=seed, link=STORM, rotate_s=4.0)
     swarm.join(limit_s=40.0)
     traffic = Traffic(swarm, period_s=0.1)
     traffic.run(20.0)
     epoch = swarm.server.status()["epoch"]
-    swarm.wire.weather = Weather()
+    swarm.wire.link = LinkConditions()
     swarm.wire.run_until(lambda: swarm.together(above=epoch - 1), 30.0)
     assert swarm.server.status()["rotations_by_reason"]["time"] >= 3
     assert set(traffic.got.values()) == {1}
@@ -410,7 +410,7 @@ def test_crypto_node_does_not_admit_an_evicted_member() -> None:
     swarm.wire.run(3.0)
     assert swarm.hosts["shard_0"].ready("drone_01")
     assert not swarm.hosts["shard_1"].ready("drone_02")
-    assert out in swarm.hosts["shard_0"].control.members["drone_01"].state.evictions
+    assert out in swarm.hosts["shard_0"].context.members["drone_01"].state.evictions
 
 
 def test_equivocation_is_seen_and_the_issuer_no_longer_followed() -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from chimera_ros.flight.effects import SendCommand
-from chimera_ros.flight.follower.degraded import narrowed
+from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.leader.outbox import Outbox
-from chimera_ros.flight.leader.state import Situation
+from chimera_ros.flight.leader.state import LeaderState
 from chimera_ros.flight.messages import CommandKind, DroneState, DroneTelemetry
 from chimera_ros.flight.planning.mission import Mission
 from chimera_ros.flight.planning.mission_file import load_mission
@@ -30,7 +30,7 @@ def all_down(rehearsal: Rehearsal) -> bool:
 
 def hold_one(rehearsal: Rehearsal) -> None:
     core = rehearsal.cores["drone_02"]
-    rehearsal.act("drone_02", core.on_stop("hold", "ann", rehearsal.now, rehearsal.swarm_ns))
+    rehearsal.apply("drone_02", core.on_stop("hold", "ann", rehearsal.now, rehearsal.swarm_ns))
 
 
 def test_the_end_lands_a_swarm_that_an_operator_has_stopped() -> None:
@@ -59,8 +59,8 @@ def test_only_landing_is_taken_while_an_operators_stop_holds() -> None:
 def test_a_drone_that_comes_and_goes_does_not_hold_up_the_mission_for_ever() -> None:
     rehearsal = Rehearsal(swap(), names(6))
     for index in range(40):
-        rehearsal.at(24.0 + 6.0 * index, lambda r: r.deaf.add("drone_03"))
-        rehearsal.at(26.5 + 6.0 * index, lambda r: r.deaf.discard("drone_03"))
+        rehearsal.at(24.0 + 6.0 * index, lambda r: r.radio_lost.add("drone_03"))
+        rehearsal.at(26.5 + 6.0 * index, lambda r: r.radio_lost.discard("drone_03"))
     outcome = rehearsal.run(300.0)
     assert rehearsal.core_of_leader.finished
     assert [e.kind for e in outcome.events].count("found") == 3
@@ -93,7 +93,7 @@ def test_who_got_lost_is_named() -> None:
     rehearsal.dead.add("drone_02")
     rehearsal.run()
     again = [e.text for e in rehearsal.outcome.events[later:] if e.kind == "replanned"]
-    assert any("drone_02 got lost" in text for text in again), again
+    assert any("drone_02 lost" in text for text in again), again
 
 
 def ready(name: str, stamp_ns: int) -> DroneTelemetry:
@@ -110,7 +110,7 @@ def test_a_drone_whose_clock_was_set_back_is_heard_again() -> None:
 
 
 def test_nobody_is_meant_when_no_drone_is_named() -> None:
-    post = Outbox(LeaderConfig("leader"), Situation())
+    post = Outbox(LeaderConfig("leader"), LeaderState())
     post.command(CommandKind.LAND, [])  # on the wire, no targets would mean every drone
     assert post.collect() == []
     post.command(CommandKind.LAND, ["drone_01"])
@@ -168,20 +168,20 @@ class Degraded(Rehearsal):
     def cut(self) -> bool:
         return self.now >= self.since
 
-    def _hear_ack(self, ack) -> None:
+    def _deliver_ack(self, ack) -> None:
         if not self.cut:
-            super()._hear_ack(ack)
+            super()._deliver_ack(ack)
 
     def _to_core(self, name: str, method: str, message: object) -> None:
         if not self.cut:
             super()._to_core(name, method, message)
-        elif method == "on_command" and (mine := narrowed(message, (name,))) is not None:
+        elif method == "on_command" and (mine := restricted(message, (name,))) is not None:
             super()._to_core(name, method, mine)
 
 
 def test_a_swarm_that_loses_its_crypto_nodes_comes_home() -> None:
     rehearsal = Degraded(swap(), names(8), loss=0.05)
-    rehearsal.at(30.5, lambda r: r.core_of_leader.come_home("no crypto node is heard", r.now, r.swarm_ns))
+    rehearsal.at(30.5, lambda r: r.core_of_leader.return_all("no crypto node is heard", r.now, r.swarm_ns))
     outcome = rehearsal.run(200.0)
     assert rehearsal.core_of_leader.finished
     assert all_down(rehearsal)

@@ -63,16 +63,16 @@ def test_drones_take_part_in_nothing_before_all_are_ready() -> None:
 
 def test_a_drone_that_never_answers_is_named_and_nobody_takes_off() -> None:
     rehearsal = Rehearsal(shipped("survey_line"), names(5), leader=LEADER)
-    rehearsal.deaf.add("drone_04")
+    rehearsal.radio_lost.add("drone_04")
     outcome = rehearsal.run()
-    assert outcome.failure == "not ready within 10 s: drone_04 (never heard)."
+    assert outcome.failure == "not ready within 10 s: drone_04 (no telemetry yet)."
 
 
 def test_refused_arming_lands_the_others() -> None:
     rehearsal = Rehearsal(shipped("survey_line"), names(8), loss=0.1)
     rehearsal.vehicles["drone_03"].refuse[OrderKind.ARM] = "magnetometer"
     outcome = rehearsal.run()
-    assert outcome.failure == "drone_03 did not do the take-off: arming failed: magnetometer."
+    assert outcome.failure == "drone_03 did not execute the take-off: arming failed: magnetometer."
     assert all_down(rehearsal)
 
 
@@ -91,8 +91,8 @@ def test_a_killed_shard_lands_in_place_and_the_others_fly_on(when: float, shard:
 
 def test_a_drone_that_was_silent_for_a_while_takes_part_again() -> None:
     rehearsal = Rehearsal(shipped("antipodal_swap"), names(8))
-    rehearsal.at(24.0, lambda r: r.deaf.add("drone_03"))
-    rehearsal.at(28.0, lambda r: r.deaf.discard("drone_03"))
+    rehearsal.at(24.0, lambda r: r.radio_lost.add("drone_03"))
+    rehearsal.at(28.0, lambda r: r.radio_lost.discard("drone_03"))
     outcome = rehearsal.run()
     assert outcome.completed, outcome.failure
     assert outcome.lost == ()
@@ -182,7 +182,7 @@ def test_an_operators_stop_halts_everyone_and_only_land_goes_on() -> None:
     answers: list[tuple[bool, str]] = []
     rehearsal = Rehearsal(shipped("antipodal_swap"), names(8), loss=0.05)
     rehearsal.at(
-        28.0, lambda r: r.act("drone_02", r.cores["drone_02"].on_stop("hold", "ann", r.now, r.swarm_ns))
+        28.0, lambda r: r.apply("drone_02", r.cores["drone_02"].on_stop("hold", "ann", r.now, r.swarm_ns))
     )
     rehearsal.at(45.0, submit("- goto: {by_m: [1, 0, 0]}", answers))
     rehearsal.at(46.0, submit("- land", answers))

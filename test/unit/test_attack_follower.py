@@ -32,7 +32,7 @@ def flying() -> tuple[FollowerCore, float]:
         while effects:
             effect = effects.pop(0)
             if hasattr(effect, "setpoint"):
-                vehicle.give(effect.setpoint, now)
+                vehicle.set_setpoint(effect.setpoint, now)
             elif hasattr(effect, "order"):
                 result = vehicle.order(effect.order)
                 taken_off |= effect.order.kind is OrderKind.TAKEOFF

@@ -147,7 +147,7 @@ def test_any_changed_byte_is_found(count, data):
         effects += pair.receiver.tick(pair.now + 1.0)
     (alarm,) = effects
     assert f"{CHANNEL} packet {victim} of epoch 8" in alarm.text
-    assert "another member has forged them, or drone_01 lies" in alarm.text
+    assert "another member has forged them, or drone_01 equivocates" in alarm.text
     assert pair.receiver.counts.mismatched == 1
     assert pair.receiver.counts.confirmed == count - 1
 
@@ -190,7 +190,7 @@ def test_a_sender_that_signs_something_else_than_it_sent():
     checkpoint = make_checkpoint(DRONE, TRANSCRIPT, 8, 3, Lane.TELEMETRY, 1, WALL_NS, (lie,))
     (alarm,) = pair.take(checkpoint)
     assert alarm.severity == "error"
-    assert "drone_01 lies" in alarm.text
+    assert "drone_01 equivocates" in alarm.text
 
 
 def test_two_checkpoints_for_one_counter():
@@ -237,7 +237,7 @@ def test_a_split_view_is_told_once():
     pair = Pair()
     elsewhere = make_checkpoint(DRONE, digest(b"split"), 8, 3, Lane.TELEMETRY, 1, WALL_NS, (bytes(32),))
     (alarm,) = pair.take(elsewhere)
-    assert "split view: drone_01 works in another epoch 8" in alarm.text
+    assert "split view: drone_01 holds another epoch 8" in alarm.text
     with pytest.raises(Rejected, match="duplicate"):
         pair.take(elsewhere)
     unsigned = make_checkpoint(OTHER, digest(b"third"), 8, 3, Lane.TELEMETRY, 1, WALL_NS, (bytes(32),))
@@ -262,7 +262,7 @@ def test_the_last_range_of_an_epoch_outlives_its_keys():
     assert pair.receiver.counts.confirmed == 4
     assert pair.sender.drafts(pair.now, WALL_NS) == []
     assert pair.wait(8) == []
-    assert pair.receiver.heard() == frozenset()  # nothing is kept of a closed epoch
+    assert pair.receiver.opened_senders() == frozenset()  # nothing is kept of a closed epoch
     assert pair.sender._senders == {}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.encoding import fields, u64
-from chimera_ros.crypto.entropy import pool
+from chimera_ros.crypto.entropy import pool, source_names
 from chimera_ros.crypto.entropy.conditioning import BLOCK_BYTES, unpack
 from chimera_ros.crypto.entropy.pool import EntropyPool, PoolConfig, draw_seed
 from chimera_ros.crypto.errors import EntropyError
@@ -25,7 +25,7 @@ def good(size: int, seed: int = 1) -> bytes:
 
 def started(name: str, **config: float) -> EntropyPool:
     pool = EntropyPool(os.urandom, ("os", name), PoolConfig(**config))  # type: ignore[arg-type]
-    assert pool.offer(name, good(2048, 7), 0.0) == []
+    assert pool.add(name, good(2048, 7), 0.0) == []
     return pool
 
 
@@ -51,7 +51,7 @@ def test_an_input_is_used_once_and_nothing_waits() -> None:
     systems = iter([good(64, step) for step in range(100, 200)])
     pool = EntropyPool(lambda size: next(systems), ("qrng",))
     for step in range(4):
-        pool.offer("qrng", good(1024, step), 0.0)
+        pool.add("qrng", good(1024, step), 0.0)
     inputs = b"".join(pool._sources["qrng"].blocks)
     step = 100
     while left := held(pool, "qrng"):
@@ -66,21 +66,21 @@ def test_an_input_is_used_once_and_nothing_waits() -> None:
 def test_a_source_is_bounded() -> None:
     pool = started("hardware", capacity_bytes=256)
     for step in range(50):
-        pool.offer("hardware", good(1024, step), 0.0)
+        pool.add("hardware", good(1024, step), 0.0)
     assert held(pool, "hardware") == 256
-    assert not pool.wants("hardware", 0.0)
+    assert not pool.accepts("hardware", 0.0)
     pool.draw()
     assert held(pool, "hardware") == 256 - BLOCK_BYTES
-    assert pool.wants("hardware", 0.0)
+    assert pool.accepts("hardware", 0.0)
 
 
 def test_start_up_samples_are_thrown_away() -> None:
     pool = EntropyPool(os.urandom, ("hardware",))
-    pool.offer("hardware", good(1023), 0.0)
+    pool.add("hardware", good(1023), 0.0)
     assert pool.status()["sources"]["hardware"]["state"] == "starting"
-    pool.offer("hardware", good(512, 2), 0.0)
+    pool.add("hardware", good(512, 2), 0.0)
     assert held(pool, "hardware") == 0
-    pool.offer("hardware", good(512, 3), 0.0)
+    pool.add("hardware", good(512, 3), 0.0)
     assert held(pool, "hardware") > 0
 
 
@@ -95,13 +95,13 @@ def test_start_up_samples_are_thrown_away() -> None:
 )
 def test_a_failing_source_is_switched_off_with_an_alarm_and_seeds_go_on(name: str, bad: bytes) -> None:
     pool = started(name)
-    pool.offer(name, good(32, 11) if name == "qkd" else good(1024, 11), 1.0)
+    pool.add(name, good(32, 11) if name == "qkd" else good(1024, 11), 1.0)
     assert held(pool, name) > 0
-    (alarm,) = pool.offer(name, bad, 2.0)
+    (alarm,) = pool.add(name, bad, 2.0)
     assert alarm.severity == "warning" and name in alarm.text and "tried again in 60 s" in alarm.text
     assert held(pool, name) == 0  # what it had left is not trusted either
-    assert not pool.wants(name, 30.0)
-    assert pool.offer(name, good(4096), 30.0) == []
+    assert not pool.accepts(name, 30.0)
+    assert pool.add(name, good(4096), 30.0) == []
     assert held(pool, name) == 0
     assert len(pool.draw()) == 64
     assert pool.summary()[name].startswith("failed: ")
@@ -109,12 +109,12 @@ def test_a_failing_source_is_switched_off_with_an_alarm_and_seeds_go_on(name: st
 
 def test_it_comes_back_after_its_pause_and_a_start_up_test() -> None:
     pool = started("hardware")
-    pool.offer("hardware", bytes(64), 0.0)
-    assert pool.wants("hardware", 60.0)
-    (alarm,) = pool.offer("hardware", good(1024, 2), 60.0)
+    pool.add("hardware", bytes(64), 0.0)
+    assert pool.accepts("hardware", 60.0)
+    (alarm,) = pool.add("hardware", good(1024, 2), 60.0)
     assert alarm == SecurityAlarm("info", "entropy source hardware passed its start-up test again")
     assert held(pool, "hardware") == 0
-    pool.offer("hardware", good(1024, 3), 61.0)
+    pool.add("hardware", good(1024, 3), 61.0)
     assert held(pool, "hardware") > 0
 
 
@@ -124,13 +124,13 @@ def test_pauses_double_and_five_failures_are_enough() -> None:
     for pause_s in (60, 120, 240, 480):
         (alarm,) = pool.failed("hardware", "the worker died", now)
         assert f"tried again in {pause_s} s: the worker died" in alarm.text
-        assert not pool.wants("hardware", now + pause_s - 1)
+        assert not pool.accepts("hardware", now + pause_s - 1)
         now += pause_s
-        assert pool.wants("hardware", now)
+        assert pool.accepts("hardware", now)
     (alarm,) = pool.failed("hardware", "the worker died", now)
     assert "until this process is started again" in alarm.text
-    assert not pool.wants("hardware", now + 1e6)
-    assert pool.offer("hardware", good(2048), now + 1e6) == []
+    assert not pool.accepts("hardware", now + 1e6)
+    assert pool.add("hardware", good(2048), now + 1e6) == []
     assert len(pool.draw()) == 64
 
 
@@ -139,7 +139,7 @@ def test_an_absent_source_is_no_alarm_and_is_said_once() -> None:
     (said,) = pool.absent("hardware", "no /dev/hwrng")
     assert said.severity == "info"
     assert pool.absent("hardware", "no /dev/hwrng") == []
-    assert not pool.wants("hardware", 1e9)
+    assert not pool.accepts("hardware", 1e9)
     assert pool.summary() == {"os": "in use", "hardware": "absent: no /dev/hwrng"}
 
 
@@ -148,9 +148,9 @@ def test_what_is_drawn_is_debiased_and_conditioned() -> None:
     pool = EntropyPool(lambda size: bytes(range(size)), ("qrng", "hardware"))
     raw = {}
     for name in pool.names:
-        pool.offer(name, good(1024, 6), 0.0)  # the start-up test
+        pool.add(name, good(1024, 6), 0.0)  # the start-up test
         raw[name] = good(1024, 8)
-        pool.offer(name, raw[name], 0.0)
+        pool.add(name, raw[name], 0.0)
     bits = unpack(raw["qrng"]).tolist()
     kept = [a for a, b in zip(bits[::2], bits[1::2], strict=True) if a != b]
     blocks = {}
@@ -161,7 +161,7 @@ def test_what_is_drawn_is_debiased_and_conditioned() -> None:
 
 def test_simulated_sources_count_as_nothing() -> None:
     pool = started("qrng")
-    pool.offer("qrng", good(1024, 9), 0.0)
+    pool.add("qrng", good(1024, 9), 0.0)
     pool.draw()
     report = pool.status()["sources"]["qrng"]
     assert report["used_bytes"] == 64
@@ -171,7 +171,7 @@ def test_simulated_sources_count_as_nothing() -> None:
 
 def test_hardware_is_credited_what_it_claims() -> None:
     pool = started("hardware")
-    pool.offer("hardware", good(1024, 9), 0.0)
+    pool.add("hardware", good(1024, 9), 0.0)
     pool.draw()
     assert pool.status()["sources"]["hardware"]["entropy_used_bits"] == pytest.approx(512, abs=0.2)
 
@@ -179,7 +179,7 @@ def test_hardware_is_credited_what_it_claims() -> None:
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(ValueError, match="'radio' is not known; allowed are os, hardware, qrng, qkd"):
         EntropyPool(os.urandom, ("os", "radio"))
-    assert pool.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
+    assert source_names.SOURCE_NAMES == ("os", "hardware", "qrng", "qkd")
 
 
 def test_a_broken_operating_system_stops_seeds() -> None:
@@ -202,8 +202,8 @@ def test_an_operating_system_that_repeats_itself_or_gives_too_little_stops_seeds
         raise OSError(5, "Input/output error")
 
     pool = EntropyPool(none, ("os", "hardware"))
-    pool.offer("hardware", good(4096), 0.0)
-    pool.offer("hardware", good(4096, 2), 0.0)
+    pool.add("hardware", good(4096), 0.0)
+    pool.add("hardware", good(4096, 2), 0.0)
     before = held(pool, "hardware")
     with pytest.raises(EntropyError, match="none came"):
         pool.draw()
@@ -215,7 +215,7 @@ def test_keys_longer_than_a_seed_takes_are_used_in_pieces() -> None:
     """Other equipment may deliver keys of 1024 bits."""
     pool = started("qkd")
     key = good(160, 3)
-    pool.offer("qkd", key, 0.0)
+    pool.add("qkd", key, 0.0)
     systems = [good(64, step) for step in (1, 2, 3)]
     answers = iter(systems)
     pool._random = lambda _: next(answers)
@@ -232,18 +232,18 @@ def test_a_good_source_is_not_barred_by_the_false_alarms_of_a_long_flight() -> N
         (alarm,) = pool.failed("qrng", "repetition count", now)
         assert "tried again in 60 s" in alarm.text
         now += 60.0
-        pool.offer("qrng", good(1024, 4), now)
+        pool.add("qrng", good(1024, 4), now)
         assert pool.status()["sources"]["qrng"]["state"] == "on"
     for _ in range(4):  # five, none of them after an hour of good service
         now += 3599.0
-        pool.offer("qrng", good(1024, 4), now)
+        pool.add("qrng", good(1024, 4), now)
         pool.failed("qrng", "repetition count", now)
-    assert pool.status()["sources"]["qrng"]["state"] == "barred"
+    assert pool.status()["sources"]["qrng"]["state"] == "disabled"
 
 
 def test_samples_are_bits_or_bytes() -> None:
     with pytest.raises(ValueError, match="samples of 4 bits"):
-        pool.SourceConfig(pool.Claim(bits=4, min_entropy=2.0))
+        pool.SourceConfig(pool.NoiseSource(bits=4, min_entropy=2.0))
 
 
 def test_a_key_server_draws_from_the_pool() -> None:

@@ -248,9 +248,9 @@ def test_without_its_library_nothing_is_imported_or_built(tmp_path: Path) -> Non
     code = (
         "import ctypes.util, sys\n"
         "ctypes.util.find_library = lambda name: None\n"  # a machine that has no liboqs of its own
-        "from chimera_ros.crypto import providers\n"
+        "from chimera_ros.crypto.primitives import providers\n"
         "choice = providers.select()\n"
-        "print(choice.name, '|', choice.why, '|', 'oqs' in sys.modules)\n"
+        "print(choice.name, '|', choice.reason, '|', 'oqs' in sys.modules)\n"
         "try: providers.find('liboqs')\n"
         "except providers.ProviderError as error: print(error)\n"
     )
@@ -279,7 +279,7 @@ def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(liboqs, "load", absent)
     choice = providers.find("auto")
-    assert (choice.name, choice.why) == ("openssl", "gone fishing")
+    assert (choice.name, choice.reason) == ("openssl", "gone fishing")
     with pytest.raises(ProviderError, match="gone fishing"):
         providers.find("liboqs")
     with pytest.raises(ProviderError, match="use auto, openssl or liboqs"):
@@ -327,7 +327,7 @@ def test_auto_falls_back_where_the_package_is_another_or_its_library_breaks_half
     for module, why in ((stranger, "is not the liboqs-python"), (halfway, "failed its self test")):
         monkeypatch.setattr(liboqs, "_import", lambda module=module: module)
         choice = providers.find("auto")
-        assert choice.name == "openssl" and why in choice.why
+        assert choice.name == "openssl" and why in choice.reason
         with pytest.raises(ProviderError, match=why):
             providers.find("liboqs")
 

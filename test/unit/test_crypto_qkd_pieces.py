@@ -70,10 +70,10 @@ def test_reference_answers_true_parities_and_no_more_than_its_budget() -> None:
     plan = CascadePlan(rng.bytes(32), 500, 0.02)
     reference = Reference(key, plan, 100)
     queries = [Query(turn, 3 * turn, 400 + turn) for turn in range(TOTAL_PASSES)]
-    expected = [int(key[plan.orders[q.turn][q.start : q.end]].sum()) & 1 for q in queries]
+    expected = [int(key[plan.orders[q.pass_index][q.start : q.end]].sum()) & 1 for q in queries]
     assert reference.answer(queries).tolist() == expected
     for bad in (Query(TOTAL_PASSES, 0, 1), Query(0, 5, 5), Query(0, 0, 501)):
-        with pytest.raises(ValueError, match="no places"):
+        with pytest.raises(ValueError, match="no positions"):
             reference.answer([bad])
     with pytest.raises(ValueError, match="more than 100"):
         reference.answer(queries * 10)
@@ -191,7 +191,7 @@ def test_delivery_hands_out_each_key_once_by_the_same_name_on_both_ends() -> Non
 
 
 def test_delivery_is_bounded() -> None:
-    keys = DistilledKeys(most=4)
+    keys = DistilledKeys(max_keys=4)
     assert keys.add(b"one", bytes(96)) == 3
     assert keys.add(b"two", bytes(96)) == 1
     assert keys.status().stored_key_count == 4

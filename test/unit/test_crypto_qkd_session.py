@@ -10,19 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.crypto.entropy.conditioning import unpack
-from chimera_ros.crypto.entropy.health_tests import Claim, HealthTest
+from chimera_ros.crypto.entropy.health_tests import HealthTest, NoiseSource
 from chimera_ros.crypto.qkd.finite_key import Security, secret_bits
-from chimera_ros.crypto.qkd.line import Line, Run, Simulator, born, decode_run, encode_run, transmit
 from chimera_ros.crypto.qkd.messages import (
+    AbortReason,
     Bases,
     Confirm,
     Finish,
     Hashes,
     Kind,
-    Questions,
+    ParityRequest,
     Sifted,
-    Why,
     kind_of,
+)
+from chimera_ros.crypto.qkd.quantum_channel import (
+    QuantumChannel,
+    Run,
+    Simulator,
+    born_rule,
+    decode_run,
+    encode_run,
+    transmit,
 )
 from chimera_ros.crypto.qkd.session import Alice, Bob, QkdConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore
@@ -38,11 +46,11 @@ Meddler = Callable[[str, bytes], bytes]
 
 
 def run_session(
-    line: Line,
+    line: QuantumChannel,
     seed: int = 1,
     config: QkdConfig | None = None,
     meddler: Meddler = lambda _, message: message,
-    simulator: Simulator = born,
+    simulator: Simulator = born_rule,
     bob_is: MemberIdentity = LEADER,
 ) -> tuple[Alice, Bob]:
     source = random.Random(seed).randbytes
@@ -59,7 +67,7 @@ def run_session(
 
 def test_both_ends_get_one_key() -> None:
     for seed in range(6):
-        alice, bob = run_session(Line(0.01), seed)
+        alice, bob = run_session(QuantumChannel(0.01), seed)
         assert alice.outcome is not None and bob.outcome is not None
         secret = alice.outcome.secret
         assert secret is not None and secret == bob.outcome.secret
@@ -75,32 +83,32 @@ def test_both_ends_get_one_key() -> None:
             QkdConfig().security,
         )
         assert len(secret) == bound // 8
-        assert HealthTest(Claim(1, 1.0)).feed(unpack(secret)) is None
+        assert HealthTest(NoiseSource(1, 1.0)).feed(unpack(secret)) is None
         assert str(secret) not in repr(alice.outcome)
 
 
 @pytest.mark.parametrize("intercepted", [0.0, 1.0])
 def test_what_made_the_key_is_overwritten_at_the_end(intercepted: float) -> None:
-    alice, bob = run_session(Line(0.01, intercepted))
+    alice, bob = run_session(QuantumChannel(0.01, intercepted))
     assert alice.outcome is not None and bob.outcome is not None
-    assert not any(bits.any() for bits in (alice._bits, alice._raw, bob._found, bob._raw))
+    assert not any(bits.any() for bits in (alice._bits, alice._raw, bob._outcomes, bob._raw))
     assert alice._reference is None and bob._corrector is None
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_an_eavesdropper_is_caught(seed: int) -> None:
-    alice, bob = run_session(Line(0.01, intercepted=1.0), seed)
+    alice, bob = run_session(QuantumChannel(0.01, intercepted=1.0), seed)
     assert alice.outcome is not None and bob.outcome is not None
     assert alice.outcome.secret is None and bob.outcome.secret is None
-    assert alice.outcome.why is bob.outcome.why is Why.ERRORS
+    assert alice.outcome.reason is bob.outcome.reason is AbortReason.ERRORS
     assert 0.2 < alice.outcome.report["error_rate"] < 0.32
 
 
 @pytest.mark.parametrize("intercepted", [0.05, 0.1, 0.2, 0.4, 0.6])
 def test_who_listens_to_a_part_costs_at_least_what_she_learns(intercepted: float) -> None:
     """Of an intercepted photon whose basis she guessed she knows the bit: half of them."""
-    clear, _ = run_session(Line(0.0))
-    spied, bob = run_session(Line(0.0, intercepted))
+    clear, _ = run_session(QuantumChannel(0.0))
+    spied, bob = run_session(QuantumChannel(0.0, intercepted))
     assert clear.outcome is not None and spied.outcome is not None and bob.outcome is not None
     known = 0.5 * intercepted * clear.outcome.report["key_bits"]
     lost = clear.outcome.report["secret_bits"] - spied.outcome.report.get("secret_bits", 0)
@@ -109,17 +117,17 @@ def test_who_listens_to_a_part_costs_at_least_what_she_learns(intercepted: float
 
 
 def test_too_few_photons_leave_no_key() -> None:
-    alice, bob = run_session(Line(0.01), config=QkdConfig(photons=2048))
+    alice, bob = run_session(QuantumChannel(0.01), config=QkdConfig(photons=2048))
     assert alice.outcome is not None and bob.outcome is not None
-    assert alice.outcome.why is bob.outcome.why is Why.NO_BITS
+    assert alice.outcome.reason is bob.outcome.reason is AbortReason.NO_BITS
 
 
-def no_key(alice: Alice, bob: Bob, why: Why | None = None) -> None:
+def no_key(alice: Alice, bob: Bob, reason: AbortReason | None = None) -> None:
     """Bob may believe in the end of a session whose last message Alice never got; never both, never apart."""
     assert alice.outcome is None or alice.outcome.secret is None
     assert bob.outcome is None or bob.outcome.secret is None
-    if why is not None:
-        assert bob.outcome is not None and bob.outcome.why is why
+    if reason is not None:
+        assert bob.outcome is not None and bob.outcome.reason is reason
 
 
 def swap_bases(who: str, message: bytes) -> bytes:
@@ -157,7 +165,7 @@ def swap_tag(who: str, message: bytes) -> bytes:
 
 @pytest.mark.parametrize("meddler", [swap_bases, swap_sample, flip_parity, swap_tag])
 def test_a_changed_message_leaves_no_key(meddler: Meddler) -> None:
-    no_key(*run_session(Line(0.01), meddler=meddler))
+    no_key(*run_session(QuantumChannel(0.01), meddler=meddler))
 
 
 def spoil_signature(who: str, message: bytes) -> bytes:
@@ -171,11 +179,11 @@ def spoil_confirmation(who: str, message: bytes) -> bytes:
 
 
 def test_each_end_checks_the_others_signature() -> None:
-    alice, bob = run_session(Line(0.01), meddler=spoil_signature)
-    no_key(alice, bob, Why.SIGNATURE)
-    alice, bob = run_session(Line(0.01), meddler=spoil_confirmation)
+    alice, bob = run_session(QuantumChannel(0.01), meddler=spoil_signature)
+    no_key(alice, bob, AbortReason.SIGNATURE)
+    alice, bob = run_session(QuantumChannel(0.01), meddler=spoil_confirmation)
     no_key(alice, bob)
-    assert alice.outcome is not None and alice.outcome.why is Why.SIGNATURE
+    assert alice.outcome is not None and alice.outcome.reason is AbortReason.SIGNATURE
 
 
 def test_alices_own_signature_is_no_confirmation() -> None:
@@ -188,9 +196,9 @@ def test_alices_own_signature_is_no_confirmation() -> None:
             return Confirm(Confirm.parse(message).session, said[0]).encode()
         return message
 
-    alice, bob = run_session(Line(0.01), meddler=reflect)
+    alice, bob = run_session(QuantumChannel(0.01), meddler=reflect)
     no_key(alice, bob)
-    assert said and alice.outcome is not None and alice.outcome.why is Why.SIGNATURE
+    assert said and alice.outcome is not None and alice.outcome.reason is AbortReason.SIGNATURE
 
 
 def test_transcripts_hold_who_and_what() -> None:
@@ -218,25 +226,27 @@ def test_an_error_that_is_left_is_found_by_the_hash() -> None:
     bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
-    message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(0.01), born, source))
+    message: bytes | None = bob.measured(
+        transmit(*photons, bob.bases, QuantumChannel(0.01), born_rule, source)
+    )
     while message is not None:
         if kind_of(message) is Kind.FINISH:
             bob._raw[17] ^= 1
         message = bob.handle(alice.handle(message))
-    no_key(alice, bob, Why.UNVERIFIED)
+    no_key(alice, bob, AbortReason.UNVERIFIED)
 
 
 def count_otherwise(who: str, message: bytes) -> bytes:
     if message[0] == Kind.FINISH:
         finish = Finish.parse(message)
-        return Finish(finish.session, finish.told - 1).encode()
+        return Finish(finish.session, finish.parities - 1).encode()
     return message
 
 
 def test_alice_counts_for_herself() -> None:
-    alice, bob = run_session(Line(0.01), meddler=count_otherwise)
+    alice, bob = run_session(QuantumChannel(0.01), meddler=count_otherwise)
     no_key(alice, bob)
-    assert alice.outcome is not None and alice.outcome.why is Why.PROTOCOL
+    assert alice.outcome is not None and alice.outcome.reason is AbortReason.PROTOCOL
 
 
 def test_seeds_of_the_hashes_are_fresh_and_independent() -> None:
@@ -248,18 +258,18 @@ def test_seeds_of_the_hashes_are_fresh_and_independent() -> None:
         return message
 
     for seed in (1, 2):
-        run_session(Line(0.01), seed, meddler=listen)
+        run_session(QuantumChannel(0.01), seed, meddler=listen)
     seeds = [bits for hashes in seen for bits in (hashes.tag_seed, hashes.key_seed)]
     assert len(seeds) == 4
     for bits in seeds:
-        assert HealthTest(Claim(1, 1.0)).feed(bits) is None
+        assert HealthTest(NoiseSource(1, 1.0)).feed(bits) is None
         assert abs(bits.mean() - 0.5) < 0.05
     assert len({bits[:1024].tobytes() for bits in seeds}) == 4
 
 
 def test_a_stranger_gets_no_key() -> None:
-    alice, bob = run_session(Line(0.01), bob_is=STRANGER)
-    no_key(alice, bob, Why.SIGNATURE)
+    alice, bob = run_session(QuantumChannel(0.01), bob_is=STRANGER)
+    no_key(alice, bob, AbortReason.SIGNATURE)
 
 
 def test_other_parameters_get_no_key() -> None:
@@ -267,7 +277,7 @@ def test_other_parameters_get_no_key() -> None:
     alice = Alice(QkdConfig(), CRYPTO, LEADER.member, source)
     bob = Bob(QkdConfig(photons=8192), LEADER, CRYPTO.member, source)
     assert bob.photons(alice.handle(bob.hello())) is None
-    no_key(alice, bob, Why.PROTOCOL)
+    no_key(alice, bob, AbortReason.PROTOCOL)
 
 
 def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
@@ -284,7 +294,7 @@ def test_repeated_messages_get_the_same_answer_and_tell_nothing_more() -> None:
     bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
-    message: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(), born, source))
+    message: bytes | None = bob.measured(transmit(*photons, bob.bases, QuantumChannel(), born_rule, source))
     while message is not None:
         message = bob.handle(alice.handle(ask_twice("bob", message)))
     assert alice.outcome is not None and bob.outcome is not None
@@ -303,10 +313,12 @@ def test_alice_tells_no_more_than_the_bound_allows() -> None:
     bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
-    first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
+    first = bob.handle(
+        alice.handle(bob.measured(transmit(*photons, bob.bases, QuantumChannel(), born_rule, source)))
+    )
     assert first is not None
-    questions = Questions.parse(first)
-    greedy = Questions(questions.session, 1, questions.queries[:1] * 4097).encode()
+    questions = ParityRequest.parse(first)
+    greedy = ParityRequest(questions.session, 1, questions.queries[:1] * 4097).encode()
     assert kind_of(alice.handle(greedy)) is Kind.ABORT
     assert alice.outcome is not None and alice.outcome.secret is None
 
@@ -320,7 +332,7 @@ def test_answers_of_an_earlier_session_are_passed_over() -> None:
     late = [before.handle(gone.hello())]
     photons = gone.photons(late[0])
     assert photons is not None
-    asked = gone.measured(transmit(*photons, gone.bases, Line(), born, source))
+    asked = gone.measured(transmit(*photons, gone.bases, QuantumChannel(), born_rule, source))
     late.append(before.handle(asked))  # what it needed
     late.append(before.handle(b"\x09"))  # and how it ended
     assert [kind_of(message) for message in late] == [Kind.PHOTONS, Kind.SIFTED, Kind.ABORT]
@@ -329,7 +341,7 @@ def test_answers_of_an_earlier_session_are_passed_over() -> None:
         assert bob.photons(message) is None and bob.outcome is None
     photons = bob.photons(first)
     assert photons is not None
-    following: bytes | None = bob.measured(transmit(*photons, bob.bases, Line(), born, source))
+    following: bytes | None = bob.measured(transmit(*photons, bob.bases, QuantumChannel(), born_rule, source))
     while following is not None:
         for message in late:
             assert bob.handle(message) is None and bob.outcome is None
@@ -346,12 +358,14 @@ def test_questions_out_of_order_or_without_a_question_end_the_session(number: in
     bob = Bob(QkdConfig(), LEADER, CRYPTO.member, source)
     photons = bob.photons(alice.handle(bob.hello()))
     assert photons is not None
-    first = bob.handle(alice.handle(bob.measured(transmit(*photons, bob.bases, Line(), born, source))))
+    first = bob.handle(
+        alice.handle(bob.measured(transmit(*photons, bob.bases, QuantumChannel(), born_rule, source)))
+    )
     assert first is not None
-    questions = Questions.parse(first)
-    bad = Questions(questions.session, number, questions.queries[:count]).encode()
+    questions = ParityRequest.parse(first)
+    bad = ParityRequest(questions.session, number, questions.queries[:count]).encode()
     assert kind_of(alice.handle(bad)) is Kind.ABORT
-    assert alice.outcome is not None and alice.outcome.why is Why.PROTOCOL
+    assert alice.outcome is not None and alice.outcome.reason is AbortReason.PROTOCOL
 
 
 @settings(max_examples=40)
@@ -365,7 +379,7 @@ def test_junk_ends_its_session_and_raises_nothing(junk: bytes, kind: Kind, steps
     if steps > 1:
         photons = bob.photons(reply)
         assert photons is not None
-        message: bytes | None = bob.measured(born(Run(*photons, bob.bases, np.zeros(1024, np.uint8), 1)))
+        message: bytes | None = bob.measured(born_rule(Run(*photons, bob.bases, np.zeros(1024, np.uint8), 1)))
         assert message is not None
         reply = alice.handle(message)
         if steps > 2:
@@ -404,18 +418,18 @@ def test_aer_measures_as_quantum_mechanics_says() -> None:
     found = aer(run)
     same = run.prepared == run.measured
     assert np.array_equal(found[same], (run.bits ^ run.flipped)[same])
-    assert HealthTest(Claim(1, 1.0)).feed(found[~same]) is None
+    assert HealthTest(NoiseSource(1, 1.0)).feed(found[~same]) is None
     assert np.array_equal(found, aer(run))  # a seeded simulator: no entropy of its own
 
-    alice, bob = run_session(Line(0.01), simulator=aer)
+    alice, bob = run_session(QuantumChannel(0.01), simulator=aer)
     assert alice.outcome is not None and bob.outcome is not None
     assert alice.outcome.secret is not None and alice.outcome.secret == bob.outcome.secret
-    alice, _ = run_session(Line(0.01, intercepted=1.0), simulator=aer)
-    assert alice.outcome is not None and alice.outcome.why is Why.ERRORS
+    alice, _ = run_session(QuantumChannel(0.01, intercepted=1.0), simulator=aer)
+    assert alice.outcome is not None and alice.outcome.reason is AbortReason.ERRORS
 
     raw = entropy_jobs.qrng(entropy_jobs.QRNG_REQUEST.pack(int.from_bytes(os.urandom(7)), 1024, 8))
     assert len(raw) == 1024
-    assert HealthTest(Claim(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
+    assert HealthTest(NoiseSource(1, 1.0, alpha_log2=-40)).feed(unpack(raw)) is None
     for bad in (b"", entropy_jobs.QRNG_REQUEST.pack(1, 0, 8), entropy_jobs.QRNG_REQUEST.pack(1, 1, 40)):
         with pytest.raises(JobRefused):
             entropy_jobs.qrng(bad)

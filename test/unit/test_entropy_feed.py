@@ -48,7 +48,7 @@ def test_a_device_is_read_until_the_pool_is_full(tmp_path: Path) -> None:
         device.write_bytes(random.Random(steps + 3).randbytes(512))
         steps += 1
     assert pool.status()["sources"]["hardware"]["held_bytes"] == 1024
-    assert feeding.alarms() == []
+    assert feeding.take_alarms() == []
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "empty"])
@@ -58,7 +58,7 @@ def test_no_device_is_absent_and_said_once(tmp_path: Path, kind: str) -> None:
     feeding = feed(pool, [0.0], hardware=tmp_path if kind == "directory" else tmp_path / kind)
     feeding.step()
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert alarm.severity == "info" and "absent" in alarm.text
     assert state(pool, "hardware") == "absent"
 
@@ -69,7 +69,7 @@ def test_a_stuck_device_is_switched_off(tmp_path: Path) -> None:
     pool = EntropyPool(os.urandom, ("hardware",))
     feeding = feed(pool, [0.0], hardware=device)
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert alarm.severity == "warning" and "repetition count" in alarm.text
 
 
@@ -86,7 +86,7 @@ def test_a_device_that_worked_and_goes_is_a_failure_and_comes_back(tmp_path: Pat
         clock[0] = gone_at
         device.unlink(missing_ok=True)
         feeding.step()
-        (alarm,) = feeding.alarms()
+        (alarm,) = feeding.take_alarms()
         assert alarm.severity == "warning" and "cannot be opened" in alarm.text
         assert state(pool, "hardware") == "switched off"
     clock[0] = 62.0 + 121.0
@@ -104,7 +104,7 @@ def test_a_client_that_raises_is_switched_off_and_the_other_sources_go_on() -> N
     pool, worker = EntropyPool(os.urandom, ("qkd", "qrng")), Worker()
     feeding = feed(pool, [0.0], worker=worker, delivery=Broken())
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert alarm.severity == "warning" and "does not answer" in alarm.text
     while feeding.step():
         pass
@@ -120,7 +120,7 @@ def test_a_key_of_no_usable_length_is_a_failure(size: int) -> None:
     pool = EntropyPool(os.urandom, ("qkd",))
     feeding = feed(pool, [0.0], delivery=Odd())
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert alarm.severity == "warning" and "no usable length" in alarm.text
     assert pool.status()["sources"]["qkd"]["raw_bits"] == 0
 
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_is_an_alarm_and_comes_back() -> None:
     pool.draw()
     worker.dead = True
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert "qrng is switched off" in alarm.text and "signal 9" in alarm.text
     assert len(pool.draw()) == 64
     worker.dead = False
@@ -150,10 +150,10 @@ def test_a_worker_that_died_idle_is_an_alarm_once() -> None:
     feeding = feed(pool, [0.0], worker=worker)
     worker.restarts, worker.ready = 1, False
     feeding.step()
-    (alarm,) = feeding.alarms()
+    (alarm,) = feeding.take_alarms()
     assert "the quantum worker died" in alarm.text
     feeding.step()
-    assert feeding.alarms() == []
+    assert feeding.take_alarms() == []
 
 
 def test_biased_circuits_and_short_answers_are_switched_off() -> None:
@@ -162,7 +162,7 @@ def test_biased_circuits_and_short_answers_are_switched_off() -> None:
         worker.answer = answer
         feeding = feed(pool, [0.0], worker=worker)
         feeding.step()
-        (alarm,) = feeding.alarms()
+        (alarm,) = feeding.take_alarms()
         assert word in alarm.text
 
 

@@ -1,5 +1,6 @@
 """One follower core against its rules: terms, ids, deadlines, envelope, losses and stops."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimera_ros.flight.effects import GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import SendAck, SendOrder, SendSetpoint
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import (
@@ -17,6 +18,7 @@ from chimera_ros.flight.messages import (
     DroneState,
     DroneTelemetry,
     LeaderHeartbeat,
+    ReasonCode,
     SwarmCommand,
     Trajectory,
 )
@@ -48,10 +50,10 @@ class Flight:
         for effect in effects:
             if isinstance(effect, SendAck):
                 self.acks.append(effect.ack)
-            elif isinstance(effect, GiveSetpoint):
+            elif isinstance(effect, SendSetpoint):
                 self.setpoints.append((self.now, effect.setpoint))
-                self.vehicle.give(effect.setpoint, self.now)
-            elif isinstance(effect, GiveOrder):
+                self.vehicle.set_setpoint(effect.setpoint, self.now)
+            elif isinstance(effect, SendOrder):
                 self.orders.append(effect.order.kind)
                 if self.vehicle.alive:
                     result = self.vehicle.order(effect.order)
@@ -187,7 +189,7 @@ def test_bad_plans_are_refused_and_change_nothing(flight: Flight) -> None:
     late = flight.trajectory((9.0, 4.0, 12.0), plan_id=9, start_in_s=0.1)
     assert late.status is AckStatus.ACCEPTED
     flight.step(1.0)
-    assert "without me" in flight.command(CommandKind.FOLLOW, plan_id=9).reason
+    assert "started" in flight.command(CommandKind.FOLLOW, plan_id=9).reason
 
 
 def test_silent_leader_first_holds_then_brings_it_home(flight: Flight) -> None:
@@ -231,6 +233,42 @@ def test_operator_hold_is_latched_and_land_still_works(flight: Flight) -> None:
     assert flight.command(CommandKind.LAND).status is AckStatus.ACCEPTED
     flight.step(30.0)
     assert flight.state is DroneState.LANDED
+
+
+def _stop(flight: Flight) -> None:
+    flight.do(flight.core.on_stop("hold", "ann", flight.now, flight.ns))
+
+
+@pytest.mark.parametrize(
+    ("disturb", "code"),
+    [
+        (lambda flight: None, ReasonCode.NONE),
+        (_stop, ReasonCode.OPERATOR_STOP),
+        (lambda flight: setattr(flight.vehicle, "mode", "posctl"), ReasonCode.OFFBOARD_LEFT),
+        (lambda flight: setattr(flight, "heartbeats", False), ReasonCode.LEADER_LOST),
+        (lambda flight: setattr(flight.vehicle, "battery", 0.18), ReasonCode.BATTERY_LOW),
+        (lambda flight: setattr(flight.vehicle, "battery", 0.08), ReasonCode.BATTERY_CRITICAL),
+    ],
+)
+def test_a_failsafe_is_reported_by_its_code(flight: Flight, disturb: Callable, code: ReasonCode) -> None:
+    disturb(flight)
+    flight.step(2.0)
+    report = flight.core.telemetry(flight.now, flight.ns)
+    assert report.reason_code is code
+    assert bool(report.reason) is (code is not ReasonCode.NONE)
+
+
+def test_on_the_ground_the_code_says_why_a_drone_is_not_ready() -> None:
+    flight = Flight()
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.NONE
+    flight.core.set_blockers(["waits for the keys of an epoch"])
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.NOT_READY
+    _stop(flight)
+    assert flight.core.telemetry(flight.now, flight.ns).reason_code is ReasonCode.OPERATOR_STOP
+    refusing = Flight()
+    refusing.vehicle.refuse[OrderKind.ARM] = "no"
+    refusing.command(CommandKind.TAKEOFF, target_enu_m=(nan, nan, 10.0))
+    assert refusing.core.telemetry(refusing.now, refusing.ns).reason_code is ReasonCode.ORDER_FAILED
 
 
 def test_kill_needs_to_have_been_enabled(flight: Flight) -> None:
@@ -350,7 +388,7 @@ def test_a_core_restarted_in_flight_says_so_and_can_land(flight: Flight) -> None
     report = flight.core.telemetry(flight.now, flight.ns)
     assert report.state is DroneState.FAILSAFE
     assert not report.ready
-    assert "not under my control" in report.reason
+    assert "not controlled by this follower" in report.reason
     assert flight.command(CommandKind.TAKEOFF, target_enu_m=(0, 0, 10.0)).status is AckStatus.REFUSED
     assert flight.command(CommandKind.HOLD).status is AckStatus.REFUSED
     assert flight.command(CommandKind.LAND).status is AckStatus.ACCEPTED
@@ -368,5 +406,5 @@ def test_a_drone_found_hovering_is_landed_unless_a_pilot_flies_it(
     for tick in range(100):
         now = flight.now + 0.05 * tick
         core.on_vehicle(replace(found, stamp_s=now, mode=mode, in_air=True), now, flight.ns)
-        orders += [e.order.kind for e in core.tick(now, flight.ns) if isinstance(e, GiveOrder)]
+        orders += [e.order.kind for e in core.tick(now, flight.ns) if isinstance(e, SendOrder)]
     assert (OrderKind.LAND in orders) is lands

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chimera_ros.flight.effects import GiveOrder, GiveSetpoint, SendAck
+from chimera_ros.flight.effects import SendAck, SendOrder, SendSetpoint
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import AckStatus, CommandKind, DroneState, SwarmCommand, Trajectory
@@ -101,8 +101,8 @@ def test_a_drone_that_was_never_steered_gets_no_setpoint_while_it_is_told_to_lan
         now = flight.now + 0.05 * tick
         core.on_vehicle(replace(found, stamp_s=now, mode="offboard"), now, flight.ns)
         effects += core.tick(now, flight.ns)
-    assert any(isinstance(e, GiveOrder) and e.order.kind is OrderKind.LAND for e in effects)
-    assert not any(isinstance(e, GiveSetpoint) for e in effects)
+    assert any(isinstance(e, SendOrder) and e.order.kind is OrderKind.LAND for e in effects)
+    assert not any(isinstance(e, SendSetpoint) for e in effects)
 
 
 @pytest.mark.parametrize(("level", "wanted"), [("land", OrderKind.LAND), ("hold", OrderKind.HOLD)])
@@ -125,7 +125,7 @@ def test_a_stop_while_it_arms_keeps_it_on_the_ground(level: str) -> None:
     flight = Flight()
     command = SwarmCommand(1, 1, CommandKind.TAKEOFF, (), (nan, nan, 10.0), deadline_ns=flight.ns + 10**9)
     ordered = flight.core.on_command(command, "leader", flight.now, flight.ns)
-    arm = next(e.order for e in ordered if isinstance(e, GiveOrder))
+    arm = next(e.order for e in ordered if isinstance(e, SendOrder))
     stop(flight, level)
     flight.vehicle.order(arm)
     flight.do(flight.core.on_order_result(OrderResult(arm.order_id, arm.kind, True), flight.now, flight.ns))
@@ -206,7 +206,7 @@ def test_a_drone_without_position_does_not_take_up_steering(flight: Flight) -> N
     lost = replace(flight.vehicle.state(flight.now), position_enu_m=(nan, nan, nan))
     flight.core.on_vehicle(lost, flight.now, flight.ns)
     flight.setpoints.clear()
-    assert flight.command(CommandKind.HOLD).reason == "my position is not known"
+    assert flight.command(CommandKind.HOLD).reason == "the position is not known"
     stop(flight, "hold")
     assert flight.setpoints == []
 

@@ -7,7 +7,7 @@ from math import cos, nan, sin
 import pytest
 
 from chimera_ros.flight.messages import DroneState, DroneTelemetry
-from chimera_ros.flight.plausibility import Doubt, PlausibilityMonitor
+from chimera_ros.flight.plausibility import Anomaly, PlausibilityMonitor
 
 START_NS = 1_900_000_000_000_000_000
 HZ = 10
@@ -56,16 +56,16 @@ def shifted(report, metres):
 
 
 LIES = {
-    Doubt.JUMP: lambda report, age: shifted(report, 8.0),
-    Doubt.SPEED: lambda report, age: replace(report, velocity_enu_m_s=(40.0, 0.0, 0.0)),
-    Doubt.ACCELERATION: lambda report, age: replace(
+    Anomaly.JUMP: lambda report, age: shifted(report, 8.0),
+    Anomaly.SPEED: lambda report, age: replace(report, velocity_enu_m_s=(40.0, 0.0, 0.0)),
+    Anomaly.ACCELERATION: lambda report, age: replace(
         report, velocity_enu_m_s=tuple(-v - 3.0 for v in report.velocity_enu_m_s)
     ),
-    Doubt.ATTITUDE: lambda report, age: replace(report, orientation=(1.0, 0.0, 0.0, 0.0)),
-    Doubt.BATTERY: lambda report, age: replace(report, battery_fraction=1.0 + age),
-    Doubt.STAMP: lambda report, age: replace(report, stamp_ns=report.stamp_ns + 3_000_000_000),
-    Doubt.NOT_FINITE: lambda report, age: replace(report, position_enu_m=(nan, 0.0, 0.0)),
-    Doubt.GROUND: lambda report, age: replace(report, state=DroneState.GROUNDED),
+    Anomaly.ATTITUDE: lambda report, age: replace(report, orientation=(1.0, 0.0, 0.0, 0.0)),
+    Anomaly.BATTERY: lambda report, age: replace(report, battery_fraction=1.0 + age),
+    Anomaly.STAMP: lambda report, age: replace(report, stamp_ns=report.stamp_ns + 3_000_000_000),
+    Anomaly.NOT_FINITE: lambda report, age: replace(report, position_enu_m=(nan, 0.0, 0.0)),
+    Anomaly.GROUND: lambda report, age: replace(report, state=DroneState.GROUNDED),
 }
 
 
@@ -82,7 +82,7 @@ def test_a_lie_is_flagged_within_a_second(doubt):
         elif doubt in found and found_at is None:
             found_at = t
     assert found_at is not None and found_at - began <= 1.0
-    assert monitor.doubts["drone_01"][doubt] >= 1
+    assert monitor.anomalies["drone_01"][doubt] >= 1
 
 
 def test_a_drift_that_the_velocity_does_not_follow_is_flagged():
@@ -100,7 +100,7 @@ def test_honest_flight_is_never_doubted(seed):
     monitor = PlausibilityMonitor(["drone_01"])
     for t, report in honest(seed, seconds=30.0, speed_m_s=4.0 + seed):
         assert monitor.check(report, t + 0.03, START_NS + int((t + 0.03) * 1e9)) == ()
-    assert monitor.doubts == {}
+    assert monitor.anomalies == {}
 
 
 def test_a_stalled_process_is_no_liar():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chimera_ros.flight.leader.plan_handout import PlanHandout, Turning
+from chimera_ros.flight.leader.plan_handout import ActivePaths, PlanHandout
 from chimera_ros.flight.leader.state import LeaderConfig
 from chimera_ros.flight.messages import DroneState, DroneTelemetry, TrajectoryKnot
 from chimera_ros.flight.planning.prediction import Risk, predicted_risk
@@ -49,16 +49,16 @@ def test_telemetry_from_the_future_counts_as_none() -> None:
 def test_who_would_meet_before_anybody_can_turn_is_stopped_without_asking(in_s: float) -> None:
     asked: list[str] = []
 
-    def improve(title: str, *_: object) -> Any:
+    def request(title: str, *_: object) -> Any:
         asked.append(title)
         yield
         return None
 
-    turns: Any = PlanHandout(
+    handout: Any = PlanHandout(
         LeaderConfig("leader", moderate=True), Any, Any, Any,  # type: ignore[arg-type]
-        SimpleNamespace(improve=improve), SimpleNamespace(now=2.0, ns=NOW_NS),
+        SimpleNamespace(request=request), SimpleNamespace(now=2.0, swarm_ns=NOW_NS),
     )  # fmt: skip
-    steps = turns.turn("swap", Risk("a", "b", in_s, 0.5, 0.4), Turning(dict(PATHS), 0))
+    steps = handout.replan_in_flight("swap", Risk("a", "b", in_s, 0.5, 0.4), ActivePaths(dict(PATHS), 0))
     why = ""
     while not why:
         try:

@@ -186,12 +186,12 @@ def test_fence_must_be_convex_and_envelope_says_what_is_wrong() -> None:
         Fence(((0, 0), (10, 0), (10, 10), (5, 2), (0, 10)), 0.0, 50.0)
     envelope = FlightEnvelope(Fence.box((-20, 20), (-20, 20), (1, 30)), max_speed_m_s=6.0)
     assert envelope.refuses_point((0, 0, 10), None) == ""
-    assert "outside my fence" in envelope.refuses_point((21, 0, 10), None)
+    assert "outside the geofence" in envelope.refuses_point((21, 0, 10), None)
     assert "highest" in envelope.refuses_point((0, 0, 31), None)
     assert "finite" in envelope.refuses_point((float("nan"), 0, 10), None)
     start = np.array([[0.0, 0.0, 10.0]])
     out = Path(straight_legs(start, np.array([[25.0, 0.0, 10.0]]), LIMITS)[0])
-    assert "leaves my fence" in envelope.refuses_path(out, None)
+    assert "leaves the geofence" in envelope.refuses_path(out, None)
     fast = Path(straight_legs(start, np.array([[19.0, 0.0, 10.0]]), MotionLimits(9.0, 2, 2, 6, 20))[0])
     assert "speed" in envelope.refuses_path(fast, None)
 

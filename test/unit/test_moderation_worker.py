@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
 JOBS = """
 import ctypes, os
-from chimera_ros.aer_jobs import JobRefused, job
+from chimera_ros.quantum.jobs import JobRefused, job
 
 @job("test.echo")
 def echo(body):
@@ -273,7 +273,7 @@ def test_no_orphan_when_the_parent_is_killed(jobs_path, tmp_path, busy):
     script = textwrap.dedent(
         f"""
         import sys
-        from chimera_ros.aer_worker import AerWorker
+        from chimera_ros.quantum.worker import AerWorker
         worker = AerWorker(modules=["jobs_of_this_test"])
         worker.start()
         worker.wait_ready({WAIT_S})

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from chimera_ros.msg import CommandAcks, DroneTelemetry
@@ -14,6 +15,7 @@ from geometry_msgs.msg import Point
 from rclpy.serialization import serialize_message
 
 from chimera_ros import cli
+from chimera_ros.commands.log_evidence import _decoded
 from chimera_ros.crypto.evidence.signed_totals import sign_totals
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.member.host import HostConfig, SecureHost
@@ -244,7 +246,7 @@ def test_totals_are_computed_signed_and_computed_again(flight, tmp_path, capsys)
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(value))
     assert log("verify-totals", changed, *trust) == 1
-    assert "does not bear logger's signature" in capsys.readouterr().err
+    assert "is not signed by logger" in capsys.readouterr().err
     statement = {**value["totals"][0]["statement"], "area_m2": 10**6}
     changed.write_text(json.dumps({"totals": [sign_totals(signer, statement).to_json()]}))
     assert log("verify-totals", changed, *trust) == 0  # believed, because its signer is
@@ -281,12 +283,28 @@ def test_fixes_are_what_rclpy_writes(name, reason):
     assert read_fix(serialize_message(message)) is None
 
 
+def test_telemetry_recorded_before_its_last_field_is_read():
+    message = DroneTelemetry(
+        drone="drone_01", stamp_ns=2**60, in_air=True, position_enu_m=Point(x=1.5, y=-2.5, z=1e5), epoch=7
+    )
+    whole = serialize_message(message)
+    older = whole[:-1]  # the definition ended with `epoch`
+    assert list(message.get_fields_and_field_types())[-2:] == ["epoch", "reason_code"]
+    assert read_fix(older) == read_fix(whole) == Fix(2**60, True, (1.5, -2.5, 1e5))
+    shown = _decoded(SimpleNamespace(type_name=TELEMETRY, payload=older))
+    now = _decoded(SimpleNamespace(type_name=TELEMETRY, payload=whole))
+    assert shown["epoch"] == 7
+    assert shown == {name: value for name, value in now.items() if name != "reason_code"}
+    assert now["reason_code"] == DroneTelemetry.REASON_NONE
+    assert _decoded(SimpleNamespace(type_name=TELEMETRY, payload=older[:-1])) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["verify", "nowhere", "--authority", "{a}"], "holds no flight.mcap"),
         (["verify-disclosure", "nowhere.json", "--authority", "{a}"], "No such file"),
-        (["verify-disclosure", "{a}", "--authority", "{a}"], "is no JSON"),
+        (["verify-disclosure", "{a}", "--authority", "{a}"], "is not JSON"),
         (["verify", "{r}", "--keystore", "nowhere"], "name the swarm's keystore"),
         (["verify", "{r}", "--authority", "{r}/flight.mcap"], "is no certificate"),
         (["totals", "{r}", "--sign", "logger", "--authority", "{a}"], "--sign needs --keystore"),

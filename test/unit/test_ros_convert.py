@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 
+from chimera_ros import msg
 from chimera_ros.flight import messages
 from chimera_ros.ros import convert
 
@@ -52,7 +53,7 @@ CASES = {
         st.booleans(),
         st.booleans(),
         texts,
-        within(convert.MAX_POSITION_M) | st.just(messages.NOWHERE),
+        within(convert.MAX_POSITION_M) | st.just(messages.NO_POSITION),
         within(convert.MAX_SPEED_M_S),
         st.tuples(doubles, doubles, doubles, doubles),
         vectors,
@@ -62,10 +63,16 @@ CASES = {
         u64,
         u64,
         u32,
+        st.sampled_from(messages.ReasonCode),
     ),
     "heartbeat": st.builds(
         messages.LeaderHeartbeat, names, u32, u64, u64, st.binary(max_size=32), names, singles
     ),
+}
+
+
+REASONS = {
+    name: getattr(msg.DroneTelemetry, name) for name in dir(type(msg.DroneTelemetry)) if name[:7] == "REASON_"
 }
 
 
@@ -91,13 +98,22 @@ def test_there_and_back(name, data):
     assert same(getattr(convert, f"{name}_from_msg")(again), thing)
 
 
-@pytest.mark.parametrize(("name", "field"), [("command", "kind"), ("ack", "status"), ("telemetry", "state")])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("command", "kind"), ("ack", "status"), ("telemetry", "state"), ("telemetry", "reason_code")],
+)
 @given(data=st.data())
 def test_unknown_numbers_are_refused(name, field, data):
     message = getattr(convert, f"{name}_to_msg")(data.draw(CASES[name]))
     setattr(message, field, 200)
     with pytest.raises(convert.ConversionError, match="200 is unknown; known are"):
         getattr(convert, f"{name}_from_msg")(message)
+
+
+def test_reason_codes_are_those_of_the_definition():
+    assert {name.removeprefix("REASON_"): value for name, value in REASONS.items()} == {
+        code.name: code.value for code in messages.ReasonCode
+    }
 
 
 def test_long_and_foreign_reasons_are_made_to_fit():

@@ -1,7 +1,7 @@
-"""From raw samples to bits for the pool: von Neumann's debiasing, SHA3-512, and what entropy may be claimed.
+"""Conditioning of raw samples: von Neumann debiasing and SHA3-512, with the entropy of the output.
 
-The claim follows NIST SP 800-90B, section 3.1.5.1.2 (vetted conditioning functions), with SHA3-512 (FIPS 202)
-as the function: n_out = nw = 512.
+The output entropy follows NIST SP 800-90B, section 3.1.5.1.2 (vetted conditioning functions), with SHA3-512
+(FIPS 202) as the function: n_out = nw = 512.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def unpack(data: bytes) -> Bits:
 
 
 def debias(bits: Bits) -> Bits:
-    """Von Neumann's debiasing: of each pair 01 gives 0, 10 gives 1, equal bits give nothing.
+    """Von Neumann debiasing: the pair 01 yields 0, 10 yields 1, equal bits yield nothing.
 
-    Unbiased for independent bits of any constant bias; it does not mend dependence between bits.
+    Unbiased for independent bits of constant bias; dependence between bits remains.
     """
     pairs = bits[: len(bits) // 2 * 2].reshape(-1, 2)
     return pairs[pairs[:, 0] != pairs[:, 1], 0]
@@ -55,9 +55,9 @@ def output_entropy(input_bits: int, input_entropy: float) -> float:
 
 
 class Conditioner:
-    """Collects samples of one source and hashes them into blocks of 64 bytes.
+    """Hashes the samples of one source into blocks of 64 bytes.
 
-    `min_entropy_per_bit` of what is fed; a block is made when its input claims `FULL_ENTROPY_INPUT` bits.
+    A block takes as much input as has `FULL_ENTROPY_INPUT` bits of entropy at `min_entropy_per_bit`.
     """
 
     def __init__(self, source: str, min_entropy_per_bit: float) -> None:
@@ -66,28 +66,28 @@ class Conditioner:
         self._source = source.encode("ascii")
         self._per_block = 8 * math.ceil(FULL_ENTROPY_INPUT / min_entropy_per_bit / 8)
         self.entropy_per_block = output_entropy(self._per_block, self._per_block * min_entropy_per_bit)
-        self._waiting: deque[Bits] = deque()
-        self._waiting_bits = 0
+        self._pending: deque[Bits] = deque()
+        self._pending_bits = 0
         self._made = 0
 
     @property
     def bits_per_block(self) -> int:
-        """How many input bits go into a block."""
+        """Input bits per block."""
         return self._per_block
 
     def clear(self) -> None:
-        """Forget what waits."""
-        self._waiting.clear()
-        self._waiting_bits = 0
+        """Discards input that does not fill a block yet."""
+        self._pending.clear()
+        self._pending_bits = 0
 
     def feed(self, bits: Bits) -> list[bytes]:
-        """Take bits in; returns the blocks that became full."""
-        self._waiting.append(bits)
-        self._waiting_bits += len(bits)
+        """Adds bits; returns the blocks completed by them."""
+        self._pending.append(bits)
+        self._pending_bits += len(bits)
         blocks: list[bytes] = []
-        if self._waiting_bits < self._per_block:
+        if self._pending_bits < self._per_block:
             return blocks
-        joined = np.concatenate(self._waiting)
+        joined = np.concatenate(self._pending)
         whole = len(joined) // self._per_block * self._per_block
         for start in range(0, whole, self._per_block):
             raw = np.packbits(joined[start : start + self._per_block]).tobytes()
@@ -96,6 +96,6 @@ class Conditioner:
             )
             self._made += 1
         self.clear()
-        self._waiting.append(joined[whole:])
-        self._waiting_bits = len(joined) - whole
+        self._pending.append(joined[whole:])
+        self._pending_bits = len(joined) - whole
         return blocks

@@ -1,7 +1,7 @@
 """Continuous health tests of NIST SP 800-90B, section 4.4, and the start-up test of section 4.3.
 
-The cut-offs follow from what a source claims and from how often a good one may be accused; nothing is tabled.
-Tests see samples as they come out of the source, before any conditioning.
+The cut-offs are computed from the assessed min-entropy and the false-positive probability. Raw samples are
+tested, before any conditioning.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ START_UP_SAMPLES: Final = 1024  # section 4.3, item 10
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a source claims: samples of `bits` bits (1 to 8), each with `min_entropy` bits of min-entropy.
+class NoiseSource:
+    """Noise source with samples of `bits` bits (1 to 8) and an assessed `min_entropy` per sample, bits.
 
-    `alpha_log2`: a good source is accused with probability 2**alpha_log2 per test.
-    Raises ValueError when that is impossible.
+    `alpha_log2`: base-2 logarithm of the false-positive probability of each test.
+    Raises ValueError for values out of range.
     """
 
     bits: int
@@ -41,7 +41,7 @@ class Claim:
 
     @property
     def window(self) -> int:
-        """Window of the adaptive proportion test: 1024 samples if they are bits, else 512."""
+        """Window W of the adaptive proportion test: 1024 samples for bits, else 512."""
         return 1024 if self.bits == 1 else 512
 
     @property
@@ -74,16 +74,16 @@ def _quantile(trials: int, probability: float, tail: float) -> int:
 
 
 class HealthTest:
-    """Repetition count and adaptive proportion over one source's samples, across calls."""
+    """Repetition count and adaptive proportion tests over one source's samples, across calls."""
 
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self._most_equal = claim.repetition_cutoff
-        self._most_in_window = claim.proportion_cutoff
+    def __init__(self, noise: NoiseSource) -> None:
+        self.noise = noise
+        self._repetition_cutoff = noise.repetition_cutoff
+        self._proportion_cutoff = noise.proportion_cutoff
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; the next samples are start-up samples again."""
+        """Clears all state; the next samples are start-up samples again."""
         self.tested = 0
         self._last: int | None = None
         self._run = 0
@@ -91,11 +91,11 @@ class HealthTest:
 
     @property
     def started(self) -> bool:
-        """Whether the start-up test is behind us; samples from before are not to be used."""
+        """True after the start-up test; earlier samples must not be used."""
         return self.tested >= START_UP_SAMPLES
 
     def feed(self, samples: Samples) -> str | None:
-        """Test samples in order; None, or which test failed and how. After a failure call `reset`."""
+        """Tests samples in order: None, or the failure as a phrase. After a failure call `reset`."""
         if len(samples) == 0:
             return None
         self.tested += len(samples)
@@ -109,30 +109,30 @@ class HealthTest:
             runs[0] += self._run
         self._last, self._run = int(samples[-1]), int(runs[-1])
         longest = int(runs.max())
-        if longest >= self._most_equal:
-            return f"repetition count: {longest} equal samples in a row, {self._most_equal} are too many"
+        if longest >= self._repetition_cutoff:
+            return f"repetition count: {longest} equal samples in a row, cut-off {self._repetition_cutoff}"
         return None
 
     def _proportion(self, samples: Samples) -> str | None:
-        waiting = np.concatenate((self._window, samples))
-        size = self.claim.window
-        whole = len(waiting) // size * size
-        self._window = waiting[whole:].copy()
-        windows = waiting[:whole].reshape(-1, size)
+        pending = np.concatenate((self._window, samples))
+        size = self.noise.window
+        whole = len(pending) // size * size
+        self._window = pending[whole:].copy()
+        windows = pending[:whole].reshape(-1, size)
         counts = (windows == windows[:, :1]).sum(axis=1)
         most = int(counts.max(initial=0))
-        if most >= self._most_in_window:
+        if most >= self._proportion_cutoff:
             return (
                 f"adaptive proportion: a value {most} times in {size} samples, "
-                f"{self._most_in_window} are too many"
+                f"cut-off {self._proportion_cutoff}"
             )
         return None
 
     def status(self) -> dict[str, Any]:
-        """For people."""
+        """For reports."""
         return {
             "samples_tested": self.tested,
-            "repetition_cutoff": self._most_equal,
-            "proportion_cutoff": self._most_in_window,
-            "window": self.claim.window,
+            "repetition_cutoff": self._repetition_cutoff,
+            "proportion_cutoff": self._proportion_cutoff,
+            "window": self.noise.window,
         }

@@ -1,11 +1,11 @@
-"""Where an epoch's seed comes from: the operating system, always, and what other sources brought ahead.
+"""Entropy pool for epoch seeds: the operating system's random numbers mixed with those of other sources.
 
-`EntropyPool` holds what hardware, QRNG and QKD have delivered, each behind its health test, each bounded.
-Drawing never waits: a source that has nothing gives nothing. An input is used once. No input can weaken the
-others, because the seed is SHA3-512 over all of them, length-prefixed.
+`EntropyPool` buffers the output of hardware, QRNG and QKD, each bounded and behind its health tests. Drawing
+never blocks: the input of an empty source is empty. An input is used once. No input can weaken the others,
+because the seed is SHA3-512 over all of them, length-prefixed.
 
 A simulated source (QRNG and QKD on Aer) is a seeded computation: it passes every health test and adds no
-entropy. It is counted as zero and shown as simulated.
+entropy. It is counted as zero and reported as simulated.
 
 Not handled here: reading devices and running circuits (`chimera_ros/quantum/entropy_feed.py`).
 """
@@ -28,65 +28,64 @@ from ..encoding import fields
 from ..errors import EntropyError
 from ..primitives import labels
 from .conditioning import BLOCK_BYTES, Bits, Conditioner, debias, unpack
-from .health_tests import Claim, HealthTest
+from .health_tests import HealthTest, NoiseSource
+from .source_names import HARDWARE, OS, QKD, QRNG
 
 OS_BYTES: Final = 64
-_OS_TRIES: Final = 3
-_OS_CLAIM: Final = Claim(bits=8, min_entropy=4.0, alpha_log2=-40)
-_RETRY_AT_MOST_S: Final = 3600.0
-_FORGIVEN_AFTER_S: Final = 3600.0  # of good service: a good source is accused at rate alpha, for ever
+_OS_ATTEMPTS: Final = 3
+_OS_NOISE: Final = NoiseSource(bits=8, min_entropy=4.0, alpha_log2=-40)
+_MAX_RETRY_S: Final = 3600.0
+_FAILURES_RESET_S: Final = 3600.0  # of service clears the failures: false positives recur at rate alpha
 
 
 def draw_seed(system: bytes, hardware: bytes = b"", qrng: bytes = b"", qkd: bytes = b"") -> bytes:
-    """64 bytes of seed. `system` is 64 bytes of fresh operating-system entropy, fewer raise ValueError."""
+    """A 64-byte seed. `system` is 64 bytes from the operating system; fewer raise ValueError."""
     if len(system) < OS_BYTES:
         raise ValueError(f"a seed needs {OS_BYTES} bytes of system entropy, got {len(system)}")
     return hashlib.sha3_512(fields(labels.SEED_DRAW, system, hardware, qrng, qkd)).digest()
 
 
 class State(Enum):
-    """What became of a source; the value is the word for people."""
+    """State of a source; the value is the one in reports."""
 
     STARTING = "starting"  # nothing usable yet
     ON = "on"
-    OFF = "switched off"  # a health test or the source itself failed; `retry_at` says when it is tried again
-    BARRED = "barred"  # failed too often in a row: off until this process is started again
+    OFF = "switched off"  # intermittent failure (SP 800-90B, 4.3): retried at `retry_at`
+    DISABLED = "disabled"  # persistent failure: off until this process is restarted
     ABSENT = "absent"  # not on this machine
 
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """How a source besides the operating system is treated.
+    """Processing of a source other than the operating system.
 
-    claim: of its raw samples. debiased: von Neumann before conditioning. conditioned: hash into blocks; False
-    takes what comes as it is (keys that privacy amplification has made already). simulated: counts as zero.
+    noise: of its raw samples. debiased: von Neumann debiasing before conditioning. conditioned: hash into
+    blocks; False uses the input as it is (keys after privacy amplification). simulated: counted as zero.
 
-    Raises ValueError for samples that are neither bits nor bytes: raw data is split into no others.
+    Raises ValueError for samples that are neither bits nor bytes.
     """
 
-    claim: Claim
+    noise: NoiseSource
     debiased: bool = False
     conditioned: bool = True
     simulated: bool = False
 
     def __post_init__(self) -> None:
-        if self.claim.bits not in (1, 8):
-            raise ValueError(f"a source with samples of {self.claim.bits} bits; allowed are 1 and 8")
+        if self.noise.bits not in (1, 8):
+            raise ValueError(f"a source with samples of {self.noise.bits} bits; allowed are 1 and 8")
 
 
 SOURCES: Final[Mapping[str, SourceConfig]] = {
-    "hardware": SourceConfig(Claim(bits=8, min_entropy=4.0)),
-    "qrng": SourceConfig(Claim(bits=1, min_entropy=1.0), debiased=True, simulated=True),
-    "qkd": SourceConfig(Claim(bits=1, min_entropy=1.0), conditioned=False, simulated=True),
+    HARDWARE: SourceConfig(NoiseSource(bits=8, min_entropy=4.0)),
+    QRNG: SourceConfig(NoiseSource(bits=1, min_entropy=1.0), debiased=True, simulated=True),
+    QKD: SourceConfig(NoiseSource(bits=1, min_entropy=1.0), conditioned=False, simulated=True),
 }
-SYSTEM: Final = "os"
-SOURCE_NAMES: Final = (SYSTEM, *SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """capacity_bytes: kept per source. retry_s: a failed source stays off this long, doubled each time.
-    failures: after so many, with no hour of good service between them, it stays off.
+    """capacity_bytes: kept per source. retry_s: pause after a failure, doubled with each further one.
+    failures: after so many without an hour of service between them a source is disabled.
     """
 
     capacity_bytes: int = 1024
@@ -118,11 +117,11 @@ class _EntropySource:
 
 
 class EntropyPool:
-    """Sources by name, and the seeds drawn from them. May be used from several threads.
+    """Sources by name, and the seeds drawn from them. Thread-safe.
 
     Args:
-        random: operating-system entropy, `os.urandom`.
-        enabled: names of SOURCES that are wanted; "os" may be named, it is always on.
+        random: operating-system random numbers, `os.urandom`.
+        enabled: names of the sources in use; the operating system is always among them.
 
     Raises:
         ValueError: an unknown source.
@@ -131,13 +130,13 @@ class EntropyPool:
     def __init__(
         self,
         random: Callable[[int], bytes],
-        enabled: tuple[str, ...] = (SYSTEM,),
+        enabled: tuple[str, ...] = (OS,),
         config: PoolConfig | None = None,
         sources: Mapping[str, SourceConfig] = SOURCES,
     ) -> None:
-        unknown = [name for name in enabled if name != SYSTEM and name not in sources]
+        unknown = [name for name in enabled if name != OS and name not in sources]
         if unknown:
-            allowed = ", ".join((SYSTEM, *sources))
+            allowed = ", ".join((OS, *sources))
             raise ValueError(f"entropy source {unknown[0]!r} is not known; allowed are {allowed}")
         self._random = random
         self._config = config or PoolConfig()
@@ -146,108 +145,108 @@ class EntropyPool:
             name: _EntropySource(
                 name,
                 sources[name],
-                HealthTest(sources[name].claim),
-                Conditioner(name, sources[name].claim.min_entropy / sources[name].claim.bits),
+                HealthTest(sources[name].noise),
+                Conditioner(name, sources[name].noise.min_entropy / sources[name].noise.bits),
             )
             for name in dict.fromkeys(enabled)
-            if name != SYSTEM
+            if name != OS
         }
         self._drawn = 0
-        self._system_failures = 0
-        self._system_last = b""
+        self._os_failures = 0
+        self._os_digest = b""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sources besides the operating system."""
+        """The sources in use other than the operating system."""
         return tuple(self._sources)
 
-    def wants(self, name: str, now: float) -> bool:
-        """Whether to gather from a source now: it has room, is here, and is not switched off."""
+    def accepts(self, name: str, now: float) -> bool:
+        """True if samples of this source are accepted now: it is present, not switched off, and has room."""
         with self._lock:
             source = self._sources.get(name)
-            if source is None or source.state in (State.ABSENT, State.BARRED):
+            if source is None or source.state in (State.ABSENT, State.DISABLED):
                 return False
             if source.state is State.OFF:
                 return now >= source.retry_at
             return source.held < self._config.capacity_bytes
 
-    def offer(self, name: str, raw: bytes, now: float) -> list[SecurityAlarm]:
-        """Samples from a source, eight bits to the byte. What fails its health test is thrown away with all
-        else that the source has left here, and the source is switched off.
+    def add(self, name: str, raw: bytes, now: float) -> list[SecurityAlarm]:
+        """Adds samples of a source, eight bits to the byte. A health test failure discards them and all that
+        is buffered of the source, and switches it off.
         """
         with self._lock:
             source = self._sources[name]
-            if source.state in (State.ABSENT, State.BARRED):
+            if source.state in (State.ABSENT, State.DISABLED):
                 return []
             if source.state is State.OFF and now < source.retry_at:
                 return []
-            samples = unpack(raw) if source.config.claim.bits == 1 else np.frombuffer(raw, dtype=np.uint8)
+            samples = unpack(raw) if source.config.noise.bits == 1 else np.frombuffer(raw, dtype=np.uint8)
             source.raw_bits += 8 * len(raw)
             was_started = source.test.started
             fault = source.test.feed(samples)
             if fault is not None:
                 return self._switch_off(source, fault, now)
-            if not was_started:  # samples of the start-up test are thrown away (section 4.3)
+            if not was_started:  # samples of the start-up test are discarded (section 4.3)
                 return self._switch_on(source, now) if source.test.started else []
-            self._keep(source, unpack(raw), raw)
+            self._store(source, unpack(raw), raw)
             return []
 
-    def failed(self, name: str, why: str, now: float) -> list[SecurityAlarm]:
-        """A source could not deliver (its worker died, its device gave an error)."""
+    def failed(self, name: str, reason: str, now: float) -> list[SecurityAlarm]:
+        """Switches a source off that could not deliver (worker terminated, device error)."""
         with self._lock:
             source = self._sources[name]
-            if source.state in (State.ABSENT, State.BARRED):
+            if source.state in (State.ABSENT, State.DISABLED):
                 return []
-            return self._switch_off(source, why, now)
+            return self._switch_off(source, reason, now)
 
-    def absent(self, name: str, why: str) -> list[SecurityAlarm]:
-        """A source is not on this machine: no alarm, said once."""
+    def absent(self, name: str, reason: str) -> list[SecurityAlarm]:
+        """Marks a source as absent on this machine; reported once."""
         with self._lock:
             source = self._sources[name]
             if source.state is State.ABSENT:
                 return []
             source.clear()
-            source.state, source.detail = State.ABSENT, why
-            return [SecurityAlarm("info", f"entropy source {name} is absent: {why}")]
+            source.state, source.detail = State.ABSENT, reason
+            return [SecurityAlarm("info", f"entropy source {name} is absent: {reason}")]
 
     def draw(self) -> bytes:
-        """64 bytes of seed, at once.
+        """A 64-byte seed; never blocks.
 
         Raises:
-            EntropyError: the operating system gives no random numbers, or they fail their health test, three
-                times in a row.
+            EntropyError: three times in a row the operating system returned no random numbers, or they failed
+                their health test.
         """
         with self._lock:
-            system = self._system()
+            system = self._draw_os()
             parts = {name: self._take(source) for name, source in self._sources.items()}
             self._drawn += 1
         return draw_seed(system, **parts)
 
     def status(self) -> dict[str, Any]:
-        """What reports show; nothing secret, JSON-ready."""
+        """For reports: JSON-ready, without secrets."""
         with self._lock:
             return {
                 "seeds_drawn": self._drawn,
                 "sources": {
-                    SYSTEM: {
+                    OS: {
                         "state": State.ON.value,
                         "simulated": False,
-                        "failures": self._system_failures,
+                        "failures": self._os_failures,
                     },
                     **{name: self._report(source) for name, source in self._sources.items()},
                 },
             }
 
     def summary(self) -> dict[str, str]:
-        """One line per source, as `SecurityState.entropy` shows it."""
+        """One line per source, for `SecurityState.entropy`."""
         with self._lock:
-            lines = {SYSTEM: "in use"}
+            lines = {OS: "in use"}
             for name, source in self._sources.items():
                 text = {
                     State.STARTING: "starting",
                     State.ON: "in use",
                     State.OFF: f"failed: {source.detail}",
-                    State.BARRED: f"failed for good: {source.detail}",
+                    State.DISABLED: f"disabled: {source.detail}",
                     State.ABSENT: f"absent: {source.detail}",
                 }[source.state]
                 lines[name] = f"{text} (simulated)" if source.config.simulated else text
@@ -255,44 +254,44 @@ class EntropyPool:
 
     # Inside, under the lock
 
-    def _system(self) -> bytes:
+    def _draw_os(self) -> bytes:
         fault: str | None = None
-        for _ in range(_OS_TRIES):
+        for _ in range(_OS_ATTEMPTS):
             try:
                 system = self._random(OS_BYTES)
             except (OSError, NotImplementedError) as error:  # what os.urandom raises
                 fault = f"none came: {error}"
             else:
-                fault = self._fault_of(system)
+                fault = self._os_fault(system)
             if fault is None:
                 return system
-            self._system_failures += 1
+            self._os_failures += 1
         raise EntropyError(f"the operating system's random numbers are not random ({fault})")
 
-    def _fault_of(self, system: bytes) -> str | None:
+    def _os_fault(self, system: bytes) -> str | None:
         if len(system) != OS_BYTES:
             return f"{len(system)} bytes came instead of {OS_BYTES}"
-        before, self._system_last = self._system_last, hashlib.sha3_256(system).digest()
-        if hmac.compare_digest(before, self._system_last):
+        before, self._os_digest = self._os_digest, hashlib.sha3_256(system).digest()
+        if hmac.compare_digest(before, self._os_digest):
             return "the same bytes came twice"
-        return HealthTest(_OS_CLAIM).feed(np.frombuffer(system, dtype=np.uint8))
+        return HealthTest(_OS_NOISE).feed(np.frombuffer(system, dtype=np.uint8))
 
-    def _switch_off(self, source: _EntropySource, why: str, now: float) -> list[SecurityAlarm]:
+    def _switch_off(self, source: _EntropySource, reason: str, now: float) -> list[SecurityAlarm]:
         source.clear()
         source.test.reset()
-        if source.state is State.ON and now - source.on_since >= _FORGIVEN_AFTER_S:
+        if source.state is State.ON and now - source.on_since >= _FAILURES_RESET_S:
             source.failures = 0
         source.failures += 1
-        source.detail = why
+        source.detail = reason
         if source.failures >= self._config.failures:
-            source.state = State.BARRED
+            source.state = State.DISABLED
             then = "off until this process is started again"
         else:
             source.state = State.OFF
-            pause_s = min(self._config.retry_s * 2.0 ** (source.failures - 1), _RETRY_AT_MOST_S)
+            pause_s = min(self._config.retry_s * 2.0 ** (source.failures - 1), _MAX_RETRY_S)
             source.retry_at = now + pause_s
             then = f"tried again in {pause_s:.0f} s"
-        return [SecurityAlarm("warning", f"entropy source {source.name} is switched off, {then}: {why}")]
+        return [SecurityAlarm("warning", f"entropy source {source.name} is switched off, {then}: {reason}")]
 
     def _switch_on(self, source: _EntropySource, now: float) -> list[SecurityAlarm]:
         again = source.failures > 0
@@ -303,8 +302,8 @@ class EntropyPool:
             else []
         )
 
-    def _keep(self, source: _EntropySource, bits: Bits, raw: bytes) -> None:
-        # In pieces that a seed can take: keys of other equipment may be longer than what it takes at once.
+    def _store(self, source: _EntropySource, bits: Bits, raw: bytes) -> None:
+        # In blocks that a seed can take: keys from other equipment may be longer.
         blocks = [raw[at : at + BLOCK_BYTES] for at in range(0, len(raw), BLOCK_BYTES)]
         if source.config.conditioned:
             blocks = source.conditioner.feed(debias(bits) if source.config.debiased else bits)
@@ -317,7 +316,7 @@ class EntropyPool:
 
     @staticmethod
     def _take(source: _EntropySource) -> bytes:
-        """At most a block's worth, oldest first."""
+        """Removes and returns at most one block, oldest first."""
         taken: list[bytes] = []
         size = 0
         while source.blocks and size + len(source.blocks[0]) <= BLOCK_BYTES:

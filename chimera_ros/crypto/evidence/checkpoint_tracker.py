@@ -1,7 +1,7 @@
-"""All checkpoints of one process: which are to be signed, what others' say of the packets opened here.
+"""Checkpoint tracker of one process: ranges to sign, and received checkpoints compared with opened packets.
 
-Meant to be worked by one thread beside the one that carries data: `drafts` and `sign` for its own members,
-`take` for what comes from others, `tick` once a second. Only short moments are spent under the host's lock.
+It is driven by a thread of its own: `drafts` and `sign` for hosted members, `take` for received checkpoints,
+`tick` once a second. The host's lock is held only briefly.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ..messages.checkpoint import Checkpoint, make_checkpoint
 from ..primitives.replay_window import WINDOW
 from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember, MemberIdentity
-from .ledgers import CheckpointCounts, Evidence, Judgement, Range, ReceiverLedger, SenderLedger
+from .ledgers import CheckpointCounts, Comparison, CounterRange, Evidence, ReceiverLedger, SenderLedger
 
 MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
 CHECKS_PER_S: Final = 512.0  # and of all together: at most a fifth of a core
 ALARM_EVERY_S: Final = 5.0
-SHOWN: Final = 8  # counters in an alarm
-PLAUSIBLE_NS: Final = 10_000_000_000
-MUTE_TICKS: Final = 10
-MAX_TOLD: Final = 1024
+MAX_LISTED: Final = 8  # counters in an alarm
+PLAUSIBLE_NS: Final = 10_000_000_000  # a `made_ns` further off than this is not compared with
+MISSING_TICKS: Final = 10
+MAX_SPLIT_REPORTED: Final = 1024
 MAX_EVIDENCE: Final = 4096
 
 Certificates = Callable[[bytes], CertifiedMember | None]
 
 
 class CheckpointTracker:
-    """Ledgers by epoch, member and lane. `lock` is the host's, under which counters and windows move."""
+    """Ledgers by epoch, member and lane. `lock` is the host's, which guards counters and windows."""
 
     def __init__(
         self, swarm: str, lock: Lock, verify: bool, ahead_ns: int, keep_evidence: bool = False
@@ -51,16 +51,16 @@ class CheckpointTracker:
         self._checks = TokenBucket(CHECKS_PER_S)
         self._member_checks: dict[str, TokenBucket] = {}
         self._alarms: dict[str, TokenBucket] = {}
-        self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        self._mute: Counter[tuple[str, int]] = Counter()
-        self._shut_out = False
-        self._set_back_s = 0.0
+        self._split_reported: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._missing: Counter[tuple[str, int]] = Counter()
+        self._window_jump = False
+        self._clock_set_back_s = 0.0
         self._sent = self._dropped = self._verified = self._refused = 0
         self._confirmed = self._unconfirmed = self._mismatched = 0
 
     @property
     def counts(self) -> CheckpointCounts:
-        """What was sent, verified, confirmed and contradicted so far."""
+        """Totals so far."""
         return CheckpointCounts(
             self._sent,
             self._dropped,
@@ -71,25 +71,26 @@ class CheckpointTracker:
             self._mismatched,
         )
 
-    def heard(self) -> frozenset[str]:
-        """Members whose unsigned packets are opened here: their checkpoints are wanted."""
+    def opened_senders(self) -> frozenset[str]:
+        """Members whose unsigned packets are opened here: subscribe to their checkpoints."""
         with self._lock:
             return frozenset(name for _, name, _ in self._receivers)
 
-    def take_shut_out(self) -> bool:
-        """Was a sender's replay window moved far beyond the packets it has given? Says so once."""
-        found, self._shut_out = self._shut_out, False
+    def take_window_jump(self) -> bool:
+        """True, once, after forged counters moved a sender's replay window far beyond those it has issued."""
+        found, self._window_jump = self._window_jump, False
         return found
 
-    def take_set_back(self) -> float:
-        """By how many seconds did our clock go back since a range was closed, so that a hosted sender keeps
-        silent on its unsigned lanes? Says so once; 0: it did not.
+    def take_clock_set_back(self) -> float:
+        """Seconds by which the own clock was set back since a range was closed, reported once; else 0.
+
+        Until it has caught up, hosted senders seal nothing on unsigned lanes.
         """
         with self._lock:
-            found, self._set_back_s = self._set_back_s, 0.0
+            found, self._clock_set_back_s = self._clock_set_back_s, 0.0
         return found
 
-    # What epochs call; the caller holds the lock
+    # Called by epoch sessions; the caller holds the lock
 
     def sender(
         self, transcript_hash: bytes, epoch: int, entry: RosterEntry, lane: int, blind_key: bytes
@@ -110,7 +111,7 @@ class CheckpointTracker:
         lane: int,
         blind_key: bytes,
     ) -> ReceiverLedger | None:
-        """The ledger for packets of a sender; None where this process leaves checkpoints to others."""
+        """The ledger for packets of a sender; None where this process verifies none."""
         if not self.verify:
             return None
         key = (transcript_hash, entry.name, lane)
@@ -122,38 +123,38 @@ class CheckpointTracker:
         return found
 
     def close_epoch(self, transcript_hash: bytes) -> None:
-        """The epoch's keys are about to be wiped: what still waits for a checkpoint is hashed now."""
+        """Hashes what is pending before the epoch's keys are wiped."""
         self._closed.add(transcript_hash)
         for sender in self._senders.values():
             if sender.transcript_hash == transcript_hash:
                 sender.end()
         for key, receiver in self._receivers.items():
             if key[0] == transcript_hash:
-                receiver.forget_key()
+                receiver.drop_key()
 
     def retire(self, transcript_hash: bytes) -> None:
-        """Senders have left this epoch: its last ranges are closed at the next `drafts`. Takes the lock."""
+        """Ends the epoch for sending: its last ranges are closed at the next `drafts`. Takes the lock."""
         with self._lock:
             for sender in self._senders.values():
                 if sender.transcript_hash == transcript_hash:
                     sender.ended = True
 
     def end(self) -> None:
-        """The process leaves: every range is closed at the next `drafts`. Takes the lock."""
+        """Ends all sending: every range is closed at the next `drafts`. Takes the lock."""
         with self._lock:
             for sender in self._senders.values():
                 sender.ended = True
 
     # Sending
 
-    def drafts(self, now: float, wall_ns: int) -> list[Range]:
-        """The ranges that are to be signed now, oldest first."""
-        found: list[Range] = []
+    def drafts(self, now: float, wall_ns: int) -> list[CounterRange]:
+        """The ranges due for signing, oldest first."""
+        found: list[CounterRange] = []
         with self._lock:
             for key, ledger in list(self._senders.items()):
                 if not ledger.ended and wall_ns + self._ahead_ns < ledger.made_ns:
-                    self._set_back_s = max(self._set_back_s, (ledger.made_ns - wall_ns) * 1e-9)
-                ledger.notice(now, wall_ns)
+                    self._clock_set_back_s = max(self._clock_set_back_s, (ledger.made_ns - wall_ns) * 1e-9)
+                ledger.poll(now, wall_ns)
                 self._dropped += ledger.dropped
                 ledger.dropped = 0
                 found += ledger.closed
@@ -162,9 +163,9 @@ class CheckpointTracker:
                     del self._senders[key]
         return found
 
-    def sign(self, draft: Range, identity: MemberIdentity) -> Checkpoint:
+    def sign(self, draft: CounterRange, identity: MemberIdentity) -> Checkpoint:
         """Hashes and signs one range; about a millisecond."""
-        leaves = draft.hashed()
+        leaves = draft.compute_leaves()
         checkpoint = make_checkpoint(
             identity,
             draft.transcript_hash,
@@ -190,13 +191,13 @@ class CheckpointTracker:
         now: float,
         wall_ns: int,
     ) -> list[Effect]:
-        """A checkpoint that came on `name`'s topic: alarms, if it contradicts what was opened here.
+        """Compares a checkpoint from `name`'s topic; returns alarms where it contradicts opened packets.
 
         Args:
-            fingerprint: of the member's certificate in the newest epoch that names it, None: nobody's name.
+            fingerprint: of the member's certificate in the newest epoch that names it, None if there is none.
             known: transcript hash of the checkpoint's epoch number as this process knows it.
 
-        Raises Rejected; then nothing has changed but the budget.
+        Raises Rejected; then nothing has changed but the rate limits.
         """
         try:
             return self._take(name, checkpoint, fingerprint, known, certificates, now, wall_ns)
@@ -215,48 +216,48 @@ class CheckpointTracker:
         wall_ns: int,
     ) -> list[Effect]:
         if not self.verify:
-            raise Rejected(RejectReason.NOT_ADDRESSED, "this process leaves checkpoints to others")
+            raise Rejected(RejectReason.NOT_ADDRESSED, "this process verifies no checkpoints")
         ledger = self._receivers.get((checkpoint.transcript_hash, name, checkpoint.lane))
         split = known is not None and known != checkpoint.transcript_hash
         if ledger is None and not split:
             raise Rejected(
                 RejectReason.UNKNOWN_EPOCH, f"nothing was opened of {name} in epoch {checkpoint.epoch}"
             )
-        before = ledger.conflict(checkpoint) if ledger is not None else None
+        conflicting = ledger.conflict(checkpoint) if ledger is not None else None
         if ledger is not None:
             fingerprint = ledger.entry.fingerprint
             if (checkpoint.epoch, checkpoint.slot) != (ledger.epoch, ledger.entry.slot):
                 raise Rejected(RejectReason.ROSTER, f"checkpoint of {name} for another place in the roster")
-            if before is not None and before.signed_bytes(self._swarm) == checkpoint.signed_bytes(
+            if conflicting is not None and conflicting.signed_bytes(self._swarm) == checkpoint.signed_bytes(
                 self._swarm
             ):
                 raise Rejected(RejectReason.DUPLICATE)
-        elif (name, checkpoint.transcript_hash) in self._told:
+        elif (name, checkpoint.transcript_hash) in self._split_reported:
             raise Rejected(RejectReason.DUPLICATE)
         if fingerprint is None:
             raise Rejected(RejectReason.UNKNOWN_SENDER, name)
         owner = certificates(fingerprint)
         if owner is None or owner.name != name:
             raise Rejected(RejectReason.NO_CERTIFICATE, name)
-        budget = self._member_checks.setdefault(name, TokenBucket(MEMBER_CHECKS_PER_S))
-        if not (budget.take(now) and self._checks.take(now)):
+        bucket = self._member_checks.setdefault(name, TokenBucket(MEMBER_CHECKS_PER_S))
+        if not (bucket.take(now) and self._checks.take(now)):
             raise Rejected(RejectReason.BUDGET, f"checkpoints of {name}")
         if not checkpoint.root_fits():
             raise Rejected(RejectReason.MALFORMED, "the leaves do not lead to the root")
         if not checkpoint.signed_by(owner, self._swarm):
             raise Rejected(RejectReason.SIGNATURE, f"checkpoint of {name}")
         if ledger is None:
-            return self._split(name, checkpoint, now)
+            return self._split_view(name, checkpoint, now)
         self._verified += 1
-        self._mute.pop((name, checkpoint.lane), None)
+        self._missing.pop((name, checkpoint.lane), None)
         effects: list[Effect] = []
-        if before is not None and self._may_tell(name, now):
+        if conflicting is not None and self._may_alarm(name, now):
             effects.append(
                 SecurityAlarm(
                     "error",
                     f"{name} has signed two different checkpoints for packets "
-                    f"{max(before.first, checkpoint.first)} to {min(before.last, checkpoint.last)} of epoch "
-                    f"{checkpoint.epoch}: it lies, or its key is used elsewhere too",
+                    f"{max(conflicting.first, checkpoint.first)} to {min(conflicting.last, checkpoint.last)} "
+                    f"of epoch {checkpoint.epoch}: it equivocates, or its key is used elsewhere too",
                 )
             )
         plausible = abs(checkpoint.made_ns - wall_ns) <= PLAUSIBLE_NS
@@ -264,48 +265,48 @@ class CheckpointTracker:
             key = ledger.blind_key
             taken = ledger.take(checkpoint, checkpoint.made_ns - self._ahead_ns if plausible else None)
             ledger.hold(checkpoint, now)
-        return effects + self._judged(name, ledger, ledger.judge(checkpoint, taken, key), now)
+        return effects + self._alarms_for(name, ledger, ledger.compare(checkpoint, taken, key), now)
 
-    def _may_tell(self, name: str, now: float) -> bool:
-        """Alarms about one member are limited: it may contradict itself as often as it likes."""
+    def _may_alarm(self, name: str, now: float) -> bool:
+        """True if the alarm rate limit of this member allows one."""
         return self._alarms.setdefault(name, TokenBucket(1.0 / ALARM_EVERY_S, 2.0)).take(now)
 
-    def _split(self, name: str, checkpoint: Checkpoint, now: float) -> list[Effect]:
-        self._told[(name, checkpoint.transcript_hash)] = None
-        while len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
-        if not self._may_tell(name, now):
+    def _split_view(self, name: str, checkpoint: Checkpoint, now: float) -> list[Effect]:
+        self._split_reported[(name, checkpoint.transcript_hash)] = None
+        while len(self._split_reported) > MAX_SPLIT_REPORTED:
+            self._split_reported.popitem(last=False)
+        if not self._may_alarm(name, now):
             return []
         return [
             SecurityAlarm(
                 "error",
-                f"split view: {name} works in another epoch {checkpoint.epoch} than this process: a crypto "
-                f"node shows two faces, or {name} lies",
+                f"split view: {name} holds another epoch {checkpoint.epoch} than this process: a crypto node "
+                f"or {name} equivocates",
             )
         ]
 
-    def _judged(self, name: str, ledger: ReceiverLedger, result: Judgement, now: float) -> list[Effect]:
+    def _alarms_for(self, name: str, ledger: ReceiverLedger, result: Comparison, now: float) -> list[Effect]:
         self._confirmed += result.confirmed
-        wrong = (*result.mismatched, *result.never_given)
-        if not wrong:
+        contradicted = (*result.mismatched, *result.beyond_range)
+        if not contradicted:
             return []
-        self._mismatched += len(wrong)
+        self._mismatched += len(contradicted)
         last = ledger.newest.last if ledger.newest is not None else 0
-        self._shut_out |= any(counter - last >= WINDOW // 2 for _, counter in result.never_given)
-        if not self._may_tell(name, now):
+        self._window_jump |= any(counter - last >= WINDOW // 2 for _, counter in result.beyond_range)
+        if not self._may_alarm(name, now):
             return []
         by_channel: dict[str, list[int]] = {}
-        for channel, counter in wrong:
+        for channel, counter in contradicted:
             by_channel.setdefault(channel, []).append(counter)
-        where = "; ".join(f"{channel} {_shown(counters)}" for channel, counters in by_channel.items())
+        where = "; ".join(f"{channel} {_listed(counters)}" for channel, counters in by_channel.items())
         text = (
             f"{where} of epoch {ledger.epoch} contradict {name}'s signed checkpoint: another member has "
-            f"forged them, or {name} lies"
+            f"forged them, or {name} equivocates"
         )
         return [SecurityAlarm("error", text)]
 
     def tick(self, now: float) -> list[Effect]:
-        """Once a second: late packets are compared, those without a checkpoint are let go."""
+        """Once a second: compares late packets, drops and counts those without a checkpoint."""
         if now - self._rotated_at < 0.95:
             return []
         self._rotated_at = now
@@ -319,22 +320,22 @@ class CheckpointTracker:
                 if key[0] in self._closed and ledger.idle:
                     del self._receivers[key]
             for checkpoint, taken in late:
-                effects += self._judged(name, ledger, ledger.judge(checkpoint, taken, blind_key), now)
+                effects += self._alarms_for(name, ledger, ledger.compare(checkpoint, taken, blind_key), now)
             if lost:
                 self._unconfirmed += lost
                 self.unconfirmed_of[name] += lost
-                effects += self._muted(name, ledger.lane)
-        self._tidy()
+                effects += self._checkpoint_missing(name, ledger.lane)
+        self._prune()
         return effects
 
-    def _muted(self, name: str, lane: int) -> list[Effect]:
-        self._mute[(name, lane)] += 1
-        if self._mute[(name, lane)] != MUTE_TICKS:
+    def _checkpoint_missing(self, name: str, lane: int) -> list[Effect]:
+        self._missing[(name, lane)] += 1
+        if self._missing[(name, lane)] != MISSING_TICKS:
             return []
-        text = f"{name} has sent no checkpoint for {MUTE_TICKS} s: packets in its name are unconfirmed"
+        text = f"{name} has sent no checkpoint for {MISSING_TICKS} s: packets in its name are unconfirmed"
         return [SecurityAlarm("warning", text)]
 
-    def _tidy(self) -> None:
+    def _prune(self) -> None:
         with self._lock:
             alive = {key[0] for key in (*self._senders, *self._receivers)}
             self._closed &= alive
@@ -344,7 +345,7 @@ class CheckpointTracker:
                 del table[name]
 
 
-def _shown(counters: Iterable[int]) -> str:
+def _listed(counters: Iterable[int]) -> str:
     found = sorted(counters)
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"packet{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:SHOWN]))}{more}"
+    more = f" and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
+    return f"packet{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:MAX_LISTED]))}{more}"

@@ -1,12 +1,11 @@
-"""One packet of a flight, shown to somebody who was not there: without the others and without any key.
+"""Disclosure: proof of one packet of a flight for a third party, without other packets and without keys.
 
-A disclosure holds the packet's plaintext, what it was bound to, its blind, its Merkle path and the signed
-checkpoint that the path leads to. Whoever trusts the authority's certificate sees from it that the named
-member signed exactly this message, on this channel, within this range of counters. It says nothing of other
-packets: their leaves are blinded.
+A disclosure has the packet's plaintext and associated data, its blind, its Merkle audit path and the signed
+checkpoint with the path's root. Given the authority's certificate it proves that the named member has signed
+exactly this message, on this channel, within this range of counters. It reveals nothing about other packets:
+their leaves are blinded.
 
-Not handled here: whether the certificate was revoked (the caller has the revocation list), and whether what
-the member signed was true.
+Not handled here: revocation of the certificate (the caller has the list), and the truth of the message.
 """
 
 from __future__ import annotations
@@ -26,20 +25,28 @@ from ..messages.checkpoint import MAX_LEAVES, Checkpoint
 from ..primitives import merkle
 from ..primitives.suite import HASH_BYTES, digest
 from ..trust.identity import CertificateError, CertifiedMember, check_issuer, read_member_certificate
-from ..wire import LANE_NAMES, LANE_SIGNED, MAX_SEALED, SIGNATURE_BYTES, STAMP_BYTES
+from ..wire import (
+    LANE_NAMES,
+    LANE_SIGNED,
+    MAX_CERTIFICATE,
+    MAX_COUNTER,
+    MAX_SEALED,
+    SIGNATURE_BYTES,
+    STAMP_BYTES,
+)
 
 FORMAT: Final = "chimera-disclosure-1"
-MAX_PATH: Final = 8
+MAX_PATH: Final = (MAX_LEAVES - 1).bit_length()
 MAX_TEXT: Final = 255
 
 
 class DisclosureError(CryptoError):
-    """A disclosure is not readable or does not hold; one sentence says what is wrong with it."""
+    """A disclosure is malformed or does not verify; one sentence says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disclosure:
-    """Everything that is shown; all of it is public once it is given away."""
+    """Content of a disclosure, all of it public."""
 
     swarm: str
     channel: str
@@ -53,7 +60,7 @@ class Disclosure:
 
     @property
     def sent_ns(self) -> int:
-        """When the sender says it sent the message, ns since the Unix epoch."""
+        """The sender's time stamp, ns since the Unix epoch."""
         return int.from_bytes(self.plaintext[:STAMP_BYTES])
 
     @property
@@ -62,7 +69,7 @@ class Disclosure:
         return self.plaintext[STAMP_BYTES:]
 
     def check(self, authority: x509.Certificate) -> CertifiedMember:
-        """The member who signed this. Raises DisclosureError."""
+        """Verifies the disclosure: the member that has signed it. Raises DisclosureError."""
         try:
             member = read_member_certificate(self.certificate_der)
             check_issuer(self.certificate_der, authority)
@@ -87,7 +94,7 @@ class Disclosure:
         if merkle.root_of_path(leaf, self.counter - checkpoint.first, size, self.path) != checkpoint.root:
             raise DisclosureError("the message is not the one that the checkpoint's root commits to")
         if not checkpoint.signed_by(member, self.swarm):
-            raise DisclosureError(f"the checkpoint does not bear {member.name}'s signature")
+            raise DisclosureError(f"the checkpoint is not signed by {member.name}")
         return member
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def disclose(
     plaintext: bytes,
     certificate_der: bytes,
 ) -> Disclosure:
-    """The disclosure of one packet of a checkpoint with leaves. Raises DisclosureError where none holds."""
+    """The disclosure of one packet of a checkpoint with leaves. Raises DisclosureError on a mismatch."""
     if not checkpoint.covers(counter):
         raise DisclosureError(f"packet {counter} is not in the range of this checkpoint")
     aad = associated_data(
@@ -156,8 +163,8 @@ def read_disclosure(value: object) -> Disclosure:
     lane = reader.text("lane")
     if lane not in LANE_NAMES or LANE_SIGNED[LANE_NAMES.index(lane)]:
         raise DisclosureError("`lane` must be telemetry or bulk: other lanes have no checkpoints")
-    first, last = reader.number("first", 2**48), reader.number("last", 2**48)
-    counter = reader.number("counter", 2**48)
+    first, last = reader.number("first", MAX_COUNTER), reader.number("last", MAX_COUNTER)
+    counter = reader.number("counter", MAX_COUNTER)
     if not 1 <= first <= counter <= last < first + MAX_LEAVES:
         raise DisclosureError(f"`counter` must lie from `first` to `last`, at most {MAX_LEAVES} apart")
     path = value.get("path")
@@ -165,7 +172,7 @@ def read_disclosure(value: object) -> Disclosure:
         raise DisclosureError(f"`path` must be a list of at most {MAX_PATH} hashes")
     plaintext = reader.base64("plaintext", MAX_SEALED)
     if len(plaintext) < STAMP_BYTES:
-        raise DisclosureError("`plaintext` is cut short")
+        raise DisclosureError("`plaintext` is truncated")
     checkpoint = Checkpoint(
         reader.hex("transcript_hash"),
         reader.number("epoch", 2**32 - 1),
@@ -187,7 +194,7 @@ def read_disclosure(value: object) -> Disclosure:
         reader.hex("blind"),
         plaintext,
         tuple(hash_of(item, "path") for item in path),
-        reader.base64("certificate", 16384),
+        reader.base64("certificate", MAX_CERTIFICATE),
     )
 
 
@@ -203,7 +210,7 @@ def hash_of(value: object, name: str) -> bytes:
 
 
 class _DisclosureFields:
-    """Typed, bounded access to a JSON object from outside."""
+    """Typed, bounded access to an untrusted JSON object."""
 
     def __init__(self, value: Mapping[str, object]) -> None:
         self._value = value
@@ -218,29 +225,29 @@ class _DisclosureFields:
             raise DisclosureError(f"`{name}` must be text of at most {MAX_TEXT} printable ASCII characters")
         return found
 
-    def number(self, name: str, most: int) -> int:
+    def number(self, name: str, limit: int) -> int:
         found = self._value.get(name)
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= most:
-            raise DisclosureError(f"`{name}` must be a whole number from 0 to {most}")
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= limit:
+            raise DisclosureError(f"`{name}` must be a whole number from 0 to {limit}")
         return found
 
     def hex(self, name: str) -> bytes:
         return hash_of(self._value.get(name), name)
 
-    def base64(self, name: str, most: int) -> bytes:
-        return bytes_of(self._value.get(name), name, most)
+    def base64(self, name: str, limit: int) -> bytes:
+        return bytes_of(self._value.get(name), name, limit)
 
 
-def bytes_of(value: object, name: str, most: int) -> bytes:
-    """At most `most` bytes from base64 text. Raises DisclosureError naming the field."""
-    if not isinstance(value, str) or len(value) > 4 * (most // 3 + 1):
-        raise DisclosureError(f"`{name}` must be base64 text of at most {most} bytes")
+def bytes_of(value: object, name: str, limit: int) -> bytes:
+    """At most `limit` bytes from base64 text. Raises DisclosureError naming the field."""
+    if not isinstance(value, str) or len(value) > 4 * (limit // 3 + 1):
+        raise DisclosureError(f"`{name}` must be base64 text of at most {limit} bytes")
     try:
         found = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise DisclosureError(f"`{name}` is no base64 text") from None
-    if len(found) > most:
-        raise DisclosureError(f"`{name}` has {len(found)} bytes, at most {most}")
+    if len(found) > limit:
+        raise DisclosureError(f"`{name}` has {len(found)} bytes, at most {limit}")
     return found
 
 

@@ -1,9 +1,8 @@
-"""Ledgers of unsigned packets: what a sender still owes a checkpoint for, what a receiver still wants one
-for.
+"""Ledgers of unsigned packets: sealed ones not yet in a checkpoint, opened ones not yet compared with one.
 
-Sealing and opening only put a reference to the plaintext into a ledger, under the host's lock; leaves are
-hashed when a checkpoint is made or has come. Everything is bounded: ranges that nobody signs in time are
-given up and counted, packets that nobody confirms in time are counted as unconfirmed and let go.
+Sealing and opening only append a reference to the plaintext, under the host's lock; leaves are hashed when a
+checkpoint is made or received. Everything is bounded: ranges not signed in time are dropped and counted,
+packets without a checkpoint in time are counted as unconfirmed and dropped.
 
 Not handled here: signatures, certificates, alarms (checkpoint_tracker.py).
 """
@@ -22,24 +21,24 @@ from ..wire import STAMP_BYTES
 RANGE_BYTES: Final = 8 * 1024 * 1024  # a range of large messages is closed early
 MAX_RANGES: Final = 64  # closed and not yet signed
 MAX_RANGE_BYTES: Final = 64 * 1024 * 1024
-RANGE_S: Final = 0.7  # a range is closed at the first notice this long after its first packet was noticed
-NOTICE_S: Final = 0.24  # how often the book is to be asked: together at most a second
+RANGE_S: Final = 0.7  # a range is closed at the first poll this long after the one that saw its first packet
+POLL_S: Final = 0.24  # poll period; with RANGE_S a range is closed within a second
 
-LARGE: Final = 1024  # a received plaintext above this is hashed at once instead of being kept
+LARGE: Final = 1024  # a received plaintext above this size is stored as its leaf
 MAX_PENDING: Final = 4096  # received packets in one bucket
 BUCKETS: Final = 4  # one a second: a packet is unconfirmed after three to four
 MAX_HELD: Final = 64  # checkpoints kept for packets that come after them
 HELD_S: Final = 8.0
 
 Pending = tuple[str, bytes, bytes, int]
-"""Channel, BLAKE3(associated data), plaintext, sent_ns; without the second the third is the leaf."""
+"""Channel, BLAKE3(associated data), plaintext, sent_ns; where the hash is empty the third is the leaf."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a record needs to open one sender's leaves later; it opens no envelope.
+    """Blind key of one sender, lane and epoch, to recompute a record's leaves with; it opens no envelope.
 
-    Whoever has it can test guesses at packets of that sender, lane and epoch: it is as private as the record.
+    It allows guesses at that sender's packets to be tested, so it is as confidential as the record.
     """
 
     transcript_hash: bytes
@@ -51,8 +50,8 @@ class Evidence:
 
 
 @dataclass(slots=True)
-class Range:
-    """Packets with consecutive counters, closed: they wait for a signature."""
+class CounterRange:
+    """A closed range of packets with consecutive counters, not yet signed."""
 
     transcript_hash: bytes
     epoch: int
@@ -65,8 +64,8 @@ class Range:
     blind_key: bytes | None = field(repr=False)
     leaves: tuple[bytes, ...] = ()
 
-    def hashed(self) -> tuple[bytes, ...]:
-        """The leaves; the plaintexts and the blind key are let go."""
+    def compute_leaves(self) -> tuple[bytes, ...]:
+        """The leaves; plaintexts and blind key are dropped."""
         if self.blind_key is not None:
             key, first = self.blind_key, self.first
             self.leaves = tuple(
@@ -104,10 +103,10 @@ class SenderLedger:
         self.epoch = epoch
         self.entry = entry
         self.lane = lane
-        self.closed: deque[Range] = deque()
+        self.closed: deque[CounterRange] = deque()
         self.dropped = 0
-        self.made_ns = 0  # when the last range was closed: no later packet may claim to be older
-        self.ended = False  # the member sends under another epoch: what comes now is the last
+        self.made_ns = 0  # when the last range was closed: later packets must not carry an earlier time
+        self.ended = False  # the member sends under another epoch: the open range is the last
         self._blind_key: bytes | None = blind_key
         self._packets: list[tuple[bytes, bytes]] = []
         self._first = 1
@@ -115,15 +114,15 @@ class SenderLedger:
         self._due_at: float | None = None
 
     def add(self, aad_hash: bytes, plaintext: bytes, sent_ns: int) -> None:
-        """The next packet; counters begin at 1 and none is left out."""
+        """Appends the next packet; counters begin at 1 without gaps."""
         self._packets.append((aad_hash, plaintext))
         self._bytes += len(plaintext)
         if len(self._packets) >= MAX_LEAVES or self._bytes >= RANGE_BYTES:
             self._close(sent_ns)
 
-    def notice(self, now: float, wall_ns: int) -> None:
-        """Closes the open range when it is time. The ranges of members begin at different moments, so that
-        neither their signatures nor the checks of them come all at once.
+    def poll(self, now: float, wall_ns: int) -> None:
+        """Closes the open range when it is due. The first range is staggered by slot, so that signing and
+        verification are spread over the second.
         """
         if not self._packets:
             self._due_at = None
@@ -135,19 +134,21 @@ class SenderLedger:
             self._close(wall_ns)
 
     def end(self) -> None:
-        """The epoch's keys are about to be wiped: closes and hashes everything."""
+        """Closes and hashes everything before the epoch's keys are wiped."""
         self.ended = True
         if self._packets:
             last = self._packets[-1][1]
-            self._close(int.from_bytes(last[:STAMP_BYTES]))  # no later than this was the range closed
+            self._close(
+                int.from_bytes(last[:STAMP_BYTES])
+            )  # the last packet's time: the wall clock is not at hand
         for item in self.closed:
-            item.hashed()
+            item.compute_leaves()
         self._blind_key = None
 
     def _close(self, made_ns: int) -> None:
         self.made_ns = max(self.made_ns, made_ns)
         self.closed.append(
-            Range(
+            CounterRange(
                 self.transcript_hash,
                 self.epoch,
                 self.entry,
@@ -171,18 +172,18 @@ class SenderLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a checkpoint, or the passing of time, says of the packets that were opened."""
+class Comparison:
+    """Result of comparing opened packets with a checkpoint."""
 
     confirmed: int = 0
     mismatched: tuple[tuple[str, int], ...] = ()  # channel and counter
-    never_given: tuple[tuple[str, int], ...] = ()  # counters that the sender had not reached
+    beyond_range: tuple[tuple[str, int], ...] = ()  # counters that the sender had not issued yet
 
 
 class ReceiverLedger:
-    """Packets opened from one sender on one lane of one epoch, until their checkpoint comes.
+    """Packets opened from one sender on one lane of one epoch, kept until their checkpoint is received.
 
-    `pending` is filled by `EpochSession.open` under the host's lock; the methods that change it say so.
+    `pending` is filled by `EpochSession.open`; methods that change it need the host's lock.
     """
 
     __slots__ = ("_held", "_older", "blind_key", "entry", "epoch", "lane", "overflow", "pending")
@@ -199,28 +200,28 @@ class ReceiverLedger:
 
     @property
     def idle(self) -> bool:
-        """Nothing is waited for."""
+        """True if no packet is pending."""
         return not self.pending and not any(self._older)
 
     @property
     def newest(self) -> Checkpoint | None:
-        """The last checkpoint taken."""
+        """The last checkpoint held."""
         return self._held[-1][1] if self._held else None
 
     def add(self, counter: int, packet: Pending) -> None:
-        """A packet was accepted. The caller holds the lock."""
+        """Adds an accepted packet. The caller holds the lock."""
         if len(self.pending) >= MAX_PENDING:
             self.overflow += 1
         else:
             self.pending[counter] = packet
 
     def leaf(self, counter: int, aad_hash: bytes, plaintext: bytes) -> bytes | None:
-        """The leaf of a packet; None when the epoch's keys are gone."""
+        """The leaf of a packet; None once the epoch's keys are wiped."""
         key = self.blind_key
         return None if key is None else merkle.leaf(counter, merkle.blind(key, counter), aad_hash, plaintext)
 
-    def forget_key(self) -> None:
-        """The epoch's keys are about to be wiped: hashes all that waits. The caller holds the lock."""
+    def drop_key(self) -> None:
+        """Hashes all pending packets and drops the blind key. The caller holds the lock."""
         for bucket in (self.pending, *self._older):
             for counter, (channel, aad_hash, data, sent_ns) in bucket.items():
                 if aad_hash:
@@ -228,18 +229,18 @@ class ReceiverLedger:
         self.blind_key = None
 
     def conflict(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """A checkpoint taken before whose range has counters in common with this one's."""
+        """A held checkpoint whose range overlaps this one's."""
         return next((held for _, held in self._held if held.overlaps(checkpoint)), None)
 
     def hold(self, checkpoint: Checkpoint, now: float) -> None:
-        """Keeps a verified checkpoint for a while: packets may come after it."""
+        """Holds a verified checkpoint for HELD_S: packets may arrive after it."""
         self._held.append((now, checkpoint))
         while len(self._held) > MAX_HELD:
             self._held.popleft()
 
     def take(self, checkpoint: Checkpoint, before_ns: int | None) -> list[tuple[int, Pending]]:
-        """Takes out the packets in the checkpoint's range, and those above it that claim to have been sent
-        before `before_ns`. The caller holds the lock.
+        """Removes and returns the packets in the checkpoint's range, and those above it whose `sent_ns` is
+        below `before_ns`. The caller holds the lock.
         """
         first, last = checkpoint.first, checkpoint.last
         taken: list[tuple[int, Pending]] = []
@@ -256,7 +257,7 @@ class ReceiverLedger:
         return taken
 
     def late(self) -> list[tuple[Checkpoint, list[tuple[int, Pending]]]]:
-        """Packets that came after their checkpoint, taken out. The caller holds the lock."""
+        """Removes and returns packets that arrived after their checkpoint. The caller holds the lock."""
         found = []
         if not self.idle:
             for _, checkpoint in self._held:
@@ -266,45 +267,47 @@ class ReceiverLedger:
         return found
 
     def rotate(self, now: float) -> int:
-        """Once a second: how many packets have waited too long and were let go. The caller holds the lock."""
+        """Drops packets that timed out and returns their number; once a second. The caller holds the lock."""
         while self._held and now - self._held[0][0] > HELD_S:
             self._held.popleft()
         self._older.appendleft(self.pending)
         self.pending = {}
-        over, self.overflow = self.overflow, 0
+        lost, self.overflow = self.overflow, 0
         if len(self._older) >= BUCKETS:
-            over += len(self._older.pop())
-        return over
+            lost += len(self._older.pop())
+        return lost
 
-    def judge(self, checkpoint: Checkpoint, taken: list[tuple[int, Pending]], key: bytes | None) -> Judgement:
-        """Compares packets that were taken out with a verified checkpoint; `key` is the blind key of then."""
+    def compare(
+        self, checkpoint: Checkpoint, taken: list[tuple[int, Pending]], key: bytes | None
+    ) -> Comparison:
+        """Compares removed packets with a verified checkpoint; `key` is the blind key at their removal."""
         confirmed = 0
-        wrong: list[tuple[str, int]] = []
-        never: list[tuple[str, int]] = []
+        contradicted: list[tuple[str, int]] = []
+        beyond: list[tuple[str, int]] = []
         for counter, (channel, aad_hash, data, _) in taken:
             if not checkpoint.covers(counter):
-                never.append((channel, counter))
+                beyond.append((channel, counter))
                 continue
-            found = data
+            leaf = data
             if aad_hash:
-                assert key is not None  # without key everything was hashed
-                found = merkle.leaf(counter, merkle.blind(key, counter), aad_hash, data)
-            if found == checkpoint.leaves[counter - checkpoint.first]:
+                assert key is not None  # without a key every packet was hashed
+                leaf = merkle.leaf(counter, merkle.blind(key, counter), aad_hash, data)
+            if leaf == checkpoint.leaves[counter - checkpoint.first]:
                 confirmed += 1
             else:
-                wrong.append((channel, counter))
-        return Judgement(confirmed, tuple(sorted(wrong)), tuple(sorted(never)))
+                contradicted.append((channel, counter))
+        return Comparison(confirmed, tuple(sorted(contradicted)), tuple(sorted(beyond)))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointCounts:
-    """Checkpoints of unsigned packets, and what became of the packets that this process has opened."""
+    """Counts of checkpoints and of the unsigned packets opened by this process."""
 
     sent: int = 0  # checkpoints signed here
-    dropped: int = 0  # ranges that had to be given up before they were signed
-    verified: int = 0  # checkpoints of others, signature good
-    refused: int = 0  # checkpoints of others that were not taken, for whatever reason
-    confirmed: int = 0  # packets that agree with their sender's checkpoint
+    dropped: int = 0  # ranges dropped before they were signed
+    verified: int = 0  # received checkpoints with a valid signature
+    refused: int = 0  # received checkpoints that were rejected
+    confirmed: int = 0  # packets that match their sender's checkpoint
     unconfirmed: int = 0  # packets without a checkpoint in time
     mismatched: int = 0  # packets that contradict their sender's checkpoint
 

@@ -1,12 +1,11 @@
-"""Signed totals of a drone's flight, committed to the roots of the checkpoints they were computed from.
+"""Signed totals: statement of a drone's flight totals with the checkpoint roots they were computed from.
 
-What a statement shows: its signer declares that the drone's telemetry, exactly that which the listed roots
-commit to and the signer received, gives these totals. Who has the record can compute them again. Who has not
-believes the signer; they can check that the drone itself signed each listed root as soon as they are shown
-the checkpoint, and that two statements about one flight name the same roots. It does not show that the drone
-told the truth about where it was, nor anything about packets that the signer never received: their number
-stands in the statement (`coverage`). Only a logger or an operator may sign: a drone is no witness of its own
-flight.
+The signer declares that the drone's telemetry, as committed to by the listed roots and received by the
+signer, yields these totals. With the record they can be recomputed. Without it the signer has to be trusted;
+given a checkpoint one can verify that the drone has signed the listed root, and two statements about one
+flight can be compared by their roots. A statement does not prove that the drone reported its true position,
+nor anything about packets that the signer has not received; `coverage` has their number. Only a logger or an
+operator may sign, not a drone for its own flight.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from ..encoding import is_name
-from ..messages.checkpoint import MAX_COUNTER, MAX_LEAVES
+from ..messages.checkpoint import MAX_LEAVES
 from ..primitives import labels
 from ..trust.identity import (
     CertificateError,
@@ -30,7 +29,7 @@ from ..trust.identity import (
     read_member_certificate,
 )
 from ..trust.roles import Role
-from ..wire import SIGNATURE_BYTES
+from ..wire import MAX_CERTIFICATE, MAX_COUNTER, SIGNATURE_BYTES
 from .disclosure import DisclosureError, bytes_of, hash_of
 
 FORMAT: Final = "chimera-totals-1"
@@ -54,14 +53,14 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SignedTotals:
-    """A statement (JSON object of texts, whole numbers and lists), who signed it, and the signature."""
+    """A statement (JSON object of strings, integers and lists), its signer's certificate, the signature."""
 
     statement: Mapping[str, Any]
     certificate_der: bytes = field(repr=False)
     signature: bytes = field(repr=False)
 
     def check(self, authority: x509.Certificate) -> CertifiedMember:
-        """The member who signed the statement. Raises DisclosureError."""
+        """Verifies the statement: the member that has signed it. Raises DisclosureError."""
         try:
             member = read_member_certificate(self.certificate_der)
             check_issuer(self.certificate_der, authority)
@@ -73,7 +72,7 @@ class SignedTotals:
             )
         check_signer(member)
         if not member.verify(self.signature, canonical(self.statement), labels.SIGN_TOTALS):
-            raise DisclosureError(f"the statement does not bear {member.name}'s signature")
+            raise DisclosureError(f"the statement is not signed by {member.name}")
         return member
 
     def to_json(self) -> dict[str, Any]:
@@ -86,9 +85,9 @@ class SignedTotals:
 
 
 def canonical(statement: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed: JSON with sorted keys, no spaces, ASCII, whole numbers only.
+    """The signed bytes: JSON with sorted keys, without spaces, in ASCII, integers only.
 
-    Raises DisclosureError for anything else.
+    Raises DisclosureError for other content.
     """
     _check(statement, 0)
     return json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
@@ -119,16 +118,16 @@ def check_signer(member: CertifiedMember) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What the listed ranges add up to, and what is missing between them."""
+    """Packets in the listed ranges, and in the gaps between them."""
 
-    committed: int  # packets that the drone's signed roots commit to
+    committed: int  # packets that the signed roots commit to
     received: int  # of them, those that the totals were computed from
-    between: int  # packets before the first range of an epoch, or between two: nothing is said of them
+    between: int  # packets before the first range of an epoch, or between two
 
 
 def coverage(statement: Mapping[str, Any]) -> Coverage:
-    """From a statement's `roots`. A drone's ranges of one epoch begin at 1 and touch. What was sent after the
-    last range of an epoch, or in an epoch without any, cannot be seen. Raises DisclosureError.
+    """Coverage of a statement's `roots`. The ranges of one epoch begin at 1 and are contiguous. Packets after
+    the last range of an epoch, or in an epoch without one, are not visible. Raises DisclosureError.
     """
     committed = received = between = 0
     places = set()
@@ -144,12 +143,12 @@ def coverage(statement: Mapping[str, Any]) -> Coverage:
         for item in _list(entry.get("ranges"), "ranges"):
             if not isinstance(item, list) or len(item) != 4:
                 raise DisclosureError("a range is [first, last, received, root]")
-            first, last, got = (_number(value, "ranges", MAX_COUNTER) for value in item[:3])
+            first, last, number = (_number(value, "ranges", MAX_COUNTER) for value in item[:3])
             hash_of(item[3], "ranges")
-            if not end < first <= last < first + MAX_LEAVES or got > last - first + 1:
-                raise DisclosureError(f"range {first} to {last} with {got} packets cannot be")
+            if not end < first <= last < first + MAX_LEAVES or number > last - first + 1:
+                raise DisclosureError(f"range {first} to {last} with {number} packets is impossible")
             committed += last - first + 1
-            received += got
+            received += number
             between += first - end - 1
             end = last
     return Coverage(committed, received, between)
@@ -168,7 +167,7 @@ def _number(value: object, name: str, most: int = MAX_NUMBER) -> int:
 
 
 def sign_totals(identity: MemberIdentity, statement: Mapping[str, Any]) -> SignedTotals:
-    """The statement, completed by format, swarm and signer, and signed."""
+    """The statement with format, swarm and signer, signed."""
     check_signer(identity.member)
     whole = {**statement, "format": FORMAT, "swarm": identity.swarm, "signer": identity.name}
     return SignedTotals(whole, identity.certificate_der, identity.sign(canonical(whole), labels.SIGN_TOTALS))
@@ -178,9 +177,9 @@ def read_totals(value: object) -> SignedTotals:
     """Signed totals from parsed JSON. Raises DisclosureError."""
     statement = value.get("statement") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(statement, Mapping):
-        raise DisclosureError("this holds no statement")
+        raise DisclosureError("there is no statement")
     if statement.get("format") != FORMAT:
-        raise DisclosureError(f"this holds no totals: `format` must be {FORMAT}")
+        raise DisclosureError(f"these are no signed totals: `format` must be {FORMAT}")
     names = _list(statement.get("drones", []), "drones")
     for name in (statement.get("member"), *names[:MAX_NAMES]):
         if not isinstance(name, str) or not is_name(name):
@@ -190,6 +189,6 @@ def read_totals(value: object) -> SignedTotals:
     coverage(statement)
     return SignedTotals(
         statement,
-        bytes_of(value.get("certificate"), "certificate", 16384),
+        bytes_of(value.get("certificate"), "certificate", MAX_CERTIFICATE),
         bytes_of(value.get("signature"), "signature", SIGNATURE_BYTES),
     )

@@ -1,12 +1,12 @@
-"""What the authority's key does to a keystore that exists: revoke, renew, sign a newer policy.
+"""Operations with the authority's key on an existing keystore: revoke, renew, sign a newer policy.
 
-Beside the layout of keystore.py::
+In addition to the layout of keystore.py::
 
-    <keystore>/members/<name>/retired/<serial>.pem  renewed certificates, so that they can be revoked
-    <keystore>/members/<name>/identity.key.new      a renewal at work: the certificate is replaced first
-    <keystore>/policy.sig.new                       a policy at work: policy.yaml is replaced first
+    <keystore>/members/<name>/retired/<serial>.pem  superseded certificates, so that they can be revoked
+    <keystore>/members/<name>/identity.key.new      renewal in progress: the certificate is replaced first
+    <keystore>/policy.sig.new                       policy update in progress: policy.yaml is replaced first
 
-Revocation list and policy are replaced by ones with a higher number; processes that run take them over.
+Revocation list and policy are replaced by ones with a higher number; running processes load them.
 """
 
 from __future__ import annotations
@@ -32,17 +32,15 @@ from ..trust.identity import (
 )
 from ..trust.policy import load_policy
 from ..trust.signed_documents import MAX_DOCUMENT
-from .keystore import Keystore, check_passphrase, key_pem, with_header
-from .member_state import replace_durably
+from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably
+from .keystore import Keystore, check_passphrase, key_pem, with_validity
 
-_OPEN_MODE: Final = 0o644
-_SECRET_MODE: Final = 0o600
 _PEM: Final = serialization.Encoding.PEM
 REASONS: Final = ("key-compromise", "superseded", "cessation-of-operation", "unspecified")
 
 
 class AuthorityKeystore(Keystore):
-    """A keystore together with its authority's key (`unlock` first, or give `passphrase`)."""
+    """A keystore with its authority's key (call `unlock` first, or pass `passphrase`)."""
 
     def revoke(
         self,
@@ -54,14 +52,14 @@ class AuthorityKeystore(Keystore):
         days: float = 90.0,
         old_only: bool = False,
     ) -> tuple[int, int]:
-        """(number of the new list, certificates added): revokes all certificates of a member that still run.
+        """Revokes all unexpired certificates of a member: (number of the new list, certificates added).
 
-        name: None only renews the list's dates. old_only: leaves the present certificate good, and revokes
-        those that were renewed. days: how long the list stays current; an expired one bars joining only.
+        name: None only renews the list's dates. old_only: revokes the superseded certificates, not the
+        current one. days: validity of the list; an expired list prevents joining only.
         """
         if reason not in REASONS:
             raise KeystoreError(f"{reason!r} is no reason; use one of {', '.join(REASONS)}.")
-        with self._alone():
+        with self._locked():
             return self._revoke(name, wall_ns, reason, passphrase, days, old_only)
 
     def _revoke(
@@ -80,7 +78,7 @@ class AuthorityKeystore(Keystore):
         serials = {item.serial for item in members if item.not_after_ns >= wall_ns} - known
         if name is not None and not serials:
             state = "is revoked already" if members else "was never renewed"
-            raise KeystoreError(f"{name} {state}: there is no good certificate of it to revoke.")
+            raise KeystoreError(f"{name} {state}: there is no valid certificate of it to revoke.")
         crl = extend_crl(
             authority, self._authority_private(passphrase), before, frozenset(serials), reason, wall_ns, days
         )
@@ -88,7 +86,7 @@ class AuthorityKeystore(Keystore):
             raise KeystoreError(
                 f"the revocation list would be larger than {MAX_DOCUMENT} bytes; make a new keystore instead."
             )
-        self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
+        self._write("crl.pem", crl.public_bytes(_PEM), PUBLIC_MODE)
         return int(crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number), len(serials)
 
     def renew(
@@ -100,13 +98,13 @@ class AuthorityKeystore(Keystore):
         key_passphrase: bytes | None = None,
         days: float = 365.0,
     ) -> MemberIdentity:
-        """A new key and certificate for a member, under its name and role. The old certificate stays good
-        until it expires or is revoked (`revoke(old_only=True)`).
+        """Issues a new key and certificate for a member, with its name and role. The old certificate remains
+        valid until it expires or is revoked (`revoke(old_only=True)`).
 
-        A crash leaves either the old pair or the new one: `load_identity` finishes what was begun.
+        A crash leaves either the old pair or the new one; `load_identity` completes an interrupted renewal.
         """
         check_passphrase(key_passphrase)
-        with self._alone():
+        with self._locked():
             return self._renew(name, wall_ns, passphrase, key_passphrase, days)
 
     def _renew(
@@ -133,16 +131,19 @@ class AuthorityKeystore(Keystore):
         except OSError as error:
             raise KeystoreError(f"{path}: cannot make a directory ({error.strerror}).") from None
         old_pem = self._read(f"members/{name}/identity.pem")
-        self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, _OPEN_MODE)
+        self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, PUBLIC_MODE)
         new_pem = certificate.public_bytes(_PEM)
-        self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), _SECRET_MODE)
-        self._write(f"members/{name}/identity.pem", new_pem, _OPEN_MODE)  # from here on the new pair counts
+        self._write(f"members/{name}/identity.key.new", key_pem(key, key_passphrase), SECRET_MODE)
+        self._write(
+            f"members/{name}/identity.pem", new_pem, PUBLIC_MODE
+        )  # from here on the new pair is in force
         replace_durably(path / "identity.key.new", path / "identity.key", self._durable)
         return MemberIdentity(read_member_certificate(pem_to_der(new_pem)), provider().signing_key(key))
 
     def _finish_renewal(self, member: CertifiedMember, path: Path, key_passphrase: bytes | None) -> None:
-        """An earlier renewal, interrupted between certificate and key: its key must not be overwritten.
-        Where it cannot be opened the member has no key anyway, and this renewal is the remedy.
+        """Completes an earlier renewal that was interrupted between certificate and key.
+
+        If its key cannot be opened the member has no usable key, and the renewal in progress replaces it.
         """
         if (path / "identity.key.new").is_file():
             with contextlib.suppress(KeystoreError):
@@ -151,17 +152,17 @@ class AuthorityKeystore(Keystore):
     def install_policy(
         self, text: str, *, wall_ns: int, passphrase: bytes | None = None, days: float = 825.0
     ) -> int:
-        """Signs a policy with a higher version than the present one and puts it there; returns the version.
+        """Signs and installs a policy with a higher version than the current one; returns its version.
 
-        `swarm`, `issued` and `expires` are added where the text has none of them.
+        `swarm`, `issued` and `expires` are added if the text has none of them.
         """
-        with self._alone():
+        with self._locked():
             return self._install_policy(text, wall_ns, passphrase, days)
 
     def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
-        present = load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml")
+        present = load_policy(self._read("policy.yaml"), "policy.yaml")
         if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
-            text = with_header(text, present.swarm, wall_ns, days)
+            text = with_validity(text, present.swarm, wall_ns, days)
         policy = load_policy(text, "the new policy")
         if policy.swarm != present.swarm:
             raise KeystoreError(f"the new policy is for swarm {policy.swarm}, not {present.swarm}.")
@@ -174,18 +175,18 @@ class AuthorityKeystore(Keystore):
             raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
         signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
         self._finish_policy()
-        self._write("policy.sig.new", signature, _OPEN_MODE)
-        self._write("policy.yaml", raw, _OPEN_MODE)  # from here on the new pair counts
+        self._write("policy.sig.new", signature, PUBLIC_MODE)
+        self._write("policy.yaml", raw, PUBLIC_MODE)  # from here on the new pair is in force
         replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
         return policy.version
 
     def _finish_policy(self) -> None:
-        """An earlier policy, interrupted after policy.yaml was replaced: its signature must not be lost."""
+        """Completes an earlier policy update that was interrupted after policy.yaml was replaced."""
         public = self._authority().public_key()
-        assert isinstance(public, mldsa.MLDSA87PublicKey)  # or its private key would not have fitted
-        fits = provider().verify_key(public.public_bytes_raw()).verify
+        assert isinstance(public, mldsa.MLDSA87PublicKey)  # else its private key would not have matched
+        verify = provider().verify_key(public.public_bytes_raw()).verify
         text = self._read("policy.yaml")
-        if fits(self._interrupted_signature(), text, labels.SIGN_POLICY):
+        if verify(self._interrupted_signature(), text, labels.SIGN_POLICY):
             replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
 
     def _authority_private(self, passphrase: bytes | None) -> Any:

@@ -1,6 +1,6 @@
-"""The swarm's pre-shared secret for fallback, on disk: `<keystore>/fallback.key`, mode 0600, good for a day.
+"""Fallback secret: the swarm's pre-shared secret in `<keystore>/fallback.key`, mode 0600, valid for 24 hours.
 
-It is copied to every member before a flight, like the policy; the authority's key is not needed for it.
+It is copied to every member before a flight, like the policy; making one does not need the authority's key.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from chimera_ros.formats import json_values
+from chimera_ros.formats.text import FormatError, read_bytes
+
 from ..errors import KeystoreError
-from .member_state import write_atomic
+from .atomic_file import SECRET_MODE, write_atomic
 
 FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64
 LIFE_NS: Final = 24 * 3600 * 1_000_000_000
 _FORMAT: Final = 1
-_MODE: Final = 0o600
+_MAX_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +31,21 @@ class FallbackSecret:
     issued_ns: int
     secret: bytes = field(repr=False)
 
-    def good_at(self, wall_ns: int, ahead_ns: int = 0) -> bool:
-        """True within 24 hours from the issue; a clock may be `ahead_ns` behind the issuer's."""
+    def valid_at(self, wall_ns: int, ahead_ns: int = 0) -> bool:
+        """True within 24 hours of the issue; the clock may be `ahead_ns` behind the issuer's."""
         return self.issued_ns - ahead_ns <= wall_ns < self.issued_ns + LIFE_NS
 
 
 def write_secret(directory: Path, secret: FallbackSecret, durable: bool = True) -> None:
-    """Replaces the keystore's secret. Raises KeystoreError when the disk refuses."""
+    """Replaces the keystore's secret. Raises KeystoreError if it cannot be written."""
     text = json.dumps(
         {"format": _FORMAT, "issued_ns": secret.issued_ns, "secret": secret.secret.hex()}, indent=1
     )
-    write_atomic(directory / FILE_NAME, text.encode(), _MODE, durable)
+    write_atomic(directory / FILE_NAME, text.encode(), SECRET_MODE, durable)
 
 
 def read_secret(directory: Path) -> FallbackSecret | None:
-    """The keystore's secret, good or expired; None where there is none.
+    """The keystore's secret, valid or expired, or None.
 
     Raises KeystoreError for a file that others can read, or that is damaged.
     """
@@ -54,17 +57,20 @@ def read_secret(directory: Path) -> FallbackSecret | None:
                 f"{path} can be read by others (mode {mode:04o}); "
                 "make a new one with `chimera keys fallback`."
             )
-        text = path.read_text(encoding="utf-8")
+        data: Any = json_values.parse(read_bytes(path, _MAX_BYTES), _MAX_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeystoreError(f"{path}: cannot read ({error}).") from None
+    except OSError as error:
+        raise KeystoreError(f"{path}: cannot read ({error.strerror}).") from None
+    except FormatError as error:
+        raise KeystoreError(
+            f"{path} is damaged ({error}); make a new one with `chimera keys fallback`."
+        ) from None
     try:
-        data: Any = json.loads(text)
         issued_ns, secret = data["issued_ns"], bytes.fromhex(data["secret"])
-        fits = data["format"] == _FORMAT and type(issued_ns) is int and len(secret) == SECRET_BYTES
+        valid = data["format"] == _FORMAT and type(issued_ns) is int and len(secret) == SECRET_BYTES
     except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits or issued_ns < 0:
+        valid = False
+    if not valid or issued_ns < 0:
         raise KeystoreError(f"{path} is damaged; make a new one with `chimera keys fallback`.")
     return FallbackSecret(issued_ns, secret)

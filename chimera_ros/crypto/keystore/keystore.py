@@ -1,4 +1,4 @@
-"""The keystore on disk: authority, policy, revocation list, and members' certificates and keys.
+"""Keystore directory: authority, policy, revocation list, and members' certificates and keys.
 
 Layout::
 
@@ -6,11 +6,11 @@ Layout::
     <keystore>/authority.key   its key (PKCS#8, encrypted where a passphrase was given); not needed to fly
     <keystore>/crl.pem         revocation list
     <keystore>/policy.yaml     policy, and policy.sig: the authority's ML-DSA-87 signature over its bytes
-    <keystore>/fallback.key    the swarm's pre-shared secret, good for a day (fallback_secret.py)
+    <keystore>/fallback.key    the swarm's pre-shared secret, valid for 24 hours (fallback_secret.py)
     <keystore>/members/<name>/identity.pem, identity.key, state.json
 
-A drone needs authority.pem, crl.pem, policy.yaml, policy.sig, fallback.key and its own member directory,
-nothing else.
+A drone needs only authority.pem, crl.pem, policy.yaml, policy.sig, fallback.key and its own member
+directory.
 
 Not handled here: revoking, renewing and newer policies (authority.py), hardware keys.
 """
@@ -29,6 +29,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
+
+from chimera_ros.formats.text import FormatError, read_bytes
 
 from ..encoding import is_name
 from ..errors import KeystoreError, RankTaken
@@ -50,20 +52,18 @@ from ..trust.identity import (
 from ..trust.policy import load_policy
 from ..trust.rank import RANKS, rank_of
 from ..trust.roles import RESERVED_NAMES, Role
+from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
-from .member_state import FileStore, replace_durably, write_atomic
+from .member_state import FileStore
 
-_OPEN_MODE: Final = 0o644
-_SECRET_MODE: Final = 0o600
 _PEM: Final = serialization.Encoding.PEM
 MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
+MAX_FILE: Final = 1_048_576  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """One line of `chimera keys list`. Times in ns since the Unix epoch; `fingerprint` is BLAKE3-256, 32
-    bytes.
-    """
+    """Summary of an enrolled member. Times in ns since the Unix epoch; `fingerprint` is BLAKE3-256."""
 
     name: str
     role: Role
@@ -78,11 +78,12 @@ class MemberInfo:
     certificate_path: Path
 
     def expired(self, wall_ns: int) -> bool:
+        """True if the certificate has expired."""
         return wall_ns > self.not_after_ns
 
 
 class Keystore:
-    """A keystore directory. Every method raises KeystoreError with a sentence that says how to mend it."""
+    """A keystore directory. Every method raises KeystoreError with a sentence that names the remedy."""
 
     def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
         self.path = Path(path)
@@ -90,18 +91,18 @@ class Keystore:
         self._authority_key: mldsa.MLDSA87PrivateKey | None = None
 
     def exists(self) -> bool:
-        """True when there is an authority here."""
+        """True if the directory holds an authority."""
         return (self.path / "authority.pem").is_file()
 
     def state_path(self, name: str) -> Path:
-        """Where the member keeps its small state file."""
+        """Path of the member's state file."""
         return self._member_path(name) / "state.json"
 
     def state_store(self, name: str) -> FileStore:
         """The member's state on disk."""
         return FileStore(self.state_path(name), self._durable)
 
-    # Making
+    # Creation
 
     def create(
         self,
@@ -112,9 +113,9 @@ class Keystore:
         policy_text: str | None = None,
         days: float = 825.0,
     ) -> None:
-        """Makes authority, empty revocation list and signed policy; refuses an existing keystore.
+        """Creates authority, empty revocation list and signed policy; fails if there is a keystore.
 
-        `policy_text` is a policy without `swarm`, `issued` and `expires` (they are added); by default
+        `policy_text` is a policy without `swarm`, `issued` and `expires` (they are added), by default
         config/policy.yaml. `passphrase` encrypts the authority's key.
         """
         if not is_name(swarm):
@@ -130,41 +131,45 @@ class Keystore:
             )
         check_passphrase(passphrase)
         text = default_policy.TEXT if policy_text is None else policy_text
-        text = with_header(text, swarm, wall_ns, days)
-        load_policy(text, "policy.yaml")
+        text = with_validity(text, swarm, wall_ns, days)
+        load_policy(text, "the policy")
         try:
-            ours = not self.path.is_dir() or not any(self.path.iterdir())
+            is_new = not self.path.is_dir() or not any(self.path.iterdir())
             (self.path / "members").mkdir(mode=0o700, parents=True, exist_ok=True)
-            if ours:  # somebody's folder stays open to those who use it; what is secret has a mode of its own
+            if is_new:  # a directory in use keeps its mode; secret files have their own
                 self.path.chmod(0o700)
         except OSError as error:
             raise KeystoreError(f"{self.path}: cannot make the directory ({error.strerror}).") from None
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_authority(swarm, key, wall_ns, days)
         crl = make_crl(certificate, key, 1, frozenset(), wall_ns, days)
-        with self._alone():
+        with self._locked():
             if self.exists():
-                raise KeystoreError(f"{self.path} already holds a keystore; somebody has just made it.")
-            self._write("authority.key", key_pem(key, passphrase), _SECRET_MODE)
-            self._write("crl.pem", crl.public_bytes(_PEM), _OPEN_MODE)
-            self._write("policy.yaml", text.encode(), _OPEN_MODE)
-            self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), _OPEN_MODE)
+                raise KeystoreError(
+                    f"{self.path} already holds a keystore; another process has just made it."
+                )
+            self._write("authority.key", key_pem(key, passphrase), SECRET_MODE)
+            self._write("crl.pem", crl.public_bytes(_PEM), PUBLIC_MODE)
+            self._write("policy.yaml", text.encode(), PUBLIC_MODE)
+            self._write("policy.sig", key.sign(text.encode(), labels.SIGN_POLICY), PUBLIC_MODE)
             self.renew_fallback(wall_ns)
-            self._write("authority.pem", certificate.public_bytes(_PEM), _OPEN_MODE)  # last: now it exists
+            self._write(
+                "authority.pem", certificate.public_bytes(_PEM), PUBLIC_MODE
+            )  # last: marks the keystore as complete
         self._authority_key = key
 
     def renew_fallback(self, wall_ns: int) -> FallbackSecret:
-        """A new pre-shared secret, good for 24 hours; every member needs a copy of the file."""
+        """Makes a new fallback secret, valid for 24 hours; every member needs a copy of the file."""
         secret = FallbackSecret(wall_ns, os.urandom(SECRET_BYTES))
         write_secret(self.path, secret, self._durable)
         return secret
 
     def fallback(self) -> FallbackSecret | None:
-        """The pre-shared secret, good or expired; None where there is none."""
+        """The fallback secret, valid or expired, or None."""
         return read_secret(self.path)
 
     def unlock(self, passphrase: bytes | None = None) -> None:
-        """Loads the authority's key, which enrolling needs; what another key signed nobody would believe."""
+        """Loads the authority's key, which must match authority.pem."""
         key = _read_key(self.path / "authority.key", passphrase)
         if key.public_key() != self._authority().public_key():
             raise KeystoreError(
@@ -182,8 +187,9 @@ class Keystore:
         key_passphrase: bytes | None = None,
         days: float = 365.0,
     ) -> MemberIdentity:
-        """Makes a member's key and certificate. `passphrase` opens the authority's key, `key_passphrase`
-        encrypts the member's."""
+        """Issues a member's key and certificate. `passphrase` decrypts the authority's key, `key_passphrase`
+        encrypts the member's.
+        """
         role = _role(role)
         if not is_name(name):
             raise KeystoreError(f"{name!r} is no member name: use 1 to 48 of a-z 0-9 _.")
@@ -210,17 +216,17 @@ class Keystore:
         except OSError as error:
             raise KeystoreError(f"{directory}: cannot make the directory ({error.strerror}).") from None
         pem = certificate.public_bytes(_PEM)
-        with self._alone():
+        with self._locked():
             if (directory / "identity.pem").exists():
-                raise KeystoreError(f"{name} has just been enrolled in {self.path} by somebody else.")
+                raise KeystoreError(f"{name} has just been enrolled in {self.path} by another process.")
             self.check_rank(name, role, wall_ns)
-            self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), _SECRET_MODE)
-            self._write(f"members/{name}/identity.pem", pem, _OPEN_MODE)
+            self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), SECRET_MODE)
+            self._write(f"members/{name}/identity.pem", pem, PUBLIC_MODE)
         return MemberIdentity(read_member_certificate(pem_to_der(pem)), provider().signing_key(key))
 
     def check_rank(self, name: str, role: Role | str, wall_ns: int) -> None:
-        """Raises RankTaken for a crypto node that would have the rank of one that is enrolled: both could
-        announce the same epoch numbers. One that was revoked, or has expired, is in nobody's way.
+        """Raises RankTaken for a crypto node with the rank of an enrolled one, as both would announce the
+        same epoch numbers. Revoked and expired ones do not count.
         """
         if role != Role.CRYPTO:
             return
@@ -249,7 +255,7 @@ class Keystore:
         return [self.show(name) for name in names]
 
     def show(self, name: str) -> MemberInfo:
-        """One member. Says nothing about dates; `MemberInfo.expired` does."""
+        """One member; its dates are not checked (`MemberInfo.expired`)."""
         member = self._certificate(name)
         path = self._member_path(name)
         key = path / "identity.key"
@@ -270,7 +276,7 @@ class Keystore:
     def load_identity(
         self, name: str, *, wall_ns: int, swarm: str | None = None, passphrase: bytes | None = None
     ) -> MemberIdentity:
-        """A member's identity; issuer, dates, revocation, swarm and the key are checked."""
+        """A member's identity, after checks of issuer, dates, revocation, swarm and key."""
         member = self._certificate(name)
         path = self._member_path(name) / "identity.pem"
         try:
@@ -290,13 +296,13 @@ class Keystore:
     def _private_key(
         self, member: CertifiedMember, path: Path, passphrase: bytes | None
     ) -> mldsa.MLDSA87PrivateKey:
-        """The key beside the certificate; the new one where a renewal was interrupted between the two."""
+        """The key that matches the certificate; completes a renewal interrupted between the two."""
         new = path.with_name("identity.key.new")
         if new.is_file():
             public = x509.load_der_x509_certificate(member.certificate_der).public_key()
             try:
                 key = _read_key(new, passphrase)
-            except KeystoreError:  # of a renewal that was broken off, under another passphrase perhaps
+            except KeystoreError:  # of an interrupted renewal, perhaps with another passphrase
                 old = _read_key(path.with_name("identity.key"), passphrase)
                 if old.public_key() != public:
                     raise
@@ -307,7 +313,7 @@ class Keystore:
         return _read_key(path.with_name("identity.key"), passphrase)
 
     def load_trust(self, *, wall_ns: int, swarm: str | None = None) -> Trust:
-        """Authority, policy and revocation list, all checked. `swarm` is the one that is expected."""
+        """Authority, policy and revocation list, verified. `swarm`: the expected one."""
         authority = self._authority()
         public = authority.public_key()
         if not isinstance(public, mldsa.MLDSA87PublicKey):
@@ -324,7 +330,7 @@ class Keystore:
                 f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "
                 "authority); restore it, or sign it again with the authority's key."
             )
-        policy = load_policy(raw.decode("utf-8", "replace"), str(self.path / "policy.yaml"))
+        policy = load_policy(raw, str(self.path / "policy.yaml"))
         if swarm is not None and policy.swarm != swarm:
             raise KeystoreError(
                 f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; "
@@ -339,11 +345,11 @@ class Keystore:
             )
         return trust
 
-    # Inside
+    # Internal
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Waits until no other process changes this keystore: of two revocations one would be lost."""
+    def _locked(self) -> Iterator[None]:
+        """Locks the directory: of two concurrent revocations one would be lost."""
         with contextlib.ExitStack() as stack:
             try:
                 folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -354,7 +360,7 @@ class Keystore:
             yield
 
     def _interrupted_signature(self) -> bytes:
-        """Of a new policy whose installation was interrupted after policy.yaml was replaced; else empty."""
+        """Signature of a policy whose update was interrupted after policy.yaml was replaced; else empty."""
         try:
             return (self.path / "policy.sig.new").read_bytes()
         except OSError:
@@ -371,7 +377,9 @@ class Keystore:
     def _read(self, name: str) -> bytes:
         path = self.path / name
         try:
-            return path.read_bytes()
+            return read_bytes(path, MAX_FILE)
+        except FormatError as error:
+            raise KeystoreError(f"{path}: {error}.") from None
         except FileNotFoundError:
             raise KeystoreError(f"{path} is missing; make a keystore with `chimera keys create`.") from None
         except OSError as error:
@@ -384,7 +392,7 @@ class Keystore:
             raise KeystoreError(f"{self.path / 'authority.pem'} is no certificate; restore it.") from None
 
     def _swarm(self) -> str:
-        return load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml").swarm
+        return load_policy(self._read("policy.yaml"), "policy.yaml").swarm
 
     def _crl(self, authority: x509.Certificate) -> x509.CertificateRevocationList:
         path = self.path / "crl.pem"
@@ -423,13 +431,15 @@ def _role(role: Role | str) -> Role:
         raise KeystoreError(f"{role!r} is no role; use one of {', '.join(Role)}.") from None
 
 
-def with_header(text: str, swarm: str, wall_ns: int, days: float) -> str:
+def with_validity(text: str, swarm: str, wall_ns: int, days: float) -> str:
+    """A policy with swarm and dates, at its end: line numbers in errors stay those of the text."""
     start = wall_datetime(wall_ns)
     end = wall_datetime(wall_ns + int(days * 86400e9))
-    return f"swarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n\n{text}"
+    return f"{text}\nswarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n"
 
 
 def check_passphrase(passphrase: bytes | None) -> None:
+    """Raises KeystoreError if the passphrase is too long."""
     if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
         raise KeystoreError(
             f"the passphrase has {len(passphrase)} bytes; allowed are at most {MAX_PASSPHRASE}."
@@ -437,10 +447,11 @@ def check_passphrase(passphrase: bytes | None) -> None:
 
 
 def key_pem(key: mldsa.MLDSA87PrivateKey, passphrase: bytes | None) -> bytes:
-    protection = (
+    """PKCS#8 PEM of a private key, encrypted with the passphrase if there is one."""
+    encryption = (
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )
-    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, protection)
+    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def _is_encrypted(path: Path) -> bool:
@@ -458,7 +469,9 @@ def _read_key(path: Path, passphrase: bytes | None) -> mldsa.MLDSA87PrivateKey:
                 f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, "
                 "and if others may have read it, revoke this key and make a new one."
             )
-        pem = path.read_bytes()
+        pem = read_bytes(path, MAX_FILE)
+    except FormatError as error:
+        raise KeystoreError(f"{path}: {error}.") from None
     except FileNotFoundError:
         raise KeystoreError(f"{path} is missing; copy it here with mode 0600, or enrol again.") from None
     except OSError as error:

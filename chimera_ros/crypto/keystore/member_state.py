@@ -1,7 +1,7 @@
-"""What a member must remember across restarts, written before it is acted on.
+"""Persistent state of a member, stored before it takes effect.
 
 `FileStore` writes versioned JSON atomically (temporary file, fsync, rename); `MemoryStore` is for tests and
-for programs whose identity lives no longer than they do.
+for programs with ephemeral identities.
 """
 
 from __future__ import annotations
@@ -10,37 +10,40 @@ import contextlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from chimera_ros.formats import json_values
+
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
+from .atomic_file import SECRET_MODE, write_atomic, write_error
 
 FORMAT: Final = 1
+_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A member's memory. Counters only rise; evictions (fingerprints, 32 bytes) only grow."""
+    """Persistent member state. Counters increase only; evictions (32-byte fingerprints) are added only."""
 
     highest_epoch: int = 0  # highest epoch installed
     reserved_epoch: int = 0  # crypto nodes: highest number that may have been issued
     policy_version: int = 0
     crl_number: int = 0
-    time_floor_ns: int = 0  # a time that was proven, ns since the Unix epoch: nothing is valid before it
+    time_floor_ns: int = 0  # proven lower bound of the time, ns since the Unix epoch
     sequence: int = 0  # crypto nodes: highest sequence of a beat or request that may have been used
-    stop_counter: int = 0  # operators: last counter given to a stop of our own
+    stop_counter: int = 0  # operators: last counter of an own stop
     evictions: frozenset[bytes] = frozenset()
-    orders: tuple[EvictionOrder, ...] = ()  # crypto nodes: where each eviction came from
-    operator_counters: Mapping[str, int] = field(
-        default_factory=dict
-    )  # drones: last stop obeyed, by operator
+    orders: tuple[EvictionOrder, ...] = ()  # crypto nodes: the order behind each eviction
+    # Drones: counter of the last stop executed, by operator.
+    operator_counters: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """Text of the state file."""
         return json.dumps(
             {
                 "format": FORMAT,
@@ -60,9 +63,9 @@ class StoredState:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> StoredState:
-        """Raises KeystoreError when the text is no state of a known format."""
+        """The state in the text. Raises KeystoreError if it is damaged or of an unknown format."""
         try:
-            data: Any = json.loads(text)
+            data: Any = json_values.parse(text, _MAX_BYTES)
             if data["format"] != FORMAT:
                 raise KeystoreError(
                     f"{where}: state format {data['format']!r} is not {FORMAT}; upgrade chimera_ros."
@@ -97,9 +100,9 @@ def _natural(value: Any) -> int:
 
 
 class StateStore(Protocol):
-    """Where a member's state is kept, and beside it signed documents that it took over in flight (by file
-    name; empty: there is none). `save` and `save_document` return only when what they wrote would survive a
-    crash.
+    """Store of a member's state and of the signed documents received in flight (by file name; empty: none).
+
+    `save` and `save_document` return once the data would survive a crash.
     """
 
     def load(self) -> StoredState: ...
@@ -110,7 +113,7 @@ class StateStore(Protocol):
 
 
 class MemoryStore:
-    """Keeps the state in memory; hand the same object to a restarted member to imitate a disk."""
+    """Store in memory; a restarted member that gets the same object finds its state again."""
 
     __slots__ = ("documents", "state")
 
@@ -125,7 +128,7 @@ class MemoryStore:
         self.state = state
 
     def flush(self) -> None:
-        """Nothing waits to be written."""
+        """Does nothing."""
 
     def load_document(self, name: str) -> bytes:
         return self.documents.get(name, b"")
@@ -135,27 +138,26 @@ class MemoryStore:
 
 
 class FileStore:
-    """Keeps the state in a file of mode 0600. `durable=False` skips fsync (simulation only).
+    """Store in a file of mode 0600. `durable=False` skips fsync (simulation only).
 
     A new epoch number or sequence (`<path>.number`, a few bytes written in place, because every member of a
-    process does it in every rotation) and evictions that somebody else ordered (`<path>.epoch`) go into files
-    of their own, which are not forced to the disk: they have to outlive the process, and what was written
-    does. A power cut may lose or spoil them, and then also ends the memory that holds every package key,
-    without which no earlier announcement can be installed; every later one carries all evictions. `flush`
-    forces evictions to the disk when there is time. Everything else (orders, stop counters, versions) is
-    forced at once.
+    process writes them in every rekey) and evictions ordered elsewhere (`<path>.epoch`) are written to
+    separate files without fsync: they have to survive the process, not the machine. A power failure may lose
+    or damage them, but it also erases the package keys, without which no earlier announcement can be
+    installed; every later one has all evictions. `flush` syncs evictions later. Everything else (orders, stop
+    counters, versions) is synced at once.
     """
 
-    __slots__ = ("_durable", "_last", "_unforced", "path")
+    __slots__ = ("_durable", "_last", "_unsynced", "path")
 
     def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
         self.path = Path(path)
         self._durable = durable
         self._last: StoredState | None = None
-        self._unforced = False
+        self._unsynced = False
 
     def load(self) -> StoredState:
-        """A missing file is a new member. Raises KeystoreError for a damaged one."""
+        """The stored state, initial if there is no file. Raises KeystoreError for a damaged one."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -183,7 +185,7 @@ class FileStore:
         return self.path.with_name(self.path.name + ".number")
 
     def save(self, state: StoredState) -> None:
-        """Raises KeystoreError when the disk refuses."""
+        """Raises KeystoreError if the state cannot be written."""
         routine = self._last is not None and state == replace(
             self._last,
             highest_epoch=state.highest_epoch,
@@ -194,40 +196,40 @@ class FileStore:
         if routine and self._last is not None and state.evictions == self._last.evictions:
             _write_number(self._number_path, state)
         elif routine:
-            small = replace(state, orders=())  # they are not read from it
-            write_atomic(self._epoch_path, small.to_json().encode(), 0o600, durable=False)
-            self._unforced |= self._last is not None and state.evictions != self._last.evictions
+            small = replace(state, orders=())  # not read from this file
+            write_atomic(self._epoch_path, small.to_json().encode(), SECRET_MODE, durable=False)
+            self._unsynced |= self._last is not None and state.evictions != self._last.evictions
         else:
             if self._last is None and not self.path.exists():
-                self._forget_former()
-            write_atomic(self.path, state.to_json().encode(), 0o600, self._durable)
-            self._unforced = False
+                self._delete_previous()
+            write_atomic(self.path, state.to_json().encode(), SECRET_MODE, self._durable)
+            self._unsynced = False
         self._last = state
 
-    def _forget_former(self) -> None:
-        """Whoever deleted the state file wants a new member: what stood beside it must not come back."""
+    def _delete_previous(self) -> None:
+        """Without a state file the member is a new one: deletes what an earlier one has left."""
         try:
             for path in (self._number_path, self._epoch_path):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise _refused(self.path, error) from None
+            raise write_error(self.path, error) from None
 
     def flush(self) -> None:
-        """Forces evictions to the disk that are not there yet. Raises KeystoreError."""
-        if self._unforced and self._last is not None:
-            write_atomic(self.path, self._last.to_json().encode(), 0o600, self._durable)
-            self._unforced = False
+        """Syncs evictions to the disk. Raises KeystoreError."""
+        if self._unsynced and self._last is not None:
+            write_atomic(self.path, self._last.to_json().encode(), SECRET_MODE, self._durable)
+            self._unsynced = False
 
     def load_document(self, name: str) -> bytes:
-        """What cannot be read counts as missing: it is verified again whenever it is loaded."""
+        """The document, empty if it cannot be read; the caller verifies it."""
         try:
             return self.path.with_name(name).read_bytes()
         except OSError:
             return b""
 
     def save_document(self, name: str, data: bytes) -> None:
-        """Raises KeystoreError when the disk refuses."""
-        write_atomic(self.path.with_name(name), data, 0o600, self._durable)
+        """Raises KeystoreError if the document cannot be written."""
+        write_atomic(self.path.with_name(name), data, SECRET_MODE, self._durable)
 
 
 _NUMBER: Final = struct.Struct(">8sQQQ")
@@ -235,21 +237,19 @@ _NUMBER_MAGIC: Final = b"CHIMERA1"
 
 
 def _write_number(path: Path, state: StoredState) -> None:
-    """Epoch, time floor and sequence in place: one write of a few bytes, which a killed process leaves whole.
-    Raises KeystoreError.
+    """Writes epoch, time floor and sequence in place, in one write of a few bytes that a killed process
+    leaves complete. Raises KeystoreError.
     """
     record = _NUMBER.pack(_NUMBER_MAGIC, state.highest_epoch, state.time_floor_ns, state.sequence)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
         try:
             written = os.pwrite(handle, record + digest(record), 0)
-            os.ftruncate(
-                handle, written
-            )  # what a damaged file system left behind it would spoil every later one
+            os.ftruncate(handle, written)  # bytes behind the record would invalidate it
         finally:
             os.close(handle)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise write_error(path, error) from None
     if written != _NUMBER.size + HASH_BYTES:
         raise KeystoreError(
             f"{path}: cannot write all of {_NUMBER.size + HASH_BYTES} bytes; check the space."
@@ -257,7 +257,7 @@ def _write_number(path: Path, state: StoredState) -> None:
 
 
 def _read_number(path: Path) -> StoredState:
-    """What is missing or spoilt counts as nothing."""
+    """The numbers; initial ones if the file is missing or damaged."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -269,46 +269,3 @@ def _read_number(path: Path) -> StoredState:
     if magic != _NUMBER_MAGIC:
         return StoredState()
     return StoredState(highest_epoch=epoch, time_floor_ns=floor_ns, sequence=sequence)
-
-
-def _refused(path: Path, error: OSError) -> KeystoreError:
-    return KeystoreError(f"{path}: cannot write ({error.strerror}); check the directory's owner and space.")
-
-
-def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
-    """Replaces `path` by `data` in one step; nobody sees a half-written file. Raises KeystoreError."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                os.fchmod(file.fileno(), mode)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        if durable:
-            _sync_directory(path.parent)
-    except OSError as error:
-        raise _refused(path, error) from None
-
-
-def replace_durably(source: Path, target: Path, durable: bool = True) -> None:
-    """Renames `source` to `target` in one step. Raises KeystoreError."""
-    try:
-        os.replace(source, target)
-        if durable:
-            _sync_directory(target.parent)
-    except OSError as error:
-        raise KeystoreError(f"{target}: cannot replace ({error.strerror}).") from None
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,7 +1,7 @@
-"""Notices that the keystore's revocation list or policy was replaced while a process runs.
+"""Keystore watch: detects that revocation list or policy were replaced while a process runs.
 
-The shell calls `poll` now and then. Files are read when they have been the same for two polls, so that a
-replacement at work is not taken for damage. What is found is only bytes: who takes it over verifies it.
+The shell calls `poll` periodically. Files are read once they are unchanged for two polls, so that a
+replacement in progress is not reported as damage. They are returned as bytes; the caller verifies them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Stamp = tuple[int, int, int] | None
 
 
 class KeystoreWatch:
-    """Of one keystore directory. `trust` is what the process began with."""
+    """Watch of one keystore directory. `trust` is what the process was started with."""
 
     def __init__(self, path: str | os.PathLike[str], trust: Trust) -> None:
         self._path = Path(path)
@@ -31,13 +31,13 @@ class KeystoreWatch:
         self._settled = self._seen
 
     def poll(self) -> TrustFiles | None:
-        """The files after a change, once; None while there is none.
+        """The files, once after each change, else None.
 
-        Raises KeystoreError, once per change, when they cannot be read or are another authority's.
+        Raises KeystoreError, once per change, if they cannot be read or are another authority's.
         """
         stamps = self._stamps()
         if stamps != self._seen:
-            self._seen = stamps  # may still be at work
+            self._seen = stamps  # may still be in progress
             return None
         if stamps == self._settled:
             return None

@@ -1,4 +1,4 @@
-"""Epoch heads and announcements: their bytes, what is signed, and how seeds are sealed."""
+"""Epoch announcements: encoding of heads, signed bytes, and sealing of seeds with HPKE (RFC 9180)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final
 
-from ..encoding import Reader, fields, malformed, text, u16, u32, u64, var
+from ..encoding import MAX_NAME, Reader, fields, malformed, text, u16, u32, u64, var
 from ..errors import Rejected, RejectReason
 from ..primitives import labels
 from ..primitives.suite import HASH_BYTES, PublicKey, Suite, digest
 from ..trust.roles import ROLE_NUMBERS, ROLES_BY_NUMBER, Role
-from ..wire import SIGNATURE_BYTES, ControlKind, ControlMessage
+from ..wire import MAX_HEAD, SIGNATURE_BYTES, ControlKind, ControlMessage
 from .eviction import MAX_EVICTIONS
 
 INCARNATION_BYTES: Final = 16
 MAX_ROSTER: Final = 4096
-MAX_HEAD: Final = 1_048_576
 MAX_JUMP: Final = 2**20  # an epoch number may be this far above the highest stored one
 NO_HASH: Final = bytes(HASH_BYTES)
 
 
 class EpochReason(IntEnum):
-    """Why an epoch was announced."""
+    """Reason of an epoch."""
 
     JOIN = 1
     LEAVE = 2
@@ -57,13 +56,13 @@ class Head:
     issuer: bytes  # fingerprint
     reason: EpochReason
     challenge: bytes
-    previous: bytes  # transcript hash of the epoch before, zeros when unknown
+    previous: bytes  # transcript hash of the preceding epoch, zeros if unknown
     evictions: tuple[bytes, ...]  # fingerprints, sorted
     crl_number: int
     roster: tuple[RosterEntry, ...]  # sorted by slot
 
     def entry_of(self, fingerprint: bytes, incarnation: bytes) -> RosterEntry | None:
-        """The roster line of one member, or None."""
+        """The roster entry of one member, or None."""
         for entry in self.roster:
             if entry.fingerprint == fingerprint and entry.incarnation == incarnation:
                 return entry
@@ -107,14 +106,14 @@ def parse_head(data: bytes) -> Head:
     if reader.u8() != labels.PROTOCOL_VERSION:
         raise Rejected(RejectReason.VERSION)
     swarm = reader.name()
-    suite = reader.var(48).decode("ascii", "replace")
+    suite = reader.var(MAX_NAME).decode("ascii", "replace")
     policy_hash = reader.raw(HASH_BYTES)
     epoch = reader.u32()
     issuer = reader.raw(HASH_BYTES)
     try:
         reason = EpochReason(reader.u8())
     except ValueError:
-        raise malformed("unknown reason of an epoch") from None
+        raise malformed("unknown epoch reason") from None
     challenge = reader.raw(HASH_BYTES)
     previous = reader.raw(HASH_BYTES)
     evictions = tuple(reader.raw(HASH_BYTES) for _ in range(reader.count(MAX_EVICTIONS)))
@@ -128,7 +127,7 @@ def parse_head(data: bytes) -> Head:
     if any(a.slot >= b.slot for a, b in pairwise(roster)):
         raise malformed("roster is not sorted by slot")
     if len({entry.name for entry in roster}) != len(roster):
-        raise malformed("a name stands in the roster twice")
+        raise malformed("a name is in the roster twice")
     return Head(
         swarm, suite, policy_hash, epoch, issuer, reason, challenge, previous, evictions, crl_number, roster
     )
@@ -146,12 +145,12 @@ def _entry(reader: Reader) -> RosterEntry:
 
 
 def seed_info(transcript_hash: bytes, slot: int, package_hash: bytes) -> bytes:
-    """HPKE `info` of the seed sealed to one member: everything that binds it to its place."""
+    """HPKE `info` of a sealed seed, which binds it to transcript, slot and package."""
     return fields(labels.SEED_INFO, transcript_hash, u16(slot), package_hash)
 
 
 def signed_bytes(transcript_hash: bytes, key_tag: bytes, seeds_hash: bytes) -> bytes:
-    """What the crypto node signs of an announcement."""
+    """The bytes of an announcement that its issuer signs."""
     return fields(transcript_hash, key_tag, seeds_hash)
 
 
@@ -169,7 +168,7 @@ def _seal(job: SealJob) -> bytes:
 
 
 def seal_seeds(jobs: Iterable[SealJob], mapper: Callable[..., Iterable[Any]] = map) -> bytes:
-    """Seals many seeds. `mapper` may be an executor's map: HPKE releases the GIL."""
+    """Seals seeds. `mapper` may be an executor's map: HPKE releases the GIL."""
     return b"".join([var(sealed) for sealed in mapper(_seal, jobs)])
 
 
@@ -183,7 +182,7 @@ def split_seeds(data: bytes, count: int, each: int) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """Proof that an epoch was announced: the head and all that its signature covers."""
+    """Proof of an announced epoch: the head and all that its signature covers."""
 
     head_bytes: bytes
     key_tag: bytes
@@ -213,7 +212,7 @@ class SignedHead:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A parsed announcement; whether its signature is good is for the reader of it to find out."""
+    """A parsed announcement; its signature is not verified yet."""
 
     head: Head
     proof: SignedHead

@@ -10,7 +10,7 @@ from ..wire import ENVELOPE_VERSION
 def associated_data(
     swarm: str, transcript_hash: bytes, lane: int, slot: int, epoch: int, channel: str, type_name: str
 ) -> bytes:
-    """What an envelope is bound to. A response has more (`response_binding`)."""
+    """The associated data of an envelope; a response appends `response_binding`."""
     return fields(
         labels.ENVELOPE_AAD,
         bytes((ENVELOPE_VERSION,)),

@@ -1,10 +1,10 @@
-"""Parts that the bodies of signed control messages share: the opening fields and the signature."""
+"""Common parts of signed control messages: the opening fields and the signature."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from ..encoding import Reader, text
+from ..encoding import MAX_NAME, Reader, text
 from ..errors import Rejected, RejectReason
 from ..primitives import labels
 from ..trust.identity import MemberIdentity
@@ -28,7 +28,7 @@ def opening(swarm: str) -> bytes:
 
 
 def read_opening(data: bytes, swarm: str) -> Reader:
-    """Checks the first two fields. Raises Rejected(VERSION, SWARM or MALFORMED)."""
+    """Reads and checks the first two fields. Raises Rejected(VERSION, SWARM or MALFORMED)."""
     reader = Reader(data)
     if reader.u8() != labels.PROTOCOL_VERSION:
         raise Rejected(RejectReason.VERSION)
@@ -38,8 +38,8 @@ def read_opening(data: bytes, swarm: str) -> Reader:
 
 
 def read_suite(reader: Reader, suite: str) -> None:
-    """Raises Rejected(SUITE) unless the next field names our suite."""
-    if reader.var(48) != suite.encode():
+    """Raises Rejected(SUITE) unless the next field is this suite."""
+    if reader.var(MAX_NAME) != suite.encode():
         raise Rejected(RejectReason.SUITE)
 
 

@@ -1,4 +1,4 @@
-"""The signed commitment of one sender to a range of its unsigned packets on one lane (Checkpoint.msg)."""
+"""Checkpoint (Checkpoint.msg): signed commitment to a range of a sender's unsigned packets on one lane."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from ..errors import Rejected, RejectReason
 from ..primitives import labels, merkle
 from ..primitives.suite import HASH_BYTES
 from ..trust.identity import CertifiedMember, MemberIdentity
-from ..wire import LANE_SIGNED, SIGNATURE_BYTES
+from ..wire import LANE_SIGNED, MAX_COUNTER, SIGNATURE_BYTES
 from .body import opening
 
 MAX_LEAVES: Final = 256
-MAX_COUNTER: Final = 2**48
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Field for field as in `msg/Checkpoint.msg`; `made_ns` is the sender's swarm time when it closed the
-    range: counters above `last` were given out later.
+    """As `msg/Checkpoint.msg`; `made_ns` is the sender's swarm time at which the range was closed: counters
+    above `last` were issued later.
     """
 
     transcript_hash: bytes
@@ -35,7 +34,7 @@ class Checkpoint:
     signature: bytes = field(repr=False, default=b"")
 
     def signed_bytes(self, swarm: str) -> bytes:
-        """What the sender signs. The root stands for the leaves, so that it can be checked without them."""
+        """The signed bytes: the root but not the leaves, so that the signature is verifiable without them."""
         return b"".join(
             (
                 opening(swarm),
@@ -51,19 +50,19 @@ class Checkpoint:
         )
 
     def covers(self, counter: int) -> bool:
-        """Is a packet with this counter in the range?"""
+        """True if a packet with this counter is in the range."""
         return self.first <= counter <= self.last
 
     def overlaps(self, other: Checkpoint) -> bool:
-        """Have the two ranges a counter in common?"""
+        """True if the two ranges overlap."""
         return self.first <= other.last and other.first <= self.last
 
     def signed_by(self, member: CertifiedMember, swarm: str) -> bool:
-        """Is the signature the member's?"""
+        """True if the signature is the member's."""
         return member.verify(self.signature, self.signed_bytes(swarm), labels.SIGN_CHECKPOINT)
 
     def root_fits(self) -> bool:
-        """Do the leaves lead to the root?"""
+        """True if the leaves hash to the root."""
         return merkle.root(self.leaves) == self.root
 
 
@@ -80,8 +79,8 @@ def make_checkpoint(
     """A signed checkpoint over one leaf or more, the first for counter `first`."""
     last = first + len(leaves) - 1
     root = merkle.root(leaves)
-    bare = Checkpoint(transcript_hash, epoch, slot, lane, first, last, made_ns, root, leaves)
-    signature = identity.sign(bare.signed_bytes(identity.swarm), labels.SIGN_CHECKPOINT)
+    unsigned = Checkpoint(transcript_hash, epoch, slot, lane, first, last, made_ns, root, leaves)
+    signature = identity.sign(unsigned.signed_bytes(identity.swarm), labels.SIGN_CHECKPOINT)
     return Checkpoint(transcript_hash, epoch, slot, lane, first, last, made_ns, root, leaves, signature)
 
 
@@ -97,7 +96,7 @@ def parse_checkpoint(
     leaves: bytes,
     signature: bytes,
 ) -> Checkpoint:
-    """A checkpoint from the network; whether its signature is good is for the reader of it to find out.
+    """A checkpoint from the network; its signature is not verified yet.
 
     Raises Rejected(SIZE, LANE or MALFORMED).
     """

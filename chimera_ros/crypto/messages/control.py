@@ -1,7 +1,7 @@
-"""Bodies of the small signed messages: key request, key package, ready, switch, beat.
+"""Control messages of the key protocol: key request, key package, ready, switch, beat.
 
-Each body begins with protocol version and swarm. Signatures are ML-DSA-87 over exactly the body's bytes under
-the context string of the message's type.
+Each body begins with protocol version and swarm. Signatures are ML-DSA-87 over exactly the body's bytes,
+under the context string of the message's type.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Final
 
 from ..encoding import malformed, text, u16, u32, u64, var
 from ..primitives.suite import HASH_BYTES
-from .announcement import INCARNATION_BYTES
+from .announcement import INCARNATION_BYTES, MAX_ROSTER
 from .body import opening, read_opening, read_suite
 
-MAX_PROOF: Final = 12_288  # about 80 members; a larger epoch is shown by its announcement (resync.py)
-MAX_HAVE: Final = 512  # bytes of bitmap: slots 0..4095
+MAX_PROOF: Final = 12_288  # about 80 members; a larger epoch is proven by its announcement (resync.py)
+MAX_HAVE: Final = MAX_ROSTER // 8  # bytes of bitmap
 MAX_READY_SLOTS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """The crypto node asks for key packages.
+    """Request of the crypto node for key packages.
 
     `have` is a bitmap (slot n: bit n % 8 of byte n // 8) of the members of epoch `epoch` whose unused package
-    the crypto node holds; whoever is not marked answers.
+    the crypto node holds; the others answer.
     """
 
     swarm: str
@@ -37,6 +37,7 @@ class KeyRequest:
     have: bytes
 
     def has(self, slot: int) -> bool:
+        """True if the crypto node holds a package of the member in `slot`."""
         return slot // 8 < len(self.have) and bool(self.have[slot // 8] >> (slot % 8) & 1)
 
     def encode(self) -> bytes:
@@ -79,12 +80,12 @@ def bitmap(slots: set[int]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class KeyPackage:
-    """A member offers an ephemeral HPKE public key for the next epoch.
+    """Ephemeral HPKE public key of a member for the next epoch (compare the KeyPackage of RFC 9420).
 
-    `speaker` is the fingerprint of the member that answers `ready` for this one: itself, or another member of
-    the same process, which saves a signature per member in a rotation. `epoch` and `transcript_hash` name the
-    highest epoch it holds; `proof` (an encoded SignedHead) is empty when the request already named that
-    epoch, and when it is too large.
+    `responder` is the fingerprint of the member that sends `ready` for this one: itself, or another member of
+    the same process, which saves a signature per member and rekey. `epoch` and `transcript_hash` are the
+    highest epoch it holds; `proof` (an encoded SignedHead) is empty if the request named that epoch, or if it
+    is too large.
     """
 
     swarm: str
@@ -93,7 +94,7 @@ class KeyPackage:
     incarnation: bytes
     public: bytes = field(repr=False)
     challenge: bytes
-    speaker: bytes
+    responder: bytes
     epoch: int
     transcript_hash: bytes
     proof: bytes = field(repr=False)
@@ -107,7 +108,7 @@ class KeyPackage:
                 self.incarnation,
                 var(self.public),
                 self.challenge,
-                self.speaker,
+                self.responder,
                 u32(self.epoch),
                 self.transcript_hash,
                 var(self.proof),
@@ -136,14 +137,14 @@ class KeyPackage:
         return found
 
 
-VOLUME_FLAG: Final = 1  # the sender's volume is used up: please rotate
-BEHIND_FLAG: Final = 2  # the sender has seen a higher epoch than it holds: please announce again
-LEAVE_FLAG: Final = 4  # the members in `slots` leave the swarm for good
+VOLUME_FLAG: Final = 1  # the sender's volume is exhausted: requests a rekey
+BEHIND_FLAG: Final = 2  # the sender has seen a higher epoch than it holds: requests the announcement
+LEAVE_FLAG: Final = 4  # the members in `slots` leave the swarm
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A member can receive under an epoch, and so can those it speaks for (`slots`)."""
+    """The sender and the members in `slots`, whose responder it is, can receive under an epoch."""
 
     swarm: str
     epoch: int
@@ -199,9 +200,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The crypto node's timed sign of life. `switched`: senders use this epoch already (a lost switch heals
-    so).
-    """
+    """Periodic heartbeat of the crypto node. `switched`: senders use this epoch (replaces a lost switch)."""
 
     swarm: str
     epoch: int

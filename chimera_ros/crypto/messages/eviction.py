@@ -1,11 +1,11 @@
-"""Who has been put out, by whom, and whom that keeps from coming back.
+"""Evictions: evicted certificates, the orders they result from, and exclusion of older ones.
 
-An entry is a certificate fingerprint; every announcement carries all of them and every member keeps the
-union on its disk. A crypto node keeps beside each entry the order it came from. It is the audit trail, and it
-bars more than the one certificate: whoever was put out comes back only with another key and a certificate
-that is not older.
+An eviction is a certificate fingerprint; every announcement has all of them, and every member stores the
+union. A crypto node also stores the order behind each one. The orders are the audit trail, and they exclude
+more than the one certificate: an evicted member is readmitted only with another key and a certificate that is
+not older.
 
-Dates are compared among certificates of one authority only, so no clock matters.
+Validity dates are compared among certificates of one authority only, so that no clock matters.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..trust.identity import CertifiedMember
 from ..trust.roles import Role
 
 MAX_EVICTIONS: Final = 1024
-BY_CRL: Final = "crl"  # `by` of an order that the authority's revocation list gave
-BY_HEAD: Final = "announcement"  # and of one that another crypto node announced
+BY_CRL: Final = "crl"  # `by` of an order that results from the revocation list
+BY_HEAD: Final = "announcement"  # and of one that results from another crypto node's announcement
 
 
 @dataclass(frozen=True, slots=True)
 class EvictionOrder:
-    """One line of the audit trail.
+    """One entry of the audit trail.
 
-    `by` is the operator's name, or BY_CRL or BY_HEAD; `evidence` is BLAKE3 of the signed request envelope
-    (which stands in sealed.mcap), of the revocation list, or of the announcement's head. `key` is BLAKE3 of
-    the public key.
+    `by` is the operator's name, BY_CRL or BY_HEAD; `evidence` is BLAKE3 of the signed request envelope
+    (recorded in sealed.mcap), of the revocation list, or of the announcement's head. `key` is BLAKE3 of the
+    public key.
     """
 
     fingerprint: bytes
@@ -46,7 +46,7 @@ class EvictionOrder:
     at_ns: int  # wall clock, ns since the Unix epoch
 
     def to_plain(self) -> dict[str, Any]:
-        """For the state file."""
+        """JSON-ready, for the state file."""
         return {
             "fingerprint": self.fingerprint.hex(),
             "name": self.name,
@@ -86,7 +86,7 @@ def key_hash(member: CertifiedMember) -> bytes:
 def order_against(
     member: CertifiedMember, by: str, signer: bytes, evidence: bytes, wall_ns: int
 ) -> EvictionOrder:
-    """The line that puts this certificate out."""
+    """The order that evicts this certificate."""
     return EvictionOrder(
         member.fingerprint,
         member.name,
@@ -100,8 +100,10 @@ def order_against(
     )
 
 
-def barred(member: CertifiedMember, evictions: frozenset[bytes], orders: Iterable[EvictionOrder]) -> bool:
-    """Must this certificate stay out? By its fingerprint, its key, or as an older one of a name put out."""
+def is_excluded(
+    member: CertifiedMember, evictions: frozenset[bytes], orders: Iterable[EvictionOrder]
+) -> bool:
+    """True if this certificate is evicted (fingerprint or key), or an older one of an evicted name."""
     if member.fingerprint in evictions:
         return True
     against = [order for order in orders if order.name == member.name]

@@ -1,4 +1,4 @@
-"""Fallback hello: the signed message that binds an incarnation to a certificate while no epoch is alive."""
+"""Fallback hello: signed binding of an incarnation to a certificate, for fallback without an epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .body import opening, read_opening
 
 @dataclass(frozen=True, slots=True)
 class FallbackHello:
-    """`incarnation` is the owner of certificate `fingerprint`; `issued_ns` names the secret it holds."""
+    """Binds `incarnation` to certificate `fingerprint`; `issued_ns` identifies the fallback secret held."""
 
     swarm: str
     fingerprint: bytes

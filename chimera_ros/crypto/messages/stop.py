@@ -1,4 +1,4 @@
-"""`operator/stop`: signed by an operator, without epoch or leader, counted on the drone's disk."""
+"""Operator stop and its acknowledgement: signed, independent of epochs, counted on each drone's disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TARGETS: Final = 1024
 
 
 class StopLevel(IntEnum):
-    """How a stop is flown; the names are those of StopOrder.level."""
+    """Level of a stop; the names are those of StopOrder.level."""
 
     HOLD = 1
     LAND = 2
@@ -31,7 +31,7 @@ class StopLevel(IntEnum):
 
     @classmethod
     def from_word(cls, word: str) -> StopLevel:
-        """Raises ValueError naming what is allowed."""
+        """Raises ValueError naming the allowed levels."""
         try:
             return cls[word.upper()]
         except KeyError:
@@ -40,7 +40,7 @@ class StopLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """An operator's stop. No targets means every drone."""
+    """An operator's stop. Without targets it applies to every drone."""
 
     swarm: str
     operator: bytes  # fingerprint
@@ -119,7 +119,7 @@ def make_stop(
 
 
 def counter_of(message: ControlMessage) -> int:
-    """The counter of a stop that was made here: a receipt names it."""
+    """The counter of an own stop, to match receipts with."""
     reader = Reader(message.parts[0])
     reader.u8()
     reader.name()
@@ -128,7 +128,7 @@ def counter_of(message: ControlMessage) -> int:
 
 
 def check_age(sent_ns: int, wall_ns: int, life_s: float, ahead_s: float) -> None:
-    """Raises ClockTrouble, which is Rejected(AGE), for what is too old or from the future."""
+    """Raises ClockTrouble, a Rejected(AGE), if `sent_ns` is too old or in the future."""
     age_s = (wall_ns - sent_ns) * 1e-9
     if age_s > life_s or -age_s > ahead_s:
         raise ClockTrouble(-age_s)

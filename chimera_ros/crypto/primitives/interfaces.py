@@ -1,7 +1,7 @@
-"""Hash, key derivation and lengths, and the interfaces behind which a provider of primitives stands.
+"""Hash, key derivation and lengths, and the interfaces of a provider of primitives.
 
-Nothing here is a new primitive: HKDF-SHA3-512 (RFC 5869), AES-256-GCM (SP 800-38D) and BLAKE3-256 have one
-implementation each; ML-DSA-87 (FIPS 204) and HPKE (RFC 9180) come from the provider in use (providers.py).
+HKDF-SHA3-512 (RFC 5869), AES-256-GCM (SP 800-38D) and BLAKE3-256 have one implementation each; ML-DSA-87
+(FIPS 204) and HPKE (RFC 9180) come from the provider in use (providers.py).
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ SIGNING_PUBLIC_BYTES: Final = 2592
 MLKEM_PUBLIC_BYTES: Final = 1568
 MLKEM_CIPHERTEXT_BYTES: Final = 1568
 P384_PUBLIC_BYTES: Final = 97
-AEAD_TAG_BYTES: Final = 16
 
 __all__ = [
-    "AEAD_TAG_BYTES",
     "AESGCM",
     "AESGCMSIV",
     "HASH_BYTES",
@@ -79,12 +77,12 @@ class VerifyKey(Protocol):
     """An ML-DSA-87 public key."""
 
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
-        """True when the signature is good; never raises on bad input."""
+        """True if the signature is valid; never raises on malformed input."""
         ...
 
 
 class PackageKey(Protocol):
-    """An ephemeral HPKE private key; it opens the seed of one epoch."""
+    """An ephemeral HPKE private key, which opens the seed of one epoch."""
 
     public: bytes
 
@@ -94,15 +92,15 @@ class PackageKey(Protocol):
 
 
 class PublicKey(Protocol):
-    """The public half of a PackageKey, parsed and ready to seal to."""
+    """The public key of a PackageKey, parsed."""
 
     def seal(self, seed: bytes, info: bytes) -> bytes:
-        """`seed` sealed so that only the owner of the package opens it."""
+        """`seed` sealed to the owner of the key."""
         ...
 
 
 class Provider(Protocol):
-    """Where signatures and HPKE come from. A faster library is a second class with these four methods."""
+    """Implementation of signatures and HPKE by one library."""
 
     def signing_key(self, key: mldsa.MLDSA87PrivateKey) -> SigningKey: ...
     def verify_key(self, public: bytes) -> VerifyKey: ...

@@ -1,10 +1,10 @@
-"""The key schedule: from an epoch's seed to the keys of each lane and sender.
+"""Key schedule: from an epoch's seed to the keys of each lane and sender.
 
     epoch_secret = HKDF-Extract(salt = transcript hash, seed)
     keyset       = HKDF-Expand(epoch_secret, "keyset", 256)      four lanes of 64 bytes
     sender key   = HKDF-Expand(lane, "sender" || slot || incarnation, 36)
 
-HKDF is over SHA3-512 throughout; labels stand in labels.py.
+HKDF is over SHA3-512 throughout; the labels are in labels.py.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..encoding import fields, u16
+from ..wire import LANE_NAMES, NONCE_BYTES
 from . import labels
 from .suite import AESGCM, expand, extract
 
-LANES: Final = 4
+LANES: Final = len(LANE_NAMES)
 LANE_KEY_BYTES: Final = 64
 KEY_TAG_BYTES: Final = 32
-SALT_BYTES: Final = 4
+SALT_BYTES: Final = NONCE_BYTES - 8  # a nonce is the salt and a 64-bit counter
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EpochKeys:
-    """What an epoch's seed yields. Secret, except for `key_tag`."""
+    """Keys derived from an epoch's seed. Secret, except for `key_tag`."""
 
     key_tag: bytes
     lanes: tuple[bytes, ...]
@@ -50,5 +51,5 @@ def sender_key(lane_key: bytes, slot: int, incarnation: bytes) -> tuple[AESGCM, 
 
 
 def blind_key(lane_key: bytes, slot: int, incarnation: bytes) -> bytes:
-    """32 bytes that blind the leaves of checkpoints."""
+    """The 32-byte key that blinds the leaves of a sender's checkpoints."""
     return expand(lane_key, fields(labels.BLIND_KEY, u16(slot), incarnation), 32)

@@ -1,6 +1,6 @@
-"""Every KDF label and every ML-DSA context string of the protocol, in one place.
+"""KDF labels and ML-DSA context strings of the protocol, for domain separation.
 
-A label or context is used for one purpose only. Nothing outside this file may spell one out.
+Each is used for one purpose only; none is written out elsewhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIGN_CHECKPOINT: Final = b"CHIMERA-1 checkpoint"
 SIGN_TOTALS: Final = b"CHIMERA-1 flight totals"
 SIGN_POLICY: Final = b"CHIMERA-1 policy"
 SIGN_QKD: Final = b"CHIMERA-1 qkd session"
-SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # does a key fit its certificate?
+SIGN_SELF_TEST: Final = b"CHIMERA-1 self test"  # checks that a key matches its certificate
 SIGN_FALLBACK_HELLO: Final = b"CHIMERA-1 fallback hello"
 SIGN_FALLBACK: Final = b"CHIMERA-1 fallback envelope"
 

@@ -1,16 +1,16 @@
-"""ML-DSA-87 and ML-KEM-1024 from liboqs, where its shared library is installed.
+"""Provider on liboqs: ML-DSA-87 and ML-KEM-1024, where its shared library is installed.
 
-Importing `oqs` without that library would download and build one, so the library is looked for first, in the
-places where `oqs` looks. What liboqs has no call for stays with OpenSSL: HPKE with the hybrid KEM
+Importing `oqs` without that library would download and build one, so the library is searched first, in the
+paths that `oqs` searches. What liboqs does not implement is OpenSSL's: HPKE with the hybrid KEM
 MLKEM1024-P384, certificates.
 
-Key files hold the 32-byte seed of FIPS 204, liboqs signs with the expanded key and has no call that makes one
-from the other. Its key generation draws exactly that seed from its random number generator, which is public
-API to replace: for one call, and in the calling thread only, the generator hands out the seed. The public key
-that comes out must be the seed's, else the key is refused.
+Key files hold the 32-byte seed of FIPS 204; liboqs signs with the expanded key and has no function that
+expands a seed. Its key generation draws exactly that seed from its random number generator, which can be
+replaced by public API: for one call, and in the calling thread only, the generator returns the seed. The
+resulting public key must be the seed's, else the key is refused.
 
-HPKE with pure ML-KEM-1024 is RFC 9180's base mode over liboqs's encapsulation (draft-ietf-hpke-pq): the same
-bytes as OpenSSL's. Expanded keys are overwritten when their object goes.
+HPKE with pure ML-KEM-1024 is RFC 9180's base mode over liboqs's encapsulation (draft-ietf-hpke-pq), with the
+same bytes as OpenSSL's. Expanded keys are overwritten when their object is deleted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from ..errors import ProviderError, Rejected, RejectReason
+from ..wire import SIGNATURE_BYTES
+from . import labels
 from .interfaces import (
     AESGCM,
     MLKEM_CIPHERTEXT_BYTES,
@@ -47,8 +49,6 @@ from .openssl import OpenSslProvider
 
 SIGNATURE: Final = "ML-DSA-87"
 KEM: Final = "ML-KEM-1024"
-_SEED_BYTES: Final = 32
-_SIGNATURE_BYTES: Final = 4627
 _NEEDED: Final = (
     "OQS_SIG_sign_with_ctx_str",
     "OQS_SIG_verify_with_ctx_str",
@@ -56,11 +56,11 @@ _NEEDED: Final = (
 )
 
 
-# Finding the library -----------------------------------------------------------------------------------
+# Search for the library -----------------------------------------------------------------------------------
 
 
 def _candidates() -> Iterator[str]:
-    """Where `oqs` looks for the library, cheapest first."""
+    """Paths and names that `oqs` searches, cheapest first."""
     try:
         root = (
             Path(os.environ["OQS_INSTALL_PATH"]) if "OQS_INSTALL_PATH" in os.environ else Path.home() / "_oqs"
@@ -78,7 +78,7 @@ def _candidates() -> Iterator[str]:
 
 
 def find_library() -> str | None:
-    """Path or name of a liboqs library that loads; None when there is none."""
+    """Path or name of a liboqs library that can be loaded, or None."""
     for name in _candidates():
         try:
             ctypes.CDLL(name)
@@ -89,7 +89,7 @@ def find_library() -> str | None:
 
 
 def load() -> tuple[LiboqsProvider, str]:
-    """The provider, tested, and a phrase about it. Raises ProviderError; its phrase says what is missing."""
+    """The tested provider and its description. Raises ProviderError with a phrase about what is missing."""
     if importlib.util.find_spec("oqs") is None:
         raise ProviderError("liboqs-python is not installed")
     library = find_library()
@@ -110,9 +110,9 @@ def load() -> tuple[LiboqsProvider, str]:
     try:
         provider = LiboqsProvider(oqs)
         self_test(provider)
-    except Exception as error:  # whatever it is, this library is not to be trusted with keys
+    except Exception as error:  # whatever the cause, this library is not used
         raise ProviderError(f"liboqs {version} failed its self test ({error})") from None
-    # The one that `oqs` has loaded: where there are several, it looks for them in another order than we.
+    # The one that `oqs` has loaded: with several installed its search order differs.
     return provider, f"liboqs {version} from {getattr(native, '_name', library)}"
 
 
@@ -122,9 +122,8 @@ def _import() -> Any:
     logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # wrapper and library may differ in version: the self test decides
+            # Wrapper and library may differ in version: the self test decides.
+            warnings.simplefilter("ignore")
             import oqs
     except (Exception, SystemExit) as error:
         raise ProviderError(f"liboqs-python cannot be imported ({error})") from None
@@ -136,14 +135,15 @@ def _import() -> Any:
 
 def self_test(provider: LiboqsProvider) -> None:
     """liboqs and OpenSSL must accept each other's output. Raises ProviderError."""
-    message, context, info = b"self test", b"CHIMERA-1 self test", b"info"
+    message, context, info = b"self test", labels.SIGN_SELF_TEST, b"info"
     key = mldsa.MLDSA87PrivateKey.generate()
     public = key.public_key()
-    ours = provider.signing_key(key).sign(message, context)
-    public.verify(ours, message, context)
+    signature = provider.signing_key(key).sign(message, context)
+    public.verify(signature, message, context)
     verifier = provider.verify_key(public.public_bytes_raw())
-    theirs = key.sign(message, context)
-    if not verifier.verify(theirs, message, context) or verifier.verify(theirs, message, context + b"!"):
+    signature = key.sign(message, context)
+    accepted = verifier.verify(signature, message, context)
+    if not accepted or verifier.verify(signature, message, context + b"!"):
         raise ProviderError("signatures disagree")
     other = OpenSslProvider()
     for one, two in ((provider, other), (other, provider)):
@@ -156,35 +156,35 @@ def self_test(provider: LiboqsProvider) -> None:
 
 
 class _SeedFeed:
-    """A random number generator for liboqs that hands one thread a seed and everybody else fresh bytes."""
+    """Random number generator for liboqs: a given seed in one thread, system randomness in the others."""
 
     def __init__(self, native: Any) -> None:
         self._native = native
         self._lock = Lock()
-        self._for: tuple[int, bytes] | None = None
+        self._assigned: tuple[int, bytes] | None = None  # thread, seed
         self._drawn = 0
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
-        # Kept for ever: another thread may be about to call it when it is taken out of use.
+        # Never freed: another thread may be about to call it when it is replaced.
         self._callback = prototype(self._fill)
 
     def _fill(self, target: int, size: int) -> None:
-        mine = self._for
-        if mine is not None and mine[0] == get_ident() and size == len(mine[1]):
+        assigned = self._assigned
+        if assigned is not None and assigned[0] == get_ident() and size == len(assigned[1]):
             self._drawn += 1
-            ctypes.memmove(target, mine[1], size)
+            ctypes.memmove(target, assigned[1], size)
         else:
             ctypes.memmove(target, os.urandom(size), size)
 
     def generate(self, signer: Any, seed: bytes) -> bytes:
-        """`signer` makes the key pair of `seed`; returns the public key. Raises ProviderError."""
+        """Makes `signer` generate the key pair of `seed`; returns the public key. Raises ProviderError."""
         with self._lock:
-            self._for, self._drawn = (get_ident(), seed), 0
+            self._assigned, self._drawn = (get_ident(), seed), 0
             self._native.OQS_randombytes_custom_algorithm(self._callback)
             try:
                 public: bytes = signer.generate_keypair()
             finally:
                 restored = self._native.OQS_randombytes_switch_algorithm(b"system")
-                self._for = None
+                self._assigned = None
             if restored != 0:
                 raise ProviderError("liboqs has no system random number generator")
             if self._drawn != 1:
@@ -223,12 +223,12 @@ class _LiboqsVerifyKey:
         self._public = public
 
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
-        if len(signature) != _SIGNATURE_BYTES or len(context) > 255:
+        if len(signature) != SIGNATURE_BYTES or len(context) > 255:
             return False
-        good: bool = self._verifier.verify_with_ctx_str(
+        valid: bool = self._verifier.verify_with_ctx_str(
             bytes(message), bytes(signature), context, self._public
         )
-        return good
+        return valid
 
 
 # HPKE, base mode, single shot (RFC 9180, 5.1 and 6.1) with ML-KEM-1024, HKDF-SHA512, AES-256-GCM ------------
@@ -243,7 +243,7 @@ def _extract(salt: bytes, label: bytes, key_material: bytes) -> bytes:
     return HKDF.extract(hashes.SHA512(), salt, _LABELED + label + key_material)
 
 
-_NO_SALT: Final = bytes(64)  # what RFC 5869 puts in place of an empty salt
+_NO_SALT: Final = bytes(64)  # RFC 5869 replaces an empty salt by this
 _CONTEXT: Final = b"\x00" + _extract(_NO_SALT, b"psk_id_hash", b"")  # mode base, no pre-shared key
 
 
@@ -265,13 +265,13 @@ class _LiboqsPackageKey:
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
         if len(sealed) < MLKEM_CIPHERTEXT_BYTES:
-            raise Rejected(RejectReason.SEED, "the sealed seed is cut short")
+            raise Rejected(RejectReason.SEED, "the sealed seed is truncated")
         try:
             shared_secret = self._kem.decap_secret(bytes(sealed[:MLKEM_CIPHERTEXT_BYTES]))
             aead, nonce = _key_schedule(shared_secret, info)
             return aead.decrypt(nonce, sealed[MLKEM_CIPHERTEXT_BYTES:], None)
-        except (InvalidTag, RuntimeError):  # RuntimeError: the library says no
-            raise Rejected(RejectReason.SEED, "the sealed seed does not open") from None
+        except (InvalidTag, RuntimeError):  # RuntimeError: liboqs failed
+            raise Rejected(RejectReason.SEED, "the sealed seed cannot be opened") from None
 
     def __repr__(self) -> str:
         return "PackageKey()"
@@ -284,8 +284,8 @@ class _LiboqsPublicKey:
         try:
             if len(public) != MLKEM_PUBLIC_BYTES:
                 raise ValueError(len(public))
-            # liboqs checks a key (modulus check of FIPS 203) only when it is used; it has to be refused now:
-            # a key that nothing can be sealed to would stop the next announcement.
+            # liboqs applies the modulus check of FIPS 203 only on use; an invalid key must be rejected now,
+            # because it would fail the next announcement.
             kem.encap_secret(public)
         except (RuntimeError, ValueError):
             raise Rejected(RejectReason.MALFORMED, "not an HPKE public key") from None
@@ -306,7 +306,7 @@ class LiboqsProvider:
         """`oqs` is the imported package."""
         self._oqs = oqs
         self._feed = _SeedFeed(oqs.native())
-        # These hold no key and only read: one of each serves every thread.
+        # Without key and stateless: one of each serves all threads.
         self._verifier = oqs.Signature(SIGNATURE)
         self._kem = oqs.KeyEncapsulation(KEM)
         self._openssl = OpenSslProvider()

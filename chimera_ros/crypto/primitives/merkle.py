@@ -3,9 +3,8 @@
     leaf = BLAKE3(0x00 || counter || blind || BLAKE3(associated data) || plaintext)
     node = BLAKE3(0x01 || left || right)
 
-The blind, keyed BLAKE3 of the counter under the sender's blind key, keeps a leaf from telling anything about
-a plaintext that can be guessed. The shape is separate from the hash, so that it can be tested against the
-RFC's own vectors.
+The blind, keyed BLAKE3 of the counter under the sender's blind key, hides a plaintext that could be guessed
+from its leaf. The tree shape is separate from the hash, so that it can be tested against the RFC's vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Node = Callable[[bytes, bytes], bytes]
 
 
 def blind(blind_key: bytes, counter: int) -> bytes:
-    """32 bytes that hide what a leaf commits to from everybody who lacks `blind_key`."""
+    """The 32-byte blind of a leaf, which hides its content from anyone without `blind_key`."""
     return blake3(u64(counter), key=blind_key).digest()
 
 
@@ -44,31 +43,31 @@ def root(leaves: Sequence[bytes], node: Node = node) -> bytes:
         raise ValueError("a Merkle tree needs at least one leaf")
     level = list(leaves)
     while len(level) > 1:
-        level = _above(level, node)
+        level = _parents(level, node)
     return level[0]
 
 
 def path(leaves: Sequence[bytes], index: int, node: Node = node) -> tuple[bytes, ...]:
-    """The audit path of one leaf, from the bottom up. Raises ValueError for an index outside the tree."""
+    """The audit path of one leaf, bottom up. Raises ValueError for an index outside the tree."""
     if not 0 <= index < len(leaves):
         raise ValueError(f"leaf {index} of a tree of {len(leaves)}")
-    found: list[bytes] = []
+    siblings: list[bytes] = []
     level = list(leaves)
     while len(level) > 1:
         sibling = index ^ 1
         if sibling < len(level):
-            found.append(level[sibling])
-        level = _above(level, node)
+            siblings.append(level[sibling])
+        level = _parents(level, node)
         index >>= 1
-    return tuple(found)
+    return tuple(siblings)
 
 
 def root_of_path(
     leaf: bytes, index: int, size: int, path: Sequence[bytes], node: Node = node
 ) -> bytes | None:
-    """The root that a leaf and its audit path lead to in a tree of `size` leaves.
+    """The root computed from a leaf and its audit path in a tree of `size` leaves.
 
-    None when the path has not exactly the length that this place in the tree demands.
+    None unless the path has exactly the length for this index.
     """
     if not 0 <= index < size:
         return None
@@ -77,7 +76,7 @@ def root_of_path(
     for _ in range(size.bit_length() + 1):
         if last == 0:
             return None if next(steps, None) is not None else value
-        if index & 1 or index != last:  # else it has no sibling and rises by itself
+        if index & 1 or index != last:  # else it has no sibling and is promoted
             sibling = next(steps, None)
             if sibling is None or len(sibling) != HASH_BYTES:
                 return None
@@ -87,9 +86,9 @@ def root_of_path(
     return None
 
 
-def _above(level: Sequence[bytes], node: Node) -> list[bytes]:
-    """The next level: neighbours joined in pairs, a last one without neighbour rises as it is."""
-    above = [node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+def _parents(level: Sequence[bytes], node: Node) -> list[bytes]:
+    """The next level: pairs are hashed, a last node without sibling is promoted unchanged."""
+    parents = [node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
     if len(level) & 1:
-        above.append(level[-1])
-    return above
+        parents.append(level[-1])
+    return parents

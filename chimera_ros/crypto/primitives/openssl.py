@@ -1,4 +1,4 @@
-"""ML-DSA-87 and HPKE from `cryptography` (OpenSSL): the provider that is always there."""
+"""Provider on `cryptography` (OpenSSL): ML-DSA-87 and HPKE; always available."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _OpenSslPackageKey:
         try:
             return self._suite.decrypt(sealed, self._key, info=info)
         except (InvalidTag, ValueError):
-            raise Rejected(RejectReason.SEED, "the sealed seed does not open") from None
+            raise Rejected(RejectReason.SEED, "the sealed seed cannot be opened") from None
 
     def __repr__(self) -> str:
         return "PackageKey()"
@@ -85,7 +85,7 @@ class _OpenSslPublicKey:
 
     def __init__(self, hybrid: bool, public: bytes) -> None:
         try:
-            # One spelling for each key: nothing behind it, no compressed point.
+            # One encoding for each key: no trailing bytes, no compressed point.
             if len(public) != MLKEM_PUBLIC_BYTES + (P384_PUBLIC_BYTES if hybrid else 0):
                 raise ValueError(len(public))
             kem = mlkem.MLKEM1024PublicKey.from_public_bytes(public[:MLKEM_PUBLIC_BYTES])

@@ -1,9 +1,9 @@
-"""Which library computes ML-DSA-87 and ML-KEM-1024 in this process: OpenSSL or liboqs.
+"""Selection of the provider of ML-DSA-87 and ML-KEM-1024 in this process: OpenSSL or liboqs.
 
-`CHIMERA_CRYPTO_PROVIDER` (auto, openssl, liboqs) or `select` chooses; without either it is `auto`: liboqs
-where its library and `liboqs-python` are found and pass the self test, otherwise OpenSSL. The order is fixed,
-not measured at start: liboqs signs and verifies faster than OpenSSL with AVX2 (8 and 5 times) and in plain C
-(1.8 and 1.3 times), and these decide. Nothing is ever downloaded or built.
+`CHIMERA_CRYPTO_PROVIDER` (auto, openssl, liboqs) or `select` chooses; the default is `auto`: liboqs where its
+library and `liboqs-python` are found and pass the self test, otherwise OpenSSL. The order is fixed, because
+liboqs signs and verifies faster than OpenSSL with AVX2 (8 and 5 times) and in plain C (1.8 and 1.3 times).
+Nothing is ever downloaded or built.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _chosen: Choice | None = None
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The provider in use, its name, and why it was chosen (a phrase for people)."""
+    """The provider in use, its name, and a phrase that says why it was chosen."""
 
     provider: Provider
     name: str
-    why: str
+    reason: str
 
 
 def openssl() -> Choice:
-    """The provider that is always there."""
+    """The OpenSSL provider."""
     return Choice(OpenSslProvider(), "openssl", "as configured")
 
 
 def liboqs() -> Choice:
-    """The faster one. Raises ProviderError with a phrase that says what is missing."""
+    """The liboqs provider. Raises ProviderError with a phrase that says what is missing."""
     from .liboqs import load
 
-    provider, what = load()
-    return Choice(provider, "liboqs", what)
+    provider, description = load()
+    return Choice(provider, "liboqs", description)
 
 
 def find(wanted: str = "auto") -> Choice:
-    """What `select` would choose; changes nothing. Raises ProviderError."""
+    """The choice that `select` would make. Raises ProviderError."""
     if wanted not in NAMES:
         raise ProviderError(f"{wanted!r} is no crypto provider; use auto, openssl or liboqs ({VARIABLE}).")
     if wanted == "openssl":
@@ -61,9 +61,9 @@ def find(wanted: str = "auto") -> Choice:
 
 
 def select(wanted: str | None = None) -> Choice:
-    """Chooses for this process; keys made before keep their provider. Raises ProviderError.
+    """Selects the provider of this process; existing keys keep theirs. Raises ProviderError.
 
-    `wanted` None means what the environment says.
+    `wanted` None: as the environment says.
     """
     global _chosen
     if wanted is None:
@@ -74,7 +74,7 @@ def select(wanted: str | None = None) -> Choice:
 
 
 def current() -> Choice:
-    """The choice in force; made on first use. Raises ProviderError."""
+    """The choice in force, made on first use. Raises ProviderError."""
     chosen = _chosen
     if chosen is not None:
         return chosen

@@ -1,4 +1,4 @@
-"""The replay window: 1024 counters per epoch, sender and lane (RFC 4303, section 3.4.3)."""
+"""Anti-replay window of 1024 counters per epoch, sender and lane (RFC 4303, section 3.4.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MASK: Final = (1 << WINDOW) - 1
 
 
 class ReplayWindow:
-    """Remembers which of the last 1024 counters were accepted; counters start at 1."""
+    """Bitmap of the accepted ones among the last 1024 counters; counters start at 1."""
 
     __slots__ = ("_seen", "highest")
 
@@ -18,14 +18,14 @@ class ReplayWindow:
         self._seen = 0  # bit i: counter `highest - i` was accepted
 
     def fresh(self, counter: int) -> bool:
-        """True when `counter` may still be accepted. Changes nothing."""
+        """True if `counter` may still be accepted. Changes nothing."""
         ahead = counter - self.highest
         if ahead > 0:
             return True
         return counter > 0 and -ahead < WINDOW and not (self._seen >> -ahead) & 1
 
     def accept(self, counter: int) -> bool:
-        """Marks `counter` as used; False, and nothing changes, when it was not fresh."""
+        """Marks `counter` as accepted; False, and nothing changes, if it is not fresh."""
         ahead = counter - self.highest
         if ahead > 0:
             self._seen = 1 if ahead >= WINDOW else ((self._seen << ahead) | 1) & _MASK

@@ -1,6 +1,7 @@
-"""The named sets of algorithms; which library computes them is another question (providers.py).
+"""Cipher suites: the named sets of algorithms; providers.py selects the library.
 
-Not handled here: wiping key material. Python cannot promise it; the objects are dropped as early as possible.
+Not handled here: wiping key material, which Python cannot guarantee; objects are dropped as early as
+possible.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import Rejected, RejectReason
+from ..wire import TAG_BYTES
 from .interfaces import (
-    AEAD_TAG_BYTES,
     AESGCM,
     AESGCMSIV,
     HASH_BYTES,
@@ -52,7 +53,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A named set of algorithms; the policy fixes it and nothing is negotiated."""
+    """A cipher suite; the policy fixes it, nothing is negotiated."""
 
     name: str
     hybrid: bool
@@ -64,13 +65,13 @@ class Suite:
         return provider().package_key(self.hybrid)
 
     def public_key(self, public: bytes) -> PublicKey:
-        """A member's key, parsed. Raises Rejected(MALFORMED) when it is none."""
+        """A member's public key, parsed. Raises Rejected(MALFORMED)."""
         if len(public) != self.package_public_bytes:
             raise Rejected(RejectReason.MALFORMED, f"HPKE public key of {len(public)} bytes")
         return provider().public_key(self.hybrid, public)
 
 
-_SEALED_BYTES: Final = MLKEM_CIPHERTEXT_BYTES + SEED_BYTES + AEAD_TAG_BYTES
+_SEALED_BYTES: Final = MLKEM_CIPHERTEXT_BYTES + SEED_BYTES + TAG_BYTES
 SUITES: Final = {
     suite.name: suite
     for suite in (

@@ -1,8 +1,8 @@
-"""Keys by identifier, in the shape of ETSI GS QKD 014 (V1.1.1): what the swarm asks of a key distribution.
+"""Key delivery interface: keys by identifier, as in ETSI GS QKD 014 (V1.1.1).
 
 `KeyDelivery` has that interface's three methods: status, get key, get key with key IDs. `DistilledKeys`
-serves it from BB84 sessions of this package; a client of real equipment would serve it from the REST
-interface of its key management entity, and the pool would not know the difference.
+implements it with BB84 sessions of this package; a client of real equipment would implement it with the REST
+interface of its key management entity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEY_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class DeliveredKey:
-    """One key and the identifier by which the other end asks for its copy."""
+    """One key, and the identifier by which the peer obtains its copy."""
 
     key_id: UUID
     key: bytes = field(repr=False)
@@ -31,7 +31,7 @@ class DeliveredKey:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """key_size: bits. simulated: no photon was ever sent."""
+    """key_size: bits. simulated: the photons are simulated."""
 
     key_size: int
     stored_key_count: int
@@ -40,47 +40,48 @@ class DeliveryStatus:
 
 
 class KeyDelivery(Protocol):
-    """Key material that one other end holds as well."""
+    """Keys shared with one peer."""
 
     def status(self) -> DeliveryStatus:
-        """What is in store."""
+        """The stored keys."""
         ...
 
     def get_key(self, number: int = 1) -> list[DeliveredKey]:
-        """Up to `number` keys, oldest first; each is handed out once. Never waits: may be empty.
+        """Up to `number` keys, oldest first; each is delivered once. Never blocks: may be empty.
 
-        Only one of the two ends draws so; the other asks by identifier. What a client raises is an alarm.
+        Only one of the two endpoints calls this; the other gets its copies by identifier. An exception of a
+        client becomes an alarm.
         """
         ...
 
     def get_key_with_ids(self, key_ids: Sequence[UUID]) -> list[DeliveredKey]:
-        """The copies of keys that the other end has drawn. Raises KeyError for one that is not here."""
+        """The copies of keys delivered to the peer. Raises KeyError for an unknown one."""
         ...
 
 
 class DistilledKeys:
-    """Keys of BB84 sessions, 256 bits each, bounded: what does not fit is dropped. For several threads."""
+    """Keys of BB84 sessions, 256 bits each; those above the limit are dropped. Thread-safe."""
 
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
+    def __init__(self, max_keys: int = 64) -> None:
+        self._max_keys = max_keys
         self._keys: OrderedDict[UUID, bytes] = OrderedDict()
         self._lock = Lock()
 
     def add(self, session_id: bytes, secret: bytes) -> int:
-        """Cut a session's secret into keys; returns how many were kept. Both ends name them alike."""
-        kept = 0
+        """Splits a session's secret into keys with derived IDs; returns how many were stored."""
+        stored = 0
         with self._lock:
             for index in range(len(secret) // KEY_BYTES):
-                if len(self._keys) >= self._most:
+                if len(self._keys) >= self._max_keys:
                     break
                 name = hashlib.sha3_256(fields(labels.QKD_KEY_ID, session_id, u32(index))).digest()
                 self._keys[UUID(bytes=name[:16])] = secret[KEY_BYTES * index : KEY_BYTES * (index + 1)]
-                kept += 1
-        return kept
+                stored += 1
+        return stored
 
     def status(self) -> DeliveryStatus:
         with self._lock:
-            return DeliveryStatus(8 * KEY_BYTES, len(self._keys), self._most, simulated=True)
+            return DeliveryStatus(8 * KEY_BYTES, len(self._keys), self._max_keys, simulated=True)
 
     def get_key(self, number: int = 1) -> list[DeliveredKey]:
         with self._lock:

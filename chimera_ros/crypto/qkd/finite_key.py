@@ -1,4 +1,4 @@
-"""How many secret bits a finite BB84 session leaves.
+"""Finite-key length of a BB84 session.
 
 M. Tomamichel, C. C. W. Lim, N. Gisin, R. Renner, "Tight finite-key analysis for quantum cryptography", Nature
 Communications 3, 634 (2012): a key of
@@ -6,20 +6,20 @@ Communications 3, 634 (2012): a key of
     l <= n (1 - h(Q + mu)) - leak - log2(2 / (eps_sec^2 eps_cor)),
     mu = sqrt((n + k) / (n k) * (k + 1) / k * ln(4 / eps_sec))
 
-bits is eps_sec-secret and eps_cor-correct against any attack, for ideal single photons (preparation quality
-q = 1), where n bits of one basis make the key, the k bits of the other are the sample, Q is the error rate
-up to which the session goes on, leak counts what reconciliation discloses, and a hash of log2(1/eps_cor) bits
-verifies it. The 4: the sample misleads with probability (eps_sec/4)^2 (Serfling), so the min-entropy is
-smoothed by eps_sec/4; that costs its double, eps_sec/2, because secrecy is measured against the state of the
-eavesdropper as it is; the other eps_sec/2 is the hash's.
+bits is eps_sec-secret and eps_cor-correct against any attack, for ideal single photons (preparation quality q
+= 1), where n bits of one basis are the key, the k bits of the other are the sample, Q is the tolerated error
+rate, leak is what reconciliation discloses, and a hash of log2(1/eps_cor) bits verifies it. The 4: the sample
+fails with probability (eps_sec/4)^2 (Serfling), so the min-entropy is smoothed by eps_sec/4; that costs twice
+as much, eps_sec/2, because secrecy is measured against the eavesdropper's actual state; the other eps_sec/2
+is the hash's.
 
-Two things differ from the paper, both to the safe side:
+Two differences to the paper, both conservative:
 
-* Its Q and leak are fixed beforehand. Here one of `Security.outcomes` pairs (Q and leak, both rounded up to
-  steps) is chosen by what happened; each pair is a session of the paper that aborts in all other cases, so
-  their failure probabilities add up: each gets eps_sec / outcomes.
+* Its Q and leak are fixed beforehand. Here the session's own (both rounded up to steps) select one of
+  `Security.outcomes` pairs; each pair is a session of the paper that aborts in all other cases, so their
+  failure probabilities add up: each gets eps_sec / outcomes.
 * The number of photons is fixed and all of them are used. Stopping as soon as enough have been sifted, as the
-  paper does, opens a door to sifting attacks (Pfister, Luetkenhaus, Wehner, Coles, New J. Phys. 18, 053001,
+  paper does, permits sifting attacks (Pfister, Luetkenhaus, Wehner, Coles, New J. Phys. 18, 053001,
   2016).
 """
 
@@ -49,8 +49,8 @@ class Security:
 
     @property
     def outcomes(self) -> int:
-        """Pairs of error rate and leak that are told apart."""
-        rates = 1 + math.ceil(ABORT_RATE / self.rate_step)  # no error at all is one more
+        """Number of pairs of error rate and leak that are distinguished."""
+        rates = 1 + math.ceil(ABORT_RATE / self.rate_step)  # one more for an error rate of zero
         return rates * math.ceil(self.leak_limit / self.leak_step)
 
 
@@ -63,7 +63,7 @@ def entropy(probability: float) -> float:
 
 
 def deviation(n: int, k: int, secrecy: float) -> float:
-    """mu: how much worse the key's n bits may be than the sample's k bits, except with small probability."""
+    """mu: bound on the difference of the error rates of the key's n bits and the sample's k bits."""
     return math.sqrt((n + k) / (n * k) * (k + 1) / k * math.log(4.0 / secrecy))
 
 
@@ -71,16 +71,16 @@ def secret_bits(n: int, k: int, errors: int, leak: int, security: Security) -> i
     """Length of the key, bits; 0 when there is none.
 
     Args:
-        n: bits that make the key. k: bits of the sample, with `errors` errors.
+        n: bits of the raw key. k: bits of the sample, with `errors` errors.
         leak: bits about the key that crossed the channel in reconciliation, in both directions.
     """
     if n <= 0 or k <= 0 or errors > ABORT_RATE * k or leak > security.leak_limit:
         return 0
     rate = math.ceil(errors / k / security.rate_step) * security.rate_step
-    charged = math.ceil(leak / security.leak_step) * security.leak_step
+    leak_bound = math.ceil(leak / security.leak_step) * security.leak_step
     secrecy = security.secrecy / security.outcomes
     worst = rate + deviation(n, k, secrecy)
     if worst >= 0.5:
         return 0
     fixed = 1.0 - 2.0 * math.log2(secrecy) + security.correctness_bits
-    return max(0, math.floor(n * (1.0 - entropy(worst)) - charged - fixed))
+    return max(0, math.floor(n * (1.0 - entropy(worst)) - leak_bound - fixed))

@@ -1,7 +1,7 @@
-"""The classical messages of a BB84 session. Bob asks, Alice answers; each field is bounded before it is used.
+"""Classical messages of a BB84 session: requests of Bob and answers of Alice, every field bounded.
 
-All begin with a kind (one byte) and, but for `Hello` and `Photons`, the session's 16 bytes, chosen by Alice.
-`Photons` stands for the quantum line where Alice and Bob are different processes of a simulation.
+All begin with a kind (one byte) and, except `Hello` and `Photons`, the session's 16 bytes, chosen by Alice.
+`Photons` replaces the quantum channel where Alice and Bob are different processes of a simulation.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final, Self
 import numpy as np
 
 from ..encoding import Reader, malformed, u32, var
-from ..entropy.conditioning import Bits
+from ..entropy.conditioning import Bits, unpack
 from .cascade import MAX_KEY_BITS, MAX_QUERIES, Query
-from .line import MAX_PHOTONS
+from .quantum_channel import MAX_PHOTONS
 
 SESSION_BYTES: Final = 16
 SEED_BYTES: Final = 32
 _MAX_SIGNATURE: Final = 8192
-_QUERY: Final = np.dtype([("turn", "u1"), ("start", ">u4"), ("end", ">u4")])
+_QUERY: Final = np.dtype([("pass_index", "u1"), ("start", ">u4"), ("end", ">u4")])
 
 
 class Kind(IntEnum):
@@ -28,7 +28,7 @@ class Kind(IntEnum):
     PHOTONS = 2
     BASES = 3
     SIFTED = 4
-    QUESTIONS = 5
+    PARITY_REQUEST = 5
     PARITIES = 6
     FINISH = 7
     HASHES = 8
@@ -37,26 +37,26 @@ class Kind(IntEnum):
     ABORT = 11
 
 
-class Why(IntEnum):
-    """Why there is no key."""
+class AbortReason(IntEnum):
+    """Reason for which a session ended without a key."""
 
     ERRORS = 1  # above 11 %
     TOO_FEW = 2  # photons in one of the bases
     NO_BITS = 3  # the finite-key bound leaves nothing
-    UNVERIFIED = 4  # the hashes differ: errors are left
-    SIGNATURE = 5  # transcripts differ, or somebody else is at the other end
-    PROTOCOL = 6  # a message that does not fit
-    BUSY = 7  # no session wanted now
+    UNVERIFIED = 4  # the hashes differ: errors remain
+    SIGNATURE = 5  # transcripts differ, or the peer is another one
+    PROTOCOL = 6  # unexpected or malformed message
+    BUSY = 7  # the peer accepts no session now
 
 
-WHY: Final = {
-    Why.ERRORS: "more than 11 % errors: somebody may be listening, or the line is broken",
-    Why.TOO_FEW: "too few photons in one of the bases",
-    Why.NO_BITS: "the finite-key bound leaves no secret bits",
-    Why.UNVERIFIED: "errors are left after reconciliation",
-    Why.SIGNATURE: "the other end does not confirm this exchange",
-    Why.PROTOCOL: "a message does not fit",
-    Why.BUSY: "the other end wants no session now",
+ABORT_TEXTS: Final = {
+    AbortReason.ERRORS: "more than 11 % errors: an eavesdropper, or a faulty quantum channel",
+    AbortReason.TOO_FEW: "too few photons in one of the bases",
+    AbortReason.NO_BITS: "the finite-key bound leaves no secret bits",
+    AbortReason.UNVERIFIED: "errors remain after reconciliation",
+    AbortReason.SIGNATURE: "the peer does not confirm this exchange",
+    AbortReason.PROTOCOL: "an unexpected or malformed message",
+    AbortReason.BUSY: "the peer accepts no session now",
 }
 
 
@@ -66,7 +66,7 @@ def _bits(bits: Bits) -> bytes:
 
 def _read_bits(reader: Reader, most: int) -> Bits:
     count = reader.count(most)
-    bits = np.unpackbits(np.frombuffer(reader.raw((count + 7) // 8), dtype=np.uint8))
+    bits = unpack(reader.raw((count + 7) // 8))
     if bits[count:].any():
         raise malformed("bits after the last one")
     return bits[:count]
@@ -76,7 +76,7 @@ def _read_session(reader: Reader) -> bytes:
     return reader.raw(SESSION_BYTES)
 
 
-# How a field is written and read, by the name of its kind.
+# Encoder and decoder of a field, by the name in its metadata.
 _CODECS: Final[dict[str, tuple[Any, Any]]] = {
     "session": (bytes, _read_session),
     "seed": (bytes, lambda reader: reader.raw(SEED_BYTES)),
@@ -89,7 +89,7 @@ _CODECS: Final[dict[str, tuple[Any, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Encodes and parses by its fields' kinds."""
+    """Base of the messages that are encoded field by field."""
 
     def encode(self) -> bytes:
         parts = [_CODECS[item.metadata["as"]][0](getattr(self, item.name)) for item in fields(self)]
@@ -123,7 +123,7 @@ class Photons(Message):
 
 @dataclass(frozen=True, slots=True)
 class Bases(Message):
-    """sample: what Bob found wherever he measured in Z, in order."""
+    """sample: Bob's outcomes in basis Z, in order."""
 
     session: bytes = field(metadata={"as": "session"}, repr=False)
     bases: Bits = field(metadata={"as": "photons"}, repr=False)
@@ -132,7 +132,7 @@ class Bases(Message):
 
 @dataclass(frozen=True, slots=True)
 class Sifted(Message):
-    """sample: Alice's bits wherever both used Z, in order. seed: of the shuffles."""
+    """sample: Alice's bits where both bases are Z, in order. seed: of the Cascade permutations."""
 
     session: bytes = field(metadata={"as": "session"}, repr=False)
     bases: Bits = field(metadata={"as": "photons"}, repr=False)
@@ -142,7 +142,7 @@ class Sifted(Message):
 
 @dataclass(frozen=True, slots=True)
 class Parities(Message):
-    """number: of the questions that are answered, from 1."""
+    """number: of the request that is answered, from 1."""
 
     session: bytes = field(metadata={"as": "session"}, repr=False)
     number: int = field(metadata={"as": "u32"}, repr=False)
@@ -151,10 +151,10 @@ class Parities(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finish(Message):
-    """told: how many parities Bob received."""
+    """parities: number that Bob has received."""
 
     session: bytes = field(metadata={"as": "session"}, repr=False)
-    told: int = field(metadata={"as": "u32"}, repr=False)
+    parities: int = field(metadata={"as": "u32"}, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +183,12 @@ class Done(Message):
 @dataclass(frozen=True, slots=True)
 class Abort(Message):
     session: bytes = field(metadata={"as": "session"}, repr=False)
-    why: int = field(metadata={"as": "u32"}, repr=False)
+    reason: int = field(metadata={"as": "u32"}, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
-    """number: from 1, rising by one, so that no two messages of a session are alike."""
+class ParityRequest:
+    """number: from 1, so that no two messages of a session are equal."""
 
     session: bytes
     number: int
@@ -197,15 +197,15 @@ class Questions:
     def encode(self) -> bytes:
         table = np.array([tuple(query) for query in self.queries], dtype=_QUERY)
         return b"".join(
-            (bytes([Kind.QUESTIONS]), self.session, u32(self.number), u32(len(table)), table.tobytes())
+            (bytes([Kind.PARITY_REQUEST]), self.session, u32(self.number), u32(len(table)), table.tobytes())
         )
 
     @classmethod
-    def parse(cls, data: bytes) -> Questions:
+    def parse(cls, data: bytes) -> ParityRequest:
         """Raises Rejected(MALFORMED)."""
         reader = Reader(data)
-        if reader.u8() != Kind.QUESTIONS:
-            raise malformed("not a questions message")
+        if reader.u8() != Kind.PARITY_REQUEST:
+            raise malformed("not a parity request")
         session, number = _read_session(reader), reader.u32()
         count = reader.count(MAX_QUERIES)
         table = np.frombuffer(reader.raw(count * _QUERY.itemsize), dtype=_QUERY)
@@ -232,9 +232,9 @@ def kind_of(data: bytes) -> Kind:
     try:
         return Kind(data[0])
     except (IndexError, ValueError):
-        raise malformed("no message of a key distribution session") from None
+        raise malformed("not a message of a key distribution session") from None
 
 
-def about(data: bytes) -> bytes:
-    """What a message belongs to: the session, or for Hello and Photons the hello's nonce."""
+def session_of(data: bytes) -> bytes:
+    """The session of a message; for Hello and Photons the hello's nonce."""
     return data[1 : 1 + SESSION_BYTES]

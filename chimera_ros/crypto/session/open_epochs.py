@@ -1,8 +1,8 @@
-"""The epochs that are open in this process, and when each is wiped.
+"""Open epochs of one process, and the time at which each is wiped.
 
-After a switch the previous epoch stays open for receiving for `grace_s`, and on until every sender and lane
-heard in it has been heard five times in a newer one, but never longer than `grace_max_s`. An evicting epoch
-wipes all earlier ones at once.
+After a switch the previous epoch stays open for receiving for `grace_s`, and until every sender and lane
+received in it has sent five packets in a newer one, but at most `grace_max_s`. An evicting epoch wipes all
+earlier ones at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .epoch_session import EpochSession
 
 _MAX_OPEN: Final = 6
 _PACKETS: Final = 5
-_LOOK_S: Final = 0.25
+_CHECK_S: Final = 0.25
 
 
 class OpenEpochs:
@@ -27,22 +27,20 @@ class OpenEpochs:
         self._lock = lock
         self._superseded_at: dict[int, float] = {}
         self._wiped_up_to = 0
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
 
     def may_add(self, epoch: int) -> bool:
-        """False for an epoch that this process has wiped, or wiped a later one than: its keys never come
-        back.
-        """
+        """True if neither this epoch nor a later one was wiped: wiped keys are never installed again."""
         return epoch > self._wiped_up_to
 
     def add(self, session: EpochSession) -> None:
-        """Opens a session for receiving; the oldest gives way when there are too many."""
+        """Opens a session for receiving; wipes the oldest ones above the limit."""
         self.open[session.epoch] = session
         while len(self.open) > _MAX_OPEN:
             self._wipe(min(self.open))
 
     def supersede_before(self, epoch: int, now: float) -> None:
-        """Senders have left all epochs before `epoch`: their grace begins."""
+        """Starts the grace period of all epochs before `epoch`, which are no longer sent under."""
         for number, session in self.open.items():
             if number < epoch and number not in self._superseded_at:
                 self._superseded_at[number] = now
@@ -54,42 +52,42 @@ class OpenEpochs:
             self._wipe(number)
 
     def wipe_naming(self, evicted: frozenset[bytes], before: int) -> None:
-        """Wipes every epoch earlier than `before` that an evicted member holds the keys of."""
+        """Wipes every epoch earlier than `before` whose keys an evicted member holds."""
         if not evicted:
             return
         for number, session in list(self.open.items()):
             if number < before and any(entry.fingerprint in evicted for entry in session.roster):
                 self._wipe(number)
 
-    def bar(self, fingerprints: frozenset[bytes]) -> None:
-        """Opens nothing more from these senders, in any epoch that is open."""
+    def revoke(self, fingerprints: frozenset[bytes]) -> None:
+        """Rejects all further packets of these senders in every open epoch."""
         for session in self.open.values() if fingerprints else ():
-            session.bar(fingerprints)
+            session.revoke(fingerprints)
 
     def wipe_all(self) -> None:
-        """Wipes every epoch, for good: none of them can be added again."""
+        """Wipes every epoch; none of them can be added again."""
         for number in list(self.open):
             self._wipe(number)
 
     def tick(self, now: float) -> None:
         """Wipes what is due."""
-        self._looked_at = now
+        self._checked_at = now
         for number, since in list(self._superseded_at.items()):
-            # Added as in `next_timer`: a difference may be rounded to less, and then nothing would be due.
+            # The same sums as in `next_timer`: a rounded difference could leave nothing due.
             last = now >= since + self.limits.grace_max_s
-            if last or (now >= since + self.limits.grace_s and self._succeeded(number)):
+            if last or (now >= since + self.limits.grace_s and self._traffic_moved(number)):
                 self._wipe(number)
 
     def next_timer(self) -> float | None:
-        """When to look again, monotonic seconds."""
+        """When to call `tick` again, monotonic seconds."""
         if not self._superseded_at:
             return None
         first = min(self._superseded_at.values())
         return min(
-            max(first + self.limits.grace_s, self._looked_at + _LOOK_S), first + self.limits.grace_max_s
+            max(first + self.limits.grace_s, self._checked_at + _CHECK_S), first + self.limits.grace_max_s
         )
 
-    def _succeeded(self, number: int) -> bool:
+    def _traffic_moved(self, number: int) -> bool:
         newer: dict[tuple[str, int], int] = {}
         for epoch, session in self.open.items():
             if epoch > number:

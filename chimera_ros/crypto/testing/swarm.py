@@ -1,7 +1,7 @@
-"""Help for tests: a swarm on an in-memory wire with stepped time, loss, delay, duplication and reordering.
+"""Simulated swarm for tests: an in-memory wire with stepped time, loss, delay, duplication and reordering.
 
-Nothing here reads a clock or draws randomness of its own: the same seed gives the same run (keys and
-signatures differ, but no decision depends on them).
+No clock is read and all randomness is seeded: the same seed gives the same run (keys and signatures differ,
+but no decision depends on them).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from ..effects import Effect, Send
 from ..key_server.server import KeyServer, KeyServerConfig
 from ..keystore.fallback_secret import FallbackSecret
-from ..keystore.keystore import with_header
+from ..keystore.keystore import with_validity
 from ..keystore.member_state import MemoryStore
 from ..member.host import HostConfig, SecureHost
 from ..primitives import labels
@@ -31,12 +31,12 @@ from ..trust.policy import load_policy
 from ..trust.roles import Role
 from ..wire import ControlMessage
 
-_MOST_TICKS = 256
+_MAX_TICKS = 256
 WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
 
 
 class SimulatedNode(Protocol):
-    """What a wire carries messages to: a SecureHost or a KeyServer."""
+    """A node on the wire: a SecureHost or a KeyServer."""
 
     def start(self, now: float, wall_ns: int) -> list[Effect]: ...
     def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]: ...
@@ -45,7 +45,7 @@ class SimulatedNode(Protocol):
 
 
 class MemoryKeystore:
-    """Authority, policy and identities without a disk."""
+    """Authority, policy and identities in memory."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class MemoryKeystore:
         self.wall_ns = wall_ns
         self.key = mldsa.MLDSA87PrivateKey.generate()
         self.authority = make_authority(swarm, self.key, wall_ns, 800)
-        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
+        text = with_validity(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
         crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
         signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
         self.trust = Trust(
@@ -93,8 +93,8 @@ class MemoryKeystore:
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
-    """How bad the wire is. Delays in seconds; a random delay also reorders."""
+class LinkConditions:
+    """Loss, duplication and delay of the wire. Delays in seconds; random delays also reorder."""
 
     loss: float = 0.0
     duplication: float = 0.0
@@ -113,60 +113,62 @@ class _Delivery:
 class Wire:
     """Broadcasts control messages (and anything else given to `broadcast`) between nodes, in stepped time."""
 
-    def __init__(self, seed: int = 0, weather: Weather | None = None, wall_ns: int = WALL_START_NS) -> None:
+    def __init__(
+        self, seed: int = 0, link: LinkConditions | None = None, wall_ns: int = WALL_START_NS
+    ) -> None:
         self.now = 100.0
-        self.weather = weather or Weather()
+        self.link = link or LinkConditions()
         self.nodes: dict[str, SimulatedNode] = {}
         self.effects: list[tuple[float, str, Effect]] = []
         self.sent: list[tuple[float, str, ControlMessage]] = []
         self.on_effect: Callable[[str, Effect], None] | None = None
         self.on_data: Callable[[str, Any], None] | None = None
-        self.cut: set[str] = set()  # nodes that neither hear nor are heard
-        self.clock_s: dict[str, float] = {}  # by how much a node's wall clock is wrong
-        self.side: dict[str, int] = {}  # parts of a split network, 0 where none is named: each hears its own
+        self.cut: set[str] = set()  # disconnected nodes: they neither send nor receive
+        self.clock_offset_s: dict[str, float] = {}  # offset of a node's wall clock
+        self.partition: dict[str, int] = {}  # by node, default 0: messages stay within one
         self._wall_ns = wall_ns - int(self.now * 1e9)
         self._random = random_module.Random(seed)
         self._queue: list[_Delivery] = []
         self._numbers = itertools.count()
         self._ticked: tuple[float, str] = (0.0, "")
-        self._ticks = 0  # of this node, one after the other, at this time
+        self._ticks = 0  # consecutive timers of one node at one time
 
     @property
     def wall_ns(self) -> int:
         return self._wall_ns + int(self.now * 1e9)
 
     def wall_of(self, name: str) -> int:
-        """What a node's own wall clock shows."""
-        return self.wall_ns + int(self.clock_s.get(name, 0.0) * 1e9)
+        """A node's own wall clock."""
+        return self.wall_ns + int(self.clock_offset_s.get(name, 0.0) * 1e9)
 
     def add(self, name: str, node: SimulatedNode) -> None:
-        """Puts a node on the wire and starts it; a node of that name is replaced (its process has died)."""
+        """Connects and starts a node; a node of that name is replaced (its process was terminated)."""
         self.nodes[name] = node
         self._queue = [item for item in self._queue if item.target != name]
         heapq.heapify(self._queue)
         self._perform(name, node.start(self.now, self.wall_of(name)))
 
     def perform(self, name: str, effects: Sequence[Effect]) -> None:
-        """Performs effects that a test obtained by calling a node itself."""
+        """Performs effects that a test got from calling a node directly."""
         self._perform(name, effects)
 
     def remove(self, name: str) -> None:
-        """The process dies."""
+        """Terminates the process of a node."""
         del self.nodes[name]
 
     def broadcast(self, sender: str, message: Any) -> None:
-        """To every other node, through the weather."""
-        weather = self.weather
+        """Sends to every other node, under the link conditions."""
+        link = self.link
         for target in self.nodes:
             if target == sender or sender in self.cut or target in self.cut:
                 continue
-            if self.side.get(sender, 0) != self.side.get(target, 0):
+            if self.partition.get(sender, 0) != self.partition.get(target, 0):
                 continue
-            copies = 1 + (self._random.random() < weather.duplication)
+            copies = 1 + (self._random.random() < link.duplication)
             for _ in range(copies):
-                if self._random.random() < weather.loss:
+                if self._random.random() < link.loss:
                     continue
-                delay_s = self._random.uniform(weather.min_delay_s, weather.max_delay_s)
+                delay_s = self._random.uniform(link.min_delay_s, link.max_delay_s)
                 heapq.heappush(
                     self._queue, _Delivery(self.now + delay_s, next(self._numbers), target, message)
                 )
@@ -205,20 +207,18 @@ class Wire:
         self.now = timer_at
         self._ticks = self._ticks + 1 if (self.now, name) == self._ticked else 1
         self._ticked = (self.now, name)
-        if self._ticks > _MOST_TICKS:
-            raise AssertionError(f"{name} asks for the same timer for ever")
+        if self._ticks > _MAX_TICKS:
+            raise AssertionError(f"{name} requests the same timer without end")
         self._perform(name, self.nodes[name].tick(self.now, self.wall_of(name)))
 
     def run(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Advances time."""
         end = self.now + seconds
         while self.now < end:
             self.step(end)
 
     def run_until(self, condition: Callable[[], bool], limit_s: float = 30.0) -> float:
-        """Lets time pass until the condition holds; returns how long it took. Raises AssertionError at the
-        limit.
-        """
+        """Advances time until the condition holds; returns how long. Raises AssertionError at the limit."""
         start = self.now
         while not condition():
             if self.now >= start + limit_s:
@@ -239,7 +239,7 @@ class Swarm:
         drones: int = 4,
         shards: int = 2,
         seed: int = 1,
-        weather: Weather | None = None,
+        link: LinkConditions | None = None,
         rotate_s: float | None = None,
         policy_text: str | None = None,
         operator: bool = False,
@@ -247,9 +247,9 @@ class Swarm:
     ) -> None:
         self.keystore = MemoryKeystore(policy_text=policy_text)
         self.trust = self.keystore.trust
-        self.wire = Wire(seed, weather)
+        self.wire = Wire(seed, link)
         self.rotate_s = rotate_s
-        self.fallback: FallbackSecret | None = None  # for hosts that are started from now on
+        self.fallback: FallbackSecret | None = None  # for hosts started later
         names = [f"drone_{index + 1:02d}" for index in range(drones)]
         self.identities: dict[str, MemberIdentity] = {
             "crypto": self.keystore.enroll("crypto", Role.CRYPTO),
@@ -269,7 +269,7 @@ class Swarm:
         self.stores: dict[str, MemoryStore] = {name: MemoryStore() for name in self.identities}
         self.hosts: dict[str, SecureHost] = {}
         self.server: KeyServer
-        self.servers: dict[str, KeyServer] = {}  # all crypto nodes, `server` among them
+        self.servers: dict[str, KeyServer] = {}  # all crypto nodes, including `server`
         self.member_host: dict[str, str] = {m: group for group, ms in self.groups.items() for m in ms}
 
     def start_server(self, name: str = "crypto") -> None:
@@ -286,12 +286,12 @@ class Swarm:
         self.wire.add(name, server)
 
     def kill(self, name: str) -> None:
-        """Ends a process at once."""
+        """Terminates a process without notice."""
         del self.wire.nodes[name]
 
     def in_charge(self) -> list[str]:
         """The running crypto nodes that are in charge."""
-        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
+        return [name for name, node in self.servers.items() if node.active and name in self.wire.nodes]
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
@@ -328,12 +328,12 @@ class Swarm:
         return {member: self.host_of(member).epoch(member) for member in self.identities}
 
     def together(self, above: int = 0) -> bool:
-        """Do all members send under one epoch, higher than `above`?"""
+        """True if all members send under one epoch, higher than `above`."""
         epochs = set(self.epochs().values())
         epoch = next(iter(epochs))
         return len(epochs) == 1 and epoch is not None and epoch > above
 
     def join(self, limit_s: float = 30.0) -> float:
-        """Starts everything and waits until all are in one epoch; returns the simulated seconds."""
+        """Starts everything and runs until all members are in one epoch; returns the simulated seconds."""
         self.start()
         return self.wire.run_until(self.together, limit_s)

@@ -1,6 +1,4 @@
-"""Making certificates: the authority's own, members', and the revocation list (X.509 with ML-DSA-87, RFC
-9881).
-"""
+"""Issuing of certificates and revocation lists: X.509 (RFC 5280) with ML-DSA-87 (RFC 9881)."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from .identity import CrlView, datetime_ns, wall_datetime
 from .roles import Role
 
-_BACKDATE: Final = timedelta(minutes=5)  # members' clocks may be a little behind the authority's
+_BACKDATE: Final = timedelta(minutes=5)  # tolerance for members' clocks behind the authority's
 
 
 def _moment(wall_ns: int) -> datetime:
@@ -121,9 +119,9 @@ def extend_crl(
     wall_ns: int,
     days: float,
 ) -> x509.CertificateRevocationList:
-    """The next list: everything in `before`, these serial numbers too, a number that is higher by one.
+    """The next list: the entries of `before` and these serial numbers, with the CRL number increased by one.
 
-    `reason` is a name of RFC 5280, 5.3.1 with hyphens, such as key-compromise.
+    `reason` is a CRLReason of RFC 5280, 5.3.1 with hyphens, such as key-compromise.
     """
     start = _moment(wall_ns)
     builder = (
@@ -138,14 +136,14 @@ def extend_crl(
     flag = x509.ReasonFlags[reason.replace("-", "_")]
     for serial in sorted(serials):
         made = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(start)
-        if flag is not x509.ReasonFlags.unspecified:  # by RFC 5280 it is left out
+        if flag is not x509.ReasonFlags.unspecified:  # omitted by RFC 5280
             made = made.add_extension(x509.CRLReason(flag), critical=False)
         builder = builder.add_revoked_certificate(made.build())
     return builder.sign(key, None)
 
 
 def read_crl(crl: x509.CertificateRevocationList) -> CrlView:
-    """What members need of a revocation list whose signature has been checked."""
+    """The fields of a verified revocation list."""
     number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     expires = crl.next_update_utc or datetime.max.replace(tzinfo=UTC)
     return CrlView(

@@ -1,10 +1,10 @@
-"""The policy that a new keystore starts from; a test holds it equal to config/policy.yaml."""
+"""Default policy of a new keystore; a test keeps it equal to config/policy.yaml."""
 
 from typing import Final
 
 TEXT: Final = """\
-# Who may publish where, and how it is protected. `chimera keys create` adds `swarm`, `issued` and `expires`
-# at the top and signs the result; after a change raise `version` and sign again.
+# Publishers and protection of each channel. `chimera keys create` adds `swarm`, `issued` and `expires`
+# at the end and signs the result; after a change raise `version` and sign again.
 #
 # lane        signature    used for
 # command     always       commands, acknowledgements, elections, orders to the crypto node
@@ -36,7 +36,7 @@ channels:
   - {channel: "**", publish: [any], lane: bulk, lifespan_s: 5.0}
 
 services:
-  # asked without, answered with a signature: whoever could forge answers could shift trajectories in time
+  # requests unsigned, responses signed: forged responses could shift trajectories in time
   - service: crypto/clock
     request: [any]
     respond: [crypto]

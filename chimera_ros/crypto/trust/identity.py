@@ -1,7 +1,7 @@
-"""Who is who: roles, a member's own identity, other members' certificates, and what is trusted.
+"""Identities and certificate validation: members, their certificates, and the trust anchor.
 
-`cryptography` checks a certificate's issuer and signature; dates, key usage, URI, swarm and revocation are
-checked here. Roles come only from certificates.
+`cryptography` checks a certificate's issuer and signature; validity period, key usage, URI, swarm and
+revocation are checked here. Roles are read from certificates only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from .roles import Role
 
 __all__ = ["CertifiedMember", "CrlView", "MemberIdentity", "Role", "Trust", "read_member_certificate"]
 
-MAX_CERTIFICATE_BYTES: Final = 16384
 _URI: Final = re.compile(
     rf"urn:chimera:({NAME_PATTERN.pattern}):({NAME_PATTERN.pattern}):({NAME_PATTERN.pattern})"
 )
 
 
 class CertificateFault(Enum):
-    """What is wrong with a certificate; `sentence` is for people."""
+    """Fault of a certificate; the value completes a sentence."""
 
     UNREADABLE = "is not an X.509 certificate with an ML-DSA-87 key"
     ISSUER = "was not issued by this keystore's authority"
@@ -46,7 +45,7 @@ class CertificateFault(Enum):
 
 
 class CertificateError(Exception):
-    """A certificate that is not good, with its fault."""
+    """A certificate is invalid; `fault` says why."""
 
     def __init__(self, fault: CertificateFault) -> None:
         super().__init__(fault.value)
@@ -65,7 +64,7 @@ def datetime_ns(moment: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CertifiedMember:
-    """What a good certificate says, and the key that checks its owner's signatures."""
+    """Content of a member's certificate, and its public key."""
 
     name: str
     role: Role
@@ -78,13 +77,13 @@ class CertifiedMember:
     key: VerifyKey = field(repr=False, compare=False)
 
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
-        """True when this member signed `message` under `context`."""
+        """True if this member has signed `message` under `context`."""
         return self.key.verify(signature, message, context)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberIdentity:
-    """A member's own certificate and key. The key never appears in `repr`."""
+    """A member's own certificate and private key, which `repr` omits."""
 
     member: CertifiedMember
     key: SigningKey = field(repr=False, compare=False)
@@ -125,7 +124,7 @@ class CrlView:
 
 
 def read_member_certificate(der: bytes) -> CertifiedMember:
-    """Parses a member certificate; says nothing about who issued it. Raises CertificateError."""
+    """Parses a member certificate without checking its issuer. Raises CertificateError."""
     try:
         certificate = x509.load_der_x509_certificate(der)
         public = certificate.public_key()
@@ -133,7 +132,7 @@ def read_member_certificate(der: bytes) -> CertifiedMember:
         common_names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         serial = certificate.serial_number
-    except Exception:  # the parser raises many types on hostile input; every one means the same
+    except Exception:  # the parser raises many types on malformed input
         raise CertificateError(CertificateFault.UNREADABLE) from None
     if not isinstance(public, mldsa.MLDSA87PublicKey):
         raise CertificateError(CertificateFault.UNREADABLE)
@@ -166,10 +165,10 @@ def read_member_certificate(der: bytes) -> CertifiedMember:
 
 @dataclass(slots=True)
 class Trust:
-    """What a member of a swarm believes: the authority, its policy and its revocation list.
+    """Trust anchor of a member: the authority's certificate, policy and revocation list.
 
-    Policy and list are replaced in flight by newer ones (trust_updates.py); every process has its own
-    copy. The bytes of both are kept so that a crypto node can hand them on; empty where nobody needs to.
+    Policy and list are replaced in flight by newer ones (trust_updates.py); every process has its own copy.
+    The bytes of both are kept so that a crypto node can distribute them, else empty.
     """
 
     authority: x509.Certificate = field(repr=False)
@@ -178,7 +177,7 @@ class Trust:
     crl_der: bytes = field(default=b"", repr=False)
     policy_text: bytes = field(default=b"", repr=False)
     policy_signature: bytes = field(default=b"", repr=False)
-    stored_floor_ns: int = 0  # newest time that a member of this process has remembered
+    stored_floor_ns: int = 0  # newest time in the persistent state of a hosted member
 
     @property
     def swarm(self) -> str:
@@ -186,15 +185,15 @@ class Trust:
 
     @property
     def wall_floor_ns(self) -> int:
-        """No clock that shows less than this is believed where validity is judged."""
+        """Lower bound of the time used for validity: a clock below it is wrong."""
         return max(self.policy.issued_ns, self.crl.issued_ns, self.stored_floor_ns)
 
     def raise_floor(self, floor_ns: int) -> None:
-        """A member of this process remembers that it was this late."""
+        """Raises the floor to a hosted member's persistent time."""
         self.stored_floor_ns = max(self.stored_floor_ns, floor_ns)
 
     def check_member(self, member: CertifiedMember, wall_ns: int) -> None:
-        """Swarm, dates and revocation. Raises CertificateError."""
+        """Checks swarm, validity period and revocation. Raises CertificateError."""
         if member.swarm != self.swarm:
             raise CertificateError(CertificateFault.SWARM)
         now_ns = max(wall_ns, self.wall_floor_ns)
@@ -206,14 +205,14 @@ class Trust:
             raise CertificateError(CertificateFault.REVOKED)
 
     def certify(self, der: bytes, wall_ns: int) -> CertifiedMember:
-        """The member that a certificate from the network names. Raises CertificateError."""
+        """The member of a certificate from the network, validated. Raises CertificateError."""
         member = read_member_certificate(der)
         check_issuer(der, self.authority)
         self.check_member(member, wall_ns)
         return member
 
-    def standing(self, member: CertifiedMember, wall_ns: int) -> None:
-        """Is a known certificate still good? Raises Rejected(REVOKED or CERTIFICATE)."""
+    def check_valid(self, member: CertifiedMember, wall_ns: int) -> None:
+        """As `check_member`, for a cached certificate. Raises Rejected(REVOKED or CERTIFICATE)."""
         try:
             self.check_member(member, wall_ns)
         except CertificateError as error:

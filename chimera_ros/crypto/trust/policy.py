@@ -1,20 +1,19 @@
-"""The swarm's policy: who may publish where, on which lane, for how long a message lives, and the protocol's
-limits.
+"""Policy of a swarm: permitted publishers, lane and message lifespan of each channel, and protocol limits.
 
-A lane implies its signature mode; a policy that says otherwise is refused. Channel patterns are segments
+A lane implies its signature mode; a policy that contradicts it is invalid. Channel patterns are segments
 joined by "/": a name, `{member}` (the publisher's own name), `*` (any one segment), or a final `**` (any
-rest). The first matching rule decides; a channel that no rule matches is refused.
+rest). The first matching rule decides; a channel that no rule matches is rejected.
 
 Not handled here: the policy's signature (keystore.py) and versions seen before (member.py).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Final
 
+from ..encoding import NAME_PATTERN
 from ..errors import PolicyError
 from ..primitives.labels import PROTOCOL_VERSION
 from ..primitives.suite import SUITES, digest
@@ -23,20 +22,19 @@ from .policy_yaml import YamlNode, read_yaml
 from .roles import RESERVED_NAMES, Role
 
 MODES: Final = {True: "always", False: "checkpoint"}
-_SEGMENT: Final = re.compile(r"[a-z0-9_]{1,48}")
 _MAX_CHANNEL: Final = 255
 _NS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds; each has the range that the loader enforces, given in `_RANGES`."""
+    """Protocol limits; times in seconds. `_RANGES` has the permitted ranges."""
 
     rotation_s: float = 60.0  # a new epoch at least this often
     batch_s: float = 0.3  # a join batch closes after this
     missing_wait_s: float = 2.0  # a time rotation waits this long for missing packages
     switch_s: float = 0.2  # senders switch after this even if a live member is not ready
-    live_s: float = 3.0  # heard within this: live
+    live_s: float = 3.0  # received within this: live
     beat_s: float = 0.3
     takeover_s: float = 1.0  # without a beat for this long the next crypto node takes over
     silence_s: float = 30.0  # without a beat for this long a member sends only what fallback allows
@@ -45,11 +43,11 @@ class Limits:
     package_life_s: float = 120.0
     challenge_life_s: float = 120.0
     restart_s: float = 10.0  # one new incarnation per name in this time
-    clock_ahead_s: float = 0.2  # how far a sender's clock may be ahead of ours
+    clock_ahead_s: float = 0.2  # tolerance for a sender's clock ahead of the own one
     stop_life_s: float = 10.0
     volume_bytes: float = 100e6  # sealed by one sender under one key before it asks for a rotation
     telemetry_hz: float = 500.0  # opened of one sender on the lane telemetry, four seconds' worth at once
-    checks_per_s: float = 200.0  # signature checks of strangers' messages
+    checks_per_s: float = 200.0  # signature checks of received messages
 
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
@@ -76,7 +74,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the policy. `lifespan_ns` is how old a message on this channel may be."""
+    """One rule of the policy. `lifespan_ns` is the maximum age of a message on this channel."""
 
     pattern: str
     publish: frozenset[Role]
@@ -87,16 +85,16 @@ class Rule:
 
     @property
     def signed(self) -> bool:
-        """True where every message carries a signature (mode `always`)."""
+        """True if every message is signed (mode `always`)."""
         return LANE_SIGNED[self.lane]
 
     @property
     def wild(self) -> bool:
-        """True when the pattern does not spell the channel out."""
+        """True if the pattern has wildcards."""
         return any(segment in ("*", "**") for segment in self.segments)
 
     def matches(self, parts: tuple[str, ...]) -> bool:
-        """Does the pattern cover this channel? `{member}` and wildcards never stand for a reserved name."""
+        """True if the pattern matches this channel. `{member}` and wildcards never match a reserved name."""
         if self.segments[-1] == "**":
             fixed = self.segments[:-1]
             if len(parts) <= len(fixed):
@@ -114,9 +112,9 @@ class Rule:
         return not (self.segments[0] == "**" and parts[0] in RESERVED_NAMES)
 
     def permits(self, channel: str, name: str, role: Role, member_names: frozenset[str]) -> bool:
-        """May the member publish on `channel` (which this rule matches)?
+        """True if the member may publish on `channel`, which this rule matches.
 
-        A channel with a member's name in it belongs to that member alone wherever the pattern leaves room.
+        Where a wildcard matches a member's name, only that member may publish.
         """
         if role not in self.publish:
             return False
@@ -133,7 +131,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Policy:
-    """A parsed policy; `hash` is BLAKE3 of the file's bytes and stands in every epoch's head."""
+    """A parsed policy; `hash` is BLAKE3 of the file's bytes and part of every epoch's head."""
 
     swarm: str
     suite: str
@@ -145,7 +143,7 @@ class Policy:
     hash: bytes
 
     def rule_for(self, channel: str) -> Rule | None:
-        """The rule of a channel, or None when the policy has none for it or the name is not legal."""
+        """The rule of a channel, or None if there is none or the name is invalid."""
         return _rule_for(self.rules, channel)
 
 
@@ -154,14 +152,14 @@ def _rule_for(rules: tuple[Rule, ...], channel: str) -> Rule | None:
     if len(channel) > _MAX_CHANNEL:
         return None
     parts = tuple(channel.split("/"))
-    if not all(_SEGMENT.fullmatch(part) for part in parts):
+    if not all(NAME_PATTERN.fullmatch(part) for part in parts):
         return None
     return next((rule for rule in rules if rule.matches(parts)), None)
 
 
-def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
-    """Parses and checks a policy. Raises PolicyError naming file, line, field and what is allowed."""
-    root = read_yaml(text, filename)
+def load_policy(content: str | bytes, filename: str = "policy.yaml") -> Policy:
+    """Parses and validates a policy. Raises PolicyError naming file, line, field and allowed values."""
+    root = read_yaml(content, filename)
     root.only("version", "swarm", "suite", "protocol", "issued", "expires", "limits", "channels", "services")
     protocol = root.need("protocol").integer(PROTOCOL_VERSION, PROTOCOL_VERSION)
     assert protocol == PROTOCOL_VERSION
@@ -176,7 +174,7 @@ def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
     for position, entry in enumerate(channels):
         rule = _channel(entry, last=position == len(channels) - 1)
         rules.append(rule)
-    _refuse_twins(rules, root)
+    _check_duplicates(rules, root)
     return Policy(
         swarm=root.need("swarm").name(),
         suite=root.need("suite").one_of(tuple(SUITES)),
@@ -185,7 +183,7 @@ def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
         expires_ns=expires.moment_ns(),
         limits=_limits(root.get("limits")),
         rules=tuple(rules),
-        hash=digest(text.encode()),
+        hash=digest(content if isinstance(content, bytes) else content.encode()),
     )
 
 
@@ -235,10 +233,10 @@ def _segments(node: YamlNode, last: bool) -> tuple[str, ...]:
                 node.fail("`**` may only be the last segment")
             if len(parts) == 1 and not last:
                 node.fail("the catch-all `**` must be the last channel: rules after it would never apply")
-        elif part not in ("*", "{member}") and not _SEGMENT.fullmatch(part):
+        elif part not in ("*", "{member}") and not NAME_PATTERN.fullmatch(part):
             node.fail(f"segment {part!r} is not a name of a-z 0-9 _, `{{member}}`, `*` or `**`")
     if "{member}" in parts and "**" in parts:
-        node.fail("`{member}` and `**` cannot stand in one pattern")
+        node.fail("`{member}` and `**` cannot be in one pattern")
     return parts
 
 
@@ -257,15 +255,15 @@ def _service(entry: YamlNode) -> list[Rule]:
     if "**" in segments:
         name.fail("a service's name cannot end in `**`")
     lane, lifespan_ns = _lane(entry)
-    other = entry.get("respond_lane")
-    back = lane if other is None else LANE_NAMES.index(other.one_of(LANE_NAMES))
+    given = entry.get("respond_lane")
+    respond_lane = lane if given is None else LANE_NAMES.index(given.one_of(LANE_NAMES))
     return [
-        Rule(f"{name.string()}/{end}", _roles(entry.need(who)), along, lifespan_ns, True, (*segments, end))
-        for end, who, along in (("request", "request", lane), ("response", "respond", back))
+        Rule(f"{name.string()}/{end}", _roles(entry.need(key)), end_lane, lifespan_ns, True, (*segments, end))
+        for end, key, end_lane in (("request", "request", lane), ("response", "respond", respond_lane))
     ]
 
 
-def _refuse_twins(rules: list[Rule], root: YamlNode) -> None:
+def _check_duplicates(rules: list[Rule], root: YamlNode) -> None:
     seen: set[str] = set()
     for rule in rules:
         if rule.pattern in seen:

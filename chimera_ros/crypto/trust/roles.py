@@ -1,4 +1,4 @@
-"""The roles of members. They come only from certificates."""
+"""Roles of members, as in their certificates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """The value is the word in a certificate's URI."""
+    """Role of a member; the value is the one in a certificate's URI."""
 
     CRYPTO = "crypto"
     LEADER = "leader"
@@ -22,7 +22,7 @@ class Role(StrEnum):
 ROLE_NUMBERS: Final = {role: number for number, role in enumerate(Role, start=1)}
 ROLES_BY_NUMBER: Final = {number: role for role, number in ROLE_NUMBERS.items()}
 
-# First segments of channels that belong to a function. A member may carry such a name only with this role.
+# First segments of channels of a function. A member may have such a name only with this role.
 RESERVED_NAMES: Final = {
     "crypto": Role.CRYPTO,
     "leader": Role.LEADER,

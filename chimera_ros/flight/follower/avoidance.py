@@ -1,11 +1,9 @@
-"""A drone's own last resort against its neighbours: a bounded shift of its setpoint away from a predicted
-near miss.
+"""Collision avoidance of one drone: a bounded shift of its setpoint away from a predicted near miss.
 
-Neighbours are known from their telemetry and predicted with constant velocity over a short horizon. A
-neighbour that falls silent in the air is taken to come down slowly where it was: the column below it is kept
-clear meanwhile. As long as a checked plan is followed nobody is predicted nearer than `avoid_m`, and the
-shift is zero. It does not replace planning: several drones squeezed together, or a neighbour that was never
-heard, are beyond it.
+Neighbours are predicted from their telemetry with constant velocity over a short horizon. A neighbour whose
+telemetry stops in the air is assumed to descend slowly in place: the column below it is kept clear. On a
+checked plan no neighbour is predicted nearer than `avoid_m`, and the shift is zero. It does not replace
+planning. Not handled: several drones squeezed together, and a neighbour without any telemetry.
 """
 
 from __future__ import annotations
@@ -16,20 +14,19 @@ from ..messages import DroneState, DroneTelemetry
 from ..vehicle import Vec3
 
 MAX_NEIGHBOURS = 256
-_NEAR_M = 25.0  # neighbours further away are not looked at until their next telemetry
-_FRESH_S = 0.7  # heard within this: moves as it said; later: silent
-_HOVER_S = 3.0  # a silent neighbour hovers so long, ...
-_FALL_M_S = 0.5  # ... then comes down at least so fast
-_GAIN = (
-    4.0  # shift per missing metre: the neighbour may not help, and the shift itself reduces what is missing
-)
-_COLUMN_S = 120.0  # and is forgotten at last
-_COLUMN_WIDER = 1.5  # its column is wider: where exactly it comes down is not known
-_COLUMN_HORIZON_S = 2.0  # and dodged earlier: it will not help
+_NEAR_M = 25.0  # neighbours further away are ignored until their next telemetry
+_FRESH_S = 0.7  # telemetry younger than this is extrapolated; later the neighbour is silent
+_HOVER_S = 3.0  # a silent neighbour is assumed to hover for this long, ...
+_FALL_M_S = 0.5  # ... then to descend at least this fast
+# Shift per missing metre: the neighbour may not avoid, and the shift itself reduces what is missing.
+_GAIN = 4.0
+_COLUMN_S = 120.0  # the column is dropped after this
+_COLUMN_WIDER = 1.5  # of the avoidance distance: where exactly the neighbour descends is not known
+_COLUMN_HORIZON_S = 2.0  # longer than for others: the neighbour does not avoid
 
 
 class Avoider:
-    """Keeps near neighbours and the present shift of one drone. ENU metres, m/s, seconds."""
+    """Near neighbours and the present shift of one drone; ENU metres, m/s, seconds."""
 
     def __init__(
         self,
@@ -42,20 +39,20 @@ class Avoider:
         self._drone = drone
         self._avoid_m, self._horizon_s = avoid_m, horizon_s
         self._max_shift_m, self._rate_m_s = max_shift_m, rate_m_s
-        # name -> position, velocity, heard, its autopilot is lost
+        # name -> position, velocity, time received, True if its autopilot is lost
         self._near: dict[str, tuple[float, float, float, float, float, float, float, bool]] = {}
-        self._heard_s = -1e9
+        self._received_s = -1e9
         self.ground_m = 0.0  # height of the ground where this drone took off, frame map
         self._shift: Vec3 = (0.0, 0.0, 0.0)
         self.active = False
         self.activations = 0
 
-    def hear(self, telemetry: DroneTelemetry, own_enu_m: Vec3, now: float) -> None:
-        """Takes a neighbour's telemetry; one on the ground, without position, or far away is forgotten."""
+    def on_telemetry(self, telemetry: DroneTelemetry, own_enu_m: Vec3, now: float) -> None:
+        """Stores a neighbour's telemetry; one on the ground, without position or far away is dropped."""
         name = telemetry.drone
         if name == self._drone:
             return
-        self._heard_s = now
+        self._received_s = now
         x, y, z = telemetry.position_enu_m
         dx, dy, dz = x - own_enu_m[0], y - own_enu_m[1], z - own_enu_m[2]
         # written so that NaN counts as far away
@@ -73,15 +70,15 @@ class Avoider:
             self._near.pop(name, None)
 
     def reset(self) -> None:
-        """Forgets the present shift: the drone starts or ends steering."""
+        """Resets the shift: setpoints start or end."""
         self._shift, self.active = (0.0, 0.0, 0.0), False
 
     def shift(self, position_enu_m: Vec3, velocity_enu_m_s: Vec3, now: float, dt_s: float) -> Vec3:
-        """The shift to add to the setpoint now; moves at a bounded rate, never beyond its largest length."""
+        """The shift to add to the setpoint now, of bounded length and rate."""
         wx = wy = wz = 0.0
         px, py, pz = position_enu_m
         ux, uy, uz = velocity_enu_m_s
-        hearing = now - self._heard_s < _FRESH_S  # else it is this drone's own radio that is silent
+        receiving = now - self._received_s < _FRESH_S  # else this drone's own radio is lost
         stale: list[str] = []
         for name, (x, y, z, vx, vy, vz, heard, lost) in self._near.items():
             age = now - heard
@@ -89,7 +86,7 @@ class Avoider:
                 rx, ry, rz = px - x - vx * age, py - y - vy * age, pz - z - vz * age
                 sx, sy, sz = ux - vx, uy - vy, uz - vz
                 wanted, horizon = self._avoid_m, self._horizon_s
-            elif hearing:
+            elif receiving:
                 top = z - _FALL_M_S * max(age - _HOVER_S, 0.0)
                 if top < self.ground_m - 1.0 or age > _COLUMN_S:
                     stale.append(name)

@@ -1,4 +1,4 @@
-"""What one follower core must know beforehand, and how a swarm's return altitudes are kept apart."""
+"""Configuration of a follower core, and the return altitudes of a swarm."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ from ..limits import FlightEnvelope
 
 @dataclass(frozen=True, slots=True)
 class FollowerConfig:
-    """Everything that one follower core needs to know beforehand. Metres ENU, m/s, seconds."""
+    """Parameters of one follower core; metres ENU, m/s, seconds."""
 
     drone: str
     envelope: FlightEnvelope = field(default_factory=FlightEnvelope)
     return_height_m: float = 20.0  # own return altitude, frame map
-    return_climb_s: float = 0.0  # a returning drone begins to cross not before this time, ...
-    return_transit_s: float = 0.0  # ... and to descend not before this much more
-    heartbeat_hold_s: float = 1.0  # silence of the leader after which the drone holds, ...
-    heartbeat_return_s: float = 15.0  # ... and after which it returns and lands
-    vehicle_lost_s: float = 1.0  # silence of the autopilot after which it counts as lost
-    blind_land_s: float = 4.0  # ... and after this much more it is told to land, should it still hear
-    orphan_land_s: float = 3.0  # found hovering when this process began, for so long: lands in place
-    speed_m_s: float = 4.0  # own legs: GOTO and RETURN
+    return_climb_s: float = 0.0  # a returning drone starts its transit no earlier than this, ...
+    return_transit_s: float = 0.0  # ... and its descent no earlier than this much later
+    heartbeat_hold_s: float = 1.0  # without leader heartbeat for this long the drone holds, ...
+    heartbeat_return_s: float = 15.0  # ... and for this long it returns and lands
+    autopilot_timeout_s: float = 1.0  # without autopilot data for this long the autopilot is lost, ...
+    blind_land_s: float = 4.0  # ... and this much later it is ordered to land, in case it still receives
+    unattended_land_s: float = 3.0  # hovering for this long when this process starts: lands in place
+    speed_m_s: float = 4.0  # of GOTO and RETURN legs
     climb_m_s: float = 2.0
     descent_m_s: float = 1.5
     acceleration_m_s2: float = 2.5
     jerk_m_s3: float = 6.0
-    avoid_m: float = (
-        1.2  # neighbours predicted nearer than this are dodged; keep it well below the separation asked
-    )
-    join_m: float = 2.0  # a plan must begin this near to where the drone will be
-    approach_m: float = 3.0  # height above the pad from which RETURN lets the autopilot land
+    avoid_m: float = 1.2  # predicted distance below which a neighbour is avoided; well below the separation
+    join_m: float = 2.0  # a plan must begin this near to the reference
+    approach_m: float = 3.0  # height above the pad at which RETURN ends and the autopilot lands
     takeoff_timeout_s: float = 40.0
-    offboard_grace_s: float = (
-        1.5  # how long the autopilot may not say offboard before it counts as taken over
-    )
+    offboard_grace_s: float = 1.5  # out of offboard for this long: a pilot or the autopilot has taken over
     allow_kill: bool = False
 
     @staticmethod
@@ -46,11 +42,11 @@ class FollowerConfig:
         layer_m: float = 3.0,
         **overrides: object,
     ) -> FollowerConfig:
-        """The configuration of drone `index` of `count`: return altitudes as distinct as the envelope's
-        height allows.
+        """The configuration of drone `index` of `count`, with return altitudes `layer_m` apart as far as the
+        geofence allows.
 
-        When all return at once, each first climbs or descends in its own column, crosses at its own altitude,
-        and descends onto its own pad, each part in a time window that is the same for all.
+        When all return at once, each first climbs or descends vertically, transits at its own altitude and
+        descends onto its own pad, each stage in a time window that is the same for all.
         """
         fence = envelope.fence
         low = max(fence.min_height_m + 6.0, 10.0)

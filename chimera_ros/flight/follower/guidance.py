@@ -1,9 +1,9 @@
-"""Where one drone should be now: standing, on an own leg, or on a plan, with every change of mind smooth.
+"""Path guidance of one drone: a smooth reference at rest, on a leg or on a plan.
 
-Switching from a moving reference to another adds the difference as a quintic that fades to nothing, so
-position, velocity and acceleration stay continuous. Braking slows time along the path, so a drone that stops
-stays on it. ENU metres, seconds of the caller's monotonic clock; plans run on swarm time (ns). Swarm time may
-be set: a plan under way then goes on by the monotonic clock, for the reference must not jump along it.
+A switch between references adds their difference as a quintic that decays to zero: position, velocity and
+acceleration stay continuous. Braking slows path time, so that a stopping drone stays on its path. ENU metres,
+seconds of the caller's monotonic clock; plans run on swarm time (ns). When swarm time is set, an active plan
+continues by the monotonic clock, so that the reference does not jump along it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from ..trajectory import MotionLimits, Path, straight_legs
 from ..vehicle import Vec3
 
 ZERO: Vec3 = (0.0, 0.0, 0.0)
-_SET_NS = 300_000_000  # swarm time that gains or loses more than this between two looks was set
+_SET_NS = 300_000_000  # a step of swarm time against the monotonic clock beyond which it was set
 
 
 class PathGuidance:
-    """The moving reference of one drone."""
+    """Reference position, velocity, acceleration and yaw of one drone."""
 
     def __init__(self, limits: MotionLimits) -> None:
         self._limits = limits
-        self._point: Vec3 = ZERO  # where it stands when there is no path
+        self._point: Vec3 = ZERO  # the reference without a path
         self._yaw = 0.0
         self._path: Path | None = None
-        self._start_s = 0.0  # own legs
-        self._start_ns: int | None = None  # plans
-        self._looked: tuple[float, int] = (0.0, 0)  # at a plan: now and swarm time
-        self._brake: tuple[float, float, float] | None = None  # since (now), path time then, duration
+        self._start_s = 0.0  # of a leg
+        self._start_ns: int | None = None  # of a plan
+        self._last_clock: tuple[float, int] = (0.0, 0)  # at the last evaluation of a plan: now, swarm time
+        self._brake: tuple[float, float, float] | None = None  # start (now), path time at the start, duration
         self._fade: Path | None = None
         self._fade_start_s = 0.0
 
     def engage(self, point_enu_m: Vec3, yaw_enu_rad: float) -> None:
-        """Starts anew, standing at a point."""
+        """Resets to rest at a point."""
         self._point, self._yaw = point_enu_m, yaw_enu_rad
         self._path = self._fade = self._brake = None
 
     @property
     def moving(self) -> bool:
-        """True until the path (not the fading) has been flown to its end."""
+        """True until the end of the path; blending does not count."""
         return self._path is not None
 
     @property
     def following(self) -> bool:
-        """True on a plan, not braking."""
+        """True on a plan and not braking."""
         return self._path is not None and self._start_ns is not None and self._brake is None
 
     @property
     def goal_enu_m(self) -> Vec3:
-        """Where it will stand when the present path has been flown."""
+        """Position at the end of the present path."""
         return self._point if self._path is None else self._path.knots[-1].position_enu_m
 
     def on_plan(self, swarm_ns: int) -> tuple[Vec3, Vec3] | None:
-        """Position and velocity of the followed plan at a swarm time; None when it follows none or brakes."""
+        """Position and velocity of the active plan at a swarm time; None without a plan or while braking."""
         if not self.following or self._path is None or self._start_ns is None:
             return None
         position, velocity, _ = self._path.evaluate((swarm_ns - self._start_ns) * 1e-9)
@@ -71,7 +71,7 @@ class PathGuidance:
         speed_m_s: float = 0.0,
         yaw_enu_rad: float = float("nan"),
     ) -> float:
-        """Flies straight to a goal and stops there; returns the seconds that takes."""
+        """Starts a straight leg that ends at rest at a goal; returns its duration, s."""
         p, v, a, _ = self.at(now, swarm_ns)
         limits = self._limits
         if speed_m_s > 0.0:
@@ -79,7 +79,7 @@ class PathGuidance:
                 min(speed_m_s, limits.speed_m_s), limits.climb_m_s, limits.descent_m_s,
                 limits.acceleration_m_s2, limits.jerk_m_s3,
             )  # fmt: skip
-        # a moving drone first needs the way it takes to stop: the leg starts there and the rest fades
+        # a moving drone needs its stopping distance: the leg starts there, blending covers the rest
         pace = norm(v) / (2.0 * limits.acceleration_m_s2)
         stop = (p[0] + v[0] * pace, p[1] + v[1] * pace, p[2] + v[2] * pace)
         knots = straight_legs(np.array([stop]), np.array([goal_enu_m]), limits)[0]
@@ -94,14 +94,14 @@ class PathGuidance:
         return self._path.duration_s if self._path is not None else 0.0
 
     def plan(self, path: Path, start_ns: int, now: float, swarm_ns: int) -> None:
-        """Follows a path whose t = 0 is at `start_ns`."""
+        """Starts a plan: a path with t = 0 at `start_ns`."""
         p, v, a, _ = self.at(now, swarm_ns)
         self._path, self._start_ns, self._brake = path, start_ns, None
-        self._looked = now, swarm_ns
+        self._last_clock = now, swarm_ns
         self._blend(p, v, a, now, swarm_ns)
 
     def brake(self, now: float, swarm_ns: int) -> None:
-        """Stops along the path within the acceleration limit, then stands there."""
+        """Stops along the path within the acceleration limit, then stays at rest."""
         if self._path is None or self._brake is not None:
             return
         t = self._path_time(now, swarm_ns)[0]
@@ -147,7 +147,7 @@ class PathGuidance:
         return p, v, a, self._yaw
 
     def _path_time(self, now: float, swarm_ns: int) -> tuple[float, float, float]:
-        """Time on the path, its rate (1 is normal, 0 stands) and the rate's change per second."""
+        """Path time, its rate (1 is normal, 0 at rest) and the rate's derivative, 1/s."""
         if self._brake is not None:
             since, t, slow = self._brake
             x = min((now - since) / slow, 1.0)
@@ -157,16 +157,16 @@ class PathGuidance:
                 -6.0 * x * (1.0 - x) / slow,
             )
         if self._start_ns is not None:
-            before_s, before_ns = self._looked
+            before_s, before_ns = self._last_clock
             set_ns = swarm_ns - before_ns - int((now - before_s) * 1e9)
             if abs(set_ns) > _SET_NS:
                 self._start_ns += set_ns
-            self._looked = now, swarm_ns
+            self._last_clock = now, swarm_ns
             return (swarm_ns - self._start_ns) * 1e-9, 1.0, 0.0
         return now - self._start_s, 1.0, 0.0
 
     def _blend(self, p: Vec3, v: Vec3, a: Vec3, now: float, swarm_ns: int) -> None:
-        """Keeps the reference continuous: what it was a moment ago minus what it is now fades away."""
+        """Keeps the reference continuous: the step from the old to the new reference decays to zero."""
         self._fade = None
         q, w, b, _ = self.at(now, swarm_ns)
         dp, dv, da = minus(p, q), minus(v, w), minus(a, b)

@@ -1,7 +1,7 @@
-"""The drones that one follower process hosts, as one plain object that routes what arrives.
+"""Shard: the followers that one process hosts, and the dispatch of messages to them.
 
-What concerns several of them (a command to everybody, the leader's heartbeat, a neighbour's telemetry)
-arrives once and is handed to each core; effects come back with the drone's name.
+A message for several drones (a command without targets, the leader's heartbeat, a neighbour's telemetry)
+arrives once and is passed to each core; effects are returned with the drone's name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Effects = list[tuple[str, FollowerEffect]]
 
 
 class Shard:
-    """Several `FollowerCore`s behind one door; `now` is monotonic seconds, `swarm_ns` swarm time."""
+    """Several `FollowerCore`s by name; `now` is monotonic seconds, `swarm_ns` swarm time."""
 
     def __init__(self, cores: Mapping[str, FollowerCore]) -> None:
         self.cores = dict(cores)
 
     def on_command(self, command: SwarmCommand, sender: str, now: float, swarm_ns: int) -> Effects:
-        """Hands a command to the drones it names and lets each react at once, not only at its next tick."""
+        """Passes a command to its targets; each is ticked at once, not only in its next control cycle."""
         effects: Effects = []
         for drone in command.targets or tuple(self.cores):
             core = self.cores.get(drone)
@@ -34,7 +34,7 @@ class Shard:
         return effects
 
     def on_trajectory(self, trajectory: Trajectory, sender: str, now: float, swarm_ns: int) -> Effects:
-        """Hands a trajectory to its drone, if that is hosted here."""
+        """Passes a trajectory to its drone, if that is hosted here."""
         core = self.cores.get(trajectory.drone)
         if core is None:
             return []
@@ -43,7 +43,7 @@ class Shard:
         ]
 
     def on_heartbeat(self, heartbeat: LeaderHeartbeat, sender: str, now: float, swarm_ns: int) -> Effects:
-        """Hands the leader's sign of life to every drone."""
+        """Passes the leader's heartbeat to every drone."""
         return [
             (drone, effect)
             for drone, core in self.cores.items()
@@ -51,7 +51,7 @@ class Shard:
         ]
 
     def on_neighbour(self, telemetry: DroneTelemetry, now: float) -> None:
-        """Tells every drone but the sender where the sender is."""
+        """Passes telemetry to every drone but its sender."""
         for drone, core in self.cores.items():
             if drone != telemetry.drone:
                 core.on_neighbour(telemetry, now)
@@ -59,7 +59,7 @@ class Shard:
     def on_stop(
         self, level: str, operator: str, targets: Sequence[str], now: float, swarm_ns: int
     ) -> Effects:
-        """Hands an operator's stop to the hosted drones it names."""
+        """Passes an operator's stop to its targets that are hosted here."""
         return [
             (drone, effect)
             for drone in targets
@@ -68,11 +68,11 @@ class Shard:
         ]
 
     def on_order_result(self, drone: str, result: OrderResult, now: float, swarm_ns: int) -> Effects:
-        """Hands the outcome of an order to its drone."""
+        """Passes the result of an order to its drone."""
         return [(drone, effect) for effect in self.cores[drone].on_order_result(result, now, swarm_ns)]
 
     def step(self, drone: str, state: VehicleState, now: float, swarm_ns: int) -> Effects:
-        """One control cycle of one drone: newest vehicle state in, setpoint and whatever else out."""
+        """One control cycle of one drone: newest vehicle state in, setpoint and other effects out."""
         core = self.cores[drone]
         effects: Effects = [(drone, effect) for effect in core.on_vehicle(state, now, swarm_ns)]
         effects += [(drone, effect) for effect in core.tick(now, swarm_ns)]

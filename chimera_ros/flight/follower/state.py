@@ -1,4 +1,4 @@
-"""What the parts of one follower core share: what is known of the drone, and what is owed to the leader."""
+"""State shared by the parts of one follower core: mode, vehicle, operator stop, acknowledgements."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from enum import Enum
 from math import isfinite
 
 from ..effects import FollowerEffect, SendAck
-from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, SwarmCommand
+from ..messages import MAX_REASON, AckStatus, CommandAck, CommandKind, ReasonCode, SwarmCommand
 from ..vehicle import Vec3, VehicleState
 from .config import FollowerConfig
 
-_ANSWERS = 128  # answers kept for duplicates
+_ACKS_KEPT = 128  # acknowledgements kept for duplicate commands
 
-# modes in which nobody but the autopilot flies: from these a command may take up steering again
-AUTOMATIC = frozenset(
+# autopilot modes without pilot input: from these a command may start offboard again
+AUTO_MODES = frozenset(
     ("hold", "offboard", "land", "return", "takeoff", "guided", "loiter", "brake", "rtl", "mission")
 )
 
 
 class FollowerMode(Enum):
-    """What the core itself is busy with."""
+    """Mode of the follower core."""
 
     GROUND = "ground"
     ARMING = "arming"
     CLIMBING = "climbing"
-    ENGAGING = "engaging"  # setpoints run, offboard is asked for
-    FLYING = "flying"
+    ENGAGING = "engaging"  # setpoints are sent, offboard is requested
+    FLYING = "flying"  # in offboard
     LANDING = "landing"
     LANDED = "landed"
     YIELDED = "yielded"  # the autopilot or a pilot has taken over
     KILLED = "killed"
 
 
-IDLE = (FollowerMode.GROUND, FollowerMode.LANDED)
+DISENGAGED = (FollowerMode.GROUND, FollowerMode.LANDED)  # the core does not control the vehicle
 
 
 class Drone:
-    """One drone's mode, vehicle, latched orders and answers. Heights and places are ENU metres in `map`."""
+    """State of one drone; ENU metres in `map`, monotonic seconds."""
 
     def __init__(self, config: FollowerConfig) -> None:
         self.config = config
@@ -48,71 +48,82 @@ class Drone:
         self.home: Vec3 | None = None  # where it took off
         self.hover_z = 0.0
         self.term = 0
-        self.newest_id = 0  # newest motion command obeyed in this term
+        self.newest_id = 0  # newest motion command accepted in this term
         self.command_id = 0
         self.plan_id = 0
-        self.task: SwarmCommand | None = None  # the command whose COMPLETED or FAILED is still owed
-        self.answers: OrderedDict[tuple[int, int], CommandAck] = OrderedDict()
-        self.stop: tuple[str, str] | None = None  # operator's level and name
-        self.cancelled = False  # told to land before it had left the ground
+        self.task: SwarmCommand | None = None  # accepted, and neither COMPLETED nor FAILED yet
+        self.acks: OrderedDict[tuple[int, int], CommandAck] = OrderedDict()
+        self.stop: tuple[str, str] | None = None  # level and operator of the latched stop
+        self.cancelled = False  # the take-off was cancelled before lift-off
         self.battery_low = False
         self.reason = ""
+        self.reason_code = ReasonCode.NONE
 
     def set_mode(self, mode: FollowerMode, now: float) -> None:
-        """Changes what it is busy with."""
+        """Enters a mode."""
         self.mode, self.mode_since = mode, now
 
-    def silent(self, now: float) -> bool:
-        """Whether its autopilot is not heard."""
-        return not self.vehicle.connected or now - self.vehicle.stamp_s > self.config.vehicle_lost_s
+    def set_reason(self, code: ReasonCode, reason: str) -> None:
+        """Sets why the drone left its task: the code for programs, the text for people."""
+        self.reason_code, self.reason = code, reason
 
-    def not_ready(self, now: float) -> str:
-        """Why this drone could not arm now; empty when it could."""
+    def clear_reason(self) -> None:
+        """Resets code and text."""
+        self.set_reason(ReasonCode.NONE, "")
+
+    def autopilot_lost(self, now: float) -> bool:
+        """True if no autopilot data came for `autopilot_timeout_s`."""
+        return not self.vehicle.connected or now - self.vehicle.stamp_s > self.config.autopilot_timeout_s
+
+    def not_ready(self, now: float) -> tuple[ReasonCode, str]:
+        """Why this drone cannot arm now; NONE and no text if it can."""
         v = self.vehicle
         if not isfinite(v.stamp_s):
-            return "no autopilot heard yet"
-        if self.silent(now):
-            return "the autopilot is silent"
-        if self.mode not in IDLE:
-            return "flying or busy"
-        if v.in_air:
-            return "in the air, but not under my control"
-        if self.stop is not None:
-            return f"operator {self.stop[1]} ordered {self.stop[0]}"
-        if self.blockers:
-            return self.blockers[0]
-        if v.blockers:
-            return v.blockers[0]
-        if not all(map(isfinite, v.position_enu_m)):
-            return "its position is not known"
-        if v.battery_fraction < self.config.envelope.min_battery_fraction:
-            return f"battery at {v.battery_fraction * 100:.0f} %"
-        return ""
+            why = "no autopilot data yet"
+        elif self.autopilot_lost(now):
+            why = "no data from the autopilot"
+        elif self.mode not in DISENGAGED:
+            why = "flying or busy"
+        elif v.in_air:
+            why = "in the air, but not controlled by this follower"
+        elif self.stop is not None:
+            return ReasonCode.OPERATOR_STOP, f"operator {self.stop[1]} ordered {self.stop[0]}"
+        elif self.blockers:
+            why = self.blockers[0]
+        elif v.blockers:
+            why = v.blockers[0]
+        elif not all(map(isfinite, v.position_enu_m)):
+            why = "the position is not known"
+        elif v.battery_fraction < self.config.envelope.min_battery_fraction:
+            why = f"battery at {v.battery_fraction * 100:.0f} %"
+        else:
+            why = ""
+        return ReasonCode.NOT_READY if why else ReasonCode.NONE, why
 
-    def flown_by_a_pilot(self) -> bool:
-        """In the air, not steered by this core, in a mode that is none of the autopilot's own."""
-        loose = self.mode is FollowerMode.YIELDED or (self.mode in IDLE and self.vehicle.in_air)
-        return loose and self.vehicle.mode not in AUTOMATIC
+    def pilot_in_control(self) -> bool:
+        """True if it is in the air, not controlled by this core, and in a pilot's mode."""
+        uncontrolled = self.mode is FollowerMode.YIELDED or (self.mode in DISENGAGED and self.vehicle.in_air)
+        return uncontrolled and self.vehicle.mode not in AUTO_MODES
 
-    # ---- answers ---------------------------------------------------------------------------------
+    # ---- acknowledgements -----------------------------------------------------------------------
 
-    def answer(self, cmd: SwarmCommand, status: AckStatus, reason: str) -> SendAck:
-        """Answers a command and remembers the answer for duplicates."""
+    def acknowledge(self, cmd: SwarmCommand, status: AckStatus, reason: str) -> SendAck:
+        """Acknowledges a command and keeps the acknowledgement for duplicates."""
         ack = CommandAck(self.config.drone, cmd.command_id, 0, cmd.term, status, reason[:MAX_REASON])
-        self.answers[(cmd.term, cmd.command_id)] = ack
-        while len(self.answers) > _ANSWERS:
-            self.answers.popitem(last=False)
+        self.acks[(cmd.term, cmd.command_id)] = ack
+        while len(self.acks) > _ACKS_KEPT:
+            self.acks.popitem(last=False)
         return SendAck(ack)
 
     def complete(self) -> list[FollowerEffect]:
-        """The present task is done."""
+        """Completes the present task."""
         cmd, self.task = self.task, None
-        return [] if cmd is None else [self.answer(cmd, AckStatus.COMPLETED, "")]
+        return [] if cmd is None else [self.acknowledge(cmd, AckStatus.COMPLETED, "")]
 
     def fail(self, reason: str, stopped: bool = False) -> list[FollowerEffect]:
-        """The present task will not be done; LAND and RETURN go on, unless an operator has stopped them."""
+        """Fails the present task; LAND and RETURN continue unless an operator has stopped them."""
         cmd = self.task
         if cmd is None or (cmd.kind in (CommandKind.LAND, CommandKind.RETURN) and not stopped):
             return []
         self.task = None
-        return [self.answer(cmd, AckStatus.FAILED, reason)]
+        return [self.acknowledge(cmd, AckStatus.FAILED, reason)]

@@ -1,4 +1,9 @@
-"""What the leader knows of its drones: who takes part, who is lost, who is in the air, and where they are."""
+"""Drone tracker of the leader: each drone's newest telemetry, and which drones are lost.
+
+`check` marks a drone in flight as lost when its telemetry times out, its autopilot is lost, or it lands,
+returns or enters a failsafe without an order. A drone lost by a time-out alone can recover,
+`_MAX_RECOVERIES` times in a row.
+"""
 
 from __future__ import annotations
 
@@ -8,216 +13,232 @@ from math import isnan
 import numpy as np
 
 from ..geometry import distance, norm
-from ..messages import OPERATOR, TAKEN, DroneState, DroneTelemetry
+from ..messages import DroneState, DroneTelemetry, ReasonCode
 from ..planning.mission import Mission
 from ..vehicle import Vec3
 from .outbox import Outbox
-from .state import FLYING, GROUND, KnownDrone, LeaderConfig, Situation, point
+from .state import FLYING, ON_GROUND, LeaderConfig, LeaderState, TrackedDrone, to_vec3
 
-_OVERTAKEN_S = 0.5
-_FINDS = 3  # a drone that falls silent again and again would have every move repeated for ever ...
-_FINDS_S = 120.0  # ... so it stays lost when less than this lies between its losses
-_STALL_S = 0.3  # a leader that was not ticked for so long has heard nobody, which is not the drones' silence
+_REORDER_S = 0.5  # packets overtake each other within this; an older stamp later is a clock set back
+# Each recovery repeats the current move: without this bound a mission with a bad radio would never end.
+_MAX_RECOVERIES = 3
+_RECOVERY_WINDOW_S = 120.0  # recoveries are counted from zero when the losses are further apart
+_STALL_S = 0.3  # a leader not ticked for this long received nothing: its own stall is no drone's time-out
 
 
 class DroneTracker:
-    """The drones of one mission as their telemetry shows them."""
+    """The drones of one mission by their newest telemetry; ENU metres, monotonic seconds."""
 
     def __init__(
-        self, config: LeaderConfig, mission: Mission, names: Sequence[str], post: Outbox, situation: Situation
+        self,
+        config: LeaderConfig,
+        mission: Mission,
+        names: Sequence[str],
+        outbox: Outbox,
+        state: LeaderState,
     ) -> None:
-        self._config, self._mission, self._post, self._situation = config, mission, post, situation
+        self._config, self._mission, self._outbox, self._state = config, mission, outbox, state
         self.names = tuple(names)
-        self.drones = {name: KnownDrone(name) for name in names}
+        self.drones = {name: TrackedDrone(name) for name in names}
         self.pads: dict[str, Vec3] = {}
-        self._watched_s: float | None = None
+        self._checked_s: float | None = None
 
-    def hear(self, telemetry: DroneTelemetry, now: float) -> None:
-        """A drone's telemetry; unknown drones and what was overtaken on the way are ignored."""
+    def on_telemetry(self, telemetry: DroneTelemetry, now: float) -> None:
+        """Stores a drone's telemetry; unknown drones and packets received out of order are ignored."""
         drone = self.drones.get(telemetry.drone)
         if drone is None:
             return
-        # Only for so long can one overtake another: later, its clock was set back.
-        known = drone.telemetry if now - drone.heard_s < _OVERTAKEN_S else None
-        if known is None or telemetry.stamp_ns >= known.stamp_ns:
-            drone.telemetry, drone.heard_s = telemetry, now
+        newest = drone.telemetry if now - drone.received_s < _REORDER_S else None
+        if newest is None or telemetry.stamp_ns >= newest.stamp_ns:
+            drone.telemetry, drone.received_s = telemetry, now
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Drones that no longer take part."""
+        """Names of the lost drones."""
         return tuple(d.name for d in self.drones.values() if d.lost)
 
-    def take_pads(self) -> None:
-        """The pads are where the drones stand now."""
+    def record_pads(self) -> None:
+        """Takes the drones' present positions as their pads."""
         self.pads = {
             d.name: d.telemetry.position_enu_m for d in self.drones.values() if d.telemetry is not None
         }
 
     def batteries(self, names: Sequence[str]) -> dict[str, float]:
-        """Charge of each as a fraction."""
+        """Battery level of each drone with telemetry, as a fraction."""
         return {n: t.battery_fraction for n in names if (t := self.drones[n].telemetry) is not None}
 
-    # ---- watching --------------------------------------------------------------------------------
+    # ---- losses --------------------------------------------------------------------------------
 
-    def watch(self) -> str:
-        """Marks drones that fell out of the mission; returns which one an operator has stopped, if any."""
-        now = self._situation.now
-        stall_s = 0.0 if self._watched_s is None else now - self._watched_s
-        self._watched_s = now
+    def check(self) -> str:
+        """Marks lost drones; returns the name of a drone that an operator has stopped, or an empty string."""
+        now = self._state.now
+        stall_s = 0.0 if self._checked_s is None else now - self._checked_s
+        self._checked_s = now
         for drone in self.drones.values():
             if stall_s > _STALL_S:
-                drone.heard_s = min(drone.heard_s + stall_s, now)
+                drone.received_s = min(drone.received_s + stall_s, now)
             t = drone.telemetry
-            if t is not None and drone.silent:
-                self._find(drone, t)
+            if t is not None and drone.timed_out:
+                self._recover(drone, t)
             if t is None or drone.lost:
                 continue
             if t.state in FLYING or t.in_air:
-                drone.flew = True
-            elif drone.down_ordered and t.state in GROUND and not t.armed:
-                drone.flew = False
-            if not drone.flew:
+                drone.in_flight = True
+            elif drone.landing_ordered and t.state in ON_GROUND and not t.armed:
+                drone.in_flight = False
+            if not drone.in_flight:
                 continue
-            silence = self._situation.now - drone.heard_s
-            if silence > self._config.silent_s:
-                self._lose(drone, f"not heard for {silence:.1f} s")
-                drone.silent, drone.found_s = True, None
+            age_s = now - drone.received_s
+            if age_s > self._config.telemetry_timeout_s:
+                self._mark_lost(drone, f"no telemetry for {age_s:.1f} s")
+                drone.timed_out, drone.recovering_since = True, None
                 continue
-            if t.reason.startswith(OPERATOR):
-                drone.down_ordered = True
-                if self._situation.stopping:
+            if t.reason_code is ReasonCode.OPERATOR_STOP:
+                drone.landing_ordered = True
+                if self._state.stopping:
                     continue
                 return drone.name
             if t.state in (DroneState.FAILSAFE, DroneState.LOST) or (
                 t.state in (DroneState.RETURNING, DroneState.LANDING, DroneState.LANDED)
-                and not drone.down_ordered
+                and not drone.landing_ordered
             ):
-                if drone.odd_since is None:
-                    drone.odd_since = self._situation.now
-                elif self._situation.now - drone.odd_since > 1.0:
-                    self._lose(drone, f"{t.state.name.lower()}: {t.reason or 'its autopilot is silent'}")
+                if drone.fault_since is None:
+                    drone.fault_since = now
+                elif now - drone.fault_since > 1.0:
+                    self._mark_lost(
+                        drone, f"{t.state.name.lower()}: {t.reason or 'no data from its autopilot'}"
+                    )
             else:
-                drone.odd_since = None
+                drone.fault_since = None
         return ""
 
-    def _find(self, drone: KnownDrone, t: DroneTelemetry) -> None:
-        """A drone that was silent only for a while takes part again, at the next move or its repetition."""
-        if drone.finds >= _FINDS:
+    def _recover(self, drone: TrackedDrone, t: DroneTelemetry) -> None:
+        """Takes back a drone whose telemetry has returned; it joins the next move or the next attempt."""
+        if drone.recoveries >= _MAX_RECOVERIES:
             return
-        if self._situation.now - drone.heard_s > 0.5 or t.state not in FLYING:
-            drone.found_s = None
-        elif drone.found_s is None:
-            drone.found_s = self._situation.now
-        elif self._situation.now - drone.found_s > 0.5:
-            drone.lost, drone.silent = "", False
-            drone.finds += 1
-            self._post.event("found", f"{drone.name} is heard again and takes part.")
+        if self._state.now - drone.received_s > 0.5 or t.state not in FLYING:
+            drone.recovering_since = None
+        elif drone.recovering_since is None:
+            drone.recovering_since = self._state.now
+        elif self._state.now - drone.recovering_since > 0.5:
+            drone.lost, drone.timed_out = "", False
+            drone.recoveries += 1
+            self._outbox.event("found", f"{drone.name} sends telemetry again and rejoins the mission.")
 
-    def _lose(self, drone: KnownDrone, why: str) -> None:
-        if self._situation.now - drone.lost_s > _FINDS_S:
-            drone.finds = 0
-        drone.lost, drone.lost_s = f"{why}, during {self._situation.phase}", self._situation.now
-        self._post.event("lost", f"{drone.name} is lost: {drone.lost}; the others fly on.")
-        self._post.forget(drone.name)
+    def _mark_lost(self, drone: TrackedDrone, why: str) -> None:
+        if self._state.now - drone.lost_s > _RECOVERY_WINDOW_S:
+            drone.recoveries = 0
+        drone.lost, drone.lost_s = f"{why}, during {self._state.phase}", self._state.now
+        self._outbox.event("lost", f"{drone.name} is lost: {drone.lost}; the others continue.")
+        self._outbox.cancel(drone.name)
 
-    # ---- looking ---------------------------------------------------------------------------------
+    # ---- queries ---------------------------------------------------------------------------------
 
-    def takes_part(self, name: str) -> bool:
-        """Not lost."""
+    def active(self, name: str) -> bool:
+        """True if the drone is not lost."""
         return not self.drones[name].lost
 
-    def heard(self, name: str) -> bool:
-        """Its telemetry is fresh."""
+    def fresh(self, name: str) -> bool:
+        """True if its newest telemetry is younger than the time-out."""
         drone = self.drones[name]
-        return drone.telemetry is not None and self._situation.now - drone.heard_s <= self._config.silent_s
+        return (
+            drone.telemetry is not None
+            and self._state.now - drone.received_s <= self._config.telemetry_timeout_s
+        )
 
     def state(self, name: str) -> DroneState:
-        """What it last said that it does."""
+        """The newest reported state."""
         t = self.drones[name].telemetry
         return DroneState.UNKNOWN if t is None else t.state
 
     def reason(self, name: str) -> str:
-        """Why it does that, in its own words."""
+        """The newest reported reason, text for people."""
         t = self.drones[name].telemetry
         return "" if t is None else t.reason
 
-    def airborne(self) -> list[str]:
-        """Heard, in the air, and with an autopilot that answers."""
-        down = (*GROUND, DroneState.LOST)
-        return [n for n in self.names if self.heard(n) and self.state(n) not in down]
-
-    def stopped(self) -> list[str]:
-        """Drones in the air that an operator has stopped."""
-        return [n for n in self.airborne() if self.reason(n).startswith(OPERATOR)]
-
-    def taken(self, name: str) -> bool:
-        """Somebody else flies it: a pilot, or the autopilot by itself."""
+    def reason_code(self, name: str) -> ReasonCode:
+        """The newest reported reason code."""
         t = self.drones[name].telemetry
-        return t is not None and t.state is DroneState.FAILSAFE and t.reason.startswith(TAKEN)
+        return ReasonCode.NONE if t is None else t.reason_code
 
-    def ready(self, drone: KnownDrone) -> bool:
-        """It could arm."""
+    def airborne(self) -> list[str]:
+        """Drones in the air with fresh telemetry and a live autopilot."""
+        down = (*ON_GROUND, DroneState.LOST)
+        return [n for n in self.names if self.fresh(n) and self.state(n) not in down]
+
+    def operator_stopped(self) -> list[str]:
+        """Drones in the air that an operator has stopped."""
+        return [n for n in self.airborne() if self.reason_code(n) is ReasonCode.OPERATOR_STOP]
+
+    def offboard_left(self, name: str) -> bool:
+        """True if its autopilot left offboard: a pilot or the autopilot's own failsafe flies it."""
+        t = self.drones[name].telemetry
+        return t is not None and t.state is DroneState.FAILSAFE and t.reason_code is ReasonCode.OFFBOARD_LEFT
+
+    def ready(self, drone: TrackedDrone) -> bool:
+        """True if it reports that it can arm."""
         return (
-            drone.telemetry is not None
-            and drone.telemetry.ready
-            and self._situation.now - drone.heard_s < 1.5
+            drone.telemetry is not None and drone.telemetry.ready and self._state.now - drone.received_s < 1.5
         )
 
-    def why_not_ready(self, drone: KnownDrone) -> str:
-        """For sentences."""
+    def why_not_ready(self, drone: TrackedDrone) -> str:
+        """Why `ready` is False, for a sentence."""
         if drone.telemetry is None:
-            return "never heard"
-        if self._situation.now - drone.heard_s >= 1.5:
-            return f"not heard for {self._situation.now - drone.heard_s:.0f} s"
+            return "no telemetry yet"
+        if self._state.now - drone.received_s >= 1.5:
+            return f"no telemetry for {self._state.now - drone.received_s:.0f} s"
         return drone.telemetry.reason or drone.telemetry.state.name.lower()
 
     def reference(self, name: str) -> Vec3:
-        """Where it is to be by its own steering, else where it is; for drones that were heard."""
+        """Its reported reference, or its position where it has none. The drone must have sent telemetry."""
         t = self.drones[name].telemetry
         assert t is not None
         return t.position_enu_m if isnan(t.reference_enu_m[0]) else t.reference_enu_m
 
-    def at(self, name: str, goal: np.ndarray) -> bool:
-        """It holds at a place."""
+    def at_goal(self, name: str, goal: np.ndarray) -> bool:
+        """True if it holds at `goal`: reference within `join_m`, position within `settle_m`."""
         t = self.drones[name].telemetry
         if t is None or t.state is not DroneState.HOLDING:
             return False
-        place = point(goal)
-        asked = 0.0 if isnan(t.reference_enu_m[0]) else distance(t.reference_enu_m, place)
-        return asked < self._config.join_m and distance(t.position_enu_m, place) < self._config.settle_m
+        place = to_vec3(goal)
+        off_m = 0.0 if isnan(t.reference_enu_m[0]) else distance(t.reference_enu_m, place)
+        return off_m < self._config.join_m and distance(t.position_enu_m, place) < self._config.settle_m
 
     def stuck(self, name: str, goal: np.ndarray) -> bool:
-        """It holds although it should be flying, and not where it is to go."""
+        """True if it holds away from `goal` although it has been ordered to move."""
         return (
-            self.takes_part(name)
-            and self.heard(name)
+            self.active(name)
+            and self.fresh(name)
             and self.state(name) is DroneState.HOLDING
-            and distance(self.reference(name), point(goal)) > self._config.settle_m
+            and distance(self.reference(name), to_vec3(goal)) > self._config.settle_m
         )
 
-    def stands(self, name: str) -> bool:
-        """It holds and does not move."""
+    def stationary(self, name: str) -> bool:
+        """True if it holds and its speed is below 0.4 m/s."""
         t = self.drones[name].telemetry
         return t is not None and t.state is DroneState.HOLDING and norm(t.velocity_enu_m_s) < 0.4
 
-    def coming_down(self, drone: KnownDrone) -> bool:
-        """It is lost and may still be in the air."""
+    def may_be_airborne(self, drone: TrackedDrone) -> bool:
+        """True if the drone is lost and may still be in the air.
+
+        Without telemetry it is assumed to descend with at least `descent_m_s`, for `clear_timeout_s` at most.
+        """
         t = drone.telemetry
         if (
             not drone.lost
             or t is None
-            or self.taken(drone.name)
-            or self._situation.now - drone.lost_s > self._config.clear_s
+            or self.offboard_left(drone.name)
+            or self._state.now - drone.lost_s > self._config.clear_timeout_s
         ):
             return False
-        if self.heard(drone.name) and t.state is not DroneState.LOST:
-            return t.state not in GROUND
+        if self.fresh(drone.name) and t.state is not DroneState.LOST:
+            return t.state not in ON_GROUND
         ground = min((p[2] for p in self.pads.values()), default=self._mission.pads.center_enu_m[2])
         height = t.position_enu_m[2] - ground
-        return t.in_air and self._situation.now - drone.lost_s < 3.0 + height / self._config.fall_m_s
+        return t.in_air and self._state.now - drone.lost_s < 3.0 + height / self._config.descent_m_s
 
-    def below(self, low: KnownDrone, high: KnownDrone) -> bool:
-        """One is in the way of the other when that lands where it is."""
+    def blocks_landing(self, low: TrackedDrone, high: TrackedDrone) -> bool:
+        """True if `low` is below `high`, within the separation: `high` must not land in place before it."""
         if low.telemetry is None or high.telemetry is None:
             return False
         a, b = low.telemetry.position_enu_m, high.telemetry.position_enu_m
@@ -225,7 +246,7 @@ class DroneTracker:
         return flat < self._mission.separation_m and (a[2], low.name) < (b[2], high.name)
 
     def free_pads(self) -> list[Vec3]:
-        """Pads on which nothing lies: no lost drone's last position within the separation."""
+        """Pads with no lost drone's last position within the separation."""
         pads = list(self.pads.values()) or self._mission.pad_positions(len(self.drones))
         wrecks = [
             d.telemetry.position_enu_m for d in self.drones.values() if d.lost and d.telemetry is not None

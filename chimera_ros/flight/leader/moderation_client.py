@@ -1,4 +1,8 @@
-"""The leader and path moderation: it asks before every move, believes nothing, and waits only so long."""
+"""Client of path moderation in the leader: one call at a time, with a deadline.
+
+Every answer is checked against the request before it is used. Without a usable answer in time the leader
+continues with its own plan.
+"""
 
 from __future__ import annotations
 
@@ -7,124 +11,127 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus, deadline_for
+from ..moderation_call import (
+    KnotSequence,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+    Separation,
+    deadline_for,
+)
 from ..planning.mission import Mission
-from ..planning.plan_check import Ask, refuses_answer
+from ..planning.plan_check import answer_fault
 from ..planning.planner import TRACKING_MARGIN_M
 from ..trajectory import Array
 from .outbox import Outbox
-from .state import LeaderConfig, Situation, point
+from .state import LeaderConfig, LeaderState
 
 _TIMES_KEPT: Final = 1000
-_TEXT: Final = 160
+_MAX_TEXT: Final = 160
 
 
 @dataclass(slots=True)
-class _Open:
-    call: ModerationCall
-    asked_s: float
+class _PendingCall:
+    call: ModerationRequest
+    sent_s: float
     answer: ModerationAnswer | None = None
     failure: str = ""
 
 
 class ModerationClient:
-    """Calls, what became of them, and how long they took. Nothing that comes back is flown unchecked."""
+    """Calls path moderation, and counts calls, outcomes and round-trip times."""
 
-    def __init__(self, config: LeaderConfig, mission: Mission, post: Outbox, situation: Situation) -> None:
-        self._config, self._mission, self._post, self._situation = config, mission, post, situation
-        self._open: _Open | None = None
+    def __init__(self, config: LeaderConfig, mission: Mission, outbox: Outbox, state: LeaderState) -> None:
+        self._config, self._mission, self._outbox, self._state = config, mission, outbox, state
+        self._pending: _PendingCall | None = None
         self._call_id = 0
         self.calls = 0
         self.conflicts = 0
         self.winners: Counter[str] = Counter()  # of answers that were used
-        self.unused: Counter[str] = (
-            Counter()
-        )  # why the others were not: absent, late, infeasible, failed, wrong
-        self.ms: deque[float] = deque(maxlen=_TIMES_KEPT)  # from asking to hearing, newest last
+        self.unused: Counter[str] = Counter()  # of the others: absent, late, infeasible, failed, wrong
+        self.ms: deque[float] = deque(maxlen=_TIMES_KEPT)  # round-trip times, newest last
 
-    def heard(self, answer: ModerationAnswer, now: float) -> None:
-        """An answer; only that to the open call counts."""
-        if self._open is not None and answer.call_id == self._open.call.call_id:
-            self.ms.append(1e3 * max(now - self._open.asked_s, 0.0))
-            self._open.answer = answer
+    def on_answer(self, answer: ModerationAnswer, now: float) -> None:
+        """Stores the answer to the pending call; others are ignored."""
+        if self._pending is not None and answer.call_id == self._pending.call.call_id:
+            self.ms.append(1e3 * max(now - self._pending.sent_s, 0.0))
+            self._pending.answer = answer
 
-    def failed(self, call_id: int, why: str) -> None:
-        """There will be no answer to a call."""
-        if self._open is not None and call_id == self._open.call.call_id:
-            self._open.failure = why or "no answer"
+    def on_failure(self, call_id: int, why: str) -> None:
+        """The pending call has failed."""
+        if self._pending is not None and call_id == self._pending.call.call_id:
+            self._pending.failure = why or "no answer"
 
-    def improve(
+    def request(
         self,
         title: str,
         names: Sequence[str],
-        wish: Sequence[Knots],
+        wish: Sequence[KnotSequence],
         goals: Array,
         longest_s: float,
         tracking_error_m: float = TRACKING_MARGIN_M / 2.0,
-    ) -> Generator[None, None, tuple[Knots, ...] | None]:
-        """Asks for conflict-free paths instead of `wish`; None where no answer came that can be flown.
+    ) -> Generator[None, None, tuple[KnotSequence, ...] | None]:
+        """Requests conflict-free paths instead of `wish`; None without a usable answer.
 
         Args:
-            title: of the move, for sentences.
-            names: the drones.
-            wish: a path for each, from where and as it moves now.
-            goals: (N, 3) where each must end.
-            longest_s: no path may take longer.
-            tracking_error_m: of each drone.
+            title: title of the move, for events.
+            names: the N drones.
+            wish: preferred path of each, from its present position and velocity.
+            goals: (N, 3) goal of each, ENU metres.
+            longest_s: limit for the duration of every path.
+            tracking_error_m: largest deviation of each drone from its path.
         """
         if not self._config.moderate:
             return None
-        now, mission = self._situation, self._mission
+        state, mission = self._state, self._mission
         self._call_id += 1
         deadline_s = deadline_for(len(names))
-        call = ModerationCall(
-            self._call_id, tuple(names), tuple(wish), now.ns, mission.separation_m, tracking_error_m,
-            mission.limits, mission.fence, deadline_s, seed=self._call_id,
+        separation = Separation(mission.separation_m, mission.separation_m, tracking_error_m)
+        call = ModerationRequest(
+            tuple(names), tuple(wish), separation, mission.limits, mission.fence, deadline_s,
+            seed=self._call_id, call_id=self._call_id, start_ns=state.swarm_ns,
         )  # fmt: skip
-        self._open = open_ = _Open(call, now.now)
+        self._pending = pending = _PendingCall(call, state.now)
         self.calls += 1
-        self._post.ask(call)
-        until = now.now + deadline_s + self._config.moderation_grace_s
-        while open_.answer is None and not open_.failure:
-            if now.now > until:
-                open_.failure = f"no answer within {deadline_s:g} s"
+        self._outbox.request_moderation(call)
+        until = state.now + deadline_s + self._config.moderation_grace_s
+        while pending.answer is None and not pending.failure:
+            if state.now > until:
+                pending.failure = f"no answer within {deadline_s:g} s"
                 self.unused["late"] += 1
-                self._alone(title, open_.failure)
+                self._report_unused(title, pending.failure)
                 return None
             yield
-        self._open = None
-        if open_.answer is None:
+        self._pending = None
+        if pending.answer is None:
             self.unused["absent"] += 1
-            self._alone(title, open_.failure)
+            self._report_unused(title, pending.failure)
             return None
-        answer = open_.answer
+        answer = pending.answer
         self.conflicts += max(0, min(answer.conflicts, len(names) ** 2))
         if answer.status is not ModerationStatus.CONFLICT_FREE:
             self.unused[answer.status.name.lower()] += 1
-            self._alone(title, answer.reason)
+            self._report_unused(title, answer.reason)
             return None
-        by_name: Mapping[str, Knots] = dict(zip(answer.drones, answer.knots, strict=False))
-        asks = [Ask(knots[0], point(goal)) for knots, goal in zip(wish, goals, strict=True)]
+        by_name: Mapping[str, KnotSequence] = dict(zip(answer.drones, answer.knots, strict=False))
         if len(answer.drones) != len(names) or set(by_name) != set(names):
-            why = "its answer is about other drones"
+            why = "the answer names other drones"
         else:
-            separation_m = mission.separation_m + 2.0 * tracking_error_m
-            found = [by_name[name] for name in names]
-            why, _ = refuses_answer(mission, names, asks, found, separation_m, longest_s)
+            why = answer_fault(mission, call, goals, [by_name[name] for name in names], longest_s)
         if why:
             self.unused["wrong"] += 1
-            self._alone(title, why)
+            self._report_unused(title, why)
             return None
         self.winners[answer.winner[:48] or "unnamed"] += 1
         return tuple(by_name[name] for name in names)
 
-    def _alone(self, title: str, why: str) -> None:
-        self._open = None
-        text = why.rstrip(".")[:_TEXT]
-        self._post.event("moderation", f"path moderation is not used for {title}: {text}.")
+    def _report_unused(self, title: str, why: str) -> None:
+        self._pending = None
+        text = why.rstrip(".")[:_MAX_TEXT]
+        self._outbox.event("moderation", f"path moderation is not used for {title}: {text}.")
 
     def status(self) -> dict[str, object]:
-        """For tables and reports."""
+        """Counters for status and report."""
         return {
             "calls": self.calls,
             "conflicts": self.conflicts,

@@ -1,4 +1,4 @@
-"""What the parts of the leader core share: its configuration, where it stands, and what it calls a drone."""
+"""Configuration and state shared by the parts of the leader core."""
 
 from __future__ import annotations
 
@@ -10,87 +10,85 @@ import numpy as np
 from ..messages import DroneState, DroneTelemetry
 from ..vehicle import Vec3
 
-Script = Generator[None, None, None]
+Routine = Generator[None, None, None]  # advanced once per tick; ends when its task is done
 
-GROUND = (DroneState.UNKNOWN, DroneState.GROUNDED, DroneState.ARMED, DroneState.LANDED)
+ON_GROUND = (DroneState.UNKNOWN, DroneState.GROUNDED, DroneState.ARMED, DroneState.LANDED)
 FLYING = (DroneState.TAKING_OFF, DroneState.HOLDING, DroneState.FOLLOWING)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderConfig:
-    """How the leader goes about it; seconds unless the name says otherwise."""
+    """Parameters of one leader core; seconds unless the name says otherwise."""
 
     leader: str
     term: int = 1
     ready_timeout_s: float = 60.0  # all drones must report ready within this
-    silent_s: float = 1.5  # a drone in flight not heard for this long is lost
+    telemetry_timeout_s: float = 1.5  # a drone in flight without telemetry for this long is lost
     lead_s: float = 1.2  # from handing out trajectories to their common start, plus ...
     lead_per_drone_s: float = 0.012  # ... this for every drone
-    retry_s: float = 0.25  # what is not acknowledged is sent again
+    retry_s: float = 0.25  # unacknowledged messages are retransmitted
     command_deadline_s: float = 5.0
     takeoff_timeout_s: float = 60.0
     landing_timeout_s: float = 120.0
-    settle_s: float = 8.0  # how long a drone may take to reach its place after a move
-    settle_m: float = 1.0  # from its measured position, and ...
-    join_m: float = 0.5  # ... from its reference
-    clear_s: float = 60.0  # how long at most the others wait until a lost drone is down
-    fall_m_s: float = 0.5  # how fast a silent drone comes down at least
+    settle_s: float = 8.0  # how long a drone may take to reach its goal after a move
+    settle_m: float = 1.0  # a drone is at its goal when its position is this near, and ...
+    join_m: float = 0.5  # ... its reference this near
+    clear_timeout_s: float = 60.0  # how long at most the others hold for a lost drone to come down
+    descent_m_s: float = 0.5  # assumed slowest descent of a drone without telemetry
     attempts: int = 3  # per move, before the mission fails
     burst: int = 16  # trajectories sent per tick
-    moderate: bool = False  # the shell can ask path moderation
-    moderation_grace_s: float = 0.1  # beyond the deadline given, before the leader goes on alone
-    turn_lead_s: float = (
-        0.7  # from a checked new plan in flight to the moment at which all turn to it, plus ...
-    )
-    turn_again_s: float = 2.0  # ... lead_per_drone_s for each; and so long until the next look ahead
+    moderate: bool = False  # the shell can call path moderation
+    moderation_grace_s: float = 0.1  # beyond the call's deadline, before the leader continues without
+    # From a checked re-plan in flight to the common switch to it, plus lead_per_drone_s for each drone.
+    replan_lead_s: float = 0.7
+    replan_interval_s: float = 2.0  # from a re-plan to the next conflict prediction
 
 
-class Replan(Exception):
-    """After a loss there is no way to the present step's places: the rest of the mission must be planned
-    anew.
-    """
+class ReplanRequired(Exception):
+    """After a loss the present step's goals cannot be reached: the rest of the mission must be re-planned."""
 
 
-class Failed(Exception):
-    """The mission cannot go on; the text is one sentence without the full stop."""
+class MissionFailed(Exception):
+    """The mission cannot continue; the text is one sentence without the full stop."""
 
 
 @dataclass(slots=True)
-class Situation:
-    """Where the leader stands: its time (monotonic seconds, swarm nanoseconds) and its mission."""
+class LeaderState:
+    """Time of the present tick (monotonic seconds, swarm nanoseconds) and state of the mission."""
 
     now: float = 0.0
-    ns: int = 0
+    swarm_ns: int = 0
     phase: str = "waiting"
-    stopping: bool = False  # landing under supervision, or stopped by an operator
+    stopping: bool = False  # supervised landing or return, or an operator's stop
+    operator_stop: bool = False  # an operator's stop holds the swarm; land is the only step accepted
     completed: bool = False
     failure: str | None = None
-    ended_s: float | None = None  # finished since
+    ended_s: float | None = None  # when the mission ended
 
 
 @dataclass(slots=True)
-class KnownDrone:
-    """What the leader knows of one drone; times are its own monotonic seconds."""
+class TrackedDrone:
+    """One drone as the leader tracks it; times are the leader's monotonic seconds."""
 
     name: str
     telemetry: DroneTelemetry | None = None
-    heard_s: float = -1e9
-    lost: str = ""  # why it no longer takes part
-    lost_s: float = 0.0  # since when
-    silent: bool = False  # lost because it was not heard: it may be found again
-    found_s: float | None = None
-    finds: int = 0  # how often it was found again
-    flew: bool = False  # has been seen on its way up or in the air, and not yet down by order
-    down_ordered: bool = False
-    odd_since: float | None = None
+    received_s: float = -1e9
+    lost: str = ""  # why it is lost; empty: it is not
+    lost_s: float = 0.0
+    timed_out: bool = False  # lost by a telemetry time-out alone: it may recover
+    recovering_since: float | None = None  # telemetry is back since
+    recoveries: int = 0
+    in_flight: bool = False  # seen taking off or in the air, and not yet landed by order
+    landing_ordered: bool = False
+    fault_since: float | None = None  # reports a failsafe, or a landing or return without an order, since
 
 
-def point(row: Sequence[float] | np.ndarray) -> Vec3:
-    """A place as plain numbers."""
+def to_vec3(row: Sequence[float] | np.ndarray) -> Vec3:
+    """A row of an array as a tuple of floats."""
     return float(row[0]), float(row[1]), float(row[2])
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few names, for sentences."""
+def name_list(names: Sequence[str]) -> str:
+    """The first five names and how many more, for a sentence."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

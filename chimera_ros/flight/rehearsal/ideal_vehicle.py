@@ -1,4 +1,4 @@
-"""Ideal vehicle: a point mass that stands in for an autopilot in rehearsals."""
+"""Ideal vehicle: a point mass in place of autopilot and airframe in a rehearsal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from ..vehicle import Order, OrderKind, OrderResult, Setpoint, Vec3, VehicleStat
 
 
 class IdealVehicle:
-    """A point mass with a PD controller and acceleration limit, climbing and landing by itself like an
-    autopilot.
-    """
+    """A point mass with PD controller and acceleration limit; takes off and lands like an autopilot."""
 
     def __init__(
         self, drone: str, pad_enu_m: Vec3, battery: float = 1.0, drain_per_s: float = 1.0 / 900.0
@@ -29,7 +27,7 @@ class IdealVehicle:
         self.setpoint: Setpoint | None = None
         self._hover: Vec3 = pad_enu_m
         self._setpoint_s = -inf
-        self.linked = True  # somebody holds the MAVLink connection
+        self.linked = True  # the MAVLink connection is up
 
     @property
     def in_air(self) -> bool:
@@ -43,10 +41,10 @@ class IdealVehicle:
         if order.kind is OrderKind.START_OFFBOARD and self.setpoint is None:
             why = "no setpoint"
         if not why:
-            self._obey(order)
+            self._execute(order)
         return OrderResult(order.order_id, order.kind, not why, why)
 
-    def _obey(self, order: Order) -> None:
+    def _execute(self, order: Order) -> None:
         kind = order.kind
         if kind is OrderKind.ARM:
             self.armed = True
@@ -62,11 +60,11 @@ class IdealVehicle:
         else:
             self.mode, self._hover = "hold", self.position
 
-    def give(self, setpoint: Setpoint, now: float) -> None:
+    def set_setpoint(self, setpoint: Setpoint, now: float) -> None:
         self.setpoint, self._setpoint_s = setpoint, now
 
     def step(self, now: float, dt: float) -> None:
-        """Moves on; without link, or without fresh setpoints for 1 s, it lands as a failsafe does."""
+        """Advances by `dt`; lands without link, and in offboard after 1 s without setpoint (failsafe)."""
         if not self.armed:
             if self.in_air:  # motors stopped: it falls
                 self.position = (

@@ -1,8 +1,7 @@
-"""A mission rehearsed in memory: the real leader and follower cores, ideal vehicles, a lossy wire, stepped
-time.
+"""Rehearsal: a mission in memory with the leader and follower cores, ideal vehicles and a simulated network.
 
-Needs no autopilot, no ROS and no clock, so it is reproducible by seed and runs much faster than real time.
-The wire loses, delays, reorders and duplicates; nothing here is cryptography.
+Time is stepped; without autopilot, ROS and clock it is reproducible by seed and faster than real time. The
+network loses, delays, reorders and duplicates messages. Cryptography is not simulated.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from typing import Any
 import numpy as np
 
 from ..effects import (
-    AskModeration,
     FlightAlarm,
     FollowerEffect,
-    GiveOrder,
-    GiveSetpoint,
     MissionEvent,
+    RequestModeration,
     SendAck,
     SendCommand,
+    SendOrder,
+    SendSetpoint,
     SendTrajectory,
 )
 from ..follower.core import FollowerConfig, FollowerCore
 from ..leader.core import LeaderConfig, LeaderCore
 from ..limits import FlightEnvelope
 from ..messages import CommandAck, DroneTelemetry
-from ..moderation_call import Moderate, ModerationCall
+from ..moderation_call import Moderate, ModerationRequest
 from ..planning.mission import Mission
 from ..planning.separation import line_separations
 from ..vehicle import OrderResult
@@ -44,7 +43,7 @@ SWARM_START_NS = 1_800_000_000_000_000_000
 
 @dataclass(slots=True)
 class RehearsalOutcome:
-    """What a rehearsal has shown; metres and seconds."""
+    """Outcome of a rehearsal; metres and seconds."""
 
     completed: bool
     failure: str | None
@@ -59,7 +58,7 @@ class RehearsalOutcome:
 
 
 class Rehearsal:
-    """A swarm in memory. Step it by hand, or `run` it to the end; `at` schedules a misfortune."""
+    """A swarm in memory: `step` or `run` it; `at` schedules a fault."""
 
     def __init__(
         self,
@@ -89,26 +88,26 @@ class Rehearsal:
         }
         leader = leader or LeaderConfig("leader", moderate=moderate is not None)
         self.leader: LeaderCore | None = LeaderCore(leader, mission, drones, moderate)
-        self.moderate = moderate  # in flight; None is a service that is down
-        self.moderation_ticks = 2  # that an answer takes
+        self.moderate = moderate  # in flight; None: the service is down
+        self.moderation_ticks = 2  # latency of an answer
         self.core_of_leader = self.leader
-        self.deaf: set[str] = set()  # drones whose radio is dead
+        self.radio_lost: set[str] = set()  # drones whose radio is dead
         self.dead: set[str] = set()  # drones whose follower process is dead
         self.outcome = RehearsalOutcome(False, None, 0.0, inf, None, 0.0, 0)
         self._wire: dict[int, list[Callable[[], None]]] = defaultdict(list)
         self._tick = 0
-        self._plans: list[tuple[float, Callable[[Rehearsal], None]]] = []
+        self._scheduled: list[tuple[float, Callable[[Rehearsal], None]]] = []
 
     @property
     def swarm_ns(self) -> int:
         return SWARM_START_NS + int(self.now * 1e9)
 
     def at(self, time_s: float, what: Callable[[Rehearsal], None]) -> None:
-        """Calls `what(rehearsal)` at a time."""
-        self._plans.append((time_s, what))
+        """Schedules a call `what(rehearsal)`."""
+        self._scheduled.append((time_s, what))
 
     def run(self, limit_s: float = 600.0) -> RehearsalOutcome:
-        """Until the leader has finished, at most `limit_s`."""
+        """Steps until the leader has finished, `limit_s` at most."""
         while self.now < limit_s and not self.core_of_leader.finished:
             self.step()
         core = self.core_of_leader
@@ -118,7 +117,7 @@ class Rehearsal:
         return self.outcome
 
     def run_until(self, condition: Callable[[Rehearsal], bool], limit_s: float = 600.0) -> bool:
-        """Steps until a condition holds; False when the limit came first."""
+        """Steps until a condition holds; False if `limit_s` passes first."""
         while self.now < limit_s:
             if condition(self):
                 return True
@@ -126,11 +125,11 @@ class Rehearsal:
         return False
 
     def step(self) -> None:
-        """One tick of 50 ms for everyone."""
+        """One tick of 50 ms for every core and vehicle."""
         self._tick += 1
         self.now = self._tick * STEP_S
-        for due, what in [p for p in self._plans if p[0] <= self.now]:
-            self._plans.remove((due, what))
+        for due, what in [p for p in self._scheduled if p[0] <= self.now]:
+            self._scheduled.remove((due, what))
             what(self)
         for deliver in self._wire.pop(self._tick, ()):
             deliver()
@@ -141,39 +140,39 @@ class Rehearsal:
                 continue
             core = self.cores[name]
             if vehicle.alive:
-                self.act(name, core.on_vehicle(vehicle.state(self.now), self.now, self.swarm_ns))
-            self.act(name, core.tick(self.now, self.swarm_ns))
+                self.apply(name, core.on_vehicle(vehicle.state(self.now), self.now, self.swarm_ns))
+            self.apply(name, core.tick(self.now, self.swarm_ns))
         if self._tick % 2 == 0:
-            self._talk()
+            self._exchange()
         if self.leader is not None:
             for effect in self.leader.tick(self.now, self.swarm_ns):
                 self._leader_effect(effect)
         self._measure()
 
-    def act(self, name: str, effects: Sequence[FollowerEffect]) -> None:
-        """Carries out a follower's effects."""
+    def apply(self, name: str, effects: Sequence[FollowerEffect]) -> None:
+        """Applies a follower's effects."""
         vehicle = self.vehicles[name]
         for effect in effects:
-            if isinstance(effect, GiveSetpoint) and vehicle.alive:
-                vehicle.give(effect.setpoint, self.now)
-            elif isinstance(effect, GiveOrder) and vehicle.alive:
+            if isinstance(effect, SendSetpoint) and vehicle.alive:
+                vehicle.set_setpoint(effect.setpoint, self.now)
+            elif isinstance(effect, SendOrder) and vehicle.alive:
                 result = vehicle.order(effect.order)
-                self._later(partial(self._hear_result, name, result), 2)
+                self._later(partial(self._deliver_result, name, result), 2)
             elif isinstance(effect, SendAck):
-                self._send(name, partial(self._hear_ack, effect.ack))
+                self._send(name, partial(self._deliver_ack, effect.ack))
             elif isinstance(effect, FlightAlarm):
                 self.outcome.alarms.append(effect.text)
 
-    def _hear_ack(self, ack: CommandAck) -> None:
+    def _deliver_ack(self, ack: CommandAck) -> None:
         if self.leader is not None:
             self.leader.on_ack(ack, self.now, self.swarm_ns)
 
-    def _hear_telemetry(self, report: DroneTelemetry) -> None:
+    def _deliver_telemetry(self, report: DroneTelemetry) -> None:
         if self.leader is not None:
             self.leader.on_telemetry(report, self.now, self.swarm_ns)
 
-    def _hear_result(self, name: str, result: OrderResult) -> None:
-        self.act(name, self.cores[name].on_order_result(result, self.now, self.swarm_ns))
+    def _deliver_result(self, name: str, result: OrderResult) -> None:
+        self.apply(name, self.cores[name].on_order_result(result, self.now, self.swarm_ns))
 
     def _leader_effect(self, effect: object) -> None:
         if isinstance(effect, MissionEvent):
@@ -183,12 +182,12 @@ class Rehearsal:
                 self._to_core(name, "on_command", effect.command)
         elif isinstance(effect, SendTrajectory):
             self._to_core(effect.trajectory.drone, "on_trajectory", effect.trajectory)
-        elif isinstance(effect, AskModeration):
+        elif isinstance(effect, RequestModeration):
             self._moderate(effect.call)
 
-    def _moderate(self, call: ModerationCall) -> None:
+    def _moderate(self, call: ModerationRequest) -> None:
         if self.moderate is None:
-            self.core_of_leader.on_moderation_failed(call.call_id, "the service is not there")
+            self.core_of_leader.on_moderation_failed(call.call_id, "the service is not available")
             return
         answer = self.moderate(call)
         self._later(lambda: self.core_of_leader.on_moderation(answer, self.now), self.moderation_ticks)
@@ -197,17 +196,17 @@ class Rehearsal:
         core = self.cores[name]
         self._send(
             name,
-            lambda: self.act(name, getattr(core, method)(message, "leader", self.now, self.swarm_ns)),
+            lambda: self.apply(name, getattr(core, method)(message, "leader", self.now, self.swarm_ns)),
         )
 
-    def _talk(self) -> None:
+    def _exchange(self) -> None:
         for name, core in self.cores.items():
-            if name in self.dead or name in self.deaf:
+            if name in self.dead or name in self.radio_lost:
                 continue
             report = core.telemetry(self.now, self.swarm_ns)
-            self._send(name, partial(self._hear_telemetry, report))
+            self._send(name, partial(self._deliver_telemetry, report))
             for other, peer in self.cores.items():
-                if other != name and other not in self.deaf and self.random.random() >= self.loss:
+                if other != name and other not in self.radio_lost and self.random.random() >= self.loss:
                     peer.on_neighbour(report, self.now)
         if self.leader is not None:
             beat = self.leader.heartbeat(self.now)
@@ -215,8 +214,8 @@ class Rehearsal:
                 self._to_core(name, "on_heartbeat", beat)
 
     def _send(self, drone: str, deliver: Callable[[], Any]) -> None:
-        """Between leader and a drone, either way: lost, late, doubled."""
-        if drone in self.deaf or drone in self.dead or self.random.random() < self.loss:
+        """Delivers between leader and drone, either way, with loss, delay and duplicates."""
+        if drone in self.radio_lost or drone in self.dead or self.random.random() < self.loss:
             return
         self._later(deliver, self.random.choice((1, 1, 2)) if self.loss else 1)
         if self.random.random() < self.loss / 2:

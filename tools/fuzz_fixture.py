@@ -1,4 +1,4 @@
-"""A swarm to fuzz: its genuine messages, and cores whose signatures are always good."""
+"""Fixture of the fuzz targets: a swarm, its genuine messages, and a provider that accepts every signature."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from chimera_ros.crypto.wire import SIGNATURE_BYTES, ControlKind, ControlMessage
 
 SUITE: Final = suite_named("CHIMERA-1-CNSA")
 _POLICY: Final = default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {SUITE.name} ")
-_RENEW: Final = 200  # inputs after which the cores are made anew: one input may shut the door to all others
+_RESTART_EVERY: Final = 200  # inputs: one may cause the rejection of all later ones
 
 
 class Bug(AssertionError):
-    """What must never happen."""
+    """A violated property."""
 
 
-# Keys that cost nothing and accept everything -------------------------------------------------------------
+# Keys that accept every signature -------------------------------------------------------------
 
 
-class _Signer:
+class _EmptySigningKey:
     def sign(self, message: bytes, context: bytes) -> bytes:
         return bytes(SIGNATURE_BYTES)
 
@@ -37,22 +37,22 @@ class _Signer:
         return b""
 
 
-class _Believer:
+class _AcceptAllVerifyKey:
     def verify(self, signature: bytes, message: bytes, context: bytes) -> bool:
         return len(signature) == SIGNATURE_BYTES
 
 
-class _Gullible:
-    """A provider with genuine HPKE and signatures that are always good."""
+class _AcceptAllProvider:
+    """A provider with genuine HPKE whose signatures always verify."""
 
     def __init__(self) -> None:
         self._openssl = OpenSslProvider()
 
     def signing_key(self, key: Any) -> SigningKey:
-        return _Signer()
+        return _EmptySigningKey()
 
     def verify_key(self, public: bytes) -> VerifyKey:
-        return _Believer()
+        return _AcceptAllVerifyKey()
 
     def package_key(self, hybrid: bool) -> PackageKey:
         return self._openssl.package_key(hybrid)
@@ -62,32 +62,32 @@ class _Gullible:
 
 
 @contextmanager
-def gullible() -> Iterator[None]:
-    """While inside, this process accepts every signature. For fuzzing and nothing else."""
+def accept_all_signatures() -> Iterator[None]:
+    """Within the context this process accepts every signature. For fuzzing only."""
     before = providers._chosen
-    providers._chosen = providers.Choice(_Gullible(), "openssl", "fuzzing")
+    providers._chosen = providers.Choice(_AcceptAllProvider(), "openssl", "fuzzing")
     try:
         yield
     finally:
         providers._chosen = before
 
 
-# A swarm, and what it says ----------------------------------------------------------------------------------
+# Swarm and messages ----------------------------------------------------------------------------------
 
 
-class World:
-    """One swarm whose members keep their identities and stores while its processes are made anew."""
+class SwarmFixture:
+    """One swarm whose members keep identities and stores while the processes restart."""
 
     def __init__(self) -> None:
-        with gullible():
+        with accept_all_signatures():
             self.swarm = Swarm(drones=2, shards=1, operator=True, policy_text=_POLICY)
         self._inputs = 0
         self.messages = self._scenario()
         self._inputs = 0
 
     def _scenario(self) -> list[ControlMessage]:
-        """Join, rotations, a stop, a restart of a shard and of the crypto node: everything that is said."""
-        with gullible():
+        """Join, rekeys, a stop, a restart of a shard and of the crypto node: all messages sent."""
+        with accept_all_signatures():
             swarm = self.swarm
             wire = swarm.wire
             swarm.join()
@@ -103,17 +103,17 @@ class World:
             wire.run(3.0)
             drone = swarm.identities["drone_01"]
             hello = FallbackHello(swarm.trust.swarm, drone.fingerprint, bytes(16), 1, wire.wall_ns)
-            said = [stop, signed(ControlKind.FALLBACK_HELLO, hello.encode(), drone)]
-            said += swarm.hosts["leader"].control.trust_desk.messages()
-            said += [message for _, _, message in wire.sent]
+            messages = [stop, signed(ControlKind.FALLBACK_HELLO, hello.encode(), drone)]
+            messages += swarm.hosts["leader"].control.trust_updates.messages()
+            messages += [message for _, _, message in wire.sent]
             by_kind: dict[ControlKind, list[ControlMessage]] = {}
-            for message in said:
+            for message in messages:
                 by_kind.setdefault(message.kind, []).append(message)
             return [message for kind in by_kind.values() for message in [*kind[:3], *kind[-3:]]]
 
-    def fresh(self) -> Swarm:
-        """The swarm, joined; with new processes now and then."""
-        if self._inputs % _RENEW == 0:
+    def joined(self) -> Swarm:
+        """The swarm, joined; its processes restart periodically."""
+        if self._inputs % _RESTART_EVERY == 0:
             swarm = self.swarm
             swarm.wire.sent.clear()
             swarm.wire.effects.clear()
@@ -124,6 +124,6 @@ class World:
 
 
 @cache
-def world() -> World:
-    """Made on first use."""
-    return World()
+def fixture() -> SwarmFixture:
+    """The fixture, made on first use."""
+    return SwarmFixture()
