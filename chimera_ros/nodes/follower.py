@@ -204,13 +204,25 @@ class FollowerNode(MemberNode[FollowerParameters]):
         super().wipe()
 
     def stop_requested(self, count: int) -> bool:
-        """Command LAND to airborne drones before the process ends; True until it is accepted."""
-        if count > 1 or self._bridge is None or not self.active:
+        """Stay while an orphaned leader lands the swarm, else land; True until autopilots have accepted."""
+        if count == 1 and super().stop_requested(count):
+            return True
+        return self._land_airborne() and count == 1
+
+    def leader_ended(self) -> None:
+        """Land what is in the air, then end."""
+        if not self._land_airborne():
+            self.stop_spinning()
+
+    def _land_airborne(self) -> bool:
+        """Command LAND to airborne drones, once; True if there are any whose autopilot has to accept it."""
+        if self._bridge is None or not self.active:
             return False
-        self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
-        for drone in self._exit_pending:
-            self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=EXIT_LANDING_S))
-        self._exit_deadline_s = boot_time_s() + EXIT_LANDING_S
+        if self._exit_deadline_s is None:
+            self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
+            for drone in self._exit_pending:
+                self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=EXIT_LANDING_S))
+            self._exit_deadline_s = boot_time_s() + EXIT_LANDING_S
         return bool(self._exit_pending)
 
     # Control cycle

@@ -19,6 +19,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
+from chimera_ros.parent_watch import ParentWatch
+
 from .names import DEFAULT_NAMESPACE
 from .parameters import ParameterError, declare
 
@@ -62,6 +64,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         self._active = False
         self._failing: str | None = None
         self._failure: str | None = None
+        self._parent = ParentWatch()
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         values = {**(overrides or {}), "start_type_description_service": expose_services}
         super().__init__(
@@ -123,6 +126,17 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Stop the executor after the present callback."""
         if self._on_stop_spinning is not None:
             self._on_stop_spinning()
+
+    def is_orphaned(self) -> bool:
+        """True once the process that started this one and watches over it has ended."""
+        return self._parent.ended
+
+    def stop_requested(self, count: int) -> bool:
+        """Called at the first request to stop, and at a second one; True if the first needs time.
+
+        Whoever returns True calls `stop_spinning` when done.
+        """
+        return False
 
     def autostart(self) -> bool:
         """Configure and activate; False, with `failure` set, if either failed."""

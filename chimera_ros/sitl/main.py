@@ -8,14 +8,13 @@ import gc
 import json
 import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from chimera_ros.flight.datum import Datum
+from chimera_ros.stop_requests import StopRequests
 
 from .config import (
     DEFAULT_DATUM,
@@ -28,6 +27,7 @@ from .config import (
     Vec3,
 )
 from .parameters import SPECS, Parameters
+from .stop_condition import StopCondition
 from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"
@@ -190,31 +190,17 @@ def _status_writer(descriptor: str) -> SitlStatusWriter:
         raise SitlError(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 
 
-def _stop_condition(follow_parent: bool) -> Callable[[], bool]:
-    """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
-    parent = os.getppid()
-    stopped = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-
-    # SIGINT stays ignored where the parent ignores it: launch does, so that the swarm can land after Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: stopped or (follow_parent and os.getppid() != parent)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the simulation until a signal; exit status 0, 1 if it cannot run (2 for misuse, by argparse).
 
     With CHIMERA_STATUS_FD in the environment, one JSON line per half second goes to that descriptor, and the
-    simulation ends with its parent process.
+    simulation ends with its parent process, once all vehicles are down.
     """
     options = parser().parse_args(argv)
     descriptor = os.environ.get(STATUS_FD_VARIABLE)
-    stop = _stop_condition(follow_parent=descriptor is not None)
+    requests = StopRequests()
+    requests.install()
+    stop = StopCondition(requests, follow_parent=descriptor is not None)
     try:
         config = SitlConfig(
             drones=options.drones,
