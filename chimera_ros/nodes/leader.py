@@ -7,7 +7,6 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
@@ -19,6 +18,7 @@ from chimera_ros.flight.moderation_call import ModerationCall
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.node_parameters import LeaderParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
@@ -26,7 +26,6 @@ from chimera_ros.records.status_fields import Fields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
-from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
 from chimera_ros.ros.session import SecureSession
@@ -43,31 +42,6 @@ MAX_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
 STAMP_AHEAD_NS = 500_000_000  # above the largest difference of clocks
 REPLY_MARGIN_S = 1.0  # a moderation call times out so long after its deadline; the core has continued by then
 SENDS_PER_TICK = 16  # each takes a signature of about a millisecond: a large plan is sent over several ticks
-
-
-@dataclass(frozen=True)
-class LeaderParameters:
-    """Parameters of the leader."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
-    mission: str = parameter("", "mission file to fly")
-    drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    ready_timeout_s: float = parameter(
-        swarm.READY_TIMEOUT_S.default,
-        "time-out for all drones to be ready, s",
-        ge=swarm.READY_TIMEOUT_S.low,
-        le=swarm.READY_TIMEOUT_S.high,
-    )
-    qkd: bool = parameter(False, "take part in (simulated) quantum key distribution with the crypto node")
-    qkd_eavesdropper: float = parameter(
-        swarm.EAVESDROPPER.default,
-        "fraction of the simulated photons that are intercepted",
-        ge=swarm.EAVESDROPPER.low,
-        le=swarm.EAVESDROPPER.high,
-    )
-    moderation: bool = parameter(True, "call path moderation before every move and at a predicted conflict")
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class LeaderNode(MemberNode[LeaderParameters]):
