@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from chimera_ros import swarm
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
+from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S
 from chimera_ros.ros.parameters import parameter
 
 
@@ -51,10 +52,12 @@ class FollowerParameters:
     )
     allow_arm: bool = parameter(False, "allow arming")
     allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
-    max_speed_m_s: float = parameter(12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=50.0)
-    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=2000.0)
+    max_speed_m_s: float = parameter(
+        12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
+    )
+    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
     max_distance_m: float = parameter(
-        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=20000.0
+        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
     )
     hang_limit_s: float = parameter(
         1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0

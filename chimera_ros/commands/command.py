@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.formats.numbers import number
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
 
 if TYPE_CHECKING:
@@ -51,19 +52,21 @@ def register(parser: argparse.ArgumentParser) -> None:
         return verbs.add_parser(name, help=text, parents=[common])
 
     takeoff = verb("takeoff", "take off with all drones")
-    takeoff.add_argument("--height", type=float, required=True, metavar="M", help="height above the datum")
+    takeoff.add_argument("--height", type=number, required=True, metavar="M", help="height above the datum")
     verb("land", "fly to free pads and land")
     verb("rtl", "return each drone to its own pad and land")
     hold = verb("hold", "hold position")
-    hold.add_argument("--seconds", type=float, default=0.0, metavar="S")
+    hold.add_argument("--seconds", type=number, default=0.0, metavar="S")
     goto = verb("goto", "move the formation")
-    goto.add_argument("enu_m", nargs=3, type=float, metavar=("EAST", "NORTH", "UP"), help="metres")
+    goto.add_argument("enu_m", nargs=3, type=number, metavar=("EAST", "NORTH", "UP"), help="metres")
     goto.add_argument("--by", action="store_true", help="relative to the present position")
     formation = verb("formation", "form up")
     formation.add_argument("shape", choices=SHAPES)
-    formation.add_argument("--spacing", type=float, default=4.0, metavar="M")
-    formation.add_argument("--center", nargs=3, type=float, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U"))
-    formation.add_argument("--heading", type=float, default=0.0, metavar="DEG", help="clockwise from north")
+    formation.add_argument("--spacing", type=number, default=4.0, metavar="M")
+    formation.add_argument(
+        "--center", nargs=3, type=number, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U")
+    )
+    formation.add_argument("--heading", type=number, default=0.0, metavar="DEG", help="clockwise from north")
     stop = verb("stop", "stop drones directly, without leader or epoch")
     stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none: all drones")
     stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")

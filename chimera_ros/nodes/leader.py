@@ -14,7 +14,7 @@ from chimera_ros.flight.effects import MissionEvent, RequestModeration, SendComm
 from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
-from chimera_ros.flight.moderation_call import ModerationCall
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
@@ -22,7 +22,7 @@ from chimera_ros.node_parameters import LeaderParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
@@ -203,7 +203,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         )
         self._heartbeat_publisher.publish(convert.heartbeat_to_msg(heartbeat))
 
-    def _ask_moderation(self, call: ModerationCall) -> None:
+    def _ask_moderation(self, call: ModerationRequest) -> None:
         client = self._moderation
         if client is None or not client.service_is_ready():
             self._core.on_moderation_failed(call.call_id, "path_moderation is not available")
@@ -222,7 +222,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
 
         try:
             client.call_async(
-                convert_moderation.moderation_call_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
+                convert_moderation.moderation_request_to_msg(call), call.deadline_s + REPLY_MARGIN_S, done
             )
         except (
             Rejected,
@@ -258,7 +258,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         return answer
 
     def _moderation_totals(self, now: float) -> ModerationTotals:
-        totals = ModerationTotals.from_json(Fields(self._core.status(now)).inner("moderation"))
+        totals = ModerationTotals.from_json(StatusFields(self._core.status(now)).inner("moderation"))
         for ms in self._core.moderation_ms:
             totals.ms.add(ms)
         return totals

@@ -12,7 +12,7 @@ from rclpy.timer import Timer
 
 from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
 from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
@@ -89,6 +89,6 @@ class MemberNode(SwarmNode[P]):
 
     def report(self, details: Details | None, alarms: Sequence[str] = ()) -> None:
         """Send a status to the supervisor, if there is one."""
-        security = SecurityStatus.from_json(Fields(self.session.status()))
+        security = SecurityStatus.from_json(StatusFields(self.session.status()))
         status = ProcessStatus(self.get_name(), security, tuple(alarms), details)
         self._status.write(status.to_json())

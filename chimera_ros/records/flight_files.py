@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,12 +19,14 @@ from chimera_ros.crypto.encoding import is_name
 from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.wire import LANE_SIGNED, NONCE_BYTES, Envelope
+from chimera_ros.formats import json_values
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE
 from chimera_ros.records.mcap_read import read_messages
 
 EVIDENCE: Final = "chimera_ros/Evidence"
 EVIDENCE_FORMAT: Final = "chimera-evidence-1"
 MAX_EVIDENCE: Final = 100_000
+_MAX_ITEM_BYTES: Final = 65536
 _NUMBERED: Final = re.compile(r"(flight|sealed)(?:_(\d+))?\.mcap")
 
 StreamId = tuple[int, int, int]
@@ -77,7 +78,7 @@ class SenderEvidence:
     def parse(cls, data: bytes) -> SenderEvidence | None:
         """Evidence from a record; None if it is malformed."""
         try:
-            value = json.loads(data)
+            value = json_values.parse(data, _MAX_ITEM_BYTES)
             epoch, slot, lane = (value[name] for name in ("epoch", "slot", "lane"))
             if value["format"] != EVIDENCE_FORMAT or {type(epoch), type(slot), type(lane)} != {int}:
                 return None
@@ -87,7 +88,7 @@ class SenderEvidence:
                 bytes.fromhex(value[name]) for name in ("transcript_hash", "key_tag", "blind_key")
             )
             certificate = base64.b64decode(value["certificate"], validate=True)
-        except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        except (ValueError, KeyError, TypeError, binascii.Error):
             return None
         if {len(transcript_hash), len(key_tag), len(blind_key)} != {32}:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from chimera_ros.formats import json_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,10 +107,10 @@ def read_tracks(path: Path) -> Tracks:
 
 def _sample(line: bytes) -> tuple[float, list[list[float]]] | None:
     try:
-        value = json.loads(line)
+        value = json_values.parse(line, MAX_LINE_BYTES)
         time_s = float(value["t"])
         positions = [[float(x), float(y), float(z)] for x, y, z in value["enu"]]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
     if not math.isfinite(time_s) or not all(math.isfinite(x) for position in positions for x in position):
         return None

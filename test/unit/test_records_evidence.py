@@ -304,7 +304,7 @@ def test_telemetry_recorded_before_its_last_field_is_read():
     [
         (["verify", "nowhere", "--authority", "{a}"], "holds no flight.mcap"),
         (["verify-disclosure", "nowhere.json", "--authority", "{a}"], "No such file"),
-        (["verify-disclosure", "{a}", "--authority", "{a}"], "is no JSON"),
+        (["verify-disclosure", "{a}", "--authority", "{a}"], "is not JSON"),
         (["verify", "{r}", "--keystore", "nowhere"], "name the swarm's keystore"),
         (["verify", "{r}", "--authority", "{r}/flight.mcap"], "is no certificate"),
         (["totals", "{r}", "--sign", "logger", "--authority", "{a}"], "--sign needs --keystore"),

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from ..effects import Effect, Send
 from ..key_server.server import KeyServer, KeyServerConfig
 from ..keystore.fallback_secret import FallbackSecret
-from ..keystore.keystore import with_header
+from ..keystore.keystore import with_validity
 from ..keystore.member_state import MemoryStore
 from ..member.host import HostConfig, SecureHost
 from ..primitives import labels
@@ -57,7 +57,7 @@ class MemoryKeystore:
         self.wall_ns = wall_ns
         self.key = mldsa.MLDSA87PrivateKey.generate()
         self.authority = make_authority(swarm, self.key, wall_ns, 800)
-        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
+        text = with_validity(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
         crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
         signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
         self.trust = Trust(
@@ -291,7 +291,7 @@ class Swarm:
 
     def in_charge(self) -> list[str]:
         """The running crypto nodes that are in charge."""
-        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
+        return [name for name, node in self.servers.items() if node.active and name in self.wire.nodes]
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
