@@ -18,7 +18,7 @@ from chimera_ros.ros.parameters import parameter
 class CryptoParameters:
     """Parameters of the crypto node."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(
         swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
     )
@@ -40,10 +40,12 @@ class CryptoParameters:
 class FollowerParameters:
     """Parameters of the follower."""
 
-    keystore: str = parameter("", "folder of the keystore")
-    drones: tuple[int, ...] = parameter((1,), "numbers of the hosted drones, from 1")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    drones: tuple[int, ...] = parameter(
+        (1,), "numbers of the hosted drones", ge=swarm.DRONES.low, le=swarm.DRONES.high
+    )
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    mission: str = parameter("", "mission file: datum, geofence, limits and pads")
+    mission: str = parameter("", "mission file: datum, geofence, limits and pads", required=True, kind="file")
     connect: str = parameter(
         "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"
     )
@@ -74,9 +76,9 @@ class FollowerParameters:
 class LeaderParameters:
     """Parameters of the leader."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
-    mission: str = parameter("", "mission file to fly")
+    mission: str = parameter("", "mission file to fly", required=True, kind="file")
     drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     ready_timeout_s: float = parameter(
         swarm.READY_TIMEOUT_S.default,
@@ -99,7 +101,7 @@ class LeaderParameters:
 class ModerationParameters:
     """Parameters of the path-moderation service."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
     backend: str = parameter(
         "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
@@ -111,7 +113,7 @@ class ModerationParameters:
 class LoggerParameters:
     """Parameters of the telemetry logger."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     record: str = parameter("", "folder of MCAP files; empty: no records")

@@ -21,7 +21,7 @@ from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.messages import DroneState
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.node_parameters import FollowerParameters
@@ -67,8 +67,8 @@ class FollowerNode(MemberNode[FollowerParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
+        except MissionError as error:
+            raise SetupError(str(error)) from None
         if mission.datum is None:
             raise SetupError(
                 f"mission {values.mission} has `datum: local`, which needs a pose from outside; "

@@ -15,7 +15,7 @@ from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationRequest
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.node_parameters import LeaderParameters
@@ -67,8 +67,8 @@ class LeaderNode(MemberNode[LeaderParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
+        except MissionError as error:
+            raise SetupError(str(error)) from None
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # The term rises with every start, so that command ids of an earlier leader are no duplicates.
         config = LeaderConfig(
