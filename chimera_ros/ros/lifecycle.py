@@ -19,6 +19,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
+from chimera_ros.parent_watch import ParentWatch
+
 from .names import DEFAULT_NAMESPACE
 from .parameters import ParameterError, declare
 
@@ -62,6 +64,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         self._active = False
         self._failing: str | None = None
         self._failure: str | None = None
+        self._parent = ParentWatch()
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         values = {**(overrides or {}), "start_type_description_service": expose_services}
         super().__init__(
@@ -111,6 +114,16 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Namespace of the swarm: the node's own."""
         return self.get_namespace()
 
+    @property
+    def parameters_type(self) -> type[P] | None:
+        """The dataclass that declares the parameters."""
+        return self._parameters_type
+
+    def load_parameters(self) -> None:
+        """Declare and check the parameters, at the first call. Raises ParameterError."""
+        if self._parameters_type is not None and self.parameters is None:
+            self.parameters = declare(self, self._parameters_type)
+
     def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
         """A timer on the monotonic clock, independent of /clock: for failsafes, security and control."""
         return self.create_timer(period_s, callback, clock=self._steady_clock)
@@ -123,6 +136,17 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Stop the executor after the present callback."""
         if self._on_stop_spinning is not None:
             self._on_stop_spinning()
+
+    def is_orphaned(self) -> bool:
+        """True once the process that started this one and watches over it has ended."""
+        return self._parent.ended
+
+    def stop_requested(self, count: int) -> bool:
+        """Called at the first request to stop, and at a second one; True if the first needs time.
+
+        Whoever returns True calls `stop_spinning` when done.
+        """
+        return False
 
     def autostart(self) -> bool:
         """Configure and activate; False, with `failure` set, if either failed."""
@@ -152,8 +176,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load parameters and run `setup`."""
         try:
-            if self._parameters_type is not None and self.parameters is None:
-                self.parameters = declare(self, self._parameters_type)
+            self.load_parameters()
             self.setup()
         except Exception as error:
             self._report("cannot start", error)
