@@ -1,4 +1,4 @@
-"""Requests to end a flight: SIGINT, SIGTERM, SIGQUIT and SIGHUP, counted."""
+"""Requests to end a flight, while it lasts: the signals of `stop_requests`, and their former dispositions."""
 
 from __future__ import annotations
 
@@ -8,41 +8,33 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-REPEAT_S = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+from chimera_ros.stop_requests import INSISTING, StopRequests
 
 
 class Interrupts:
-    """Counts interrupts inside a `with` block; whoever reads `count` acts on them.
+    """Handles signals inside a `with` block; whoever reads `count` acts on them.
 
-    Repeats within a second are one: a terminal and a parent process both send one, `timeout` sends two.
-    SIGHUP counts as the first only: to close the terminal during a landing is no order to end it. A signal
-    that the caller ignores stays ignored (nohup; jobs that a script has put in the background).
+    What the caller ignores stays ignored (nohup; jobs that a script has put in the background).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.count = 0
-        self._clock = clock
-        self._counted_s = 0.0
+        self._requests = StopRequests(clock)
+        self._count = 0
         self._wake: Callable[[], None] | None = None
         self._old: dict[int, Any] = {}
 
+    @property
+    def count(self) -> int:
+        """Number of requests so far; from the second on they insist."""
+        self._count = self._requests.take() or self._count
+        return self._count
+
     def wake(self, wake: Callable[[], None]) -> None:
-        """Call `wake` at every interrupt, in the signal handler."""
+        """Call `wake` at every signal, in its handler."""
         self._wake = wake
 
-    def interrupt(self, number: int) -> None:
-        """Take one signal."""
-        now = self._clock()
-        if self.count and (number == signal.SIGHUP or now - self._counted_s < REPEAT_S):
-            return
-        self.count += 1
-        self._counted_s = now
-        if self._wake is not None:
-            self._wake()
-
     def __enter__(self) -> Self:
-        for number in SIGNALS:
+        for number in (*INSISTING, signal.SIGHUP):
             old = signal.getsignal(number)
             # A library may have changed the disposition behind Python's back: set it in any case.
             signal.signal(number, signal.SIG_IGN if old is signal.SIG_IGN else self._handle)
@@ -54,4 +46,6 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.interrupt(number)
+        self._requests.request(insists=number != signal.SIGHUP)
+        if self._wake is not None:
+            self._wake()

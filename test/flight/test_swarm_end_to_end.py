@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,6 +58,8 @@ class Swarm:
         hold_s: float = 2.0,
         extra: tuple[str, ...] = (),
         text: str = "",
+        prefix: tuple[str, ...] = (),
+        popen: Mapping[str, Any] | None = None,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -64,6 +67,7 @@ class Swarm:
         mission = folder / "mission.yaml"
         mission.write_text(text or MISSION % hold_s)
         command = [
+            *prefix,
             sys.executable,
             "-m",
             "chimera_ros.cli",
@@ -81,13 +85,8 @@ class Swarm:
             "CHIMERA_HOME": str(folder / "home"),
         }
         self.output = (folder / "output.txt").open("wb")
-        self.process = subprocess.Popen(
-            command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": self.output, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, env=self.environment, **{**streams, **(popen or {})})
         self._seen: set[psutil.Process] = set()
         self._segments: set[str] = set()
 
@@ -116,13 +115,16 @@ class Swarm:
             time.sleep(0.1)
 
     def heights(self) -> list[float]:
+        return [enu[2] for enu in self.positions()]
+
+    def positions(self) -> list[list[float]]:
         tracks = self.folder / "record" / "tracks.jsonl"
         if not tracks.exists():
             return []
         lines = tracks.read_text().splitlines()
         for line in reversed(lines):
             try:
-                return [float(enu[2]) for enu in json.loads(line)["enu"]]
+                return [[float(part) for part in enu] for enu in json.loads(line)["enu"]]
             except ValueError:
                 continue
         return []

@@ -191,6 +191,8 @@ def test_streams_are_not_replaced(path: str, stream: bool) -> None:
 def test_a_stream_that_takes_nothing_is_a_sentence(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path, reason in ((Path("/dev/full"), "No space left"), (pipe, "No such device")):
-        with pytest.raises(ReportFailed, match=f"cannot be written to {path}: {reason}"):
-            write_report(report(), path)
+    with open("/dev/full", "w") as full:
+        descriptor = Path(f"/dev/fd/{full.fileno()}")
+        for path, reason in ((descriptor, "No space left"), (pipe, "No such device")):
+            with pytest.raises(ReportFailed, match=f"cannot be written to {path}: {reason}"):
+                write_report(report(), path)
