@@ -299,11 +299,11 @@ def render_report(report: Report) -> RenderableType:
         grid.add_row("error", Text(f"{error.process}: {error.text}", style="red"))
     if len(report.errors) > SHOWN:
         grid.add_row("", f"and {len(report.errors) - SHOWN} more errors in the report")
-    for death in report.deaths[:SHOWN]:
-        first = f"{death.process} {death.reason} {death.elapsed_s:.0f} s after the start"
-        grid.add_row("process", Text("\n".join((first, *death.last_lines[-SHOWN_LINES:])), style="red"))
-    if len(report.deaths) > SHOWN:
-        grid.add_row("", f"and {len(report.deaths) - SHOWN} more ended processes in the report")
+    deaths = _death_texts(report)
+    for text in deaths[:SHOWN]:
+        grid.add_row("process", Text(text, style="red"))
+    if len(deaths) > SHOWN:
+        grid.add_row("", f"and {len(deaths) - SHOWN} more ended processes in the report")
     if report.drones_lost:
         grid.add_row("drones lost", Text(", ".join(report.drones_lost), style="red"))
     grid.add_row("separation", _separation_text(report))
@@ -352,6 +352,22 @@ def render_report(report: Report) -> RenderableType:
     for problem in report.problems:
         grid.add_row("problem", Text(problem, style="yellow"))
     return Group(head, grid)
+
+
+def _death_texts(report: Report) -> list[str]:
+    """Processes that died, each way once, with what they wrote last and what is not among the errors."""
+    alike: dict[tuple[str, str], list[ProcessDeath]] = {}
+    for death in report.deaths:
+        alike.setdefault((death.process, death.reason), []).append(death)
+    texts = []
+    for deaths in alike.values():
+        newest = deaths[-1]
+        known = [error.text for error in report.errors if error.process == newest.process]
+        lines = [line for line in newest.last_lines if not any(text in line for text in known)]
+        when = f"{newest.elapsed_s:.0f} s after the start"
+        often = f", {len(deaths)} times, the last time " if len(deaths) > 1 else " "
+        texts.append("\n".join((f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:])))
+    return texts
 
 
 def _separation_text(report: Report) -> Any:

@@ -141,31 +141,35 @@ def summary(made: Report) -> str:
 
 
 def test_what_processes_said_before_they_died() -> None:
-    death = ProcessDeath(12.3, "crypto", "ended with status 1", ("one", "two", "three", "four", "[red]five"))
+    lines = ("one", "two", "three", "four", "[ERROR] no [link=x]key", "[red]five")
+    death = ProcessDeath(12.3, "crypto", "ended with status 1", lines)
+    others = tuple(ProcessDeath(1.0, f"process_{i}", "was ended by SIGSEGV") for i in range(SHOWN + 1))
     made = report(
-        deaths=(death,) * (SHOWN + 2),
-        errors=(ProcessError(3.0, "drone [bold]", "no [link=x]key"),) * (SHOWN + 1),
+        deaths=(death, death, *others),
+        errors=(ProcessError(3.0, "crypto", "no [link=x]key"),) * (SHOWN + 1),
         problems=("the tracks were not drawn: [no] fonts",),
         records="runs/[red]x",
         logs="runs/[red]x/log",
     )
     text = summary(made)
     for words in (
-        "crypto ended with status 1 12 s after the start",
+        "crypto ended with status 1, 2 times, the last time 12 s after the start",
+        "process_1 was ended by SIGSEGV 1 s after the start",
         "two",
         "[red]five",
         "and 2 more ended processes in the report",
-        "drone [bold]: no [link=x]key",
+        "crypto: no [link=x]key",
         "and 1 more errors in the report",
         "the tracks were not drawn: [no] fonts",
         "runs/[red]x",
         "runs/[red]x/log",
     ):
         assert words in text
+    assert "[ERROR]" not in text, "it is among the errors"
     value = json.loads(made.to_json())
     assert value["deaths"][0] == {"elapsed_s": 12.3, "process": "crypto", "reason": "ended with status 1",
-                                  "last_lines": ["one", "two", "three", "four", "[red]five"]}  # fmt: skip
-    assert value["errors"][0] == {"elapsed_s": 3.0, "process": "drone [bold]", "text": "no [link=x]key"}
+                                  "last_lines": list(lines)}  # fmt: skip
+    assert value["errors"][0] == {"elapsed_s": 3.0, "process": "crypto", "text": "no [link=x]key"}
 
 
 @pytest.mark.parametrize(
