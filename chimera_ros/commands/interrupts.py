@@ -1,4 +1,4 @@
-"""Requests to end a flight, while it lasts: the signals of `stop_requests`, and their former dispositions."""
+"""Requests to end a flight or a benchmark, while it lasts: the signals of `stop_requests`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chimera_ros.stop_requests import INSISTING, StopRequests
 
 
 class Interrupts:
-    """Handles signals inside a `with` block; whoever reads `count` acts on them.
+    """Handles signals inside a `with` block, and restores their dispositions; who reads `count` acts on them.
 
     What the caller ignores stays ignored (nohup; jobs that a script has put in the background).
     """
