@@ -6,12 +6,25 @@ Nodes declare them to ROS and read them, and a parameter file is checked against
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from chimera_ros import swarm
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S
 from chimera_ros.ros.parameters import parameter
+
+
+def _autostart() -> Any:
+    return parameter(True, "configure and activate at start", read_only=True)
+
+
+def _expose_services() -> Any:
+    return parameter(
+        False,
+        "for a bench only: offer lifecycle and parameter services, which anyone on the network can call",
+        read_only=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,8 @@ class CryptoParameters:
         "entropy sources mixed into seeds; the operating system is always one of them",
         choices=SOURCE_NAMES,
     )
-    autostart: bool = parameter(True, "configure and activate at start")
+    autostart: bool = _autostart()
+    expose_services: bool = _expose_services()
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ class FollowerParameters:
     verify_checkpoints: bool = parameter(
         False, "verify neighbours' telemetry by their checkpoints, as leader and logger always do"
     )
-    autostart: bool = parameter(True, "configure and activate at start")
+    autostart: bool = _autostart()
+    expose_services: bool = _expose_services()
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,8 @@ class LeaderParameters:
         le=swarm.EAVESDROPPER.high,
     )
     moderation: bool = parameter(True, "call path moderation before every move and at a predicted conflict")
-    autostart: bool = parameter(True, "configure and activate at start")
+    autostart: bool = _autostart()
+    expose_services: bool = _expose_services()
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,8 @@ class ModerationParameters:
     backend: str = parameter(
         "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
     )
-    autostart: bool = parameter(True, "configure and activate at start")
+    autostart: bool = _autostart()
+    expose_services: bool = _expose_services()
 
 
 @dataclass(frozen=True)
@@ -117,4 +134,14 @@ class LoggerParameters:
     member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     record: str = parameter("", "folder of MCAP files; empty: no records")
-    autostart: bool = parameter(True, "configure and activate at start")
+    autostart: bool = _autostart()
+    expose_services: bool = _expose_services()
+
+
+BY_EXECUTABLE: Final[dict[str, type[Any]]] = {
+    "crypto": CryptoParameters,
+    "follower": FollowerParameters,
+    "telemetry_logger": LoggerParameters,
+    "path_moderation": ModerationParameters,
+    "leader": LeaderParameters,
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
 from chimera_ros.parent_watch import LANDING_S
@@ -15,7 +16,7 @@ from chimera_ros.records.process_status import Details, ProcessStatus, SecurityS
 from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
-from chimera_ros.ros.lifecycle import SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import EXPOSED, SwarmNode, boot_time_s
 from chimera_ros.ros.session import SecureSession
 
 P = TypeVar("P")
@@ -56,6 +57,13 @@ class MemberNode(SwarmNode[P]):
         """Erase all keys."""
         if self._session is not None:
             self._session.close()
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate, and raise an alarm if anyone may change this node."""
+        result = super().on_activate(state)
+        if self.exposes_services and self._session is not None:
+            self._session.alarm("warning", f"{self.get_name()}: {EXPOSED}")
+        return result
 
     def is_orphaned(self) -> bool:
         """True once launch or the supervisor has ended."""

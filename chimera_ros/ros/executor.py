@@ -117,7 +117,8 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
 
     It is 2 where arguments, parameters or environment are wrong. ``node.stop_requested(count)`` is called at
     the first request to stop: True means that it needs time (and calls ``node.stop_spinning()`` when done); a
-    second request ends it in any case. With the node parameter ``autostart`` False it stays unconfigured.
+    second request ends it in any case. With the node parameters ``autostart`` False and ``expose_services``
+    True it stays unconfigured until somebody calls its lifecycle service.
     """
     try:
         return _run(make_node, args)
@@ -138,9 +139,8 @@ def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int
         node.on_stop_spinning(spinner.stop)
         spinner.add(node)
         try:
-            starts = _wants_autostart(node)
-            if starts:
-                startup.load_parameters(node, args)
+            starts = node.start_option("autostart", default=True)
+            startup.load_parameters(node, args, starts=starts)
             if not starts or node.autostart():
                 spinner.spin()
                 status = 0 if node.failure is None else 1
@@ -154,8 +154,3 @@ def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int
             node.destroy_node()
         rclpy.try_shutdown()
     return status
-
-
-def _wants_autostart(node: SwarmNode[Any]) -> bool:
-    value = node._parameter_overrides.get("autostart")
-    return value is None or value.value is not False

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 import rclpy
 from chimera_ros.msg import LeaderHeartbeat
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
@@ -170,6 +172,57 @@ def test_doors_are_shut(ros):
     spinner.close()
     for each in (node, stranger, open_node):
         each.destroy_node()
+
+
+def test_services_are_exposed_on_a_bench_and_announced(ros, capfd):
+    """With `expose_services`, `ros2 param` and `ros2 lifecycle` work, also before the node is configured."""
+    node = Probe(expose_services=True)
+    node.declare_parameters_only()
+    stranger = rclpy.create_node("stranger", start_parameter_services=False)
+    spinner = Spinner()
+    for each in (node, stranger):
+        spinner.add(each)
+    setter = stranger.create_client(SetParameters, "/chimera/probe/set_parameters")
+    changer = stranger.create_client(ChangeState, "/chimera/probe/change_state")
+
+    def call(client, request):
+        limit = time.monotonic() + 20.0
+        spinner.spin(lambda: client.service_is_ready() or time.monotonic() > limit)
+        future = client.call_async(request)
+        spinner.spin(lambda: future.done() or time.monotonic() > limit)
+        return future.result()
+
+    def change(name, value):
+        message = Parameter(name, value=value).to_parameter_msg()
+        return call(setter, SetParameters.Request(parameters=[message])).results[0]
+
+    def transition(number):
+        return call(changer, ChangeState.Request(transition=Transition(id=number))).success
+
+    assert change("rate_hz", 30.0).successful
+    assert "one of px4, ardupilot" in change("autopilot", "other").reason
+    assert "from 1 to 250" in change("drones", [0]).reason
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert node.parameters.rate_hz == 30.0
+    assert transition(Transition.TRANSITION_CLEANUP)
+    assert change("rate_hz", 40.0).successful
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert node.parameters.rate_hz == 40.0
+    assert transition(Transition.TRANSITION_ACTIVATE)
+    assert "read-only" in change("rate_hz", 20.0).reason
+    assert node.active
+    spinner.close()
+    for each in (node, stranger):
+        each.destroy_node()
+    assert "anyone on this network can change this node" in capfd.readouterr().err
+
+
+def test_a_node_that_nothing_could_start_is_refused(ros_domain):
+    command = [sys.executable, "-c", CHILD, "--ros-args", "-p", "autostart:=false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "give -p expose_services:=true too" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_spinner_stops_from_another_thread_and_idles(ros):
