@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -60,6 +61,7 @@ class Swarm:
         extra: tuple[str, ...] = (),
         text: str = "",
         prefix: tuple[str, ...] = (),
+        popen: Mapping[str, Any] | None = None,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -86,14 +88,13 @@ class Swarm:
             "ROS_LOG_DIR": str(folder / "record" / "ros"),
         }
         self.output = (folder / "output.txt").open("wb")
-        self.process = subprocess.Popen(
-            command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            umask=0,
-        )
+        streams = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": self.output,
+            "stderr": subprocess.STDOUT,
+            "umask": 0,
+        }
+        self.process = subprocess.Popen(command, env=self.environment, **{**streams, **(popen or {})})
         self._seen: set[psutil.Process] = set()
         self._segments: set[str] = set()
 
@@ -122,13 +123,16 @@ class Swarm:
             time.sleep(0.1)
 
     def heights(self) -> list[float]:
+        return [enu[2] for enu in self.positions()]
+
+    def positions(self) -> list[list[float]]:
         tracks = self.folder / "record" / "tracks.jsonl"
         if not tracks.exists():
             return []
         lines = tracks.read_text().splitlines()
         for line in reversed(lines):
             try:
-                return [float(enu[2]) for enu in json.loads(line)["enu"]]
+                return [[float(part) for part in enu] for enu in json.loads(line)["enu"]]
             except ValueError:
                 continue
         return []
