@@ -21,7 +21,7 @@ from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
@@ -274,7 +274,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         return answer
 
     def _moderation_totals(self, now: float) -> ModerationTotals:
-        totals = ModerationTotals.from_json(Fields(self._core.status(now)).inner("moderation"))
+        totals = ModerationTotals.from_json(StatusFields(self._core.status(now)).inner("moderation"))
         for ms in self._core.moderation_ms:
             totals.ms.add(ms)
         return totals

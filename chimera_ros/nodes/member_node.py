@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros.lifecycle import SwarmNode
 from chimera_ros.ros.session import SecureSession
@@ -46,7 +46,7 @@ class MemberNode(SwarmNode[P]):
 
     def report(self, details: Details | None, alarms: Sequence[str] = ()) -> None:
         """Send a status to the supervisor, if there is one; end the process when it has ended."""
-        security = SecurityStatus.from_json(Fields(self.session.status()))
+        security = SecurityStatus.from_json(StatusFields(self.session.status()))
         status = ProcessStatus(self.get_name(), security, tuple(alarms), details)
         self._status.write(status.to_json())
         if self._status.orphaned:

@@ -96,7 +96,7 @@ def test_security_is_seen_at_a_glance():
         provider="openssl",
         crypto_node="crypto_0",
         checkpoints=CheckpointCounts(confirmed=42, unconfirmed=3, mismatched=2),
-        put_out=(EvictedMember("drone_07", "evicted, ordered by operator_0"),),
+        evicted=(EvictedMember("drone_07", "evicted, ordered by operator_0"),),
         degraded="no crypto node for 30 s",
     )
     swarm.feed({"process": "leader", "security": {"state": state.to_status()}}, 1.0)

@@ -291,7 +291,7 @@ class Swarm:
 
     def in_charge(self) -> list[str]:
         """The running crypto nodes that are in charge."""
-        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
+        return [name for name, node in self.servers.items() if node.active and name in self.wire.nodes]
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
