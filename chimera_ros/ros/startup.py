@@ -77,14 +77,25 @@ def make(make_node: Callable[[], SwarmNode[Any]]) -> SwarmNode[Any]:
         raise StartRefused(_sentence(error)) from None
 
 
-def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None) -> None:
-    """Declare the node's parameters. Raises StartRefused for one that is unknown, missing or wrong."""
+def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None, *, starts: bool) -> None:
+    """Declare the node's parameters. Raises StartRefused for one that is unknown, missing or wrong.
+
+    A node that does not start itself gets what is missing later, by its parameter services.
+    """
+    if not starts and not node.exposes_services:
+        raise StartRefused(
+            "parameter autostart is false, and so is expose_services: nothing could start this node; "
+            "on a bench give -p expose_services:=true too"
+        )
     names = [field.name for field in dataclasses.fields(node.parameters_type)] if node.parameters_type else []
     for name in sorted(set(node._parameter_overrides) - {*names, *_OWN_OF_ROS}):
         if not name.startswith("qos_overrides.") and not _is_shared(name, _arguments(args)):
             raise StartRefused(f"there is no parameter {name}; the parameters are {', '.join(names)}")
     try:
-        node.load_parameters()
+        if starts:
+            node.load_parameters()
+        else:
+            node.declare_parameters_only()
     except ParameterError as error:
         raise StartRefused(str(error)) from None
 

@@ -7,11 +7,9 @@ import dataclasses
 import gc
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from chimera_ros import standard_streams
@@ -19,6 +17,7 @@ from chimera_ros.command_line import OneSentenceParser, number, one_line, output
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
+from chimera_ros.stop_requests import StopRequests
 
 from .config import (
     DEFAULT_DATUM,
@@ -34,6 +33,7 @@ from .config import (
     Vec3,
 )
 from .parameters import SPECS, Parameters
+from .stop_condition import StopCondition
 from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"
@@ -214,27 +214,11 @@ def _status_writer(descriptor: str) -> SitlStatusWriter:
         raise SitlMisuse(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 
 
-def _stop_condition(follow_parent: bool) -> Callable[[], bool]:
-    """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
-    parent = os.getppid()
-    stopped = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-
-    # SIGINT stays ignored where the parent ignores it: launch does, so that the swarm can land after Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: stopped or (follow_parent and os.getppid() != parent)
-
-
 def simulate(options: argparse.Namespace) -> None:
     """Run the simulation until a signal.
 
     With CHIMERA_STATUS_FD in the environment, one JSON line per half second goes to that descriptor, and the
-    simulation ends with its parent process.
+    simulation ends with its parent process, once all vehicles are down.
 
     Raises:
         SitlError: it cannot run; SitlMisuse if an option is wrong.
@@ -258,6 +242,9 @@ def simulate(options: argparse.Namespace) -> None:
     config.check()
     descriptor = os.environ.get(STATUS_FD_VARIABLE)
     writer = _status_writer(descriptor) if descriptor else None
+    requests = StopRequests()
+    requests.install()
+    stop = StopCondition(requests, follow_parent=descriptor is not None)
     if writer is None:
         last = config.first_port + config.drones - 1
         print(
@@ -268,7 +255,7 @@ def simulate(options: argparse.Namespace) -> None:
         )
     gc.freeze()
     try:
-        run(config, writer, _stop_condition(follow_parent=descriptor is not None))
+        run(config, writer, stop)
     except OSError as error:
         raise SitlError(f"The simulation ended: {error.strerror or error}.") from None
 

@@ -235,9 +235,11 @@ class UdpServer:
 
 
 def run(
-    config: SitlConfig, status: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool]
+    config: SitlConfig,
+    status: Callable[[dict[str, Any]], None] | None,
+    stop: Callable[[Callable[[], bool]], bool],
 ) -> None:
-    """Simulate in real time until `stop()` is true.
+    """Simulate in real time until `stop(any_armed)` is true.
 
     status gets `Simulation.status` and `real_time_factor` (simulated over wall time) twice a second. The loop
     sleeps to deadlines of 8 ms; when the machine is too slow it falls behind instead of skipping physics.
@@ -266,14 +268,14 @@ def _open_tracks(path: Path | None) -> IO[str] | None:
 def _loop(
     server: UdpServer,
     status: Callable[[dict[str, Any]], None] | None,
-    stop: Callable[[], bool],
+    stop: Callable[[Callable[[], bool]], bool],
     tracks: IO[str] | None,
 ) -> None:
     period = TICK_STEPS * STEP_S / server.config.speed_factor
     begun = deadline = time.monotonic()
     next_status = begun + STATUS_PERIOD_S
     next_track = 0.0
-    while not stop():
+    while not stop(server.simulation.any_armed):
         now = time.monotonic()
         server.tick(TICK_STEPS, now)
         if tracks is not None and server.simulation.time_s >= next_track:
