@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -89,10 +90,11 @@ def path(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """Path of a file to be written: its folder exists and is writable, it is no folder itself."""
+    """Path of a file to be made or replaced with its folder; it is no folder, device or pipe itself."""
     file = path(text)
     try:
-        why = _unwritable(file)
+        replaceable = file.is_file() or not file.exists()
+        why = unwritable_folder(file.parent) if replaceable else "it is not a file"
     except OSError as error:
         why = error.strerror or str(error)
     if why:
@@ -100,9 +102,14 @@ def output_file(text: str) -> Path:
     return file
 
 
-def _unwritable(file: Path) -> str:
-    if file.is_dir():
-        return "it is a folder"
-    if not file.parent.is_dir():
-        return f"there is no folder {file.parent}"
-    return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "permission denied"
+def unwritable_folder(folder: Path) -> str:
+    """Why files cannot be made in a folder, which need not exist yet; empty if they can."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not show everything: read-only, /proc
+            return ""
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import mavlink_messages as messages
-from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
+from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError, SitlMisuse
 from .mavlink_frames import split_frames
 from .mavlink_vehicle import MavlinkChannel, MavlinkVehicle
 from .simulation import STEP_S, Simulation
@@ -262,7 +262,7 @@ def _open_tracks(path: Path | None) -> IO[str] | None:
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise SitlError(f"--tracks {path}: cannot be written ({error.strerror}).") from None
+        raise SitlMisuse(f"--tracks {path}: cannot be written ({error.strerror}).") from None
 
 
 def _loop(
