@@ -20,7 +20,7 @@ from pathlib import Path
 
 from chimera_ros.autopilot.connect import ConnectError, VehicleUrl, expand_all, require_free_port
 from chimera_ros.autopilot.kinds import AutopilotKind
-from chimera_ros.command_line import number, path, some_text, unwritable_folder, whole
+from chimera_ros.command_line import number, some_path, some_text, unwritable_folder, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
 from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
@@ -113,9 +113,14 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
         default=AutopilotKind.EMBEDDED.value,
         help="default: embedded SITL",
     )
-    add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
-    add("--report", type=path, metavar="FILE", help="also write the report here, as JSON")
-    add("--record", type=path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
+    add(
+        "--connect",
+        type=some_text,
+        metavar="TEMPLATE",
+        help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}",
+    )
+    add("--report", type=some_path, metavar="FILE", help="also write the report here, as JSON")
+    add("--record", type=some_path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
     add("--no-record", action="store_true", help="record no MCAP files")
     add("--duration", type=number, metavar="S", help=f"land the swarm in any case after S: {DURATION_S}")
     add(
@@ -147,7 +152,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     add_range("--ready-timeout", READY_TIMEOUT_S, "S", "time for every drone to become ready")
     add(
         "--keystore",
-        type=path,
+        type=some_path,
         metavar="DIR",
         help="identities (default: a keystore for simulations, made once)",
     )
@@ -157,6 +162,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-kill", action="store_true", help="allow an operator's stop to cut motors in flight")
     add(
         "--fault",
+        type=some_text,
         action="append",
         default=[],
         metavar=FAULT_GRAMMAR,

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import OneSentenceParser, number, one_line, output_file, path, whole
+from chimera_ros.command_line import (
+    OneSentenceParser,
+    number,
+    one_line,
+    output_file,
+    some_path,
+    some_text,
+    whole,
+)
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
@@ -52,7 +60,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="ground station, default 14550; 0: none",
     )
-    add("--personality", default="px4", metavar="NAME", help="px4 (default)")
+    add("--personality", type=some_text, default="px4", metavar="NAME", help="px4 (default)")
     add(
         "--seed",
         type=whole,
@@ -74,7 +82,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="LAT,LON,ALT",
         help="degrees, metres AMSL",
     )
-    add("--spawn", type=path, metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
+    add(
+        "--spawn",
+        type=some_path,
+        metavar="FILE.json",
+        help="spawn places: [[east, north, up], ...] in metres",
+    )
     add("--spacing", type=number, default=4.0, metavar="M", help="of the spawn grid, 0.5 to 100 (default 4)")
     add("--first-system-id", type=whole, default=1, metavar="N", help="default 1")
     add(
@@ -85,9 +98,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="simulated over wall time, 0.05 to 20 (default 1)",
     )
     add("--tracks", type=output_file, metavar="FILE.jsonl", help="write true positions here, 5 per second")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="PX4 parameter of all vehicles")
+    add(
+        "--param",
+        type=some_text,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="PX4 parameter of all vehicles",
+    )
     add(
         "--fault",
+        type=some_text,
         action="append",
         default=[],
         metavar=FAULT_GRAMMAR,
