@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chimera_ros.command_line import member_name, number, one_line, path, ros_namespace
+from chimera_ros.command_line import member_name, number, one_line, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
 from chimera_ros.formats.text import excerpt
@@ -39,7 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
     common = argparse.ArgumentParser(add_help=False)
     add = common.add_argument
-    add("--keystore", type=path, metavar="DIR", help="identities (default: the keystore of simulations)")
+    add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
         "--operator",
         type=member_name,
