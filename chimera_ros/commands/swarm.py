@@ -109,7 +109,7 @@ class Flight:
             with self._interrupts:
                 with (
                     Supervisor(prepared.log_dir, on_exit=restart_policy, landing_s=ORPHANED_S) as supervisor,
-                    LiveTable(title, console=_console(output)) as table,
+                    LiveTable(title, console=_console(output, output.isatty())) as table,
                 ):
                     self._interrupts.wake(supervisor.wake)
                     self._show = table.print_above
@@ -343,8 +343,8 @@ class Flight:
         return not complaints
 
 
-def _console(output: DetachedOutput) -> Console:
-    return Console(file=cast("IO[str]", output))
+def _console(output: DetachedOutput, terminal: bool | None = None) -> Console:
+    return Console(file=cast("IO[str]", output), force_terminal=terminal)  # None: FORCE_COLOR may decide
 
 
 def _complain(sentence: str) -> None:

@@ -153,7 +153,9 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON text; numbers have four decimals, NaN becomes null."""
-        return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False)
+        # A path need not be text: its bytes that are none are lone surrogates, which JSON can escape.
+        return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def build_report(
