@@ -26,7 +26,7 @@ MAX_REASON = 200  # EvictMember.reason
 class CryptoParameters:
     """Parameters of the crypto node."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(
         swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
     )

@@ -21,7 +21,7 @@ from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S, FlightEnvelope
 from chimera_ros.flight.messages import DroneState
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
@@ -48,10 +48,12 @@ SWITCH_S = 0.0005  # switch interval of the interpreter
 class FollowerParameters:
     """Parameters of the follower."""
 
-    keystore: str = parameter("", "folder of the keystore")
-    drones: tuple[int, ...] = parameter((1,), "numbers of the hosted drones, from 1")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    drones: tuple[int, ...] = parameter(
+        (1,), "numbers of the hosted drones", ge=swarm.DRONES.low, le=swarm.DRONES.high
+    )
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    mission: str = parameter("", "mission file: datum, geofence, limits and pads")
+    mission: str = parameter("", "mission file: datum, geofence, limits and pads", required=True, kind="file")
     connect: str = parameter(
         "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"
     )
@@ -101,8 +103,8 @@ class FollowerNode(MemberNode[FollowerParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
+        except MissionError as error:
+            raise SetupError(str(error)) from None
         if mission.datum is None:
             raise SetupError(
                 f"mission {values.mission} has `datum: local`, which needs a pose from outside; "

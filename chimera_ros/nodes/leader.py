@@ -16,7 +16,7 @@ from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationRequest
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.nodes.member_node import MemberNode
@@ -47,9 +47,9 @@ SENDS_PER_TICK = 16  # each takes a signature of about a millisecond: a large pl
 class LeaderParameters:
     """Parameters of the leader."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
-    mission: str = parameter("", "mission file to fly")
+    mission: str = parameter("", "mission file to fly", required=True, kind="file")
     drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     ready_timeout_s: float = parameter(
         swarm.READY_TIMEOUT_S.default,
@@ -91,8 +91,8 @@ class LeaderNode(MemberNode[LeaderParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
+        except MissionError as error:
+            raise SetupError(str(error)) from None
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # The term rises with every start, so that command ids of an earlier leader are no duplicates.
         config = LeaderConfig(

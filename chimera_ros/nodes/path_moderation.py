@@ -44,7 +44,7 @@ SWITCH_S = 0.001  # switch interval of the interpreter: the solver thread must n
 class ModerationParameters:
     """Parameters of the path-moderation service."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
     backend: str = parameter(
         "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"

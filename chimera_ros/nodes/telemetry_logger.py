@@ -39,7 +39,7 @@ STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 class LoggerParameters:
     """Parameters of the telemetry logger."""
 
-    keystore: str = parameter("", "folder of the keystore")
+    keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
     member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     record: str = parameter("", "folder of MCAP files; empty: no records")

@@ -18,8 +18,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
+from . import startup
 from .lifecycle import SwarmNode
 
 _WAIT_S = 0.25  # bound on the delay of a signal while no event arrives
@@ -110,22 +110,33 @@ def disable_core_dumps() -> None:
 def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
     """`main` of a node's executable: create, start, spin and shut down. Returns the exit status.
 
-    A method ``stop_requested(count) -> bool`` of the node is called at the first signal: True means that it
-    needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. With the
-    node parameter ``autostart`` False it stays unconfigured.
+    It is 2 where arguments, parameters or environment are wrong. A method ``stop_requested(count) -> bool``
+    of the node is called at the first signal: True means that it needs time (and calls
+    ``node.stop_spinning()`` when done); a second signal ends it in any case. With the node parameter
+    ``autostart`` False it stays unconfigured.
     """
+    try:
+        return _run(make_node, args)
+    except startup.StartRefused as error:
+        return startup.refused(args, error)
+
+
+def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int:
     disable_core_dumps()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    startup.initialise(args)
     node: SwarmNode[Any] | None = None
     status = 1
     try:
-        node = make_node()
+        node = startup.make(make_node)
         spinner = Spinner(on_stop=getattr(node, "stop_requested", None))
         node.on_stop_spinning(spinner.stop)
         spinner.install_signal_handlers()
         spinner.add(node)
         try:
-            if not _wants_autostart(node) or node.autostart():
+            starts = _wants_autostart(node)
+            if starts:
+                startup.load_parameters(node, args)
+            if not starts or node.autostart():
                 spinner.spin()
                 status = 0 if node.failure is None else 1
             else:
@@ -142,4 +153,4 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
 
 def _wants_autostart(node: SwarmNode[Any]) -> bool:
     value = node._parameter_overrides.get("autostart")
-    return value is None or bool(value.value)
+    return value is None or value.value is not False

@@ -111,6 +111,16 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Namespace of the swarm: the node's own."""
         return self.get_namespace()
 
+    @property
+    def parameters_type(self) -> type[P] | None:
+        """The dataclass that declares the parameters."""
+        return self._parameters_type
+
+    def load_parameters(self) -> None:
+        """Declare and check the parameters, at the first call. Raises ParameterError."""
+        if self._parameters_type is not None and self.parameters is None:
+            self.parameters = declare(self, self._parameters_type)
+
     def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
         """A timer on the monotonic clock, independent of /clock: for failsafes, security and control."""
         return self.create_timer(period_s, callback, clock=self._steady_clock)
@@ -152,8 +162,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load parameters and run `setup`."""
         try:
-            if self._parameters_type is not None and self.parameters is None:
-                self.parameters = declare(self, self._parameters_type)
+            self.load_parameters()
             self.setup()
         except Exception as error:
             self._report("cannot start", error)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from array import array
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ class _Spec:
     ge: float | None
     le: float | None
     choices: tuple[str, ...]
+    required: bool
+    kind: str
 
 
 def parameter(
@@ -50,9 +53,15 @@ def parameter(
     ge: float | None = None,
     le: float | None = None,
     choices: tuple[str, ...] = (),
+    required: bool = False,
+    kind: str = "",
 ) -> Any:
-    """A dataclass field that is a node parameter: default, description (with unit) and allowed values."""
-    spec = _Spec(description, ge, le, choices)
+    """A dataclass field that is a node parameter: default, description (with unit) and allowed values.
+
+    One that is `required` must be given: its default, an empty text, is not a value. A text of `kind` "file"
+    or "folder" that is not empty must name one that is there.
+    """
+    spec = _Spec(description, ge, le, choices, required, kind)
     return dataclasses.field(default=default, metadata={_META: spec})
 
 
@@ -60,8 +69,8 @@ def declare(node: Node, parameters_type: type[P]) -> P:
     """Declare every field of `parameters_type` on `node` and return their initial values.
 
     Raises:
-        ParameterError: a value of the wrong type or outside its range; names the parameter and the allowed
-        values.
+        ParameterError: a value that is missing, of the wrong type or outside its range; names the parameter
+        and the allowed values.
     """
     hints = typing.get_type_hints(parameters_type)
     values: dict[str, Any] = {}
@@ -89,10 +98,25 @@ def declare(node: Node, parameters_type: type[P]) -> P:
         if not _is_of(kind, value) or not _is_allowed(value, spec):
             raise ParameterError(f"parameter {field.name} is {value!r}; allowed is {allowed}")
         values[field.name] = value
+    _check_required(parameters_type, values)
     try:
         return parameters_type(**values)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+
+
+def _check_required(parameters_type: type[Any], values: dict[str, Any]) -> None:
+    specs = {field.name: field.metadata[_META] for field in dataclasses.fields(parameters_type)}
+    missing = [name for name, spec in specs.items() if spec.required and values[name] == ""]
+    if missing:
+        what = " and ".join(f"{name} ({specs[name].description})" for name in missing)
+        how = " ".join(f"-p {name}:=VALUE" for name in missing)
+        are = "parameter {} is" if len(missing) == 1 else "parameters {} are"
+        raise ParameterError(f"{are.format(what)} missing: give --ros-args {how}, or a parameter file")
+    for name, spec in specs.items():
+        there = {"file": os.path.isfile, "folder": os.path.isdir}.get(spec.kind)
+        if there is not None and values[name] and not there(values[name]):
+            raise ParameterError(f"parameter {name} is {values[name]!r}; there is no such {spec.kind}")
 
 
 def _is_of(kind: Any, value: Any) -> bool:
@@ -116,7 +140,7 @@ def _allowed(kind: Any, spec: _Spec) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     text = words.get(kind) or f"a list, each item {words[typing.get_args(kind)[0]]}"
     if spec.choices:
-        return f"one of {', '.join(spec.choices)}"
+        return f"{'' if kind in words else 'a list, each item '}one of {', '.join(spec.choices)}"
     if spec.ge is not None and spec.le is not None:
         return f"{text} from {spec.ge} to {spec.le}"
     if spec.ge is not None:

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from . import mavlink_messages as messages
@@ -253,7 +254,7 @@ def run(
             tracks.close()
 
 
-def _open_tracks(path: str | None) -> IO[str] | None:
+def _open_tracks(path: Path | None) -> IO[str] | None:
     if path is None:
         return None
     try:
