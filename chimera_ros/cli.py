@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from chimera_ros import __version__, standard_streams
-from chimera_ros.command_line import OneSentenceParser, one_line
+from chimera_ros.command_line import OneSentenceParser
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.formats.text import excerpt
+from chimera_ros.terminal.lines import print_line
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(name: str, sentence: str, status: int) -> int:
     command = f"chimera {name}" if name in COMMANDS else "chimera"
-    print(f"{command}: {one_line(sentence)}", file=sys.stderr)
+    print_line(f"{command}: {sentence}", error=True)
     return status
 
 
@@ -133,7 +134,7 @@ def _overview(arguments: list[str]) -> int:
         parser.print_help()
         return 0 if arguments else MISUSE
     known = ", ".join(COMMANDS)
-    print(f"chimera: there is no command '{excerpt(rest[0])}'; the commands are: {known}", file=sys.stderr)
+    print_line(f"chimera: there is no command '{excerpt(rest[0])}'; the commands are: {known}", error=True)
     return MISUSE
 
 

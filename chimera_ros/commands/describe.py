@@ -6,14 +6,14 @@ Python, which need not have this package's dependencies.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 
+from chimera_ros.command_line import OneSentenceParser
 from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.spec import processes
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def description(prepared: Prepared) -> dict[str, object]:
@@ -37,12 +37,12 @@ def description(prepared: Prepared) -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a swarm with the options of `chimera swarm`, print its processes; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="describe", description="print a swarm's processes as JSON")
+    parser = OneSentenceParser(prog="describe", description="print a swarm's processes as JSON")
     add_arguments(parser)
     try:
-        print(json.dumps(description(prepare(parser.parse_args(argv)))))
+        print_json(description(prepare(parser.parse_args(argv))))
     except CommandFailed as error:
-        print(f"chimera swarm: {error}", file=sys.stderr)
+        print_line(f"chimera swarm: {error}", error=True)
         return error.status
     return 0
 

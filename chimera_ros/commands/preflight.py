@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 from chimera_ros.commands.check import add_drones, plan_file
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
         areas["keys"] = _keys(arguments.keystore, arguments.drones)
     go = not any(areas.values())
     if arguments.json:
-        print(json.dumps({"go": go, "reasons": areas}, indent=2))
+        print_json({"go": go, "reasons": areas}, indent=2)
         return 0 if go else 1
-    print("GO" if go else "NO-GO")
+    print_line("GO" if go else "NO-GO")
     for area, reasons in areas.items():
-        print(f"  {area}: {'ok' if not reasons else ''}")
+        print_line(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {reason}")
+            print_line(f"    - {reason}")
     return 0 if go else 1
 
 

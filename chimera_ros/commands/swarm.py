@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.supervisor import Event, Exited, StartFailed, StatusReceived, Supervisor
@@ -21,6 +18,8 @@ from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
+from chimera_ros.terminal.lines import print_json, print_line
+from chimera_ros.terminal.styled import Console
 
 if TYPE_CHECKING:
     from chimera_ros.launcher.usage import Usage
@@ -180,10 +179,10 @@ class Flight:
             try:
                 write_report(report, path)
             except ReportFailed as error:
-                print(f"chimera swarm: {error}", file=sys.stderr)
+                print_line(f"chimera swarm: {error}", error=True)
                 status = 1
         if prepared.json:
-            print(json.dumps(json.loads(report.to_json())))
+            print_json(json.loads(report.to_json()))
         else:
             Console().print(render_report(report))
         return status
@@ -200,7 +199,7 @@ def _draw(prepared: Prepared) -> tuple[str, ...]:
     try:
         draw_tracks(tracks, picture, title=prepared.mission_name, asked_separation_m=prepared.separation_m)
     except TracksFailed as error:
-        print(f"chimera swarm: {error}", file=sys.stderr)
+        print_line(f"chimera swarm: {error}", error=True)
         return ()
     return (str(picture),)
 

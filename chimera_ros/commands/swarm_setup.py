@@ -18,6 +18,7 @@ from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.sitl.config import OWN_PORT_OFFSET
@@ -34,6 +35,7 @@ from chimera_ros.swarm import (
     Range,
     drone_name,
 )
+from chimera_ros.terminal.lines import print_line
 
 DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
@@ -143,7 +145,9 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     if arguments.duration is not None and not arguments.duration > 0:
         raise CommandFailed(f"--duration is {arguments.duration}; allowed are seconds above 0", MISUSE)
     mission_path = find_mission(arguments.mission)
-    run_dir = arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission_path.stem}"
+    run_dir = (
+        arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{file_stem(mission_path.stem)}"
+    )
     run_dir = run_dir.absolute()
     autopilot = AutopilotKind(arguments.autopilot)
     embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
@@ -299,10 +303,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
         elif secret is None or not secret.valid_at(wall_ns):
-            print(
+            print_line(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
-                file=sys.stderr,
+                error=True,
             )
         keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():

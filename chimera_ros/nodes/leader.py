@@ -25,6 +25,7 @@ from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
+from chimera_ros.ros.log import log
 from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
@@ -173,7 +174,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         for effect in self._core.tick(now, swarm_ns):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
-                self.get_logger().info(effect.text)
+                log(self, "info", effect.text)
             elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:

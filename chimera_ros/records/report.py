@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros.formats import display
 from chimera_ros.records.histogram import Histogram, percentile
 from chimera_ros.records.status_line import finite
 from chimera_ros.records.status_view import SwarmTotals
@@ -124,7 +125,8 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON text; numbers have four decimals, NaN becomes null."""
-        return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False)
+        return display.json_escaped(text) + "\n"
 
 
 def build_report(
@@ -217,7 +219,8 @@ def render_report(report: Report) -> RenderableType:
     """The summary for a terminal."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
+
+    from chimera_ros.terminal.styled import Text
 
     if report.ok:
         title = Text("MISSION COMPLETED", style="bold green")
@@ -245,8 +248,10 @@ def render_report(report: Report) -> RenderableType:
     reasons = ", ".join(f"{name} {count}" for name, count in report.messages.rejected.items())
     grid.add_row(
         "messages",
-        f"{report.messages.sealed:,} sealed · {report.messages.opened:,} opened · {rejected:,} rejected"
-        + (f" ({reasons})" if reasons else ""),
+        Text(
+            f"{report.messages.sealed:,} sealed · {report.messages.opened:,} opened · {rejected:,} rejected"
+            + (f" ({reasons})" if reasons else "")
+        ),
     )
     rekey = report.epochs.rekey_ms
     grid.add_row(
@@ -261,20 +266,20 @@ def render_report(report: Report) -> RenderableType:
         f" · latency p50 {_show(latency.p50)} ms · p99 {_show(latency.p99)} ms",
     )
     if report.moderation.calls:
-        grid.add_row("moderation", _moderation_text(report.moderation))
-    grid.add_row("processor", _cpu_text(report))
+        grid.add_row("moderation", Text(_moderation_text(report.moderation)))
+    grid.add_row("processor", Text(_cpu_text(report)))
     grid.add_row(
         "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
     )
     if report.records:
-        grid.add_row("records", report.records)
+        grid.add_row("records", Text(report.records))
     for picture in report.pictures:
-        grid.add_row("picture", picture)
+        grid.add_row("picture", Text(picture))
     return Group(head, grid)
 
 
 def _separation_text(report: Report) -> Any:
-    from rich.text import Text
+    from chimera_ros.terminal.styled import Text
 
     smallest, asked = report.min_separation_m, report.asked_separation_m
     text = f"smallest {_show(smallest)} m" + (f" · required {_show(asked)} m" if asked is not None else "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -18,6 +17,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
+
+from chimera_ros.terminal.lines import print_line
 
 from . import startup
 from .lifecycle import SwarmNode
@@ -140,7 +141,7 @@ def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int
                 spinner.spin()
                 status = 0 if node.failure is None else 1
             else:
-                print(node.failure or f"{node.get_name()} could not start", file=sys.stderr)
+                print_line(node.failure or f"{node.get_name()} could not start", error=True)
         finally:
             node.end()
             spinner.close()

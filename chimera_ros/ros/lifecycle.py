@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
+from .log import log
 from .names import DEFAULT_NAMESPACE
 from .parameters import ParameterError, declare
 
@@ -142,7 +143,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
 
     def fail(self, reason: str) -> None:
         """Enter error processing from any state: keys are erased, the node becomes unconfigured."""
-        self.get_logger().error(reason)
+        log(self, "error", reason)
         self._failure = reason
         if self._active:
             self._failing = reason
@@ -226,13 +227,13 @@ class SwarmNode(LifecycleNode, Generic[P]):
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
         detail = str(error) if expected else f"{type(error).__name__} at {raised_at(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
-        self.get_logger().error(self._failure)
+        log(self, "error", self._failure)
 
     def _safely(self, hook: Any) -> None:
         try:
             hook()
         except Exception as error:
-            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
+            log(self, "error", f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
 
 
 def raised_at(error: BaseException) -> str:

@@ -15,10 +15,11 @@ from types import FrameType
 from typing import Any
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import OneSentenceParser, number, one_line, output_file, path, whole
+from chimera_ros.command_line import OneSentenceParser, number, output_file, path, whole
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
+from chimera_ros.terminal.lines import print_line
 
 from .config import (
     DEFAULT_DATUM,
@@ -260,7 +261,7 @@ def simulate(options: argparse.Namespace) -> None:
     writer = _status_writer(descriptor) if descriptor else None
     if writer is None:
         last = config.first_port + config.drones - 1
-        print(
+        print_line(
             f"Simulating {config.drones} PX4-like vehicles: UDP 127.0.0.1:{config.first_port}"
             f"{f' to {last}' if config.drones > 1 else ''}"
             f"{f', ground station on {config.gcs_port}' if config.gcs_port else ''}. Ctrl-C ends it.",
@@ -279,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         simulate(parser().parse_args(argv))
     except SitlError as error:
-        print(f"chimera sitl: {one_line(str(error))}", file=sys.stderr)
+        print_line(f"chimera sitl: {error}", error=True)
         return 2 if isinstance(error, SitlMisuse) else 1
     except SystemExit as exit_:  # of argparse, which has printed the sentence or the help
         return int(exit_.code or 0)
