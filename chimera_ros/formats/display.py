@@ -29,11 +29,19 @@ def line(text: object, limit: int = MAX_LINE, *, blank: bool = False) -> str:
     plain = str(text)
     if len(plain) > 2 * limit:
         plain = plain[:limit] + plain[-limit:]
-    shown = plain if plain.isascii() and plain.isprintable() else _escaped(plain, blank)
+    shown = plain if plain.isascii() and plain.isprintable() else escaped(plain, blank=blank)
     if len(shown) <= limit:
         return shown
     half = max(1, (limit - 3) // 2)
     return f"{shown[:half]} … {shown[-half:]}"
+
+
+def escaped(text: str, *, blank: bool = False) -> str:
+    """The whole text with the escapes of `line`, which double-quoted YAML reads (YAML 1.2, 5.7)."""
+    return "".join(
+        char if _is_plain(text, index) else " " if blank else char.encode("unicode_escape").decode()
+        for index, char in enumerate(text)
+    )
 
 
 def is_plain(text: str) -> bool:
@@ -56,13 +64,6 @@ def file_stem(text: str) -> str:
     kept = "".join(c if category(c)[0] in "LNM" or category(c) == "So" or c in "-." else "_" for c in text)
     short = kept.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
     return short.lstrip("-.") or "unnamed"
-
-
-def _escaped(text: str, blank: bool) -> str:
-    return "".join(
-        char if _is_plain(text, index) else " " if blank else char.encode("unicode_escape").decode()
-        for index, char in enumerate(text)
-    )
 
 
 def _json_character(text: str, index: int) -> str:

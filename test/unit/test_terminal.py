@@ -418,6 +418,16 @@ def test_the_folder_of_a_run_has_a_plain_name(
     assert stem is None or made.endswith(f"_{stem}")
 
 
+def test_a_name_that_no_parameter_can_hold_is_refused_before_the_start(tmp_path: Path, shown: Any) -> None:
+    good = mission_file(tmp_path)
+    for option in ("--record", "--keystore", "--connect"):
+        assert main(["swarm", "--mission", str(good), option, "a\udcff\x1bb"]) == 2
+        check_lines(shown(), kept=(f"{option} is ", "UTF-8"), lines=1)
+    assert main(["swarm", "--mission", str(mission_file(tmp_path, "m\udcff.yaml"))]) == 2
+    check_lines(shown(), kept=("--mission is ", "UTF-8"), lines=1)
+    assert list(tmp_path.glob("runs*")) == []
+
+
 # A new way around
 
 
