@@ -202,11 +202,12 @@ class _Operator:
 
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
+        from chimera_ros.ros.log_files import init_arguments
         from chimera_ros.ros.session import SecureSession
 
         self._arguments = arguments
         try:
-            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=init_arguments([]), signal_handler_options=SignalHandlerOptions.NO)
             self._node = rclpy.create_node(
                 f"chimera_command_{os.getpid()}",
                 namespace=arguments.namespace,

@@ -21,25 +21,27 @@ _BLANK: Final = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters and mark
 _PICTOGRAPHS: Final = range(0x1F000, 0x1FB00)  # emoji, also those that this Python does not know yet
 
 
-def line(text: object, limit: int = MAX_LINE, *, blank: bool = False) -> str:
+def line(text: object, limit: int = MAX_LINE, *, instead: str | None = None) -> str:
     """One line of at most `limit` characters; what is longer lacks its middle.
 
-    With `blank` a space stands for every character that would be escaped.
+    `instead` stands for every character that would be escaped.
     """
     plain = str(text)
     if len(plain) > 2 * limit:
         plain = plain[:limit] + plain[-limit:]
-    shown = plain if plain.isascii() and plain.isprintable() else escaped(plain, blank=blank)
+    shown = plain if plain.isascii() and plain.isprintable() else escaped(plain, instead=instead)
     if len(shown) <= limit:
         return shown
     half = max(1, (limit - 3) // 2)
     return f"{shown[:half]} … {shown[-half:]}"
 
 
-def escaped(text: str, *, blank: bool = False) -> str:
+def escaped(text: str, *, instead: str | None = None) -> str:
     """The whole text with the escapes of `line`, which double-quoted YAML reads (YAML 1.2, 5.7)."""
     return "".join(
-        char if _is_plain(text, index) else " " if blank else char.encode("unicode_escape").decode()
+        char
+        if _is_plain(text, index)
+        else (char.encode("unicode_escape").decode() if instead is None else instead)
         for index, char in enumerate(text)
     )
 

@@ -113,7 +113,7 @@ class StatusFields:
 def _text(value: object) -> str | None:
     if not isinstance(value, str):
         return None
-    return display.line(value, MAX_TEXT, blank=True)
+    return display.line(value, MAX_TEXT, instead=" ")
 
 
 def _path(value: object) -> str | None:

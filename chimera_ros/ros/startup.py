@@ -25,6 +25,7 @@ from chimera_ros.terminal.lines import print_line
 
 from .environment import environment_faults, home_of
 from .lifecycle import SwarmNode
+from .log_files import init_arguments
 from .parameters import ParameterError
 
 MISUSE = 2  # exit status
@@ -60,7 +61,7 @@ def initialise(args: Sequence[str] | None) -> None:
             raise StartRefused(
                 f"'{others[0]}' is not a ROS argument; parameters are given as --ros-args -p NAME:=VALUE"
             )
-        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=init_arguments(args), signal_handler_options=SignalHandlerOptions.NO)
     except StartRefused:
         raise
     except Exception as error:  # rclpy raises classes without a common base
@@ -77,14 +78,25 @@ def make(make_node: Callable[[], SwarmNode[Any]]) -> SwarmNode[Any]:
         raise StartRefused(_sentence(error)) from None
 
 
-def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None) -> None:
-    """Declare the node's parameters. Raises StartRefused for one that is unknown, missing or wrong."""
+def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None, *, starts: bool) -> None:
+    """Declare the node's parameters. Raises StartRefused for one that is unknown, missing or wrong.
+
+    A node that does not start itself gets what is missing later, by its parameter services.
+    """
+    if not starts and not node.exposes_services:
+        raise StartRefused(
+            "parameter autostart is false, and so is expose_services: nothing could start this node; "
+            "on a bench give -p expose_services:=true too"
+        )
     names = [field.name for field in dataclasses.fields(node.parameters_type)] if node.parameters_type else []
     for name in sorted(set(node._parameter_overrides) - {*names, *_OWN_OF_ROS}):
         if not name.startswith("qos_overrides.") and not _is_shared(name, _arguments(args)):
             raise StartRefused(f"there is no parameter {name}; the parameters are {', '.join(names)}")
     try:
-        node.load_parameters()
+        if starts:
+            node.load_parameters()
+        else:
+            node.declare_parameters_only()
     except ParameterError as error:
         raise StartRefused(str(error)) from None
 

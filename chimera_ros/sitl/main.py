@@ -7,18 +7,17 @@ import dataclasses
 import gc
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import OneSentenceParser, number, output_file, path, whole
+from chimera_ros.command_line import OneSentenceParser, number, output_file, whole
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
+from chimera_ros.stop_requests import StopRequests
 from chimera_ros.terminal.lines import print_line
 
 from .config import (
@@ -35,6 +34,7 @@ from .config import (
     Vec3,
 )
 from .parameters import SPECS, Parameters
+from .stop_condition import StopCondition
 from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"
@@ -75,7 +75,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="LAT,LON,ALT",
         help="degrees, metres AMSL",
     )
-    add("--spawn", type=path, metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
+    add(
+        "--spawn",
+        metavar="FILE.json",
+        help="spawn places: a file of [[east, north, up], ...] in metres, or that JSON itself",
+    )
     add("--spacing", type=number, default=4.0, metavar="M", help="of the spawn grid, 0.5 to 100 (default 4)")
     add("--first-system-id", type=whole, default=1, metavar="N", help="default 1")
     add(
@@ -129,27 +133,30 @@ def read_datum(degrees_and_metres: tuple[float, float, float]) -> Datum:
         raise SitlMisuse(f"--datum: {error}.") from None
 
 
-def read_spawn(file: Path) -> list[Vec3]:
-    """Spawn positions from a JSON file: [[east, north, up], ...] in metres from the datum.
+def read_spawn(source: str) -> list[Vec3]:
+    """Spawn positions from a JSON file, or that JSON itself.
+
+    It is [[east, north, up], ...] in metres from the datum.
 
     Raises:
         SitlMisuse: if it cannot be read or holds anything else.
     """
     try:
-        rows = json_values.parse(read_bytes(file, MAX_SPAWN_BYTES), MAX_SPAWN_BYTES)
+        data = source.encode() if source.startswith("[") else read_bytes(Path(source), MAX_SPAWN_BYTES)
+        rows = json_values.parse(data, MAX_SPAWN_BYTES)
     except OSError as error:
-        raise SitlMisuse(f"--spawn {file}: cannot be read ({error.strerror}).") from None
+        raise SitlMisuse(f"--spawn {excerpt(source)}: cannot be read ({error.strerror}).") from None
     except FormatError as error:
-        raise SitlMisuse(f"--spawn {file}: {error}.") from None
+        raise SitlMisuse(f"--spawn {excerpt(source)}: {error}.") from None
     if not isinstance(rows, list):
-        raise SitlMisuse(f"--spawn {file}: must be a list of [east, north, up] in metres.")
+        raise SitlMisuse(f"--spawn {excerpt(source)}: must be a list of [east, north, up] in metres.")
     places: list[Vec3] = []
     for index, row in enumerate(rows):
         good = isinstance(row, list) and len(row) == 3
         if not good or not all(
             isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e5 for v in row
         ):
-            raise SitlMisuse(f"--spawn {file}: place {index} must be [east, north, up] in metres.")
+            raise SitlMisuse(f"--spawn {excerpt(source)}: place {index} must be [east, north, up] in metres.")
         places.append((float(row[0]), float(row[1]), float(row[2])))
     return places
 
@@ -215,27 +222,11 @@ def _status_writer(descriptor: str) -> SitlStatusWriter:
         raise SitlMisuse(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 
 
-def _stop_condition(follow_parent: bool) -> Callable[[], bool]:
-    """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
-    parent = os.getppid()
-    stopped = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-
-    # SIGINT stays ignored where the parent ignores it: launch does, so that the swarm can land after Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: stopped or (follow_parent and os.getppid() != parent)
-
-
 def simulate(options: argparse.Namespace) -> None:
     """Run the simulation until a signal.
 
     With CHIMERA_STATUS_FD in the environment, one JSON line per half second goes to that descriptor, and the
-    simulation ends with its parent process.
+    simulation ends with its parent process, once all vehicles are down.
 
     Raises:
         SitlError: it cannot run; SitlMisuse if an option is wrong.
@@ -259,6 +250,9 @@ def simulate(options: argparse.Namespace) -> None:
     config.check()
     descriptor = os.environ.get(STATUS_FD_VARIABLE)
     writer = _status_writer(descriptor) if descriptor else None
+    requests = StopRequests()
+    requests.install()
+    stop = StopCondition(requests, follow_parent=descriptor is not None)
     if writer is None:
         last = config.first_port + config.drones - 1
         print_line(
@@ -269,7 +263,7 @@ def simulate(options: argparse.Namespace) -> None:
         )
     gc.freeze()
     try:
-        run(config, writer, _stop_condition(follow_parent=descriptor is not None))
+        run(config, writer, stop)
     except OSError as error:
         raise SitlError(f"The simulation ended: {error.strerror or error}.") from None
 

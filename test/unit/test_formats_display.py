@@ -54,14 +54,14 @@ def test_what_people_write_is_shown_as_it_is(text: str) -> None:
 def test_what_a_terminal_would_obey_or_hide_is_escaped(text: str, shown: str) -> None:
     assert line(text) == shown
     assert not is_plain(text)
-    assert is_plain(line(text, blank=True))
+    assert is_plain(line(text, instead=" "))
 
 
 @given(
     st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Lu", "Lo", "Mn", "So"))), st.booleans()
 )
-def test_a_line_holds_nothing_but_shown_characters(text: str, blank: bool) -> None:
-    shown = line(text, blank=blank)
+def test_a_line_holds_nothing_but_shown_characters(text: str, instead: str | None) -> None:
+    shown = line(text, instead=instead)
     assert len(shown.splitlines()) <= 1
     assert not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in shown)
     assert {char for char in shown if unicodedata.category(char) == "Cf"} <= {"\u200c", "\u200d"}
