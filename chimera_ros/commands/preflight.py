@@ -6,7 +6,6 @@ It takes the options of `chimera swarm` and calls the checks of its start; nothi
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 from chimera_ros.command_line import some_text, unwritable_folder
@@ -21,6 +20,7 @@ from chimera_ros.commands.swarm_setup import (
     read_options,
 )
 from chimera_ros.launcher.spec import SwarmSpec
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     }
     go = not any(areas.values())
     if arguments.json:
-        print(json.dumps({"go": go, "reasons": areas}, indent=2))
+        print_json({"go": go, "reasons": areas}, indent=2)
         return 0 if go else 1
-    print("GO" if go else "NO-GO")
+    print_line("GO" if go else "NO-GO")
     for area, reasons in areas.items():
-        print(f"  {area}: {'ok' if not reasons else ''}")
+        print_line(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {reason}")
+            print_line(f"    - {reason}")
     return 0 if go else 1
 
 

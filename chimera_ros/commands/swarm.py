@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, cast
 
-from rich.console import Console
-
 from chimera_ros.commands.interrupts import Interrupts
 from chimera_ros.commands.output import DetachedOutput
 from chimera_ros.commands.picture import NotDrawn, draw
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.formats.display import json_escaped
 from chimera_ros.launcher.supervisor import (
     ErrorLogged,
     Event,
@@ -42,6 +41,8 @@ from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
+from chimera_ros.terminal.lines import print_line
+from chimera_ros.terminal.styled import Console
 
 if TYPE_CHECKING:
     from chimera_ros.launcher.usage import Usage
@@ -329,7 +330,7 @@ class Flight:
         output.drain()
         if prepared.json:
             with DetachedOutput(sys.stdout) as result:
-                result.write(json.dumps(json.loads(report.to_json())) + "\n")
+                result.write(json_escaped(json.dumps(json.loads(report.to_json()))) + "\n")
                 result.drain()
             if result.problem:
                 complaints.append(f"the report cannot be printed: {result.problem}")
@@ -350,4 +351,4 @@ def _console(output: DetachedOutput, terminal: bool | None = None) -> Console:
 def _complain(sentence: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
-            print(f"chimera swarm: {sentence}", file=sys.stderr, flush=True)
+            print_line(f"chimera swarm: {sentence}", error=True, flush=True)

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAME
 from chimera_ros.crypto.errors import ProviderError
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.ros.environment import home_of
@@ -56,6 +56,7 @@ from chimera_ros.swarm import (
     Range,
     drone_name,
 )
+from chimera_ros.terminal.lines import print_line
 
 SWARM_NAME = "chimera"
 LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # least remaining validity of a simulation's fallback secret
@@ -216,7 +217,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
     if arguments.duration is not None and arguments.duration not in DURATION_S:
         raise CommandFailed(f"--duration is {arguments.duration:g}; allowed are {DURATION_S}", MISUSE)
     mission = _absolute("--mission", find_mission(arguments.mission))
-    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission.stem}"
+    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{file_stem(mission.stem)}"
     run_dir = _absolute("--record", arguments.record or default)
     autopilot = AutopilotKind(arguments.autopilot)
     embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
@@ -379,10 +380,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
         elif secret is None or not secret.valid_at(wall_ns):
-            print(
+            print_line(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
-                file=sys.stderr,
+                error=True,
             )
         keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
