@@ -14,7 +14,6 @@ from chimera_ros.crypto.key_server import rekey_requests
 from chimera_ros.crypto.keystore import member_state as store_room
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.clock_filter import ClockFilter
-from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.messages.body import signed
 from chimera_ros.crypto.messages.control import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.primitives.suite import digest
@@ -438,9 +437,8 @@ def test_installed_is_never_reported_twice_for_one_epoch() -> None:
             wire.perform(name, node.handle(message, wire.now, wire.wall_ns))
     assert len(wire.of(Installed)) == before
     assert swarm.epochs() == state
-    again = SecureHost(
-        [swarm.identities["leader"]], swarm.trust, {"leader": MemoryStore()}
-    )  # its state is lost
+    # Its state is lost.
+    again = swarm.new_host("leader", [swarm.identities["leader"]], {"leader": MemoryStore()})
     for message in (m for _, _, m in wire.sent):
         again.handle(message, wire.now, wire.wall_ns)
     assert not again.ready("leader"), "no recorded announcement names a package of this incarnation"

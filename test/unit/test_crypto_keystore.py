@@ -156,7 +156,7 @@ def test_encrypted_authority_key(tmp_path: Path) -> None:
 
 
 def test_certificate_faults() -> None:
-    keystore, other = MemoryKeystore(), MemoryKeystore()
+    keystore, other = MemoryKeystore(), MemoryKeystore(seed=1)
     good = keystore.enroll("drone_01", Role.DRONE)
     cases = {
         CertificateFault.ISSUER: (other.enroll("drone_01", Role.DRONE).certificate_der, WALL),
