@@ -278,9 +278,10 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
-def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation() -> None:
+@pytest.mark.parametrize("shards", [2, 1], ids=["process of its own", "process of both"])
+def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation(shards: int) -> None:
     """An epoch may be sealed to a package that its maker has forgotten: late answers overtake each other."""
-    swarm = Swarm(drones=2, shards=2)
+    swarm = Swarm(drones=2, shards=shards)
     swarm.join()
     wire, server = swarm.wire, swarm.server
     wire.run_until(lambda: server.status()["packages_ready"])

@@ -474,7 +474,7 @@ class KeyServer:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._control.trust_desk.messages()]
             self._voice.hint(now)  # it may not be named there at all, then it needs a new package
-        if ready.flags & BEHIND_FLAG and not same and self._is_shut_out(current, sender, now):
+        if ready.flags & BEHIND_FLAG and self._is_shut_out(current, sender, now):
             granted = self._asked.take(sender.name, len(current.roster), self.rotate_s, now)
             if granted is not None:
                 self._agenda.want(EpochReason.JOIN, now)
