@@ -40,6 +40,16 @@ def _claim_domain() -> tuple[int, IO[str]]:
     raise RuntimeError(f"all {len(_DOMAINS)} ROS domains are taken by other test runs (locks in {folder})")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sim-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="added to the seed of every simulation in test/sim (default: 0)",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module can start a node or a process."""
     domain, lock = _claim_domain()
