@@ -99,7 +99,7 @@ class Admission:
         self._old: dict[str, _Former] = {}  # restarted, by name
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
-        self._unproven = 0  # highest epoch that a package named and did not prove
+        self._unproven: dict[str, int] = {}  # by member: the epoch that its package named and did not prove
         self._learned_evictions = False
         self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
@@ -122,9 +122,10 @@ class Admission:
         return self._learned[2]
 
     @property
-    def lacks_proof(self) -> bool:
-        """Does a member name an epoch that we do not know, and that its package cannot carry a proof of?"""
-        return self._unproven > max(self._learned[0], self._held)
+    def unproven(self) -> int:
+        """How many members name an epoch that we do not know, and that their packages cannot prove."""
+        known = max(self._learned[0], self._held)
+        return sum(epoch > known for epoch in self._unproven.values())
 
     @property
     def _held(self) -> int:
@@ -211,7 +212,7 @@ class Admission:
                 # What it announced may have reached nobody, but it follows nothing below. Its word on this is
                 # as good as its announcement.
                 self._claimed = max(self._claimed, package.epoch)
-            self._unproven = max(self._unproven, package.epoch)
+            self._unproven[member.name] = package.epoch
         self._remember(package_hash, now)
         effects: list[Effect] = []
         self._incarnations.take(member.name, package.incarnation, now)

@@ -42,6 +42,7 @@ from .rekey_scheduler import RECOVERY_WAIT_S, RekeyScheduler
 from .rollout import Rollout
 
 _ON_THEIR_WAY_S: Final = 0.5  # so long after a switch packages may still be coming in
+_MAX_NAMING: Final = 5  # members that name an unproven epoch; each prolongs the wait for its announcement
 _SHUT_OUT_S: Final = 1.0  # by then an announcement has been repeated three times
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
@@ -147,7 +148,7 @@ class KeyServer:
                     self._voice.hint(now, refusal.since if isinstance(refusal, OldChallenge) else NEVER)
                 return []
             effects = []
-            if message.kind is ControlKind.ANNOUNCEMENT and self.in_charge and self._admission.lacks_proof:
+            if message.kind is ControlKind.ANNOUNCEMENT and self.in_charge and self._admission.unproven:
                 effects = self._on_shown(message, now, wall_ns)
             effects += self.host.handle(message, now, wall_ns)
             if (
@@ -355,7 +356,8 @@ class KeyServer:
             return 0.0
         if self._admission.learned_roster():
             return max(RECOVERY_WAIT_S, self.limits.missing_wait_s)
-        return self.limits.missing_wait_s if self._admission.lacks_proof else 0.0
+        # One insider can name any epoch. What several members name exists, and they send it again and again.
+        return self.limits.missing_wait_s * min(self._admission.unproven, _MAX_NAMING)
 
     def _all_answered(self) -> bool:
         """Do we hold an unused package of everybody in the last epoch who is expected to go on? Nobody waits
