@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The same examples in every run, in CI too: a failure is that of the change at hand. `make verify` draws others.
+# The same examples in every run, in CI too: a failure is due to a change. `make verify` draws others.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile(
     "verify", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
