@@ -6,7 +6,7 @@
 #   make swarm         fly; ARGS="--drones 5" and the like are passed on to `chimera swarm`
 #   make test          all tests; ARGS="test/unit -k replay" and the like are passed on to pytest
 #   make check-liboqs  tests of the second crypto provider and of swarms that use it; OQS_INSTALL_PATH=where the library is
-#   make check         format, lint, types, import rules
+#   make check         format, lint, types, import rules, structure
 #   make format        put the source into the format that `make check` wants
 #   make bench         benchmarks; ARGS="--quick" and the like are passed on to `chimera bench`
 #   make verify        longer checks: more examples per property, fuzzers (FUZZ_SECONDS each), the Spin model
@@ -56,6 +56,7 @@ check: install-dev
 	$(bin)/ruff check .
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
+	$(bin)/python tools/check_structure.py
 
 format: install-dev
 	$(bin)/ruff format .

@@ -41,9 +41,9 @@ def main() -> None:
     node = rclpy.create_node("flood", start_parameter_services=False)
     latched = DurabilityPolicy.VOLATILE if kind == "SecureEnvelope" else DurabilityPolicy.TRANSIENT_LOCAL
     quality = QoSProfile(depth=500, durability=latched)
-    mouth = node.create_publisher(getattr(msg, kind), topic, quality)
+    publisher = node.create_publisher(getattr(msg, kind), topic, quality)
     limit = time.monotonic() + 10.0
-    while mouth.get_subscription_count() < 2 and time.monotonic() < limit:
+    while publisher.get_subscription_count() < 2 and time.monotonic() < limit:
         time.sleep(0.05)  # discovery has no event to wait for here
     print("ready", flush=True)
     while not path.exists() and time.monotonic() < limit:
@@ -52,7 +52,7 @@ def main() -> None:
     began, sent = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         try:
-            mouth.publish(packets[sent % len(packets)])
+            publisher.publish(packets[sent % len(packets)])
         except RCLError:
             continue  # the writer is saturated: that is the fastest it can
         sent += 1

@@ -50,7 +50,7 @@ class Insider:
 
     def keep_keys(self) -> None:
         """An attacker does not wipe what an honest member would."""
-        sending = self.session.host.control.members[CAPTURED].sending
+        sending = self.session.host.context.members[CAPTURED].sending
         if sending is not None and sending[0]._keys is not None:
             self._kept = (sending[0], sending[0]._keys)
 
@@ -103,7 +103,7 @@ class Insider:
 
 
 def _listen(insider: Insider, channel: str) -> list[DroneTelemetry]:
-    """The captured member hears a drone, which tells it its counters."""
+    """The captured member receives a drone's telemetry and so learns its counters."""
     heard: list[DroneTelemetry] = []
     insider.session.create_subscription(DroneTelemetry, channel, lambda m, sender: heard.append(m))
     insider.scene.wait(lambda: len(heard) > 5, 15.0, "for the captured member to hear a drone")
@@ -283,37 +283,37 @@ LIES: tuple[Lie, ...] = (_jump, _drift, _speed, _shake, _upside_down, _charging,
 
 
 def implausible_telemetry(trial: Trial) -> str:
-    """A valid member reports what physics forbids, in seven ways and many sizes; honest in between."""
+    """A valid member reports impossible motion, in seven ways and many sizes; true reports in between."""
     scene = trial.scene
     channel = names.telemetry(CAPTURED)
     session = scene.captured()
     publisher = session.create_publisher(DroneTelemetry, channel)
     scene.wait(lambda: publisher._writer.publisher.get_subscription_count() >= 2, 15.0, "for readers")
 
-    def say(lie: Lie | None, seconds: float, size: float) -> None:
+    def report_for(lie: Lie | None, seconds: float, size: float) -> None:
         began = time.monotonic()
         while (age_s := time.monotonic() - began) < seconds:
             report = resting(session.swarm_ns())
-            told = report if lie is None else lie(report, age_s, size)
-            publisher.publish(convert.telemetry_to_msg(told))
+            sent = report if lie is None else lie(report, age_s, size)
+            publisher.publish(convert.telemetry_to_msg(sent))
             trial.sent += lie is not None
             scene.spin(1.0 / LIES_HZ)
 
-    say(None, 2.0, 0.0)
+    report_for(None, 2.0, 0.0)
     trial.start()
     rounds = scene.lie_rounds
     flagged = total = 0
     for number in range(rounds * len(LIES)):
         before = _doubts(scene)
-        say(LIES[number % len(LIES)], LIE_S, RANDOM.random())
+        report_for(LIES[number % len(LIES)], LIE_S, RANDOM.random())
         # What the logger has flagged by then shows on its next status line, half a second later at most.
         scene.until(lambda before=before: _doubts(scene) > before, 0.8)
         total += 1
         flagged += _doubts(scene) > before
-        say(None, 1.2, 0.0)
-    scene.notes["implausible telemetry flagged"] = (100.0 * flagged / total, "% of lies")
-    scene.notes["implausible telemetry: lies told"] = (float(total), "")
-    return "" if flagged >= 0.99 * total else f"{total - flagged} of {total} lies were not flagged"
+        report_for(None, 1.2, 0.0)
+    scene.notes["implausible telemetry flagged"] = (100.0 * flagged / total, "% of false reports")
+    scene.notes["implausible telemetry: false reports"] = (float(total), "")
+    return "" if flagged >= 0.99 * total else f"{total - flagged} of {total} false reports were not flagged"
 
 
 def _doubts(scene: Scene) -> int:

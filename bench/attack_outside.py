@@ -109,8 +109,8 @@ def delay(trial: Trial) -> str:
     scene.spin(5.5)
     got: list[Any] = []
     subscription = scene.observer.create_subscription(KeyValue, channel, lambda m, sender: got.append(m))
-    mouth = stranger.mouth(channel)
-    scene.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, "for the late listener")
+    publisher = stranger.publisher(channel)
+    scene.wait(lambda: publisher.get_subscription_count() >= 2, 15.0, "for the late listener")
     trial.start()
     for packet in packets:
         trial.send(channel, packet)
@@ -187,7 +187,7 @@ def stolen_certificate(trial: Trial) -> str:
     foreign = Keystore(make_keystore(scene.folder / "thief", {DRONE: "drone"}))
     thief = foreign.load_identity(DRONE, wall_ns=time.time_ns())
     victim = next(entry for entry in scene.observer.host.roster() if entry.name == DRONE)
-    public_bytes = scene.observer.host.control.suite.package_public_bytes
+    public_bytes = scene.observer.host.context.suite.package_public_bytes
     trial.connect(names.CRYPTO_KEY_PACKAGES, KeyPackage, readers=1)
     before = victim.incarnation
     trial.start()

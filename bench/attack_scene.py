@@ -1,4 +1,4 @@
-"""The stage of the attack benchmark: a real swarm, what its operator sees, a stranger, a captured member.
+"""Environment of the attack benchmark: a real swarm, what its operator sees, a stranger, a captured member.
 
 The swarm is the one that `chimera swarm` starts: crypto node, leader, followers, logger and simulated
 vehicles in processes of their own. The attackers live in the benchmark's process. Nothing is asked of the
@@ -72,7 +72,7 @@ def tour(rounds: int) -> str:
 
 
 class Stranger:
-    """Somebody on the network without keys: hears and sends raw bytes on any topic."""
+    """Somebody on the network without keys: receives and sends raw bytes on any topic."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -85,14 +85,14 @@ class Stranger:
             return
         kept = self.heard[channel] = deque(maxlen=4000)
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-        # Best effort hears every writer, but only reliable readers get latched samples.
+        # Best effort matches every writer, but only reliable readers get latched samples.
         trust = ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT
         quality = QoSProfile(depth=500, durability=durability, reliability=trust)
         self._node.create_subscription(
             message_type, names.topic(channel, NAMESPACE), lambda data: kept.append(data), quality, raw=True
         )
 
-    def mouth(self, channel: str, message_type: type[Any] = SecureEnvelope, latched: bool = False) -> Any:
+    def publisher(self, channel: str, message_type: type[Any] = SecureEnvelope, latched: bool = False) -> Any:
         """The publisher for a topic."""
         key = (channel, latched)
         if key not in self._publishers:
@@ -107,8 +107,8 @@ class Stranger:
 class Scene:
     """See the module. Use it as a context manager; every wait keeps swarm, observer and attackers running."""
 
-    def __init__(self, mission: str, folder: Path, keystore: Path, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, mission: str, folder: Path, keystore: Path, log: Callable[[str], None]) -> None:
+        self.log = log
         self.folder = folder
         self.keystore = keystore
         mission_path = folder / "mission.yaml"
@@ -130,7 +130,7 @@ class Scene:
         self.telemetry: dict[str, deque[tuple[float, DroneTelemetry]]] = {}  # the newest of each drone
         self.heard: Counter[str] = Counter()  # how many in all
         self._nodes: list[Node] = []
-        self._told: set[tuple[str, int, str]] = set()
+        self._seen: set[tuple[str, int, str]] = set()
         self._supervisor = child.Supervisor(self.prepared.log_dir)
         self.sessions: dict[str, SecureSession] = {}
 
@@ -206,15 +206,15 @@ class Scene:
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             self.until(lambda: process.poll() is not None, 30.0)
             process.kill()
-            said = process.stdout.read() if process.stdout else ""
-        return subprocess.CompletedProcess(argv, process.returncode, said)
+            output = process.stdout.read() if process.stdout else ""
+        return subprocess.CompletedProcess(argv, process.returncode, output)
 
     def show_certificate(self, identity: MemberIdentity) -> None:
         """Publish a certificate, as its owner would."""
-        mouth = self.stranger.mouth(names.CRYPTO_CERTIFICATES, Certificate, latched=True)
-        self.wait(lambda: mouth.get_subscription_count() >= 2, 15.0, "for readers of certificates")
+        publisher = self.stranger.publisher(names.CRYPTO_CERTIFICATES, Certificate, latched=True)
+        self.wait(lambda: publisher.get_subscription_count() >= 2, 15.0, "for readers of certificates")
         message = ControlMessage(ControlKind.CERTIFICATE, (identity.certificate_der,))
-        mouth.publish(encode_control(message))
+        publisher.publish(encode_control(message))
         self.spin(1.0)
 
     def rotate(self) -> None:
@@ -225,7 +225,7 @@ class Scene:
 
     def fly(self) -> None:
         """Wait until all drones hover under the mission."""
-        self.say("starting the swarm")
+        self.log("starting the swarm")
         self.wait(lambda: self._airborne() == DRONES, START_LIMIT_S, "for all drones to fly")
 
     def land(self) -> None:
@@ -279,8 +279,8 @@ class Scene:
         texts = [*event.status.get("alarms", ()), *security.get("alarms", ())]
         # The same text may come again with every line: it counts once per process and life.
         for text in texts:
-            if (event.process, event.pid, text) not in self._told:
-                self._told.add((event.process, event.pid, text))
+            if (event.process, event.pid, text) not in self._seen:
+                self._seen.add((event.process, event.pid, text))
                 self.alarms.append((time.monotonic(), f"{event.process}: {text}"))
 
     # ---- what an operator sees -------------------------------------------------------------------------

@@ -70,16 +70,18 @@ class Trial:
         self, channel: str, packet: bytes, message_type: type | None = None, latched: bool = False
     ) -> None:
         """Publish bytes as a stranger would."""
-        mouth = self.scene.stranger.mouth(channel, latched=latched, **_typed(message_type))
-        mouth.publish(packet)
+        publisher = self.scene.stranger.publisher(channel, latched=latched, **_typed(message_type))
+        publisher.publish(packet)
         self.sent += 1
 
     def connect(
         self, channel: str, message_type: type | None = None, latched: bool = False, readers: int = 2
     ) -> None:
         """Wait until readers in the swarm hear the stranger."""
-        mouth = self.scene.stranger.mouth(channel, latched=latched, **_typed(message_type))
-        self.scene.wait(lambda: mouth.get_subscription_count() >= readers, 15.0, f"for readers of {channel}")
+        publisher = self.scene.stranger.publisher(channel, latched=latched, **_typed(message_type))
+        self.scene.wait(
+            lambda: publisher.get_subscription_count() >= readers, 15.0, f"for readers of {channel}"
+        )
         self.scene.spin(0.3)
 
     def flood(
@@ -95,15 +97,15 @@ class Trial:
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             os.set_blocking(process.stdout.fileno(), False)
-            said: list[str] = []
-            scene.wait(lambda: _said(process, said, 1), 20.0, "for the flood to begin")
+            lines: list[str] = []
+            scene.wait(lambda: _printed(process, lines, 1), 20.0, "for the flood to begin")
             self.start()
             attack_flood.write(path, make())
             heard = scene.heard.copy()
             busy_cpu, began = scene.cpu_s(), time.monotonic()
-            scene.wait(lambda: _said(process, said, 2), 20.0, "for the flood to end")
+            scene.wait(lambda: _printed(process, lines, 2), 20.0, "for the flood to end")
         span = time.monotonic() - began
-        self.sent = int(said[1])
+        self.sent = int(lines[1])
         busy = (scene.cpu_s() - busy_cpu) / span
         rates = [(scene.heard[name] - heard[name]) / span for name in scene.flown[1:]]
         scene.notes[f"{label}: packets sent"] = (self.sent / 5.0, "1/s")
@@ -137,10 +139,11 @@ class Trial:
         return ", ".join(f"{name.split('.', 1)[1]} {count}" for name, count in sorted(rises.items()))
 
 
-def _said(process: subprocess.Popen[str], said: list[str], count: int) -> bool:
+def _printed(process: subprocess.Popen[str], lines: list[str], count: int) -> bool:
+    """True when the process has printed `count` lines."""
     assert process.stdout is not None
-    said += process.stdout.readlines()
-    return len(said) >= count
+    lines += process.stdout.readlines()
+    return len(lines) >= count
 
 
 def _typed(message_type: type | None) -> dict[str, type]:
@@ -149,7 +152,7 @@ def _typed(message_type: type | None) -> dict[str, type]:
 
 def run(scene: Scene, attack: Attack) -> Verdict:
     """Play one attack on a hovering swarm and judge it."""
-    scene.say(attack.name)
+    scene.log(attack.name)
     trial = Trial(scene, attack)
     places, exits = scene.places(), len(scene.exits)
     try:
@@ -169,8 +172,8 @@ def run(scene: Scene, attack: Attack) -> Verdict:
     elif not trial.found(least):
         word, by = "missed", f"too little in counters and alarms: {trial.found(1.0) or 'nothing'}"
     else:
-        told = any(sign.startswith(("alarm:", "doubt.")) for sign in attack.signs)
-        word, by = "detected" if told else "rejected", trial.found(least)
+        detected = any(sign.startswith(("alarm:", "doubt.")) for sign in attack.signs)
+        word, by = "detected" if detected else "rejected", trial.found(least)
     return Verdict(attack.name, attack.origin, word, trial.sent, trial.noticed_s, by)
 
 

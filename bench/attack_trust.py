@@ -1,4 +1,4 @@
-"""Attacks with keys that were good once, or still are: members put out, a crypto node that lies."""
+"""Attacks with keys that were good once, or still are: evicted members, a crypto node that equivocates."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def equivocation(trial: Trial) -> str:
         message = ControlMessage(ControlKind.ANNOUNCEMENT, (forged, tag, seeds, signature))
         trial.send(names.CRYPTO_EPOCH, encode_control(message), EpochAnnouncement, latched=True)
         scene.spin(0.3)
-    # Whatever the liar has upset: the honest crypto node goes on above its number.
+    # Whatever the equivocation has caused: the honest crypto node announces above its number.
     if not scene.until(lambda: scene.epoch() > before and scene.observer.ready, 15.0):
         scene.rotate()
         if not scene.until(lambda: scene.epoch() > number, 15.0):
@@ -99,7 +99,7 @@ def equivocation(trial: Trial) -> str:
 
 
 def evicted_member(trial: Trial) -> str:
-    """The captured member is put out in flight; it goes on sending, listening and asking to come back."""
+    """The captured member is evicted in flight; it continues to send, listen and ask for admission."""
     scene = trial.scene
     insider = Insider(scene)
     session = scene.captured()
@@ -113,7 +113,7 @@ def evicted_member(trial: Trial) -> str:
     packets = record(trial)
     opened = session.host.counters.opened
     for packet in packets:
-        scene.stranger.mouth(TELEMETRY).publish(packet)
+        scene.stranger.publisher(TELEMETRY).publish(packet)
     trial.connect(channel)
     trial.start()
     heard = scene.heard[CAPTURED]

@@ -21,10 +21,12 @@ QUIET_S = 600.0
 
 
 def main() -> int:
-    """Fly in peace, fly under attack, print what was noticed."""
+    """Fly without an attack, fly under attack, print what was noticed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="40 s of peace instead of 10 minutes, fewer lies"
+        "--quick",
+        action="store_true",
+        help="40 s without an attack instead of 10 minutes, fewer false reports",
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", help="attacks whose name contains this")
@@ -36,15 +38,15 @@ def main() -> int:
         keystore = prepare_keystore(folder)
         earlier: list[bytes] = []
         if not arguments.only:
-            peace, earlier = fly_in_peace(folder / "peace", keystore, quiet_s)
-            rows += peace
+            baseline, earlier = fly_unattacked(folder / "baseline", keystore, quiet_s)
+            rows += baseline
         chosen = [
             attack
             for attack in (*attack_outside.ATTACKS, *attack_inside.ATTACKS, *attack_trust.ATTACKS)
             if (arguments.only or "") in attack.name and (earlier or "across runs" not in attack.name)
         ]
         verdicts, notes = fly_under_attack(
-            folder / "war", keystore, earlier, chosen, 1 if arguments.quick else 15
+            folder / "attacked", keystore, earlier, chosen, 1 if arguments.quick else 15
         )
     rows += judge(verdicts) + notes
     if arguments.json:
@@ -55,19 +57,19 @@ def main() -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"  {text} …", file=sys.stderr, flush=True)
 
 
-def fly_in_peace(folder: Path, keystore: Path, seconds: float) -> tuple[list[Result], list[bytes]]:
+def fly_unattacked(folder: Path, keystore: Path, seconds: float) -> tuple[list[Result], list[bytes]]:
     """A moving flight without any attack: every alarm is a false one. Also returns packets for later."""
     folder.mkdir()
-    with Scene(tour(2 + round(seconds / 30)), folder, keystore, _say) as scene:
+    with Scene(tour(2 + round(seconds / 30)), folder, keystore, _log) as scene:
         scene.stranger.listen(attack_outside.TELEMETRY)
         scene.fly()
         before, began = scene.counters(), time.monotonic()
         alarms = len(scene.alarms)
-        _say(f"{seconds:.0f} s without an attack")
+        _log(f"{seconds:.0f} s without an attack")
         scene.until(lambda: bool(scene.statuses["leader"].get("finished")), seconds)
         flown_s = time.monotonic() - began
         false = list(scene.alarms)[alarms:]
@@ -75,7 +77,7 @@ def fly_in_peace(folder: Path, keystore: Path, seconds: float) -> tuple[list[Res
         doubts = sum(after[n] - before[n] for n in after if n.startswith("doubt."))
         refused = sum(after[n] - before[n] for n in after if n.startswith("rejected."))
         for _, text in false:
-            _say(f"false alarm: {text}")
+            _log(f"false alarm: {text}")
         heard = list(scene.stranger.heard[attack_outside.TELEMETRY])[-attack_outside.BATCH :]
         scene.land()
     rows = [
@@ -92,7 +94,7 @@ def fly_under_attack(
 ) -> tuple[list[Verdict], list[Result]]:
     """One hovering swarm, one attack after the other."""
     folder.mkdir()
-    with Scene(HOLD, folder, keystore, _say) as scene:
+    with Scene(HOLD, folder, keystore, _log) as scene:
         scene.earlier = earlier
         scene.lie_rounds = lie_rounds
         scene.fly()

@@ -1,7 +1,7 @@
-"""Failover: the crypto node in charge is killed (SIGKILL) again and again, under 20 Hz telemetry.
+"""Failover: the active crypto node is killed (SIGKILL) again and again, under 20 Hz telemetry.
 
-Real processes on real middleware, restarted by the supervisor that `chimera swarm` uses. "In charge" means
-that every member sends under an epoch that the new node has announced, counted from the kill.
+Real processes on real middleware, restarted by the supervisor that `chimera swarm` uses. A node counts as
+active when every member sends under an epoch that it has announced; times are from the kill.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROCESSES = 2
 TELEMETRY_HZ = 20.0
 RESTART_S = 0.2
 LIMIT_S = 60.0
-PAUSE_S = 6.0  # between two kills: a name that returns twice within 10 s has to wait (the policy's restart_s)
+PAUSE_S = 6.0  # between two kills: the policy's restart_s allows a name one restart in 10 s
 QUIET_S = 1.0  # between two rounds, and a random second more, so that kills fall anywhere between two beats
 
 
@@ -96,7 +96,7 @@ class Scene:
         """Kill, wait, repeat; then count telemetry."""
         for child in self._shards:
             child.wait_for("ready", 60.0)
-            child.tell(part="traffic")
+            child.request(part="traffic")
         for child in self._shards:
             child.wait_for("flowing", 30.0)
         taken_s: list[float] = []
@@ -121,7 +121,7 @@ class Scene:
                     lambda killed=killed, old=old: all(
                         view["crypto"].get(killed, next(iter(old))) not in old for view in self._views()
                     ),
-                    f"{killed} stands by again",
+                    f"{killed} is standby again",
                 )
                 back_s.append((max(view["at_ns"] for view in self._views()) - killed_ns) * 1e-9)
         return self._rows(taken_s, back_s)
@@ -130,13 +130,13 @@ class Scene:
         self._wait(1.0)
         sent: dict[str, int] = {}
         for child in self._shards:
-            child.tell(part="pause")
+            child.request(part="pause")
         for child in self._shards:
             sent.update(child.wait_for("sent", 20.0)["sent"])
         self._wait(0.5)
         lost = counted = unsent = refused = 0
         for child in self._shards:
-            child.tell(part="report")
+            child.request(part="report")
             report = child.wait_for("heard", 20.0)
             unsent += report["unsent"]
             refused += sum(report["rejected"].values())
@@ -145,15 +145,15 @@ class Scene:
                 counted += received
         if back_s:
             rows = [
-                Result("a standby is in charge, largest", max(taken_s), "s", ("<", 2.0)),
-                Result("a standby is in charge, p50", percentile(taken_s, 50), "s"),
-                Result("the killed one stands by again, largest", max(back_s), "s", ("<", 5.0)),
-                Result("the killed one stands by again, p50", percentile(back_s, 50), "s"),
+                Result("standby active, largest", max(taken_s), "s", ("<", 2.0)),
+                Result("standby active, p50", percentile(taken_s, 50), "s"),
+                Result("killed node is standby again, largest", max(back_s), "s", ("<", 5.0)),
+                Result("killed node is standby again, p50", percentile(back_s, 50), "s"),
             ]
         else:
             rows = [
-                Result("alone: the restarted process is in charge, largest", max(taken_s), "s", ("<", 5.0)),
-                Result("alone: the restarted process is in charge, p50", percentile(taken_s, 50), "s"),
+                Result("alone: restarted node active, largest", max(taken_s), "s", ("<", 5.0)),
+                Result("alone: restarted node active, p50", percentile(taken_s, 50), "s"),
             ]
         scene = "" if back_s else "alone: "
         return [
@@ -164,14 +164,14 @@ class Scene:
             Result(f"{scene}telemetry received meanwhile", float(counted), ""),
         ]
 
-    # What the shards have said
+    # Reports of the shards
 
     def _views(self) -> list[dict[str, Any]]:
         """The newest epoch that each process's members all send under."""
         views = []
         for child in self._shards:
-            said = [line["view"] for line in list(child.said) if "view" in line]
-            views.append(said[-1] if said else {"epoch": 0, "issuer": "", "crypto": {}, "at_ns": 0})
+            reported = [line["view"] for line in list(child.answers) if "view" in line]
+            views.append(reported[-1] if reported else {"epoch": 0, "issuer": "", "crypto": {}, "at_ns": 0})
         return views
 
     def _first_above(self, epoch: int) -> int:
@@ -179,7 +179,7 @@ class Scene:
         return max(
             next(
                 line["view"]["at_ns"]
-                for line in list(child.said)
+                for line in list(child.answers)
                 if line.get("view", {"epoch": 0})["epoch"] > epoch
             )
             for child in self._shards
@@ -214,7 +214,7 @@ def _crypto(name: str, keystore: Path) -> ChildSpec:
 
 
 def shard(keystore: str, members: list[str]) -> None:
-    """Two drones: each sends telemetry, the process hears the other's and says which epoch is in use."""
+    """Two drones: each sends telemetry, the process receives the others' and reports the epoch in use."""
     import rclpy
     from chimera_ros.msg import DroneTelemetry
 
@@ -237,7 +237,7 @@ def shard(keystore: str, members: list[str]) -> None:
         announcement = session.host.announcement(epoch)
         assert announcement is not None
         issuer = announcement.head.issuer
-        orders.say(
+        orders.answer(
             view={
                 "epoch": epoch,
                 "issuer": next(entry.name for entry in roster if entry.fingerprint == issuer),
@@ -273,17 +273,17 @@ def shard(keystore: str, members: list[str]) -> None:
 
     timer = node.create_timer(1.0 / TELEMETRY_HZ, send)
     timer.cancel()
-    said: set[str] = set()
+    reported: set[str] = set()
 
     def step() -> bool:
         matched = all(node.count_subscribers(f"{name}/telemetry") == PROCESSES - 1 for name in DRONES)
-        if "ready" not in said and session.ready and matched:
-            said.add("ready")
+        if "ready" not in reported and session.ready and matched:
+            reported.add("ready")
             gc.freeze()
-            orders.say(ready=True)
-        if "flowing" not in said and len(heard) == len(others):
-            said.add("flowing")
-            orders.say(flowing=True)
+            orders.answer(ready=True)
+        if "flowing" not in reported and len(heard) == len(others):
+            reported.add("flowing")
+            orders.answer(flowing=True)
         order = orders.take()
         if order is None:
             return orders.closed
@@ -291,9 +291,9 @@ def shard(keystore: str, members: list[str]) -> None:
             timer.reset()
         elif order["part"] == "pause":
             timer.cancel()
-            orders.say(sent=numbers)
+            orders.answer(sent=numbers)
         else:
-            orders.say(heard=heard, unsent=unsent, rejected=session.status()["rejected"])
+            orders.answer(heard=heard, unsent=unsent, rejected=session.status()["rejected"])
         return orders.closed
 
     ticker = node.create_timer(0.02, lambda: None)  # orders are looked for at least this often

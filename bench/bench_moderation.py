@@ -30,7 +30,7 @@ from chimera_ros.moderation.orca import fly
 from chimera_ros.moderation.problem import Problem, build
 from chimera_ros.moderation.random_sampling import RandomSampling
 from chimera_ros.moderation.scenes import SCENES, Scene, wide
-from chimera_ros.moderation.solver import Solver, SolverUnavailable, finish
+from chimera_ros.moderation.solver import Solver, SolverUnavailable, run_to_end
 from chimera_ros.moderation.tracks import Track, TrackTable
 from chimera_ros.moderation.vqe import Encoding, Vqe, VqeConfig
 from chimera_ros.quantum.sampler import AerSampler
@@ -134,7 +134,7 @@ def make_blocks(drones: int, choices: int, quick: bool, seed: int) -> list[Block
         for count in (5, 10, 20):
             for k in range(2 if quick else 5):
                 whole = problem_of(make(count, seed + k), choices)
-                start = finish(Greedy(), whole).choice
+                start = run_to_end(Greedy(), whole).choice
                 for chosen in choose_blocks(whole, start, qubits, seed + k)[:3]:
                     part = whole.block(chosen, start)
                     if Encoding(part.sizes).qubits == qubits:
@@ -175,10 +175,10 @@ def block_rows(
         reached, gaps, took = [], [], []
         for number, block in enumerate(blocks):
             start = block.start if warm else np.zeros(drones, dtype=np.int64)
-            greedy = finish(Greedy(), block.problem, start)
+            greedy = run_to_end(Greedy(), block.problem, start)
             began = time.perf_counter()
             begin = greedy.choice if warm and solver.name.startswith("vqe") else start
-            answer = finish(solver, block.problem, begin, number)
+            answer = run_to_end(solver, block.problem, begin, number)
             took.append(1e3 * (time.perf_counter() - began))
             own = answer.details.get("sampled_energy", answer.energy)
             assert isinstance(own, float)
@@ -278,11 +278,11 @@ def scene_rows(quick: bool, seed: int, sampler: Sampler | None) -> list[Result]:
             for k in range(2 if quick or count == 50 else 5):
                 scene = make(count, seed + k)
                 problem = problem_of(scene, choices)
-                start = finish(Greedy(), problem).choice
+                start = run_to_end(Greedy(), problem).choice
                 for name, solver, begin in scene_solvers(count, sampler, start):
                     began = time.perf_counter()
                     try:
-                        answer = finish(solver, problem, begin, seed + k)
+                        answer = run_to_end(solver, problem, begin, seed + k)
                     except (SolverUnavailable, SamplerUnavailable) as error:
                         print(f"{name}: {error}", file=sys.stderr)
                         continue

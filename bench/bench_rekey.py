@@ -1,9 +1,9 @@
-"""Rotating the keys of 20 members in four processes while each sends telemetry at 20 Hz; putting members out.
+"""Rotating the keys of 20 members in four processes while each sends telemetry at 20 Hz; evictions.
 
 Time is from the crypto node's decision to the moment in which the last (honest) member sends under the new
-epoch, on one monotonic clock. Every process hears every member; a message that any of them misses counts as
-lost. Each evicted member is played by a process that keeps every key it ever had and tries them all on every
-packet it hears. Larger swarms are simulated in one process (rekey_sizes.py).
+epoch, on one monotonic clock. Every process receives every member; a message that any of them misses counts
+as lost. Each evicted member is represented by a process that keeps every key it ever had and tries them all
+on every packet. Larger swarms are simulated in one process (rekey_sizes.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness import (
     percentile,
     private_domain,
 )
-from rekey_evict import captives, captured, put_out
+from rekey_evict import captives, captured, evict_members
 from rekey_sizes import measure_size
 
 MEMBERS = 20
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def measure(keystore: Path, rotations: int, evictions: int) -> list[Result]:
-    """Start the processes, rotate, put members out, return the rows."""
+    """Start the processes, rotate, evict members, return the rows."""
     script = [str(Path(__file__)), "--keystore", str(keystore)]
     key_server = Child(*script, "--role", "crypto")
     size = MEMBERS // PROCESSES
@@ -84,27 +84,27 @@ def measure(keystore: Path, rotations: int, evictions: int) -> list[Result]:
         for child in shards:
             child.wait_for("ready", 90.0)
         for child in shards:
-            child.tell(part="traffic")
+            child.request(part="traffic")
         for child in shards:
             child.wait_for("flowing", 60.0)
-        key_server.tell(part="rotate", rotations=rotations, members=MEMBERS + 1)
+        key_server.request(part="rotate", rotations=rotations, members=MEMBERS + 1)
         decided = key_server.wait_for("decided", 60.0 + 6.0 * rotations)
         time.sleep(1.0)  # the last messages under the last epoch
         for child in shards:
-            child.tell(part="pause")
+            child.request(part="pause")
         sent: dict[str, int] = {}
         for child in shards:
             sent.update(child.wait_for("sent", 20.0)["sent"])
         time.sleep(0.5)
         for child in shards:
-            child.tell(part="report")
+            child.request(part="report")
         reports = [child.wait_for("heard", 20.0) for child in shards]
         rows = _rows(decided, reports, sent, rotations)
         for child in shards:
-            child.tell(part="traffic")
+            child.request(part="traffic")
         captor = Child(*script, "--role", "captured")
         try:
-            rows += put_out(key_server, shards, captor, evictions, MEMBERS)
+            rows += evict_members(key_server, shards, captor, evictions, MEMBERS)
         finally:
             captor.close()
     finally:
@@ -190,7 +190,7 @@ def crypto(keystore: str) -> None:
         verdict = session.evict(name, OPERATOR, bytes(32))
         if not verdict.accepted:
             raise SystemExit(f"eviction refused: {verdict.reason}")
-        orders.say(evicted=(verdict.epoch, at_ns))
+        orders.answer(evicted=(verdict.epoch, at_ns))
 
     def rotate(rotations: int, members: int) -> None:
         decided: list[tuple[int, int]] = []
@@ -216,7 +216,7 @@ def crypto(keystore: str) -> None:
             decided.append((epoch, at_ns))
             spinner.spin(lambda epoch=epoch: session.epoch() == epoch or orders.closed)
         status = session.status()["key_server"]
-        orders.say(decided=decided, rekey_ms=status["rekey_ms"][-(status["rekeys"] - before) :])
+        orders.answer(decided=decided, rekey_ms=status["rekey_ms"][-(status["rekeys"] - before) :])
 
     ticker = node.create_timer(0.02, lambda: None)  # orders are looked for at least this often
     spinner.spin(step)
@@ -225,7 +225,7 @@ def crypto(keystore: str) -> None:
 
 
 def shard(keystore: str, members: list[str]) -> None:
-    """Several members: each sends telemetry, the process hears everybody's."""
+    """Several members: each sends telemetry, the process receives everybody's."""
     from chimera_ros.msg import DroneTelemetry
 
     node, session, spinner = _start(keystore, members)
@@ -258,10 +258,10 @@ def shard(keystore: str, members: list[str]) -> None:
 
     timer = node.create_timer(1.0 / TELEMETRY_HZ, send)
     timer.cancel()
-    said_flowing = False
+    flow_reported = False
 
     def step() -> bool:
-        nonlocal ready, said_flowing
+        nonlocal ready, flow_reported
         if (
             not ready
             and session.ready
@@ -269,10 +269,10 @@ def shard(keystore: str, members: list[str]) -> None:
         ):
             ready = True
             gc.freeze()
-            orders.say(ready=True)
-        if not said_flowing and len(heard) == MEMBERS:
-            said_flowing = True
-            orders.say(flowing=True)
+            orders.answer(ready=True)
+        if not flow_reported and len(heard) == MEMBERS:
+            flow_reported = True
+            orders.answer(flowing=True)
         order = orders.take()
         if order is None:
             return orders.closed
@@ -280,9 +280,9 @@ def shard(keystore: str, members: list[str]) -> None:
             timer.reset()
         elif order["part"] == "pause":
             timer.cancel()
-            orders.say(sent=numbers)
+            orders.answer(sent=numbers)
         else:
-            orders.say(heard=heard, switched=switched, rejected=session.status()["rejected"])
+            orders.answer(heard=heard, switched=switched, rejected=session.status()["rejected"])
         return orders.closed
 
     ticker = node.create_timer(0.02, lambda: None)

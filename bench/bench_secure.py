@@ -1,7 +1,7 @@
 """Sealed against plain messages between two processes: added latency, interleaved, and throughput.
 
 The message is a DroneTelemetry of 300 bytes (CDR). Latency is from before `publish` in one process to the
-callback with the message object in the other, so that both ways contain the conversion of the message. A
+callback with the message object in the other, so that both include the conversion of the message. A
 crypto node runs in a third process. What needs no second process (crypto_pieces.py) comes last.
 """
 
@@ -60,16 +60,16 @@ def measure(keystore: Path, *, quick: bool) -> list[Result]:
             children[role].wait_for("ready")
         send, receive = children["sender"], children["receiver"]
         pairs = 3000 if quick else 12000
-        send.tell(part="latency", pairs=pairs)
+        send.request(part="latency", pairs=pairs)
         send.wait_for("latency_sent", 30.0 + 2 * pairs / RATE_HZ)
-        receive.tell(part="latency")
+        receive.request(part="latency")
         latency = receive.wait_for("latency_us")["latency_us"]
         figures: dict[str, dict[str, Any]] = {}
         for count, kind in enumerate(("plain", "sealed", "sealed bytes"), start=1):
-            send.tell(part="throughput", kind=kind, seconds=3.0 if quick else 8.0)
+            send.request(part="throughput", kind=kind, seconds=3.0 if quick else 8.0)
             figures[kind] = send.wait_for("throughput", 60.0, count)["throughput"]
-        # What the receiver's own counters say must agree with what was acknowledged.
-        receive.tell(part="opened")
+        # The receiver's own counters must agree with what was acknowledged.
+        receive.request(part="opened")
         opened = receive.wait_for("opened")
         claimed = sum(figures[kind]["sent"] for kind in ("sealed", "sealed bytes"))
         if opened["opened"] < claimed or opened["rejected"]:
@@ -189,7 +189,7 @@ def receiver(keystore: str) -> None:
             receipts.publish(UInt64(data=raw_counted))
 
     session.create_subscription(DroneTelemetry, RAW, on_raw, raw=True)
-    session.on_ready(lambda: orders.say(ready=True))
+    session.on_ready(lambda: orders.answer(ready=True))
     gc.collect()
     gc.freeze()
 
@@ -198,10 +198,10 @@ def receiver(keystore: str) -> None:
         order = orders.take()
         if order is not None and order["part"] == "latency":
             lost = sum(newest[kind] - len(latency[kind]) for kind in newest)
-            orders.say(latency_us={**latency, "lost": [lost]})
+            orders.answer(latency_us={**latency, "lost": [lost]})
         elif order is not None and order["part"] == "opened":
             status = session.status()
-            orders.say(opened=status["opened"], rejected=status["rejected"])
+            orders.answer(opened=status["opened"], rejected=status["rejected"])
         return orders.closed
 
     spinner.spin(step)
@@ -209,7 +209,7 @@ def receiver(keystore: str) -> None:
 
 
 def sender(keystore: str) -> None:
-    """Sends what it is told to."""
+    """Sends on request."""
     from chimera_ros.msg import CommandAck, DroneTelemetry
     from rclpy.serialization import serialize_message
     from std_msgs.msg import UInt64
@@ -239,7 +239,7 @@ def sender(keystore: str) -> None:
     spinner.spin(lambda: matched() or orders.closed)
     end = time.monotonic() + 2.0  # discovery of the other direction
     spinner.spin(lambda: time.monotonic() > end)
-    orders.say(ready=True)
+    orders.answer(ready=True)
     gc.collect()
     gc.freeze()
 
@@ -268,7 +268,7 @@ def sender(keystore: str) -> None:
             signed.publish(ack)
         pause = time.monotonic() + 0.5
         spinner.spin(lambda: time.monotonic() > pause)
-        orders.say(latency_sent=pairs)
+        orders.answer(latency_sent=pairs)
 
     def throughput_part(kind: str, seconds: float) -> dict[str, float]:
         nonlocal receipt
@@ -303,7 +303,7 @@ def sender(keystore: str) -> None:
         elif order["part"] == "latency":
             latency_part(order["pairs"])
         else:
-            orders.say(throughput=throughput_part(order["kind"], order["seconds"]))
+            orders.answer(throughput=throughput_part(order["kind"], order["seconds"]))
     session.close()
 
 

@@ -1,4 +1,4 @@
-"""Whole swarms: 20 drones against the targets, 40 and 80 to see what gives out first. All records on."""
+"""Whole swarms: 20 drones against the targets, 40 and 80 to find the limit. All records on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What the benchmarks share: rows with targets, one output format, child processes, a private ROS domain.
+"""Shared parts of the benchmarks: rows with targets, output, child processes, a private ROS domain.
 
-Every benchmark is a script that takes --quick and --json; `chimera bench` runs them and prints the same
-report.
+Every benchmark is a script that takes --quick and --json; `chimera bench` runs it and prints the same report.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without target. What could not be measured is not met."""
+        """True if the target is met, None without target; what could not be measured does not meet it."""
         if self.target is None:
             return None
         if self.value is None or not math.isfinite(self.value):
@@ -63,7 +62,7 @@ class Result:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures are measured on."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -82,46 +81,34 @@ def machine() -> dict[str, Any]:
 
 
 def emit(benchmark: str, results: Sequence[Result], *, as_json: bool) -> None:
-    """Print the report: JSON, or a table for people."""
+    """Print the report: JSON, or the table of `chimera bench`."""
+    report = {
+        "benchmark": benchmark,
+        "machine": machine(),
+        "results": [row.to_json() for row in results],
+    }
     if as_json:
-        report = {
-            "benchmark": benchmark,
-            "machine": machine(),
-            "results": [row.to_json() for row in results],
-        }
         print(json.dumps(report, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from chimera_ros.commands.bench_table import show
 
-    about = machine()
-    table = Table(
-        title=f"{benchmark} ({about['cpu']}, {about['cores']} cores)", title_justify="left", box=None
-    )
-    for heading in ("what", "value", "unit", "target", ""):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
-    for row in results:
-        wanted = f"{row.target[0]} {row.target[1]:g}" if row.target else ""
-        verdict = {None: "", True: "[green]met[/]", False: "[bold red]missed[/]"}[row.met]
-        shown = "–" if row.value is None or not math.isfinite(row.value) else f"{row.value:,.4g}"
-        table.add_row(row.name, shown, row.unit, wanted, verdict)
-    Console().print(table)
+    show(report)
 
 
 class Progress:
-    """Says on standard error, every ten seconds at most, how far a long measurement is."""
+    """Progress of a long measurement, on standard error every ten seconds at most."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what = what
         self._total = total
-        self._began = self._said = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def at(self, done: int) -> None:
-        """`done` of all are done."""
+        """Report that `done` of all are done."""
         now = time.monotonic()
-        if now - self._said < 10.0 or not done:
+        if now - self._reported < 10.0 or not done:
             return
-        self._said = now
+        self._reported = now
         left_s = (now - self._began) / done * (self._total - done)
         print(f"  {self._what}: {done} of {self._total}, {left_s:.0f} s left", file=sys.stderr, flush=True)
 
@@ -160,7 +147,7 @@ def private_domain() -> Iterator[int]:
 
 
 class OtherLoad:
-    """How busy the rest of the machine was meanwhile: figures measured beside other work are worth less."""
+    """CPU load of all other processes meanwhile: figures measured beside other work are worth less."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -192,7 +179,7 @@ class OtherLoad:
         return Result(name, max(0.0, 100.0 * others_s / (time.monotonic() - self._began)), unit)
 
     def own(self) -> Result:
-        """What the benchmark's own processes used, likewise."""
+        """The row of the benchmark's own processes, likewise."""
         used_s = self._own_busy_s() - self._own_s
         return Result(
             "processes of the benchmark", 100.0 * used_s / (time.monotonic() - self._began), "% of a core"
@@ -214,42 +201,42 @@ def make_keystore(path: Path, members: Mapping[str, str], telemetry_hz: float | 
 
 
 class Child:
-    """A process of the benchmark that answers lines of JSON with lines of JSON."""
+    """A process of the benchmark; requests and answers are lines of JSON."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.said: list[dict[str, Any]] = []
-        self._news = threading.Condition()
+        self.answers: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
         self._ended = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with self._news:
-                self.said.append(json.loads(line))
-                self._news.notify_all()
-        with self._news:
+            with self._changed:
+                self.answers.append(json.loads(line))
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
-    def tell(self, **order: Any) -> None:
-        """Send an order."""
+    def request(self, **order: Any) -> None:
+        """Send a request."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
     def wait_for(self, key: str, limit_s: float = 60.0, count: int = 1) -> dict[str, Any]:
         """The `count`th line from the beginning that has `key`. Raises SystemExit when none comes."""
-        with self._news:
-            self._news.wait_for(
-                lambda: self._ended or sum(key in line for line in self.said) >= count, limit_s
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._ended or sum(key in line for line in self.answers) >= count, limit_s
             )
-            found = [line for line in self.said if key in line]
+            found = [line for line in self.answers if key in line]
         if len(found) < count:
-            raise SystemExit(f"a process of the benchmark did not say {key!r} within {limit_s:.0f} s")
+            raise SystemExit(f"a process of the benchmark did not report {key!r} within {limit_s:.0f} s")
         return found[count - 1]
 
     def close(self) -> None:
@@ -264,7 +251,7 @@ class Child:
 
 
 class Orders:
-    """The child's side: orders from standard input, answers to standard output."""
+    """The child's side: requests from standard input, answers to standard output."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -277,10 +264,10 @@ class Orders:
         self.closed = True
 
     def take(self) -> dict[str, Any] | None:
-        """The next order, if there is one."""
+        """The next request, if there is one."""
         return self._waiting.pop(0) if self._waiting else None
 
     @staticmethod
-    def say(**answer: Any) -> None:
-        """Answer."""
+    def answer(**answer: Any) -> None:
+        """Send an answer."""
         print(json.dumps(answer), flush=True)

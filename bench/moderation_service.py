@@ -14,15 +14,15 @@ from typing import Any
 
 from harness import Result, percentile
 
+from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.cp_sat import CpSat
-from chimera_ros.moderation.file_format import answer_of, read_scene, scene_of
+from chimera_ros.moderation.file_format import read_scene, result_to_dict, scene_to_dict
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.manoeuvres import candidates
 from chimera_ros.moderation.problem import build
-from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import SCENES, Scene
-from chimera_ros.moderation.solver import SolverUnavailable, finish
+from chimera_ros.moderation.solver import SolverUnavailable, run_to_end
 from chimera_ros.moderation.tracks import Track
 from chimera_ros.moderation.warm_up import warm_up
 from chimera_ros.quantum.sampler import AerSampler
@@ -74,8 +74,8 @@ class Call:
     ) -> None:
         names = tuple(f"drone_{k + 1:02d}" for k in range(len(scene.knots)))
         text = json.dumps(
-            scene_of(
-                Request(
+            scene_to_dict(
+                ModerationRequest(
                     names, scene.knots, scene.separation, scene.limits, scene.fence, deadline_s=deadline_s
                 )
             )
@@ -84,7 +84,7 @@ class Call:
         began = time.monotonic()
         request = read_scene(text)
         answer = moderator.run(request, began, sampler)
-        answered = json.dumps(answer_of(request, answer))
+        answered = json.dumps(result_to_dict(request, answer))
         self.ms = 1e3 * (time.monotonic() - began)
         self.scene, self.winner, self._deadline_s = scene, answer.winner, deadline_s
         solved = json.loads(answered)["status"] == "conflict_free"
@@ -106,7 +106,7 @@ def _feasible(scene: Scene) -> bool:
         candidates(Track.of_knots(k), scene.limits, scene.fence, scene.separation, 16) for k in scene.knots
     ]
     try:
-        return finish(CpSat(10.0, optimise=False), build(ways, scene.separation)).feasible
+        return run_to_end(CpSat(10.0, optimise=False), build(ways, scene.separation)).feasible
     except SolverUnavailable as error:
         print(error, file=sys.stderr)
         return False

@@ -1,4 +1,4 @@
-"""Putting members out, one after the other: the order, and the captured member that tries all its keys."""
+"""Evictions one after the other: the order, and the captured member that tries all its keys."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from harness import Child, Orders, Progress, Result, percentile
 
 
 def captives(evictions: int) -> list[str]:
-    """Names of the members that will be put out."""
+    """Names of the members that will be evicted."""
     return [f"captive_{number:03d}" for number in range(evictions)]
 
 
-def put_out(
+def evict_members(
     key_server: Child, shards: list[Child], captor: Child, evictions: int, members: int
 ) -> list[Result]:
-    """One captured member after the other joins, hears telemetry and is put out."""
+    """One captured member after the other joins, receives telemetry and is evicted."""
     ordered: list[tuple[int, int]] = []
     heard: list[tuple[int, int, int]] = []
     tried = 0
     progress = Progress("evictions", evictions)
     for number, name in enumerate(captives(evictions), start=1):
         progress.at(number - 1)
-        captor.tell(part="join", member=name)
+        captor.request(part="join", member=name)
         captor.wait_for("joined", 30.0, number)
-        key_server.tell(part="evict", member=name)
+        key_server.request(part="evict", member=name)
         answer = key_server.wait_for("evicted", 30.0, number)["evicted"]
         ordered.append(tuple(answer))
         time.sleep(0.6)
-        captor.tell(part="try")
+        captor.request(part="try")
         result = captor.wait_for("tried", 30.0, number)
         tried += result["tried"]
         heard += [(answer[0], *item) for item in result["opened"]]
     for child in shards:
-        child.tell(part="report")
+        child.request(part="report")
     switched: dict[int, list[int]] = defaultdict(list)
     for child in shards:
         for epoch, at_ns in child.wait_for("heard", 20.0, 2)["switched"]:
@@ -109,16 +109,16 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
         kept.clear()
         name = member
         session = SecureSession(node, member=member, keystore=keystore)
-        keep(session.host.control.sessions)
+        keep(session.host.context.sessions)
         spinner.spin(lambda: (session.ready and operator.ready) or orders.closed)
         packets.clear()
-        orders.say(joined=member)
+        orders.answer(joined=member)
 
     def attempt() -> None:
         opened: list[tuple[int, int]] = []
         type_name = "chimera_ros/msg/DroneTelemetry"
         heard = packets[:]
-        held = {**kept, **session.host.control.sessions.open}
+        held = {**kept, **session.host.context.sessions.open}
         for at_ns, channel, data in heard:
             envelope = Envelope(*decode_envelope(data))
             for number, epoch in held.items():
@@ -128,9 +128,9 @@ def captured(node: Any, operator: Any, spinner: Any, keystore: str, drones: list
                         epoch.open(channel, type_name, guess, time.time_ns(), lambda _: None)
                     except Rejected as refusal:
                         if refusal.reason is not RejectReason.AGE:
-                            continue  # too old is said only of what a key has opened
+                            continue  # AGE is checked only after a key has opened the packet
                     opened.append((number, at_ns))
-        orders.say(tried=len(heard), opened=opened)
+        orders.answer(tried=len(heard), opened=opened)
 
     def step() -> bool:
         order = orders.take()

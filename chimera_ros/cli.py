@@ -1,26 +1,28 @@
 """The `chimera` command: dispatches to the module of the sub-command, and imports only that one.
 
-A module declares its options in `register(parser)` and runs in `run(arguments) -> int`; one with a parser of
-its own has `main(argv) -> int` instead. Exit status: 0 for success, 1 for failure, 2 for misuse, 130 after
-Ctrl-C.
+A module declares its options in `register(parser)` and runs in `run(arguments) -> int`. Exit status: 0 for
+success, 1 for failure, 2 for misuse, 130 after Ctrl-C. Whatever goes wrong is one sentence on standard error;
+CHIMERA_TRACEBACK=1 shows where an unforeseen error was raised.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
-from chimera_ros import __version__
+from chimera_ros import __version__, standard_streams
+from chimera_ros.command_line import OneSentenceParser, one_line
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+from chimera_ros.formats.text import excerpt
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-MAX_ERROR = 8192
+TRACEBACK_VARIABLE = "CHIMERA_TRACEBACK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +57,38 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `chimera` with these arguments (default: those of the process); returns the exit status."""
+    standard_streams.repair()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path, or a terminal, of another encoding
     try:
         status = _run(name, arguments[1:]) if name in COMMANDS else _overview(arguments)
         sys.stdout.flush()
         return status
     except CommandFailed as error:
-        print(f"chimera {name}: {_bounded(str(error))}", file=sys.stderr)
-        return error.status
+        return _failed(name, str(error), error.status)
     except SystemExit as error:  # argparse has printed help or the misuse
         return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
     except KeyboardInterrupt:
-        print(f"chimera {name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _failed(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of the output (head, less) has exited
         _leave_output()
         return BROKEN_PIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"chimera {name}: {_bounded(where + (error.strerror or str(error)))}", file=sys.stderr)
+        status = _failed(name, where + (error.strerror or str(error)), FAILURE)
         _leave_output()
-        return FAILURE
+        return status
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        text = f"internal error: {type(error).__name__}: {error} ({TRACEBACK_VARIABLE}=1 shows where)"
+        return _failed(name, text, FAILURE)
+
+
+def _failed(name: str, sentence: str, status: int) -> int:
+    command = f"chimera {name}" if name in COMMANDS else "chimera"
+    print(f"{command}: {one_line(sentence)}", file=sys.stderr)
+    return status
 
 
 def _leave_output() -> None:
@@ -90,6 +99,13 @@ def _leave_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The options of a sub-command, which its module declares."""
+    parser = OneSentenceParser(prog=f"chimera {name}", description=_sentence(COMMANDS[name].summary))
+    module.register(parser)
+    return parser
+
+
 def _run(name: str, argv: list[str]) -> int:
     command = COMMANDS[name]
     try:
@@ -98,17 +114,13 @@ def _run(name: str, argv: list[str]) -> int:
         raise CommandFailed(
             f"{error.name} is not installed; run `chimera doctor` to see what is missing and how to get it"
         ) from error
-    if hasattr(module, "main"):
-        return int(module.main(argv))
-    parser = argparse.ArgumentParser(prog=f"chimera {name}", description=_sentence(command.summary))
-    module.register(parser)
-    return int(module.run(parser.parse_args(argv)))
+    return int(module.run(parser_of(name, module).parse_args(argv)))
 
 
 def _overview(arguments: list[str]) -> int:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = OneSentenceParser(
         prog="chimera",
         usage="chimera COMMAND [options]",
         description="Fly a drone swarm whose every message is protected by post-quantum cryptography.",
@@ -121,13 +133,8 @@ def _overview(arguments: list[str]) -> int:
         parser.print_help()
         return 0 if arguments else MISUSE
     known = ", ".join(COMMANDS)
-    print(f"chimera: there is no command {rest[0]!r}; the commands are: {known}", file=sys.stderr)
+    print(f"chimera: there is no command '{excerpt(rest[0])}'; the commands are: {known}", file=sys.stderr)
     return MISUSE
-
-
-def _bounded(text: str) -> str:
-    """The text, shortened in the middle: a long argument must not hide the message about it."""
-    return text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR // 2]} … {text[-MAX_ERROR // 2 :]}"
 
 
 def _sentence(text: str) -> str:

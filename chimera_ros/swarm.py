@@ -39,7 +39,7 @@ class Range(Generic[N]):
         return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
 
 
-DRONES: Final = Range(1, 250, 20)  # MAVLink system ids end at 255; 245 is MAVSDK's, some are ground stations'
+DRONES: Final = Range(1, 244, 20)  # a drone's number is its MAVLink system id, and 245 is MAVSDK's
 STANDBYS: Final = Range(0, RANKS - 1, 1)  # crypto nodes beside the first, each with a rank of its own
 ROTATION_S: Final = Range(2.0, 3600.0, 60.0, "s")  # between key rotations
 READY_TIMEOUT_S: Final = Range(5.0, 600.0, 60.0, "s")  # until every drone is ready

@@ -49,7 +49,7 @@ class _FallbackSwarm:
         for host in self.hosts.values():
             host.start(self.now, self.wall_ns)
             for identity in self.identities.values():
-                host.control.directory.put(identity.member)
+                host.context.certificates.put(identity.member)
         self.step(40.0)
         for name in self.hosts:
             self.deliver(
@@ -68,12 +68,12 @@ class _FallbackSwarm:
             host.handle(message, self.now, self.wall_ns)
 
     def fallback(self, name: str) -> Fallback:
-        found = self.hosts[name].control.fallback
+        found = self.hosts[name].fallback
         assert found is not None
         return found
 
     def incarnation(self, name: str) -> bytes:
-        return self.hosts[name].control.members[name].incarnation
+        return self.hosts[name].context.members[name].incarnation
 
     def hello(self, name: str) -> bytes:
         fingerprint, incarnation = self.identities[name].fingerprint, self.incarnation(name)

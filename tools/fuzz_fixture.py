@@ -104,7 +104,7 @@ class SwarmFixture:
             drone = swarm.identities["drone_01"]
             hello = FallbackHello(swarm.trust.swarm, drone.fingerprint, bytes(16), 1, wire.wall_ns)
             messages = [stop, signed(ControlKind.FALLBACK_HELLO, hello.encode(), drone)]
-            messages += swarm.hosts["leader"].control.trust_desk.messages()
+            messages += swarm.hosts["leader"].control.trust_updates.messages()
             messages += [message for _, _, message in wire.sent]
             by_kind: dict[ControlKind, list[ControlMessage]] = {}
             for message in messages:

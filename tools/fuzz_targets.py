@@ -273,14 +273,14 @@ def _opening_corpus() -> list[bytes]:
 
 def _deliver(core: SecureHost | KeyServer, host: SecureHost, message: ControlMessage, swarm: Swarm) -> None:
     """Delivers a message to a core and checks its effects and state."""
-    before = {name: member.state for name, member in host.control.members.items()}
+    before = {name: member.state for name, member in host.context.members.items()}
     wire = swarm.wire
     wire.now += _STEP_S
     effects: list[Effect] = core.handle(message, wire.now, wire.wall_ns)
     effects += core.tick(wire.now, wire.wall_ns)
     if len(effects) > _MAX_EFFECTS:
         raise Bug(f"one message caused {len(effects)} effects")
-    for name, member in host.control.members.items():
+    for name, member in host.context.members.items():
         if member.state.highest_epoch < before[name].highest_epoch:
             raise Bug(f"{name} returned to epoch {member.state.highest_epoch}")
         if not set(before[name].evictions) <= set(member.state.evictions):
@@ -288,8 +288,8 @@ def _deliver(core: SecureHost | KeyServer, host: SecureHost, message: ControlMes
         sending, installed = member.sending, member.installed
         if sending is not None and installed is not None and sending[0].epoch > installed.epoch:
             raise Bug(f"{name} sends under an epoch that it has not installed")
-    if len(host.control.sessions.open) > 6:
-        raise Bug(f"{len(host.control.sessions.open)} epochs are open")
+    if len(host.context.sessions.open) > 6:
+        raise Bug(f"{len(host.context.sessions.open)} epochs are open")
 
 
 def member(data: bytes) -> None:

@@ -1,32 +1,35 @@
-"""`chimera bench [NAME …]`: runs benchmarks, one after the other, and puts their results side by side.
+"""`chimera bench [NAME …]`: runs benchmarks one after the other and prints their results.
 
 A benchmark is a script `bench/bench_<name>.py` (or `bench/<name>.py`) that takes `--quick` and `--json` and
 prints `{"benchmark", "machine", "results": [{"name", "value", "unit", "target": {"op", "value"} or null,
-"met"}]}`. It runs in a process of its own, so that it measures nothing of its neighbours.
+"met"}]}`. It runs in a process of its own, so that benchmarks do not share an interpreter or its caches.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from chimera_ros.commands.bench_table import has_section, markdown, show, with_section
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.interrupts import Interrupts
 
 ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation", "attacks")
 LONG = ("failover", "attacks")  # many minutes even when quick: with --quick they run only when named
 SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
 TIMEOUT_S = 3600.0
+INTERRUPTED_WITHIN_S = 0.5
 
 
 def register(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `chimera bench`."""
+    """Declare the options of `chimera bench`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
     parser.add_argument(
         "--quick",
@@ -36,12 +39,18 @@ def register(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="machine-readable output")
     form.add_argument("--markdown", action="store_true", help="tables for a document")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help="with --markdown: put each table into its section of FILE, in the place of the former one",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the benchmarks; 1 if one of them could not be run (with --strict: or missed a target)."""
+    """Run the benchmarks; 1 if one of them could not be run (with --strict: or missed a target)."""
     scripts = find_benchmarks()
     if not scripts:
         raise CommandFailed("the benchmarks are not installed; run `chimera bench` from the source checkout")
@@ -54,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandFailed("--seed must be between 0 and 2147483647", MISUSE)
         if not set(names) & set(SEEDED):
             raise CommandFailed(f"--seed has no effect here; it is for {', '.join(SEEDED)}", MISUSE)
+    _check_document(arguments, names)
     reports: list[dict[str, Any]] = []
     failed = False
     for name in names:
@@ -67,15 +77,49 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         reports.append(report)
         if arguments.markdown:
-            print("\n".join(markdown(report)))
+            _write(markdown(report, _command(name, arguments.quick, seed)), name, arguments.into)
         elif not arguments.json:
-            _print(report)
+            show(report)
     if arguments.json:
         print(json.dumps(reports[0] if len(names) == 1 and reports else reports, indent=2))
     missed = [row for report in reports for row in report["results"] if row["met"] is False]
     if missed and not (arguments.json or arguments.markdown):
         print(f"{len(missed)} target(s) missed")
     return 1 if failed or (arguments.strict and missed) else 0
+
+
+def _check_document(arguments: argparse.Namespace, names: list[str]) -> None:
+    """Raise CommandFailed before anything is measured if the document has no place for a table."""
+    if arguments.into is None:
+        return
+    if not arguments.markdown:
+        raise CommandFailed("--into needs --markdown", MISUSE)
+    if not arguments.into.is_file():
+        raise CommandFailed(f"{arguments.into}: there is no such file", MISUSE)
+    text = arguments.into.read_text()
+    for name in names:
+        if not has_section(text, name):
+            raise CommandFailed(
+                f"{arguments.into} has no section for {name}; put the lines <!-- begin {name} --> and "
+                f"<!-- end {name} --> where its table belongs",
+                MISUSE,
+            )
+
+
+def _write(lines: list[str], name: str, document: Path | None) -> None:
+    """Print a table, or put it into its section of a document."""
+    if document is None:
+        print("\n".join(lines))
+    else:
+        document.write_text(with_section(document.read_text(), name, lines))
+        print(f"{document}: table of {name} replaced", file=sys.stderr)
+
+
+def _command(name: str, quick: bool, seed: int | None) -> str:
+    """The command line that repeats a measurement."""
+    return (
+        f"chimera bench {name}" + (" --quick" if quick else "") + ("" if seed is None else f" --seed {seed}")
+    )
 
 
 def find_benchmarks() -> dict[str, Path]:
@@ -93,21 +137,22 @@ def find_benchmarks() -> dict[str, Path]:
 
 
 def run_one(name: str, script: Path, *, quick: bool, seed: int | None = None) -> dict[str, Any]:
-    """Runs one benchmark and returns its checked report. Raises CommandFailed."""
+    """Run one benchmark and return its checked report. Raises CommandFailed."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, str(script), "--json", *(["--quick"] if quick else [])]
     command += [] if seed is None else ["--seed", str(seed)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
-    ) as process:
+    with (
+        Interrupts() as interrupts,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise CommandFailed(f"benchmark {name} did not end within {TIMEOUT_S:.0f} s") from None
+            output = _output(process, name, interrupts)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -115,6 +160,17 @@ def run_one(name: str, script: Path, *, quick: bool, seed: int | None = None) ->
     if report is None:
         raise CommandFailed(f"benchmark {name} ended with status {process.returncode} and gave no result")
     return report
+
+
+def _output(process: subprocess.Popen[bytes], name: str, interrupts: Interrupts) -> bytes:
+    until_s = time.monotonic() + TIMEOUT_S
+    while not interrupts.count:
+        try:
+            return process.communicate(timeout=INTERRUPTED_WITHIN_S)[0]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until_s:
+                raise CommandFailed(f"benchmark {name} did not end within {TIMEOUT_S:.0f} s") from None
+    raise KeyboardInterrupt
 
 
 def parse_report(output: bytes) -> dict[str, Any] | None:
@@ -145,61 +201,3 @@ def _target(target: Any) -> dict[str, Any] | None:
 
 def _rank(name: str) -> int:
     return ORDER.index(name) if name in ORDER else len(ORDER)
-
-
-def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=report["benchmark"], title_justify="left", box=None, pad_edge=False, header_style="dim"
-    )
-    table.add_column("what")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    table.add_column("target", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in report["results"]:
-        target, met = row["target"], row["met"]
-        verdict = (
-            Text("")
-            if met is None
-            else Text("met", style="green")
-            if met
-            else Text("missed", style="bold red")
-        )
-        wanted = f"{target['op']} {_figure(target['value'])}" if target else ""
-        table.add_row(
-            Text(row["name"]), Text(_figure(row["value"])), Text(row["unit"]), Text(wanted), verdict
-        )
-    Console().print(table)
-
-
-def markdown(report: dict[str, Any]) -> list[str]:
-    """The lines of a table in Markdown, with its heading."""
-    about = report["machine"] if isinstance(report["machine"], dict) else {}
-    lines = [
-        f"`chimera bench {report['benchmark']}` on {about.get('cpu', '?')}, {about.get('cores', '?')} cores:",
-        "",
-        "| what | value | target | |",
-        "| --- | --- | --- | --- |",
-    ]
-    for row in report["results"]:
-        target, verdict = row["target"], {None: "", True: "met", False: "**missed**"}[row["met"]]
-        wanted = f"{_SIGNS[target['op']]} {_figure(target['value'])}" if target else ""
-        name = row["name"].replace("|", "\\|")
-        value = f"{_figure(row['value'])} {row['unit']}".rstrip()
-        lines.append(f"| {name} | {value} | {wanted} | {verdict} |")
-    return [*lines, ""]
-
-
-_SIGNS: Final = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "="}
-
-
-def _figure(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"

@@ -11,10 +11,12 @@ from typing import Any
 
 from cryptography import x509
 
+from chimera_ros import private_files
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
-from chimera_ros.crypto.keystore.atomic_file import write_atomic
 from chimera_ros.crypto.trust.identity import CertifiedMember
+from chimera_ros.formats import json_values
+from chimera_ros.formats.text import FormatError, read_bytes
 
 MAX_FILE = 16 * 1024 * 1024
 
@@ -24,13 +26,15 @@ def authority_of(arguments: argparse.Namespace) -> x509.Certificate:
     folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
     path = arguments.authority or folder / "authority.pem"
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return x509.load_pem_x509_certificate(read_bytes(path, MAX_FILE))
     except OSError as error:
         raise CommandFailed(
             f"{path}: {error.strerror}; name the swarm's keystore with --keystore or its authority.pem with "
             "--authority",
             MISUSE,
         ) from error
+    except FormatError as error:
+        raise CommandFailed(f"{path}: {error}", MISUSE) from error
     except ValueError as error:
         raise CommandFailed(f"{path} is no certificate", MISUSE) from error
 
@@ -44,7 +48,7 @@ class Revocations:
             return
         folder = arguments.keystore or Path(os.environ.get(KEYSTORE_VARIABLE) or "keystore")
         try:
-            crl = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
+            crl = x509.load_pem_x509_crl(read_bytes(folder / "crl.pem", MAX_FILE))
             if crl.is_signature_valid(authority_of(arguments).public_key()):  # type: ignore[arg-type]  # no ML-DSA
                 self._serials = frozenset(entry.serial_number for entry in crl)
         except (OSError, ValueError):
@@ -63,24 +67,16 @@ class Revocations:
 def read_json(path: Path) -> Any:
     """A JSON file of at most 16 MiB. Raises CommandFailed."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-        if len(data) > MAX_FILE:
-            raise CommandFailed(f"{path} is larger than {MAX_FILE >> 20} MiB", MISUSE)
-        return json.loads(data)
+        return json_values.parse(read_bytes(path, MAX_FILE), MAX_FILE)
     except OSError as error:
         raise CommandFailed(f"{path}: {error.strerror}", MISUSE) from error
-    except (ValueError, RecursionError) as error:
-        raise CommandFailed(f"{path} is no JSON", MISUSE) from error
+    except FormatError as error:
+        raise CommandFailed(f"{path}: {error}", MISUSE) from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a file atomically. Raises CommandFailed or KeystoreError."""
-    data = (json.dumps(value, indent=1) + "\n").encode()
+    """Writes a file atomically, for its owner alone. Raises CommandFailed."""
     try:
-        if path.exists() and not path.is_file():  # a terminal or a pipe
-            path.write_bytes(data)
-        else:
-            write_atomic(path, data, 0o644)
+        private_files.write_file(path, (json.dumps(value, indent=1) + "\n").encode())
     except OSError as error:
         raise CommandFailed(f"{path}: {error.strerror}") from error

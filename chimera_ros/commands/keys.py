@@ -19,12 +19,14 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError, RankTaken
 from chimera_ros.crypto.keystore.authority import REASONS, AuthorityKeystore
 from chimera_ros.crypto.keystore.fallback_secret import FILE_NAME, LIFE_NS
-from chimera_ros.crypto.keystore.keystore import MAX_PASSPHRASE, Keystore, MemberInfo
+from chimera_ros.crypto.keystore.keystore import Keystore, MemberInfo
+from chimera_ros.crypto.trust.policy_yaml import MAX_DOCUMENT
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.crypto.trust.signed_documents import MAX_DOCUMENT
+from chimera_ros.formats.text import FormatError, plain_text, read_bytes
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0
+MAX_PASSPHRASE_FILE = 65536  # bytes
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -231,15 +233,11 @@ def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
 
 def _policy_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_DOCUMENT + 1)
-        if len(data) > MAX_DOCUMENT:
-            raise CommandFailed(f"{path}: a policy has at most {MAX_DOCUMENT} bytes", MISUSE)
-        return data.decode()
+        return plain_text(read_bytes(path, MAX_DOCUMENT), MAX_DOCUMENT)
     except OSError as error:
         raise CommandFailed(f"{path}: cannot read the policy ({error.strerror})", MISUSE) from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{path}: a policy is text in UTF-8", MISUSE) from None
+    except FormatError as error:
+        raise CommandFailed(f"{path}: {error}", MISUSE) from None
 
 
 def _authority_passphrase(keystore: Keystore, arguments: argparse.Namespace) -> bytes | None:
@@ -343,13 +341,15 @@ def _passphrase_from(path: Path) -> bytes:
     try:
         if path.stat().st_mode & 0o077:
             raise CommandFailed(f"{path} can be read by others; run `chmod 600 {path}`")
-        with path.open("rb") as file:
-            lines = file.read(4 * MAX_PASSPHRASE).splitlines()
+        text = plain_text(read_bytes(path, MAX_PASSPHRASE_FILE), MAX_PASSPHRASE_FILE)
     except OSError as error:
         raise CommandFailed(f"{path}: cannot read the passphrase ({error.strerror})", MISUSE) from None
-    if not lines or not lines[0]:
+    except FormatError as error:
+        raise CommandFailed(f"{path}: {error}", MISUSE) from None
+    passphrase = text.partition("\n")[0]
+    if not passphrase:
         raise CommandFailed(f"the first line of {path} is empty; it must hold the passphrase")
-    return lines[0]
+    return passphrase.encode()
 
 
 def _new_passphrase() -> bytes:

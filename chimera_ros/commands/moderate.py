@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 if TYPE_CHECKING:
-    from chimera_ros.moderation.request import Answer, Request
+    from chimera_ros.flight.moderation_call import ModerationRequest
+    from chimera_ros.moderation.request import ModerationResult
     from chimera_ros.quantum.worker import AerWorker
 
 START_S = 20.0  # for the start of the quantum worker, before the deadline begins to run
@@ -42,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 for an invalid scene."""
     from chimera_ros.flight.moderation_call import ModerationStatus
-    from chimera_ros.moderation.file_format import answer_of
+    from chimera_ros.moderation.file_format import result_to_dict
 
     request = _request(arguments)
     answer = _moderate(request, arguments.backend)
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         picture = _plot(request, answer, arguments.plot)
     if arguments.json:
-        print(json.dumps(answer_of(request, answer) | {"picture": picture}, indent=1))
+        print(json.dumps(result_to_dict(request, answer) | {"picture": picture}, indent=1))
     else:
         _print(request, answer)
         if picture:
@@ -60,35 +61,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if answer.status is ModerationStatus.CONFLICT_FREE else FAILURE
 
 
-def _request(arguments: argparse.Namespace) -> Request:
+def _request(arguments: argparse.Namespace) -> ModerationRequest:
+    from chimera_ros.flight.moderation_call import MAX_DEADLINE_S, MAX_SEED, MIN_DEADLINE_S
+    from chimera_ros.formats.text import FormatError, read_bytes
     from chimera_ros.moderation.file_format import MAX_BYTES, SceneError, read_scene
-    from chimera_ros.moderation.request import LONGEST_S, SHORTEST_S
 
     try:
         if arguments.scene == "-":
             text = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with open(arguments.scene, "rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            text = read_bytes(arguments.scene, MAX_BYTES)
         request = read_scene(text)
     except OSError as error:
         raise CommandFailed(f"{arguments.scene}: {error.strerror or error}", MISUSE) from None
-    except SceneError as error:
+    except (FormatError, SceneError) as error:
         raise CommandFailed(f"{arguments.scene}: {error}", MISUSE) from None
     if arguments.deadline is not None:
-        if not SHORTEST_S <= arguments.deadline <= LONGEST_S:
+        if not MIN_DEADLINE_S <= arguments.deadline <= MAX_DEADLINE_S:
             raise CommandFailed(
-                f"--deadline is {arguments.deadline}; allowed are {SHORTEST_S:g} to {LONGEST_S:g} s", MISUSE
+                f"--deadline is {arguments.deadline}; allowed are {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:g} s",
+                MISUSE,
             )
         request = replace(request, deadline_s=arguments.deadline)
     if arguments.seed is not None:
-        if not 0 <= arguments.seed < 2**63:
-            raise CommandFailed(f"--seed is {arguments.seed}; allowed are whole numbers from 0", MISUSE)
+        if not 0 <= arguments.seed <= MAX_SEED:
+            raise CommandFailed(f"--seed is {arguments.seed}; allowed are 0 to {MAX_SEED}", MISUSE)
         request = replace(request, seed=arguments.seed)
     return request
 
 
-def _moderate(request: Request, backend: str) -> Answer:
+def _moderate(request: ModerationRequest, backend: str) -> ModerationResult:
     from chimera_ros.moderation.ladder import Moderator
     from chimera_ros.moderation.warm_up import warm_up
 
@@ -116,11 +118,11 @@ def _ready(worker: AerWorker) -> bool:
     return True
 
 
-def _print(request: Request, answer: Answer) -> None:
+def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
     state = answer.status.name.replace("_", "-")
-    print(f"{state}: {len(request.names)} drones, {len(answer.before)} conflicts in what was asked")
+    print(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
         print(f"  {answer.reason}")
     for clash in answer.remaining[:10]:
@@ -141,11 +143,11 @@ def _print(request: Request, answer: Answer) -> None:
     if answer.backend:
         print(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
     print(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
-    for rung in answer.rungs:
+    for rung in answer.stages:
         print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 
-def _plot(request: Request, answer: Answer, path: Path) -> str:
+def _plot(request: ModerationRequest, answer: ModerationResult, path: Path) -> str:
     from chimera_ros.records.moderation_plot import draw_moderation
     from chimera_ros.records.tracks import TracksFailed
 

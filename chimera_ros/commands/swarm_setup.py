@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import socket
 import sys
@@ -14,8 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros import private_files
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.run_folder import make_run_folder
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
@@ -87,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
     add("--report", type=Path, metavar="FILE", help="also write the report here, as JSON")
     add("--record", type=Path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
-    add("--no-record", action="store_true", help="record no MCAP files")
+    add("--no-record", action="store_true", help="record neither messages nor tracks")
     add("--duration", type=float, metavar="S", help="land the swarm after S seconds in any case")
     add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
     add(
@@ -160,7 +161,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             first_port=arguments.first_port,
             gcs_port=arguments.gcs_port,
             record=None if arguments.no_record else run_dir,
-            tracks=run_dir / "tracks.jsonl" if embedded else None,
+            tracks=run_dir / "tracks.jsonl" if embedded and not arguments.no_record else None,
             allow_arm=arguments.arm,
             allow_kill=arguments.allow_kill,
             rotation_s=arguments.rotation,
@@ -186,13 +187,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         raise CommandFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}")
     if embedded:
         check_ports(spec)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "log").mkdir(exist_ok=True)
-        spawn = run_dir / "spawn.json"
-        spawn.write_text(json.dumps([list(pad) for pad in pads]))
-    except OSError as error:
-        raise CommandFailed(f"folder {run_dir}: {error.strerror}; choose another with --record") from None
+    spawn = make_run_folder(run_dir, pads, recorded=spec.record is not None)
     ensure_keystore(spec, simulated=arguments.keystore is None)
 
     specs = list(processes(spec))
@@ -281,7 +276,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                     f"make one with: chimera keys create {spec.keystore}",
                     MISUSE,
                 )
-            spec.keystore.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(spec.keystore.parent)
             _make(lambda: keystore.create(SWARM_NAME, wall_ns=wall_ns), keystore.exists)
         enrolled = {member.name for member in keystore.list()}
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]

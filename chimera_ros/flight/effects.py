@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import CommandAck, SwarmCommand, Trajectory
-from .moderation_call import ModerationCall
+from .moderation_call import ModerationRequest
 from .vehicle import Order, Setpoint
 
 
@@ -69,7 +69,7 @@ FollowerEffect = SendAck | SendOrder | SendSetpoint | FlightAlarm
 class RequestModeration:
     """Call path moderation; the answer returns through `on_moderation` or `on_moderation_failed`."""
 
-    call: ModerationCall
+    call: ModerationRequest
 
 
 LeaderEffect = SendCommand | SendTrajectory | MissionEvent | RequestModeration

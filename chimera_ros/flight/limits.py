@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import hypot, isfinite
+from typing import Final
 
 import numpy as np
 
 from .trajectory import Array, Path
 from .vehicle import Vec3
+
+MAX_CORNERS: Final = 64  # of a fence
+MIN_HEIGHT_M, MAX_HEIGHT_M = -100.0, 2000.0  # above the datum
+MAX_DISTANCE_M: Final = 20_000.0  # from the datum, and from where a drone took off
+MAX_SPEED_M_S: Final = 50.0  # of any drone; each has a limit of its own below
+_MAX_CLIMB_M_S, _MAX_ACCELERATION_M_S2, _MAX_JERK_M_S3 = 5.0, 8.0, 40.0
+MOTION_RANGES: Final = {  # of `MotionLimits`; beyond these no drone flies a trajectory
+    "speed_m_s": (0.05, MAX_SPEED_M_S),
+    "climb_m_s": (0.05, _MAX_CLIMB_M_S),
+    "descent_m_s": (0.05, _MAX_CLIMB_M_S),
+    "acceleration_m_s2": (0.05, _MAX_ACCELERATION_M_S2),
+    "jerk_m_s3": (0.05, _MAX_JERK_M_S3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +40,8 @@ class Fence:
 
     def __post_init__(self) -> None:
         corners = self.polygon_m
-        if not 3 <= len(corners) <= 64:
-            raise ValueError(f"a fence has 3 to 64 corners, this one has {len(corners)}")
+        if not 3 <= len(corners) <= MAX_CORNERS:
+            raise ValueError(f"a fence has 3 to {MAX_CORNERS} corners, this one has {len(corners)}")
         if not all(isfinite(c) for corner in corners for c in corner):
             raise ValueError("a fence's corners must be finite numbers")
         if not (
@@ -113,9 +127,9 @@ class FlightEnvelope:
 
     fence: Fence = field(default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, 120.0)))
     max_speed_m_s: float = 12.0
-    max_climb_m_s: float = 5.0
-    max_acceleration_m_s2: float = 8.0
-    max_jerk_m_s3: float = 40.0
+    max_climb_m_s: float = _MAX_CLIMB_M_S
+    max_acceleration_m_s2: float = _MAX_ACCELERATION_M_S2
+    max_jerk_m_s3: float = _MAX_JERK_M_S3
     max_distance_m: float = 2000.0  # from the home position
     max_duration_s: float = 3600.0  # of one trajectory
     min_battery_fraction: float = 0.2  # below: return and land

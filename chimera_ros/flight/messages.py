@@ -17,6 +17,7 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 MAX_TARGETS = 256
 MAX_KNOTS = 512
 MAX_REASON = 200
+MAX_NAME = 48
 NO_POSITION: Vec3 = (nan, nan, nan)
 
 

@@ -1,16 +1,35 @@
-"""What flight asks path moderation, and what it hears; a service answers, or a function of this process."""
+"""Request to path moderation and its answer, as ModerateTrajectories.srv has them on the wire.
+
+A service answers, or a function of the same process (`Moderate`). The leader, the planner and path moderation
+share these types; flight must not import moderation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
+
+import numpy as np
 
 from .limits import Fence
 from .messages import TrajectoryKnot
-from .trajectory import MotionLimits
+from .trajectory import Array, MotionLimits
 
-Knots = tuple[TrajectoryKnot, ...]
+MAX_TRAJECTORIES: Final = 1024
+MIN_DEADLINE_S: Final = 0.02
+MAX_DEADLINE_S: Final = 60.0
+MAX_SEED: Final = 2**63 - 1
+
+SEPARATION_RANGES: Final = {
+    "horizontal_m": (1e-3, 1e4),
+    "vertical_m": (1e-3, 1e4),
+    "tracking_error_m": (0.0, 1e3),
+    "clock_skew_s": (0.0, 10.0),
+}
+
+KnotSequence = tuple[TrajectoryKnot, ...]  # of one trajectory
 
 
 class ModerationStatus(IntEnum):
@@ -22,42 +41,75 @@ class ModerationStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModerationCall:
-    """Paths of drones that begin together, to be made conflict-free within `deadline_s`.
+class Separation:
+    """Separation ellipsoid of two drones: half axes in metres between their centres.
 
-    A pair is to be kept `separation_m` apart, plus twice `tracking_error_m`, plus what `clock_skew_s` costs
-    at their relative speed. Metres ENU, seconds; `start_ns` is the swarm time of t = 0.
+    `tracking_error_m` bounds each drone's deviation from its trajectory, `clock_skew_s` that of its clock
+    from swarm time; both count once for each drone of a pair. Raises ValueError.
     """
 
-    call_id: int
-    drones: tuple[str, ...]
-    knots: tuple[Knots, ...]
-    start_ns: int
-    separation_m: float
-    tracking_error_m: float
-    limits: MotionLimits
-    fence: Fence
-    deadline_s: float
+    horizontal_m: float
+    vertical_m: float
+    tracking_error_m: float = 0.0
     clock_skew_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in SEPARATION_RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # written so that NaN is refused
+                raise ValueError(f"the separation's {name} is {value}; {low:g} to {high:g} is allowed")
+
+    @property
+    def scale(self) -> Array:
+        """Metres (3,) per unit of the norm in which the ellipsoid is the unit ball."""
+        return np.array([self.horizontal_m, self.horizontal_m, self.vertical_m])
+
+    def norm(self, flat_and_rise: Array) -> Array:
+        """The norm (...) of horizontal and vertical metres (..., 2)."""
+        flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
+        out: Array = np.sqrt(flat * flat + rise * rise)  # faster than hypot; no overflow at these lengths
+        return out
+
+    def required_norm(self) -> float:
+        """Required norm between two drones at rest: 1 plus both tracking errors."""
+        return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
+
+
+@dataclass(frozen=True, slots=True)
+class ModerationRequest:
+    """Trajectories with a common start, to be made conflict-free: by drone a name and knots (ENU m).
+
+    `deadline_s` counts from the call. `call_id` returns in the answer, `start_ns` is the swarm time of t = 0;
+    path moderation uses neither.
+    """
+
+    drones: tuple[str, ...]
+    knots: tuple[KnotSequence, ...]
+    separation: Separation
+    limits: MotionLimits = field(default_factory=MotionLimits)
+    fence: Fence | None = None
+    deadline_s: float = 0.25
     seed: int = 1
+    call_id: int = 0
+    start_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModerationAnswer:
-    """What came back; nothing of it is trusted. `conflicts` were found in what was asked."""
+    """Answer to a request, untrusted. `conflicts` is the number of conflicts in the request."""
 
     call_id: int
     status: ModerationStatus
     reason: str = ""
     winner: str = ""
     drones: tuple[str, ...] = ()
-    knots: tuple[Knots, ...] = ()
+    knots: tuple[KnotSequence, ...] = ()
     conflicts: int = 0
 
 
-Moderate = Callable[[ModerationCall], ModerationAnswer]
+Moderate = Callable[[ModerationRequest], ModerationAnswer]
 
 
 def deadline_for(drones: int) -> float:
-    """How long, s, moderation of so many drones may take, transport included."""
+    """Deadline, s, for the moderation of so many drones, transport included."""
     return 0.25 if drones <= 10 else 1.0 if drones <= 20 else 3.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from math import comb, isfinite, isnan, pi, sqrt
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from .vehicle import Vec3
 
 Array = NDArray[np.float64]
 
+MAX_DURATION_S: Final = 86_400.0
+MAX_COORDINATE: Final = 1e6  # of a position, velocity or acceleration
 _DEGREE = 5
 _SPLITS = 8  # sub-intervals per piece when bounding: keeps the bound within about 2 % of the true maximum
 
@@ -88,7 +91,7 @@ class Path:
             raise NotFiniteError("a trajectory's knots must be finite numbers")
         if times[0] != 0.0 or any(b - a < 1e-3 for a, b in pairwise(times)):
             raise ValueError("a trajectory's times must rise from 0 by at least 1 ms per knot")
-        if times[-1] > 86400.0 or np.abs(table).max() > 1e6:
+        if times[-1] > MAX_DURATION_S or np.abs(table).max() > MAX_COORDINATE:
             raise ValueError("a trajectory must end within a day and stay within 1000 km")
         self.knots = tuple(knots)
         self.duration_s = float(times[-1])

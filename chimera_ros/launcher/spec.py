@@ -158,8 +158,8 @@ def _literal(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `spawn_file` is JSON with ENU metres."""
+def sitl_process(spec: SwarmSpec, datum: Datum, spawn: Path | str) -> ProcessSpec:
+    """The embedded SITL; `spawn` is a file of JSON with ENU metres, or the JSON itself."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
@@ -167,7 +167,7 @@ def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec
         *("--seed", str(spec.seed)),
         *("--wind", str(spec.wind_m_s)),
         f"--datum={datum.latitude_deg!r},{datum.longitude_deg!r},{datum.altitude_amsl_m!r}",
-        *("--spawn", str(spawn_file)),
+        *("--spawn", str(spawn)),
     ]
     if spec.tracks is not None:
         arguments += ["--tracks", str(spec.tracks)]

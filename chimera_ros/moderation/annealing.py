@@ -1,7 +1,7 @@
-"""Simulated annealing, many replicas side by side: heat-bath moves of one drone in all of them at once.
+"""Simulated annealing of many replicas at once: heat-bath moves of one drone in all of them.
 
-The conflict penalty is lowered to the scale of the costs while it is warm, or no replica would ever pass
-through a conflict; what comes out is judged by the true energy.
+While warm, the conflict penalty is lowered to the scale of the costs, or no replica would ever pass through a
+conflict; results are compared by their true energy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .solver import SolverProgress, progress
 from .tracks import IntArray
 
 _WORK_PER_SLICE = 8e6  # multiplications: about 10 ms
-_WORK_PER_DRONE = 5e4  # what a small product costs beside its multiplications
-_POLISHED = 4  # best replicas that get a local search at the end
+_WORK_PER_DRONE = 5e4  # overhead of a small product, in multiplications
+_POLISHED = 4  # best replicas that are improved by local search at the end
 
 
 class Annealing:
-    """`replicas` side by side for `sweeps` over all drones; half of them start from `start`."""
+    """`replicas` for `sweeps` over all drones; half of them start from `start`."""
 
     name = "annealing"
 
@@ -32,7 +32,7 @@ class Annealing:
         self._replicas, self._sweeps = replicas, sweeps
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Works in slices of some sweeps; the same seed gives the same answer."""
+        """Slices of some sweeps; the same seed gives the same result."""
         rng = np.random.default_rng(seed)
         fields = Fields(problem)
         if start is None:
@@ -95,7 +95,7 @@ class _Lattice:
             self._ones[self._offsets[i] + self.choices[:, i], self._every] = 1.0
 
     def temperatures(self) -> tuple[float, float]:
-        """Where the schedule begins and ends."""
+        """First and last temperature of the schedule."""
         return 0.5 * self._scale, 0.005 * self._scale
 
     def sweep(self, temperature: float, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The best conflict-free choice of a problem so far, and what each stage of the ladder had for itself."""
+"""Incumbent: the best conflict-free choice of a problem so far, and the best energy of each solver."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .tracks import IntArray
 
 
 @dataclass(slots=True)
-class Best:
-    """Takes what stages offer for what the problem says it is, not for what the stages say."""
+class Incumbent:
+    """Compares choices by the problem's own energy, not by what a solver reports."""
 
     problem: Problem
     choice: IntArray | None = None
     energy: float = inf
     winner: str = ""
     proven: bool = False
-    impossible: bool = False
-    nearest: IntArray | None = None  # with the fewest conflicts, while none is free of them
-    own: dict[str, float] = field(default_factory=dict)  # least conflict-free energy by stage
+    infeasible: bool = False
+    closest: IntArray | None = None  # with the fewest conflicts, as long as none is conflict-free
+    by_solver: dict[str, float] = field(default_factory=dict)  # least conflict-free energy of each
     _fewest: float = inf
 
-    def offer(self, stage: str, choice: IntArray) -> None:
-        """A stage's choice, kept if it is conflict-free and better, or nearest to that."""
+    def offer(self, solver: str, choice: IntArray) -> None:
+        """Keeps a solver's choice if it is conflict-free and better, or the closest to conflict-free."""
         energy = self.problem.energy(choice)
         if self.problem.violations(choice):
             if energy < self._fewest:
-                self._fewest, self.nearest = energy, choice.copy()
+                self._fewest, self.closest = energy, choice.copy()
             return
-        self.own[stage] = min(energy, self.own.get(stage, inf))
+        self.by_solver[solver] = min(energy, self.by_solver.get(solver, inf))
         if energy < self.energy - TIE:
-            self.choice, self.energy, self.winner = choice.copy(), energy, stage
+            self.choice, self.energy, self.winner = choice.copy(), energy, solver

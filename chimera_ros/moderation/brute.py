@@ -1,4 +1,4 @@
-"""Looks at every millisecond: slow, simple, and written apart from everything that it is to check."""
+"""Brute-force conflict detection at every millisecond, independent of the code that it checks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .conflicts import Conflict, Separation
+from .conflicts import Conflict
 
 
 def brute_force(
     knots: Sequence[Sequence[TrajectoryKnot]], separation: Separation, step: float = 1e-3
 ) -> list[Conflict]:
-    """The pairs that are too near at any multiple of `step` (s), each at its closest; all start at time 0."""
+    """Pairs in conflict at any multiple of `step` (s), each at its closest; all start at time 0."""
     count = len(knots)
     times = np.arange(0.0, max(mine[-1].t_s for mine in knots) + 2 * step, step)
     places = [positions(mine, times) for mine in knots]

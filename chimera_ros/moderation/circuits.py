@@ -1,9 +1,9 @@
-"""The variational circuits of path moderation: their description, and their state vectors in numpy.
+"""Variational circuits of path moderation: their description, and their state vectors in numpy.
 
 A circuit is a layer of RY on every qubit, then `layers` times a chain of CZ between neighbours (when
 `entangle`) and another layer of RY: the hardware-efficient ansatz of Kandala et al., Nature 549 (2017) 242,
-with the real gates only. Its amplitudes are real, so that everything here is float64.
-Qubit 0 is the least significant bit of a basis state's index, as in Qiskit.
+with real gates only, so that amplitudes are float64. Qubit 0 is the least significant bit of a basis state's
+index, as in Qiskit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 MAX_QUBITS = 60  # of a description; what can be simulated is fewer
 MAX_STATE_QUBITS = 20  # of a state vector in numpy: 8 MiB a run
 MAX_LAYERS = 16
-_GROUP = 4  # qubits turned by one small matrix product
+_GROUP = 4  # qubits rotated by one small matrix product
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,20 @@ class CircuitSpec:
 
     @property
     def runs(self) -> int:
-        """How many sets of angles there are."""
+        """Number of sets of angles."""
         return len(self.angles)
 
 
 class SamplerUnavailable(Exception):
-    """No backend executed the circuit: absent, dead, too slow or refusing. The text says which."""
+    """No backend executed the circuit; the text says why (absent, crashed, too slow, refused)."""
 
 
 class Sampler(Protocol):
-    """Executes circuits somewhere else and measures them."""
+    """Executes and measures circuits on a backend."""
 
     @property
     def backend(self) -> str:
-        """What executes the circuits, for reports."""
+        """Name of the backend, for reports."""
 
     def sample(self, circuit: CircuitSpec, shots: int, seed: int) -> BitArray:
         """Bits (runs, shots, qubits) in shot order, column q being qubit q. Raises SamplerUnavailable."""
@@ -79,13 +79,13 @@ class Ansatz:
         parity = np.zeros_like(both)
         for q in range(qubits - 1):
             parity ^= both >> q
-        self._sign = 1.0 - 2.0 * (parity & 1)  # what the chain of CZ does
+        self._sign = 1.0 - 2.0 * (parity & 1)  # of the chain of CZ
         # groups of qubits (low, count), the least significant first
         self._groups = [(low, min(_GROUP, qubits - low)) for low in range(0, qubits, _GROUP)]
 
     @property
     def parameters(self) -> int:
-        """Angles of one run."""
+        """Number of angles of one run."""
         return self.qubits * (self.layers + 1)
 
     def states(self, angles: Array) -> Array:
@@ -95,29 +95,29 @@ class Ansatz:
         for depth in range(1, self.layers + 1):
             if self.entangle:
                 state = state * self._sign
-            state = self._turn(state, layers[:, depth], 1.0)
+            state = self._rotate(state, layers[:, depth], 1.0)
         return state
 
     def value_and_gradient(
-        self, angles: Array, weigh: Callable[[Array], tuple[Array, Array]]
+        self, angles: Array, objective: Callable[[Array], tuple[Array, Array]]
     ) -> tuple[Array, Array]:
         """Values (runs,) and gradients (runs, parameters) of a function of the probabilities.
 
-        `weigh` takes probabilities (runs, 2**qubits) and returns the values and their derivatives by each
-        probability. Adjoint differentiation: one pass forward and one back, whatever the number of angles
-        (Jones and Gacon, arXiv:2009.02823).
+        `objective` takes probabilities (runs, 2**qubits) and returns the values and their derivatives by each
+        probability. Adjoint differentiation: one pass forward and one back for any number of angles (Jones
+        and Gacon, arXiv:2009.02823).
         """
         runs = len(angles)
         layers = angles.reshape(runs, self.layers + 1, self.qubits)
         state = self.states(angles)
-        values, weights = weigh(state * state)
+        values, weights = objective(state * state)
         adjoint = weights * state
         gradient = np.empty_like(layers)
         for depth in range(self.layers, -1, -1):
             gradient[:, depth] = self._inner(adjoint, state)
             if depth:
-                state = self._turn(state, layers[:, depth], -1.0)
-                adjoint = self._turn(adjoint, layers[:, depth], -1.0)
+                state = self._rotate(state, layers[:, depth], -1.0)
+                adjoint = self._rotate(adjoint, layers[:, depth], -1.0)
                 if self.entangle:
                     state, adjoint = state * self._sign, adjoint * self._sign
         return values, gradient.reshape(runs, -1)
@@ -132,7 +132,7 @@ class Ansatz:
             state = np.concatenate([state * cosine[:, q, None], state * sine[:, q, None]], axis=1)
         return state
 
-    def _turn(self, state: Array, angles: Array, direction: float) -> Array:
+    def _rotate(self, state: Array, angles: Array, direction: float) -> Array:
         """RY(direction * angles) on every qubit of states (runs, 2**qubits)."""
         runs = len(state)
         cosine, sine = np.cos(angles / 2), direction * np.sin(angles / 2)
@@ -179,18 +179,18 @@ def cvar(energies_in_order: Array, order: IntArray, alpha: float) -> Callable[[A
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
 
-    def weigh(probabilities: Array) -> tuple[Array, Array]:
+    def objective(probabilities: Array) -> tuple[Array, Array]:
         cumulated = np.cumsum(probabilities[:, order], axis=1)
         last = np.minimum((cumulated < alpha).sum(1), len(order) - 1)  # where the best fraction ends
         level = energies_in_order[last]
         gain = np.minimum(energies_in_order[None, :] - level[:, None], 0.0)[:, rank] / alpha
         return level + (probabilities * gain).sum(1), gain
 
-    return weigh
+    return objective
 
 
 def sample_states(states: Array, shots: int, seed: int) -> BitArray:
-    """Bits (runs, shots, qubits) drawn from amplitudes (runs, 2**qubits): what a backend would measure."""
+    """Bits (runs, shots, qubits) sampled from amplitudes (runs, 2**qubits), as a backend measures them."""
     rng = np.random.default_rng(seed)
     qubits = states.shape[1].bit_length() - 1
     cumulated = np.cumsum(states * states, axis=1)

@@ -1,9 +1,9 @@
-"""Exact conflict detection: where two trajectories come nearer than an ellipsoid allows, and how near.
+"""Exact conflict detection: where two trajectories violate the separation ellipsoid, and by how much.
 
 Space is scaled so that the ellipsoid becomes the unit ball. Between two samples the relative path is replaced
-by its chord, on which the closest approach has a closed form; what the path may leave the chord by is
-subtracted, and where that decides, the interval is cut finer until it does not. So no conflict is missed
-between samples, and none is reported that is more than a micrometre away from one.
+by its chord, on which the closest approach has a closed form; the bound of the path's deviation from the
+chord is subtracted, and intervals in which that decides are subdivided. No conflict is missed, and none is
+reported that is more than a micrometre from one.
 """
 
 from __future__ import annotations
@@ -15,62 +15,20 @@ from math import inf, isfinite
 import numpy as np
 from scipy.spatial import cKDTree
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .errors import ModerationError, ModerationReason
 from .tracks import IntArray, Track, TrackTable
 
-_TREES_FROM = 48  # tracks; below, all pairs are looked at
+_TREES_FROM = 48  # tracks; below, all pairs are checked
 _CHUNK = 20_000  # pairs of windows held in memory at once
 _SPLIT = 8
-_LEVELS = 5  # cuts of an interval by _SPLIT: 0.25 s becomes 8 us
-
-
-@dataclass(frozen=True, slots=True)
-class Separation:
-    """The ellipsoid that two drones keep clear: half axes in metres between their centres.
-
-    `tracking_error_m` is what each drone may be off its trajectory, `clock_skew_s` what each drone's clock
-    may be off the swarm's: both count twice, once for each drone. Raises ModerationError.
-    """
-
-    horizontal_m: float
-    vertical_m: float
-    tracking_error_m: float = 0.0
-    clock_skew_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value, lowest, highest in (
-            ("horizontal separation", self.horizontal_m, 1e-3, 1e4),
-            ("vertical separation", self.vertical_m, 1e-3, 1e4),
-            ("tracking error", self.tracking_error_m, 0.0, 1e3),
-            ("clock skew", self.clock_skew_s, 0.0, 10.0),
-        ):
-            if not (isfinite(value) and lowest <= value <= highest):
-                raise ModerationError(
-                    ModerationReason.BAD_SEPARATION,
-                    f"the {name} is {value}; {lowest:g} to {highest:g} is allowed",
-                )
-
-    @property
-    def scale(self) -> Array:
-        """Metres (3,) per unit of the norm in which the ellipsoid is the unit ball."""
-        return np.array([self.horizontal_m, self.horizontal_m, self.vertical_m])
-
-    def norm(self, flat_and_rise: Array) -> Array:
-        """The norm (...) of horizontal and vertical metres (..., 2)."""
-        flat, rise = flat_and_rise[..., 0] / self.horizontal_m, flat_and_rise[..., 1] / self.vertical_m
-        out: Array = np.sqrt(flat * flat + rise * rise)  # no lengths that hypot would be needed for
-        return out
-
-    def standing(self) -> float:
-        """What the norm between two standing drones must at least be: 1 and both tracking errors."""
-        return 1.0 + 2.0 * self.tracking_error_m / min(self.horizontal_m, self.vertical_m)
+_LEVELS = 5  # subdivisions of an interval by _SPLIT: 0.25 s becomes 8 us
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two tracks at their closest: clock time, distances in metres and the norm by what it must be (< 1)."""
+    """Two tracks at their closest: clock time, distances in metres, norm over required norm (< 1)."""
 
     first: int
     second: int
@@ -81,27 +39,27 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """Intervals in which two tracks come near one another: rows (P,) of the table and interval numbers (P,).
+class NearIntervals:
+    """Intervals in which two tracks may conflict: rows (P,) of the table and interval numbers (P,).
 
-    `clearance` (P,) is a lower bound of norm minus inflation: below 1 it is a conflict; `doubt` (P,) is how
-    much higher the true one may be.
+    `clearance` (P,) is a lower bound of norm minus inflation, below 1 a conflict; the true value is at most
+    `uncertainty` (P,) higher.
     """
 
     first: IntArray
     second: IntArray
     interval: IntArray
     clearance: Array
-    doubt: Array
+    uncertainty: Array
 
 
 def find_conflicts(tracks: Sequence[Track] | TrackTable, separation: Separation) -> list[Conflict]:
-    """All pairs that conflict, each once and at its closest, in the order of their rows."""
+    """All pairs in conflict, each once at its closest, in the order of rows."""
     table = tracks if isinstance(tracks, TrackTable) else TrackTable(tracks)
     if len(table) < 2:
         return []
     near = near_pairs(table, separation, 1.0)
-    lower = settle(table, separation, near)
+    lower = refine(table, separation, near)
     hit = lower < 1.0
     if not hit.any():
         return []
@@ -113,12 +71,12 @@ def find_conflicts(tracks: Sequence[Track] | TrackTable, separation: Separation)
 
 
 def closest_approach(a: Track, b: Track, separation: Separation) -> Conflict:
-    """Where two tracks are closest (rows 0 and 1), conflict or not: ratio below 1 is a conflict."""
+    """Closest approach of two tracks (rows 0 and 1); a ratio below 1 is a conflict."""
     table = TrackTable([a, b])
     near = near_pairs(table, separation, inf)
     best = int(np.argmin(near.clearance))
-    # the least bound need not hold the least value: look into every interval that could
-    could = near.clearance <= near.clearance[best] + near.doubt[best]
+    # the least bound need not belong to the least value: every interval that may contain it
+    could = near.clearance <= near.clearance[best] + near.uncertainty[best]
     pick = np.flatnonzero(could)
     pick = pick[np.argsort(near.clearance[pick])][:64]
     zero = np.zeros(len(pick), dtype=np.int64)
@@ -126,7 +84,7 @@ def closest_approach(a: Track, b: Track, separation: Separation) -> Conflict:
 
 
 def inflation(table: TrackTable, separation: Separation) -> Array:
-    """What tracking error and clock skew add to the norm, (N, T): each drone's own part."""
+    """Addition (N, T) to the norm for the tracking error and clock skew of each drone."""
     still = separation.tracking_error_m / min(separation.horizontal_m, separation.vertical_m)
     if separation.clock_skew_s == 0.0:
         return np.full(table.sag.shape[:2], still)
@@ -143,10 +101,10 @@ def near_pairs(
     limit: float,
     groups: IntArray | None = None,
     pairs: tuple[IntArray, IntArray] | None = None,
-) -> Near:
+) -> NearIntervals:
     """Every interval of every pair whose clearance may be below `limit`.
 
-    Pairs of one group are left out; with `pairs` (first rows, second rows) only those are looked at.
+    Pairs within a group are skipped; with `pairs` (first rows, second rows) only those are checked.
     """
     sag = separation.norm(table.sag)
     windows, size = table.centre.shape[0], table.window
@@ -174,22 +132,22 @@ def near_pairs(
         hit, where = np.nonzero(low < limit)
         first, second = first[hit], second[hit]
         interval = window[hit] * size + where.astype(np.int64)
-        doubt = 2.0 * (sag[first, interval] + sag[second, interval])
-        parts.append((first, second, interval, low[hit, where], doubt))
+        uncertainty = 2.0 * (sag[first, interval] + sag[second, interval])
+        parts.append((first, second, interval, low[hit, where], uncertainty))
     if not parts:
         none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return Near(none, none, none, nothing, nothing)
-    return Near(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return NearIntervals(none, none, none, nothing, nothing)
+    return NearIntervals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def settle(table: TrackTable, separation: Separation, near: Near) -> Array:
-    """Clearances (P,) with the doubtful ones decided: below 1 is a conflict, from 1 on is none.
+def refine(table: TrackTable, separation: Separation, near: NearIntervals) -> Array:
+    """Clearances (P,) with uncertain ones decided: below 1 a conflict, otherwise none.
 
-    Intervals are cut by `_SPLIT` until a sample conflicts or no part can; what remains open after the last
-    cut counts as a conflict.
+    Intervals are subdivided by `_SPLIT` until a sample conflicts or no part can; what is undecided after the
+    last subdivision counts as a conflict.
     """
     out = near.clearance.copy()
-    todo = np.flatnonzero((out < 1.0) & (out + near.doubt >= 1.0))
+    todo = np.flatnonzero((out < 1.0) & (out + near.uncertainty >= 1.0))
     if not len(todo):
         return out
     still = inflation(table, separation)
@@ -221,8 +179,8 @@ def _window_pairs(
     groups: IntArray | None,
     pairs: tuple[IntArray, IntArray] | None,
 ) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Windows, first and second rows (P,) whose boxes come near enough, in bounded chunks; of `pairs`, or
-    found in one k-d tree per window.
+    """Windows, first and second rows (P,) with boxes within `limit`, in bounded chunks; of `pairs`, or from
+    one k-d tree per window.
     """
     found: list[tuple[IntArray, IntArray, IntArray]] = []
     held = 0
@@ -238,7 +196,7 @@ def _window_pairs(
                 rows, columns = rows[other], columns[other]
         else:
             rows, columns = pairs
-        for axis in range(3):  # one after the other: the first leaves little for the next
+        for axis in range(3):  # one after the other: each reduces the work of the next
             c, e = centre[:, axis], extent[:, axis]
             near = np.abs(c[rows] - c[columns]) - e[rows] - e[columns] < limit
             rows, columns = rows[near], columns[near]
@@ -280,7 +238,7 @@ def _relative(
 def _report(
     table: TrackTable, separation: Separation, first: IntArray, second: IntArray, interval: IntArray
 ) -> list[Conflict]:
-    """The closest approach of pairs near given intervals, by narrowing down."""
+    """The closest approach of pairs near given intervals, by successive refinement."""
     still = inflation(table, separation)
     base = still[first, interval] + still[second, interval]
     middle = table.start_s + (interval + 0.5) * table.step_s

@@ -1,6 +1,6 @@
-"""OR-Tools' CP-SAT on the whole problem: whether a conflict-free choice exists, then the cheapest one.
+"""CP-SAT (OR-Tools) on the whole problem: feasibility, then the optimum.
 
-One slice is one call of the solver and lasts up to `time_limit_s`. The library is loaded on first use.
+A slice is one call of the solver and lasts up to `time_limit_s`. The library is loaded on first use.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .problem import Problem
 from .solver import SolverProgress, SolverUnavailable, progress
 from .tracks import IntArray
 
-_UNIT = 1000.0  # CP-SAT counts in integers: energies in millimetres
+_UNIT = 1000.0  # CP-SAT takes integers: energies in millimetres
 
 
 class CpSat:
     """First feasibility, then (with `optimise`) the optimum. `time_limit_s` may be changed between slices.
 
-    The last progress has `details["status"]`: feasible, optimal, infeasible or unknown. Without a start an
-    infeasible or undecided problem is answered by each drone's cheapest candidate, `feasible` False.
+    The last progress has `details["status"]`: feasible, optimal, infeasible or unknown. Without a start, the
+    result of an infeasible or undecided problem is each drone's cheapest candidate, `feasible` False.
     """
 
     name = "cp_sat"
@@ -31,9 +31,9 @@ class CpSat:
         self._workers, self._optimise = workers, optimise
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """A slice to set up each question and one to answer it. Raises SolverUnavailable.
+        """One slice to build each model and one to solve it. Raises SolverUnavailable.
 
-        A start without conflicts is proof enough that there is such a choice.
+        A conflict-free start proves feasibility.
         """
         choice = np.array([int(c.argmin()) for c in problem.costs]) if start is None else np.asarray(start)
         model = _Model(problem)
@@ -111,6 +111,8 @@ class _Model:
         for mine, a in zip(self._taken, hint, strict=True):
             self._model.add_hint(mine[int(a)], True)
         solver = cp.CpSolver()
+        # by default every solve replaces the process's SIGINT handler and leaves SIG_DFL behind
+        solver.parameters.catch_sigint_signal = False
         solver.parameters.max_time_in_seconds = max(time_limit_s, 1e-3)
         solver.parameters.num_workers = workers
         solver.parameters.random_seed = seed % 2**31

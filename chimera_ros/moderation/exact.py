@@ -1,4 +1,4 @@
-"""The least energy for certain: each component by full enumeration, larger ones by branch and bound."""
+"""Exact solver: full enumeration of each component, branch and bound for larger ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .problem import Problem
 from .solver import TIE, SolverProgress, SolverUnavailable, progress
 from .tracks import IntArray
 
-ENUMERATED = 2**20  # choices of a component up to which all are looked at
-_CHUNK = 2**17  # choices looked at in one slice
+ENUMERATED = 2**20  # largest number of choices of a component that is enumerated
+_CHUNK = 2**17  # choices per slice
 _NODES_PER_SLICE = 150
-MAX_NODES = 200_000  # then branch and bound gives up, with its best answer and no proof
+MAX_NODES = 200_000  # then branch and bound ends with its best choice and without a proof
 
 
 class Exact:
-    """Enumeration and branch and bound. `proven` is False only where a component was given up."""
+    """Enumeration and branch and bound. `proven` is False only if `max_nodes` ended a component's search."""
 
     name = "exact"
 
@@ -29,7 +29,7 @@ class Exact:
         self._max_nodes = max_nodes
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Works in slices, component by component; the seed plays no part."""
+        """Slices component by component; the seed is not used."""
         fields = Fields(problem)
         if start is None:
             construct(fields)
@@ -68,7 +68,7 @@ class Exact:
 
 
 def enumerate_energies(problem: Problem) -> Iterator[tuple[Array, int]]:
-    """All energies in chunks, each with the number of its first choice; the last drone varies fastest."""
+    """All energies in chunks, each with the index of its first choice; the last drone varies fastest."""
     sizes = problem.sizes
     free = len(sizes)
     inner = 1
@@ -86,7 +86,7 @@ def all_energies(problem: Problem) -> Array:
     """Energies of all choices of a small problem, last drone fastest. Raises SolverUnavailable."""
     sizes = problem.sizes
     if np.prod([float(k) for k in sizes]) > ENUMERATED:
-        raise SolverUnavailable(f"{len(sizes)} drones have too many choices to look at them all")
+        raise SolverUnavailable(f"{len(sizes)} drones have too many choices to enumerate")
     total = np.full(sizes, problem.fixed)
     for i, cost in enumerate(problem.costs):
         total += cost.reshape([-1 if k == i else 1 for k in range(len(sizes))])
@@ -97,7 +97,7 @@ def all_energies(problem: Problem) -> Array:
 
 
 def decode(number: int, sizes: tuple[int, ...]) -> IntArray:
-    """The choice (n,) of a number counted by `all_energies`."""
+    """The choice (n,) of an index of `all_energies`."""
     out = np.zeros(len(sizes), dtype=np.int64)
     for i in range(len(sizes) - 1, -1, -1):
         number, out[i] = divmod(number, sizes[i])
@@ -105,8 +105,8 @@ def decode(number: int, sizes: tuple[int, ...]) -> IntArray:
 
 
 class _BranchAndBound:
-    """Depth first, candidates by promise. Bound: each open drone's least field, and each open pair's least
-    penalty given the later drone's candidate.
+    """Depth first, best bound first. Bound: each open drone's least field, and each open pair's least penalty
+    given the later drone's candidate.
     """
 
     def __init__(self, problem: Problem, start: IntArray, max_nodes: int) -> None:
@@ -129,7 +129,7 @@ class _BranchAndBound:
             both = problem.interaction((i, j))
             self._tables[a, b, : both.shape[0], : both.shape[1]] = both
             self._tables[b, a, : both.shape[1], : both.shape[0]] = both.T
-        # what a place's candidate costs at least with the open places before it: depth, place, candidate
+        # least cost of a place's candidate with the open places before it: depth, place, candidate
         rows = np.arange(widest)
         self._later = np.zeros((count, count, widest))
         for a in range(count - 1, -1, -1):
@@ -146,7 +146,7 @@ class _BranchAndBound:
         self.done = self.proven = False
 
     def work(self) -> None:
-        """Opens some nodes."""
+        """Expands up to `_NODES_PER_SLICE` nodes."""
         count = len(self._order)
         for _ in range(_NODES_PER_SLICE):
             if not self._stack:
@@ -165,7 +165,7 @@ class _BranchAndBound:
                 bound += (rest + self._later[depth + 1, depth + 1 :]).min(2).sum(1)
             else:
                 bound = sums
-            for a in np.argsort(-bound, kind="stable"):  # the most promising is taken first
+            for a in np.argsort(-bound, kind="stable"):  # the best bound is popped first
                 if not bound[a] < self._least - TIE:
                     continue
                 taken = path.copy()
@@ -176,4 +176,4 @@ class _BranchAndBound:
                         self.best[np.array(self._order)] = taken
                 else:
                     self._stack.append((depth + 1, float(sums[a]), field + self._tables[depth, :, a], taken))
-            # what was put on the stack under an older, weaker bound is dropped when it is opened
+            # nodes pushed under an older, weaker bound are pruned when they are expanded

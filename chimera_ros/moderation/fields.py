@@ -1,4 +1,4 @@
-"""What each drone's candidates would cost next to the others' choice, kept up to date move by move."""
+"""Local fields: the cost of each candidate given the other drones' choices, updated with every move."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .problem import Problem
 from .solver import TIE
 from .tracks import IntArray
 
-FREE = -1  # a drone that has no choice yet
+FREE = -1  # no candidate chosen yet
 
 
 class Fields:
@@ -43,14 +43,14 @@ class Fields:
         self.field = self._costs.copy()
 
     def set(self, choice: IntArray) -> None:
-        """Takes a whole choice."""
+        """Sets the choice of all drones."""
         self.choice = np.full(len(self.problem), FREE)
         self.field = self._costs.copy()
         for i, a in enumerate(np.asarray(choice)):
             self.move(i, int(a))
 
     def move(self, drone: int, candidate: int) -> None:
-        """Gives a drone another candidate, or its first."""
+        """Changes the candidate of a drone, or sets its first."""
         pushes, before = self._pushes[drone], self.choice[drone]
         change = pushes[candidate] - pushes[before] if before != FREE else pushes[candidate]
         self.field[self.neighbours[drone]] += change
@@ -71,7 +71,7 @@ class Fields:
         return True
 
     def improve_two(self) -> bool:
-        """Makes the best move of two drones that meet, if it lowers the energy."""
+        """Makes the best move of two interacting drones if it lowers the energy."""
         if not len(self.pairs):
             return False
         gains, rows = self.gains(), np.arange(len(self.pairs))

@@ -1,63 +1,65 @@
-"""The JSON of `chimera moderate` (docs/moderation.md): a scene in, an answer out.
+"""JSON of `chimera moderate` (docs/moderation.md): scene and result.
 
-An answer's `trajectories` have the form of a scene's, so that an answer can be asked about again.
+The `trajectories` of a result have the format of a scene's, so that they can be moderated again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
 
-from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
-from chimera_ros.flight.moderation_call import deadline_for
-from chimera_ros.flight.trajectory import MotionLimits, straight_legs
+from chimera_ros.flight.limits import MAX_CORNERS, MOTION_RANGES, Fence
+from chimera_ros.flight.messages import MAX_KNOTS, MAX_NAME, TrajectoryKnot
+from chimera_ros.flight.moderation_call import (
+    MAX_DEADLINE_S,
+    MAX_SEED,
+    MAX_TRAJECTORIES,
+    MIN_DEADLINE_S,
+    SEPARATION_RANGES,
+    KnotSequence,
+    ModerationRequest,
+    Separation,
+    deadline_for,
+)
+from chimera_ros.flight.trajectory import MAX_COORDINATE, MAX_DURATION_S, MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import Vec3
+from chimera_ros.formats import json_values
+from chimera_ros.formats.text import FormatError, excerpt
 
-from .conflicts import Separation
-from .errors import ModerationError
-from .request import LONGEST_S, MAX_DRONES, SHORTEST_S, Answer, Clash, Knots, Request
+from .request import DroneConflict, ModerationResult
 
 MAX_BYTES = 128 * 1024 * 1024
+_COORDINATE = -MAX_COORDINATE, MAX_COORDINATE
 _TOP = ("separation", "limits", "fence", "deadline_s", "seed", "trajectories")
-_FAR = 1e6
 
 
 class SceneError(ValueError):
-    """A scene that cannot be read; the text is `place: what is allowed`."""
+    """An invalid scene; the text is `place: what is allowed`, or the line of a syntax error."""
 
 
-def read_scene(text: str | bytes) -> Request:
-    """A request from JSON text. Raises SceneError."""
-    if len(text) > MAX_BYTES:
-        raise SceneError(f"the scene is larger than {MAX_BYTES} bytes")
+def read_scene(content: str | bytes) -> ModerationRequest:
+    """The request of a scene in JSON. Raises SceneError."""
     try:
-        text = text.decode() if isinstance(text, bytes) else text
-        top = json.loads(text, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise SceneError("the scene is not text in UTF-8") from None
-    except RecursionError:
-        raise SceneError("the scene is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise SceneError(f"line {error.lineno}: is not JSON: {error.msg}") from None
-    top = _mapping(top, "scene", _TOP, ("separation", "trajectories"))
+        value = json_values.parse(content, MAX_BYTES)
+    except FormatError as error:
+        raise SceneError(str(error)) from None
+    top = _mapping(value, "scene", _TOP, ("separation", "trajectories"))
     limits = _limits(top.get("limits", {}))
     rows = top["trajectories"]
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_DRONES:
-        raise SceneError(f"trajectories: must be a list of 1 to {MAX_DRONES}")
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_TRAJECTORIES:
+        raise SceneError(f"trajectories: must be a list of 1 to {MAX_TRAJECTORIES}")
     names, knots = [], []
     for index, row in enumerate(rows):
         place = f"trajectories[{index + 1}]"
         row = _mapping(row, place, ("drone", "knots", "line"), ("drone",))
         name = row["drone"]
-        if not isinstance(name, str) or not 1 <= len(name) <= 48 or not name.isprintable():
-            raise SceneError(f"{place}.drone: must be a name of 1 to 48 characters")
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise SceneError(f"{place}.drone: must be a name of 1 to {MAX_NAME} printable characters")
         if name in names:
-            raise SceneError(f"{place}.drone: {name} stands there twice")
+            raise SceneError(f"{place}.drone: {name} is given twice")
         if ("knots" in row) == ("line" in row):
             raise SceneError(f"{place}: needs exactly one of knots and line")
         names.append(name)
@@ -66,19 +68,19 @@ def read_scene(text: str | bytes) -> Request:
         else:
             knots.append(_line(row["line"], f"{place}.line", limits))
     deadline = top.get("deadline_s", deadline_for(len(names)))
-    return Request(
+    return ModerationRequest(
         tuple(names),
         tuple(knots),
         _separation(top["separation"]),
         limits,
         None if top.get("fence") is None else _fence(top["fence"]),
-        _number(deadline, "deadline_s", SHORTEST_S, LONGEST_S),
-        int(_number(top.get("seed", 1), "seed", 0, 2**63)),
+        _number(deadline, "deadline_s", MIN_DEADLINE_S, MAX_DEADLINE_S),
+        _whole(top.get("seed", 1), "seed", 0, MAX_SEED),
     )
 
 
-def scene_of(request: Request) -> dict[str, object]:
-    """A request as plain data, the inverse of `read_scene`."""
+def scene_to_dict(request: ModerationRequest) -> dict[str, object]:
+    """A request as a dict, the inverse of `read_scene`."""
     limits, separation = request.limits, request.separation
     scene: dict[str, object] = {
         "separation": {
@@ -106,28 +108,28 @@ def scene_of(request: Request) -> dict[str, object]:
     return scene
 
 
-def answer_of(request: Request, answer: Answer) -> dict[str, object]:
-    """An answer as plain data; NaN becomes null."""
+def result_to_dict(request: ModerationRequest, result: ModerationResult) -> dict[str, object]:
+    """A result as a dict; NaN becomes None."""
     return {
-        "status": answer.status.name.lower(),
-        "reason": answer.reason,
-        "winner": answer.winner,
-        "proven": answer.proven,
-        "conflicts": [_clash(clash) for clash in answer.before],
-        "remaining": [_clash(clash) for clash in answer.remaining],
-        "cost": _finite(answer.cost),
-        "gain_over_greedy": _finite(answer.gain_over_greedy),
-        "gain_over_annealing": _finite(answer.gain_over_annealing),
-        "backend": answer.backend,
-        "qubits": answer.qubits,
-        "shots": answer.shots,
-        "rungs": [{"name": r.name, "ms": round(r.ms, 3), "outcome": r.outcome} for r in answer.rungs],
-        "total_ms": round(answer.total_ms, 3),
-        "trajectories": _trajectories(request, answer.knots) if answer.knots else [],
+        "status": result.status.name.lower(),
+        "reason": result.reason,
+        "winner": result.winner,
+        "proven": result.proven,
+        "conflicts": [_conflict(conflict) for conflict in result.before],
+        "remaining": [_conflict(conflict) for conflict in result.remaining],
+        "cost": _finite(result.cost),
+        "gain_over_greedy": _finite(result.gain_over_greedy),
+        "gain_over_annealing": _finite(result.gain_over_annealing),
+        "backend": result.backend,
+        "qubits": result.qubits,
+        "shots": result.shots,
+        "rungs": [{"name": r.name, "ms": round(r.ms, 3), "outcome": r.outcome} for r in result.stages],
+        "total_ms": round(result.total_ms, 3),
+        "trajectories": _trajectories(request, result.knots) if result.knots else [],
     }
 
 
-def _trajectories(request: Request, knots: Sequence[Knots]) -> list[dict[str, object]]:
+def _trajectories(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[dict[str, object]]:
     return [
         {
             "drone": name,
@@ -142,17 +144,17 @@ def _trajectories(request: Request, knots: Sequence[Knots]) -> list[dict[str, ob
                 for k in mine
             ],
         }
-        for name, mine in zip(request.names, knots, strict=True)
+        for name, mine in zip(request.drones, knots, strict=True)
     ]
 
 
-def _clash(clash: Clash) -> dict[str, object]:
+def _conflict(conflict: DroneConflict) -> dict[str, object]:
     return {
-        "first": clash.first,
-        "second": clash.second,
-        "t_s": round(clash.t_s, 4),
-        "horizontal_m": round(clash.horizontal_m, 4),
-        "vertical_m": round(clash.vertical_m, 4),
+        "first": conflict.first,
+        "second": conflict.second,
+        "t_s": round(conflict.t_s, 4),
+        "horizontal_m": round(conflict.horizontal_m, 4),
+        "vertical_m": round(conflict.vertical_m, 4),
     }
 
 
@@ -163,10 +165,6 @@ def _finite(value: float) -> float | None:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def _no_constant(text: str) -> float:
-    raise SceneError(f"{text} is no number that JSON or a drone knows")
-
-
 def _mapping(
     value: Any, place: str, allowed: tuple[str, ...], needed: tuple[str, ...] = ()
 ) -> Mapping[str, Any]:
@@ -174,7 +172,7 @@ def _mapping(
         raise SceneError(f"{place}: must be an object with {', '.join(allowed)}")
     for key in value:
         if key not in allowed:
-            raise SceneError(f"{place}: unknown field {str(key)[:40]!r}; allowed are {', '.join(allowed)}")
+            raise SceneError(f"{place}: unknown field '{excerpt(key)}'; allowed are {', '.join(allowed)}")
     for key in needed:
         if key not in value:
             raise SceneError(f"{place}: {key} is missing")
@@ -184,18 +182,25 @@ def _mapping(
 def _number(value: Any, place: str, low: float, high: float) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not low <= value <= high:  # written so that infinity is refused
-        raise SceneError(f"{place}: must be a number from {low:g} to {high:g}, not {str(value)[:40]}")
+        raise SceneError(f"{place}: must be a number from {low:g} to {high:g}, not {excerpt(str(value))}")
     return float(value)
+
+
+def _whole(value: Any, place: str, low: int, high: int) -> int:
+    number = _number(value, place, low, high)
+    if number != int(number):
+        raise SceneError(f"{place}: must be a whole number from {low} to {high}")
+    return int(value)
 
 
 def _vector(value: Any, place: str) -> Vec3:
     if not isinstance(value, list) or len(value) != 3:
         raise SceneError(f"{place}: must be a list [east, north, up]")
-    x, y, z = (_number(item, place, -_FAR, _FAR) for item in value)
+    x, y, z = (_number(item, place, *_COORDINATE) for item in value)
     return x, y, z
 
 
-def _knots(value: Any, place: str) -> Knots:
+def _knots(value: Any, place: str) -> KnotSequence:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_KNOTS:
         raise SceneError(f"{place}: must be a list of 2 to {MAX_KNOTS} knots")
     out, last = [], -1.0
@@ -205,7 +210,7 @@ def _knots(value: Any, place: str) -> Knots:
             row, here, ("t_s", "position_m", "velocity_m_s", "acceleration_m_s2", "yaw_rad"),
             ("t_s", "position_m"),
         )  # fmt: skip
-        t = _number(row["t_s"], f"{here}.t_s", 0.0, 86400.0)
+        t = _number(row["t_s"], f"{here}.t_s", 0.0, MAX_DURATION_S)
         if (index == 0 and t != 0.0) or t <= last:
             raise SceneError(f"{here}.t_s: times must rise from 0, and {t:g} follows {max(last, 0.0):g}")
         last = t
@@ -221,16 +226,18 @@ def _knots(value: Any, place: str) -> Knots:
     return tuple(out)
 
 
-def _line(value: Any, place: str, limits: MotionLimits) -> Knots:
-    """Straight from rest to rest as fast as the limits, or the speed given, allow."""
+def _line(value: Any, place: str, limits: MotionLimits) -> KnotSequence:
+    """A straight trajectory from rest to rest within the limits and the given speed."""
     row = _mapping(value, place, ("from_m", "to_m", "speed_m_s"), ("from_m", "to_m"))
     start, goal = _vector(row["from_m"], f"{place}.from_m"), _vector(row["to_m"], f"{place}.to_m")
-    speed = _number(row.get("speed_m_s", limits.speed_m_s), f"{place}.speed_m_s", 0.05, limits.speed_m_s)
+    slowest, _ = MOTION_RANGES["speed_m_s"]
+    given = row.get("speed_m_s", limits.speed_m_s)
+    speed = _number(given, f"{place}.speed_m_s", slowest, limits.speed_m_s)
     own = MotionLimits(
         speed, limits.climb_m_s, limits.descent_m_s, limits.acceleration_m_s2, limits.jerk_m_s3
     )
     (knots,) = straight_legs(np.array([start]), np.array([goal]), own)
-    if not knots:  # it stays where it is
+    if not knots:  # start and goal coincide
         return TrajectoryKnot(0.0, start), TrajectoryKnot(1.0, start)
     return tuple(knots)
 
@@ -240,23 +247,22 @@ def _separation(value: Any) -> Separation:
         value, "separation", ("horizontal_m", "vertical_m", "tracking_error_m", "clock_skew_s"),
         ("horizontal_m", "vertical_m"),
     )  # fmt: skip
-    try:
-        return Separation(
-            _number(row["horizontal_m"], "separation.horizontal_m", 0.01, 1e4),
-            _number(row["vertical_m"], "separation.vertical_m", 0.01, 1e4),
-            _number(row.get("tracking_error_m", 0.0), "separation.tracking_error_m", 0.0, 1e3),
-            _number(row.get("clock_skew_s", 0.0), "separation.clock_skew_s", 0.0, 10.0),
+    return Separation(
+        *(
+            _number(row.get(name, 0.0), f"separation.{name}", low, high)
+            for name, (low, high) in SEPARATION_RANGES.items()
         )
-    except ModerationError as error:
-        raise SceneError(f"separation: {error}") from None
+    )
 
 
 def _limits(value: Any) -> MotionLimits:
     usual = MotionLimits()
-    names = ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3")
-    row = _mapping(value, "limits", names)
+    row = _mapping(value, "limits", tuple(MOTION_RANGES))
     return MotionLimits(
-        *(_number(row.get(name, getattr(usual, name)), f"limits.{name}", 0.05, 1000.0) for name in names)
+        *(
+            _number(row.get(name, getattr(usual, name)), f"limits.{name}", low, high)
+            for name, (low, high) in MOTION_RANGES.items()
+        )
     )
 
 
@@ -266,10 +272,12 @@ def _fence(value: Any) -> Fence:
         low, high = _span(row["height_m"], "fence.height_m")
         if "polygon_m" in row:
             if "east_m" in row or "north_m" in row:
-                raise SceneError("fence: polygon_m stands instead of east_m and north_m")
+                raise SceneError("fence: polygon_m excludes east_m and north_m")
             corners = row["polygon_m"]
-            if not isinstance(corners, list) or not 3 <= len(corners) <= 64:
-                raise SceneError("fence.polygon_m: must be a list of 3 to 64 corners [east, north]")
+            if not isinstance(corners, list) or not 3 <= len(corners) <= MAX_CORNERS:
+                raise SceneError(
+                    f"fence.polygon_m: must be a list of 3 to {MAX_CORNERS} corners [east, north]"
+                )
             return Fence(tuple(_pair(corner, "fence.polygon_m") for corner in corners), low, high)
         if "east_m" not in row or "north_m" not in row:
             raise SceneError("fence: needs east_m and north_m, or polygon_m")
@@ -285,7 +293,7 @@ def _fence(value: Any) -> Fence:
 def _pair(value: Any, place: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise SceneError(f"{place}: must be a list of two numbers")
-    return _number(value[0], place, -_FAR, _FAR), _number(value[1], place, -_FAR, _FAR)
+    return _number(value[0], place, *_COORDINATE), _number(value[1], place, *_COORDINATE)
 
 
 def _span(value: Any, place: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The first answer: the most entangled drones choose first, then moves of one or two that help."""
+"""Greedy solver: drones with most conflicts choose first, then local search by one or two drones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .problem import Problem
 from .solver import SolverProgress, progress
 from .tracks import IntArray
 
-_SLICE = 64  # single moves tried before the caller may look at its clock
+_SLICE = 64  # single moves per slice
 
 
 class Greedy:
@@ -20,26 +20,26 @@ class Greedy:
     name = "greedy"
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Works in slices; the seed plays no part."""
+        """Slices of some moves; the seed is not used."""
         fields = Fields(problem)
         if start is None:
             construct(fields)
         else:
             fields.set(start)
-        moves, helped = 0, True
-        while helped:
-            helped = False
+        moves, improved = 0, True
+        while improved:
+            improved = False
             for _ in range(_SLICE):
                 if not fields.improve_one():
                     break
-                moves, helped = moves + 1, True
-            if not helped and fields.improve_two():
-                moves, helped = moves + 1, True
-            yield progress(problem, fields.choice, done=not helped, details={"moves": moves})
+                moves, improved = moves + 1, True
+            if not improved and fields.improve_two():
+                moves, improved = moves + 1, True
+            yield progress(problem, fields.choice, done=not improved, details={"moves": moves})
 
 
 def construct(fields: Fields) -> None:
-    """Gives every drone, the most entangled in conflicts first, the candidate that costs least then."""
+    """Chooses the cheapest candidate of each drone in turn, drones with most conflicts first."""
     problem = fields.problem
     weight = np.zeros(len(problem))
     for (i, j), table in problem.hard.items():
@@ -51,6 +51,6 @@ def construct(fields: Fields) -> None:
 
 
 def polish(fields: Fields) -> None:
-    """Local search to its end: moves of one drone, then of two."""
+    """Local search to a local minimum: moves of one drone, then of two."""
     while fields.improve_one() or fields.improve_two():
         pass

@@ -1,4 +1,4 @@
-"""The very last resort: everybody stops, where that is clear."""
+"""Hold: all drones brake on their paths, at once or later where that keeps them clear."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, hermite
 
-from .conflicts import Conflict, Separation, find_conflicts
-from .manoeuvres import KEEP, Allowed, Candidate
+from .conflicts import Conflict, find_conflicts
+from .manoeuvres import PLANNED, Candidate, MotionBounds
 from .priority import Options, one_by_one
 from .timing import at_rest, follow
 from .tracks import Track
 
-_STANDING_S = 1.0  # how long the knots of a standing drone last
-_PARTS = 8  # knots while braking
-_STRETCH = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # of the shortest way to stop that limits alone would allow
+_STANDING_S = 1.0  # duration of the trajectory of a drone at rest
+_PARTS = 8  # pieces of a braking trajectory
+_STRETCH = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # of the shortest braking time that the limits allow
 
 
 @dataclass(frozen=True, slots=True)
-class HoldAnswer:
-    """Everybody stops: tracks by drone, and what conflicts even so (empty: a hold that may be ordered)."""
+class HoldPlan:
+    """A hold: tracks by drone, and the conflicts that remain (none: it may be commanded)."""
 
     tracks: tuple[Track, ...]
     conflicts: tuple[Conflict, ...]
 
 
-def hold(
+def plan_hold(
     tracks: Sequence[Track], limits: Sequence[MotionLimits] | MotionLimits, separation: Separation
-) -> HoldAnswer:
-    """Everybody stops on its own way as soon as it can, or later where that keeps it clear.
+) -> HoldPlan:
+    """Each drone brakes on its planned path as soon as its limits allow, or later to avoid conflicts.
 
-    Drones at rest stay where they are. The conflicts are those of the returned tracks.
+    Drones at rest stay in place. The conflicts are those of the returned tracks.
     """
     options = []
     for i, track in enumerate(tracks):
         mine = limits if isinstance(limits, MotionLimits) else limits[i]
         stops = [standing(track)] if at_rest(track) else braking(track, mine)
-        options.append(Options.of([Candidate(KEEP, stop, stop.duration_s) for stop in stops]))
+        options.append(Options.of([Candidate(PLANNED, stop, stop.duration_s) for stop in stops]))
     chosen = None
     for attempt in one_by_one(options, separation, list(range(len(tracks)))):
         chosen = attempt.chosen
     best = tuple(c.track for c in chosen) if chosen else tuple(mine.track(0) for mine in options)
-    return HoldAnswer(best, tuple(find_conflicts(best, separation)))
+    return HoldPlan(best, tuple(find_conflicts(best, separation)))
 
 
 def standing(track: Track) -> Track:
-    """A drone at rest stays at the track's first point."""
+    """A track at rest at the first point."""
     states = np.zeros((2, 9))
     states[:, :3] = track.states[0, :3]
     times = np.array([0.0, _STANDING_S])
@@ -56,17 +57,17 @@ def standing(track: Track) -> Track:
 
 
 def braking(track: Track, limits: MotionLimits) -> list[Track]:
-    """Ways to come to rest on the planned way, shortest first; the planned one where it ends before."""
-    allowed = Allowed.of(track, limits)
+    """Braking tracks on the planned path, shortest first; the planned track if it ends earlier."""
+    bounds = MotionBounds.of(track, limits)
     speed = float(np.sqrt((track.states[:, 3:6] ** 2).sum(1)).max())
-    shortest = max(1.5 * speed / allowed.acceleration, float(np.sqrt(6.0 * speed / allowed.jerk)), 0.1)
+    shortest = max(1.5 * speed / bounds.acceleration, float(np.sqrt(6.0 * speed / bounds.jerk)), 0.1)
     out = []
     for stretch in _STRETCH:
         length = shortest * stretch
         if length / 2.0 > track.duration_s:
             break
         stop = _stop(track, length)
-        if float(allowed.excess(stop.coefficients[None], np.diff(stop.times_s)[None])[0]) <= 1.0 + 1e-6:
+        if float(bounds.excess(stop.coefficients[None], np.diff(stop.times_s)[None])[0]) <= 1.0 + 1e-6:
             out.append(stop)
     return out or [track]
 

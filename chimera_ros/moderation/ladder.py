@@ -1,9 +1,9 @@
-"""The anytime ladder: an incumbent in milliseconds, improved until the deadline, verified before it leaves.
+"""Anytime cascade of solvers: an incumbent in milliseconds, improved until the deadline, verified at the end.
 
-Rungs: the trajectories as they are; for 8, then 16 manoeuvres a drone greedy, annealing, CP-SAT and VQE on
-blocks; priority planning with holds at the start; a verified hold. What a rung finds gets a last look
-(`outgoing.faults`) as the very knots that would leave; what fails there is not sent, and the next rung is
-tried. The clock is the caller's: the room knows none.
+Stages: the trajectories as requested; greedy, annealing, exact or CP-SAT, and VQE on blocks, with 8, then 16
+manoeuvres per drone; priority planning; a verified hold. The knots of a result are verified
+(`outgoing.result_fault`) before they are returned; if they fail, the next stage is tried. The clock is an
+argument.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from chimera_ros.flight.moderation_call import ModerationStatus
+from chimera_ros.flight.moderation_call import KnotSequence, ModerationRequest, ModerationStatus
 
 from .annealing import Annealing
-from .best import Best
+from .best import Incumbent
 from .blocks import choose_blocks
 from .circuits import Sampler
 from .conflicts import Conflict
@@ -28,21 +28,21 @@ from .cp_sat import CpSat
 from .errors import ModerationError
 from .exact import ENUMERATED, Exact
 from .greedy import Greedy
-from .manoeuvres import Candidate, candidates, keep
+from .manoeuvres import Candidate, candidates, planned_candidate
 from .outgoing import (
-    clashes,
     conflicts_of,
-    faults,
+    drone_conflicts,
+    endpoint_conflicts,
     first_conflicts,
     hold_fault,
-    holds,
-    standing_clashes,
+    hold_knots,
+    result_fault,
     tracks_of,
 )  # fmt: skip
-from .pace import Pace
+from .pace import StageDurations
 from .priority import prioritise
 from .problem import Problem, build, without_dominated
-from .request import Answer, Clash, Knots, Request, Rung, check, infeasible
+from .request import DroneConflict, ModerationResult, Stage, check, infeasible_result
 from .solver import Solver, SolverProgress, SolverUnavailable
 from .tracks import IntArray, Track
 from .vqe import Vqe
@@ -51,228 +51,231 @@ Clock = Callable[[], float]
 
 
 class LimitedSampler(Sampler, Protocol):
-    """A sampler whose calls take at most `timeout_s`, which the ladder sets to what is left."""
+    """A sampler whose calls take at most `timeout_s`, which is set to the time left."""
 
     timeout_s: float
 
 
-_MENUS: Final = (8, 16)  # manoeuvres a drone
-_ALL_MOVE_UP_TO: Final = 64  # drones; of a larger swarm only those in a conflict are moved
-_LEAST_S: Final = 0.003  # nothing is begun with less than this left
-_SURE: Final = 2.5  # the last look is reserved this many times what the first one took, ...
-_LOOKS: Final = 1.5  # ... or this many times what such looks took lately
-_LIKELY: Final = 2.0  # what may be left out is begun where this many times what it took lately are left
-_GOOD: Final = 0.7  # of the deadline, for making something better that is conflict-free already
-_ALL: Final = 0.92  # of the deadline; the rest is for moments in which this process has to wait
-_RESTART_S: Final = 0.02  # what it takes to replace a quantum worker that is late
-_TABLES_S: Final = 2.5e-6  # what two candidates of drones in a conflict take in the tables, and ...
-_MEASURED: Final = 10_000  # ... from how many of them on that is measured
-_WIDER: Final = 2.5  # the next menu takes so many times what the last one took
-_FOR_PRIORITY: Final = 0.3  # of the deadline, kept for priority planning while there is no way yet
-_BLOCK_S: Final = {8: 0.04, 12: 0.1}  # what a block of VQE with so many qubits takes, before one was measured
+_MENUS: Final = (8, 16)  # manoeuvres per drone
+_ALL_MOVE_UP_TO: Final = 64  # drones; in a larger swarm only those in a conflict are moved
+_MIN_STAGE_S: Final = 0.003  # no stage begins with less time left
+# reserved for the verification: multiples of the first detection's duration, and of recent verifications'
+_VERIFY_BY_DETECTION, _VERIFY_BY_RECENT = 2.5, 1.5
+_OPTIONAL_FACTOR: Final = 2.0  # an optional stage begins with this multiple of its expected duration left
+_IMPROVE_SHARE: Final = 0.7  # of the deadline, for improving a conflict-free choice
+_TOTAL_SHARE: Final = 0.92  # of the deadline; the rest is for scheduling delays
+_RESTART_S: Final = 0.02  # to replace a late quantum worker
+_TABLES_S: Final = 2.5e-6  # initial estimate for one pair of candidates of conflicting drones, ...
+_MEASURED: Final = 10_000  # ... measured from this many pairs on
+_NEXT_MENU_FACTOR: Final = 2.5  # duration of the next menu over that of the last one
+_PRIORITY_SHARE: Final = 0.3  # of the deadline, reserved for priority planning without an incumbent
+_BLOCK_S: Final = {8: 0.04, 12: 0.1}  # initial estimate for a block of VQE, by qubits
 _CP_SAT_SHARE: Final = 0.35  # of the time left, for one slice of CP-SAT
-_FOR_WAYS: Final = 0.6  # of the time left, for candidates
+_CANDIDATES_SHARE: Final = 0.6  # of the time left, for candidates
 _QUBITS, _QUBITS_SHORT, _SHORT_S = 12, 8, 0.5  # of a block, and with a deadline below the last
 
 
 @dataclass(slots=True)
-class _Rung:
+class _OpenStage:
     name: str
     outcome: str = ""
 
 
 class Moderator:
-    """Answers requests one at a time, each within its deadline as far as the steps' own size allows.
+    """Answers requests one at a time, each within its deadline as far as the length of a slice allows.
 
     Args:
-        clock: seconds, never going back.
-        sampler: executes quantum circuits; None leaves VQE out.
-        reserve_s: kept of every deadline for what the caller has to do with the answer.
+        clock: monotonic seconds.
+        sampler: executes quantum circuits; None: without VQE.
+        reserve_s: part of every deadline that the caller needs for the answer.
     """
 
     def __init__(self, clock: Clock, sampler: LimitedSampler | None = None, reserve_s: float = 0.0) -> None:
         self._clock, self._sampler, self._reserve_s = clock, sampler, reserve_s
-        self._pace = Pace()
+        self._durations = StageDurations()
 
     def run(
         self,
-        request: Request,
+        request: ModerationRequest,
         began_s: float | None = None,
         sampler: LimitedSampler | None = None,
         reserve_s: float | None = None,
-    ) -> Answer:
-        """The answer; `began_s` is when the deadline began to run, now if None. Raises nothing foreseen.
+    ) -> ModerationResult:
+        """The result; `began_s` is when the deadline began to run, None: now. An invalid request is FAILED.
 
-        `sampler` and `reserve_s` stand instead of the moderator's own in this call.
+        `sampler` and `reserve_s` override those of the moderator.
         """
         began_s = self._clock() if began_s is None else began_s
         reserve_s = self._reserve_s if reserve_s is None else reserve_s
-        climb = _Climb(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._pace)
+        run = _Run(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._durations)
         try:
-            answer = climb.answer()
+            result = run.result()
         except ModerationError as error:
-            answer = Answer(ModerationStatus.FAILED, f"{error}"[:480])
+            result = ModerationResult(ModerationStatus.FAILED, f"{error}"[:480])
         return replace(
-            answer, rungs=tuple(climb.rungs), total_ms=1e3 * (self._clock() - began_s),
-            backend=climb.backend, qubits=climb.qubits, shots=climb.shots,
+            result, stages=tuple(run.stages), total_ms=1e3 * (self._clock() - began_s),
+            backend=run.backend, qubits=run.qubits, shots=run.shots,
         )  # fmt: skip
 
 
-class _Climb:
-    """One request on its way up the ladder."""
+class _Run:
+    """The stages of one request."""
 
     def __init__(
         self,
-        request: Request,
+        request: ModerationRequest,
         clock: Clock,
         sampler: LimitedSampler | None,
         began_s: float,
         reserve_s: float,
-        pace: Pace,
+        durations: StageDurations,
     ) -> None:
         self._request, self._clock, self._sampler = request, clock, sampler
-        self._until = began_s + _ALL * request.deadline_s - reserve_s
-        self._good = min(began_s + _GOOD * request.deadline_s, self._until)
-        self._pace = pace
-        self._safe = False  # something conflict-free is at hand
-        self._last_look_s = 0.0
-        self._menu_s = 0.0  # what the last menu took
-        self._spare_s = 0.0  # kept for priority planning, until something conflict-free is at hand
+        self._end_s = began_s + _TOTAL_SHARE * request.deadline_s - reserve_s
+        self._improve_until_s = min(began_s + _IMPROVE_SHARE * request.deadline_s, self._end_s)
+        self._durations = durations
+        self._feasible = False  # a conflict-free choice is known
+        self._verify_s = 0.0  # reserved for the verification
+        self._menu_s = 0.0  # duration of the last menu
+        self._reserved_s = 0.0  # reserved for priority planning until a conflict-free choice is known
         self._tracks: list[Track] = []
         self._kept: list[Candidate] = []
-        self._nearest: Sequence[Conflict] = ()
-        self.rungs: list[Rung] = []
+        self._closest: Sequence[Conflict] = ()
+        self.stages: list[Stage] = []
         self.backend, self.qubits, self.shots = "", 0, 0
 
     def left(self) -> float:
-        """Seconds until the last look must begin; earlier where it is only about something better."""
-        until = self._good if self._safe else self._until
-        return until - self._last_look_s - self._spare_s - self._clock()
+        """Seconds until verification must begin; less once a conflict-free choice is known."""
+        until = self._improve_until_s if self._feasible else self._end_s
+        return until - self._verify_s - self._reserved_s - self._clock()
 
-    def _worth(self, step: str, size: int, otherwise_s: float) -> bool:
-        """Whether a step that may be left out would end in time."""
-        if self.left() >= _LIKELY * self._pace.expected(step, size, otherwise_s):
+    def _fits(self, step: str, size: int, otherwise_s: float) -> bool:
+        """True if an optional step is expected to end in time."""
+        if self.left() >= _OPTIONAL_FACTOR * self._durations.expected(step, size, otherwise_s):
             return True
-        self._pace.skipped(step, size)
+        self._durations.decay(step, size)
         return False
 
     @contextmanager
-    def _rung(self, name: str) -> Iterator[_Rung]:
-        began, rung = self._clock(), _Rung(name)
+    def _stage(self, name: str) -> Iterator[_OpenStage]:
+        began, stage = self._clock(), _OpenStage(name)
         try:
-            yield rung
+            yield stage
         finally:
-            self.rungs.append(Rung(name, 1e3 * (self._clock() - began), rung.outcome))
+            self.stages.append(Stage(name, 1e3 * (self._clock() - began), stage.outcome))
 
-    # ---- the rungs -------------------------------------------------------------------------------
+    # ---- the stages ------------------------------------------------------------------------------
 
-    def answer(self) -> Answer:
-        """Climbs until something verified is at hand."""
+    def result(self) -> ModerationResult:
+        """Runs the stages until a result is verified."""
         request = self._request
         check(request)
         began = self._clock()
-        with self._rung("keep") as rung:
+        with self._stage("keep") as stage:
             self._tracks = tracks_of(request, request.knots)
             self._kept = [
-                keep(track, request.fence, name)
-                for name, track in zip(request.names, self._tracks, strict=True)
+                planned_candidate(track, request.fence, name)
+                for name, track in zip(request.drones, self._tracks, strict=True)
             ]
-            stuck = standing_clashes(request, self._tracks)
-            before, all_seen = first_conflicts(request, self._tracks, 0.0 if stuck else 0.5 * self.left())
-            rung.outcome = f"{len(before)} conflicts" if before or stuck else "conflict-free"
-            rung.outcome += "" if all_seen else " in a sample"
-        if not all_seen:
-            return self._hold(clashes(request, before), stuck or clashes(request, before), bool(stuck))
-        if not before and not stuck:
-            return Answer(
+            at_ends = endpoint_conflicts(request, self._tracks)
+            before, complete = first_conflicts(request, self._tracks, 0.0 if at_ends else 0.5 * self.left())
+            stage.outcome = f"{len(before)} conflicts" if before or at_ends else "conflict-free"
+            stage.outcome += "" if complete else " in a sample"
+        if not complete:
+            return self._hold(
+                drone_conflicts(request, before), at_ends or drone_conflicts(request, before), bool(at_ends)
+            )
+        if not before and not at_ends:
+            return ModerationResult(
                 ModerationStatus.CONFLICT_FREE, winner="keep", knots=request.knots, cost=0.0, proven=True
             )
-        self._last_look_s = max(
-            _SURE * (self._clock() - began), _LOOKS * self._pace.expected("look", len(self._tracks))
+        self._verify_s = max(
+            _VERIFY_BY_DETECTION * (self._clock() - began),
+            _VERIFY_BY_RECENT * self._durations.expected("verify", len(self._tracks)),
         )
-        named = clashes(request, before)
-        self._nearest = before
-        if not stuck:
+        named = drone_conflicts(request, before)
+        self._closest = before
+        if not at_ends:
             for count in _MENUS:
-                found = self._chosen(count, before)
-                if found is not None:
-                    return replace(found, before=named)
-                self._spare_s = _FOR_PRIORITY * request.deadline_s
-            self._spare_s = 0.0
-            found = self._in_turn()
-            if found is not None:
-                return replace(found, before=named)
-        return self._hold(named, stuck or clashes(request, self._nearest), bool(stuck))
+                result = self._by_manoeuvres(count, before)
+                if result is not None:
+                    return replace(result, before=named)
+                self._reserved_s = _PRIORITY_SHARE * request.deadline_s
+            self._reserved_s = 0.0
+            result = self._by_priority()
+            if result is not None:
+                return replace(result, before=named)
+        return self._hold(named, at_ends or drone_conflicts(request, self._closest), bool(at_ends))
 
-    def _chosen(self, count: int, before: Sequence[Conflict]) -> Answer | None:
-        """One manoeuvre a drone out of `count`, by all solvers."""
+    def _by_manoeuvres(self, count: int, before: Sequence[Conflict]) -> ModerationResult | None:
+        """One manoeuvre per drone out of `count`, by all solvers."""
         began = self._clock()
         work = len(before) * count**2
-        tables_s = work * self._pace.expected("tables", 1, _TABLES_S)
-        if self.left() < max(_LEAST_S, _WIDER * self._menu_s, tables_s):
-            self._pace.skipped("tables", 1)
+        tables_s = work * self._durations.expected("tables", 1, _TABLES_S)
+        if self.left() < max(_MIN_STAGE_S, _NEXT_MENU_FACTOR * self._menu_s, tables_s):
+            self._durations.decay("tables", 1)
             return None
-        with self._rung(f"manoeuvres-{count}") as rung:
-            ways = self._ways(count, before)
+        with self._stage(f"manoeuvres-{count}") as stage:
+            options = self._candidates(count, before)
             tables_from = self._clock()
-            problem = build(ways, self._request.separation)
+            problem = build(options, self._request.separation)
             if work >= _MEASURED:
-                self._pace.took("tables", 1, (self._clock() - tables_from) / work)
-            if problem.hopeless():
-                rung.outcome = f"{len(problem.hopeless())} pairs conflict whatever they do"
+                self._durations.record("tables", 1, (self._clock() - tables_from) / work)
+            if problem.infeasible_pairs():
+                stage.outcome = f"{len(problem.infeasible_pairs())} pairs conflict with every manoeuvre"
                 return None
             small, kept = without_dominated(problem)
-            rung.outcome = f"{sum(small.sizes)} of {sum(problem.sizes)} ways, {len(small.pairs)} pairs"
+            stage.outcome = f"{sum(small.sizes)} of {sum(problem.sizes)} options, {len(small.pairs)} pairs"
         self._menu_s = self._clock() - began
-        best = Best(small)
+        best = Incumbent(small)
         tracks = sum(small.sizes)
         for solver in self._solvers(small):
             step = solver.name
-            if self.left() < _LEAST_S or (self._safe and not self._worth(step, tracks, _LEAST_S)):
+            if self.left() < _MIN_STAGE_S or (self._feasible and not self._fits(step, tracks, _MIN_STAGE_S)):
                 break
-            with self._rung(f"{solver.name}-{count}") as rung:
+            with self._stage(f"{solver.name}-{count}") as stage:
                 try:
                     self._improve(solver, best)
                 except SolverUnavailable as error:
-                    rung.outcome = str(error)
+                    stage.outcome = str(error)
                     continue
-                own = best.own.get(solver.name)
-                rung.outcome = "no way" if own is None else f"cost {own:.2f}"
-            if best.impossible:
+                energy = best.by_solver.get(solver.name)
+                stage.outcome = "no solution" if energy is None else f"cost {energy:.2f}"
+            if best.infeasible:
                 break
             if best.choice is not None:
-                self._spare_s, self._safe = 0.0, True
+                self._reserved_s, self._feasible = 0.0, True
             else:
-                self._spare_s = _FOR_PRIORITY * self._request.deadline_s
+                self._reserved_s = _PRIORITY_SHARE * self._request.deadline_s
         if self._sampler is not None and best.choice is not None:
-            self._circuits(self._sampler, best, count)
+            self._improve_by_vqe(self._sampler, best, count)
         if best.choice is None:
-            if best.nearest is not None and self.left() > 0.0:
-                self._nearest = conflicts_of(self._request, self._knots(ways, kept, best.nearest))
+            if best.closest is not None and self.left() > 0.0:
+                self._closest = conflicts_of(self._request, self._knots(options, kept, best.closest))
             return None
         return self._verified(
-            Answer(
+            ModerationResult(
                 ModerationStatus.CONFLICT_FREE,
                 winner=best.winner,
-                knots=self._knots(ways, kept, best.choice),
+                knots=self._knots(options, kept, best.choice),
                 cost=best.energy,
-                gain_over_greedy=best.own.get("greedy", nan) - best.energy,
-                gain_over_annealing=best.own.get("annealing", nan) - best.energy,
+                gain_over_greedy=best.by_solver.get("greedy", nan) - best.energy,
+                gain_over_annealing=best.by_solver.get("annealing", nan) - best.energy,
                 proven=best.proven,
             )
         )
 
-    def _circuits(self, sampler: LimitedSampler, best: Best, count: int) -> None:
-        """VQE on one block after the other while time is left; a proven optimum it can only confirm."""
+    def _improve_by_vqe(self, sampler: LimitedSampler, best: Incumbent, count: int) -> None:
+        """VQE block by block while time is left; a proven optimum can only be confirmed."""
         problem, choice = best.problem, best.choice
         assert choice is not None
         qubits = _QUBITS if self._request.deadline_s > _SHORT_S else _QUBITS_SHORT
         vqe = Vqe(sampler)
-        with self._rung(f"{vqe.name}-{count}") as rung:
+        with self._stage(f"{vqe.name}-{count}") as stage:
             done, backends, why, before = 0, set[str](), "", best.energy
             for block in choose_blocks(problem, choice, qubits, self._request.seed):
-                # the worker is not asked for what it could not finish: that would cost it a restart
-                if not self._worth(vqe.name, qubits, _BLOCK_S[qubits]):
+                # a circuit that the worker cannot finish in time would cost its restart
+                if not self._fits(vqe.name, qubits, _BLOCK_S[qubits]):
                     break
                 began, rows = self._clock(), np.array(block)
                 part = problem.block(block, choice)
@@ -285,21 +288,21 @@ class _Climb:
                     choice = choice.copy()
                     choice[rows] = progress.choice
                     best.offer(vqe.name, choice)
-                    said = progress.details
-                    backends.add(str(said.get("backend", "")))
-                    why = str(said.get("degraded", "")) or why
-                    self.qubits = max(self.qubits, int(str(said.get("qubits", 0))))
-                    self.shots += int(str(said.get("shots", 0)))
-                self._pace.took(vqe.name, qubits, self._clock() - began)
+                    details = progress.details
+                    backends.add(str(details.get("backend", "")))
+                    why = str(details.get("degraded", "")) or why
+                    self.qubits = max(self.qubits, int(str(details.get("qubits", 0))))
+                    self.shots += int(str(details.get("shots", 0)))
+                self._durations.record(vqe.name, qubits, self._clock() - began)
             self.backend = ", ".join(sorted(backends))
-            rung.outcome = f"{done} blocks, gain {before - best.energy:.2f}" if done else "no time"
-            rung.outcome += f"; degraded: {why}" if why else ""
+            stage.outcome = f"{done} blocks, gain {before - best.energy:.2f}" if done else "no time"
+            stage.outcome += f"; degraded: {why}" if why else ""
 
     def _limited(self, sampler: LimitedSampler, slices: Iterator[SolverProgress]) -> Iterator[SolverProgress]:
-        """Slices while time is left; the sampler may never take longer than that either."""
+        """Slices while time is left, which also limits the sampler."""
         while (left := self.left()) > 0.0:
-            # a slow answer is worth waiting for: another worker would take a second to start
-            sampler.timeout_s = max(left, self._until - self._last_look_s - _RESTART_S - self._clock())
+            # until the end of the deadline: a new worker would take a second to start
+            sampler.timeout_s = max(left, self._end_s - self._verify_s - _RESTART_S - self._clock())
             progress = next(slices, None)
             if progress is None:
                 return
@@ -307,26 +310,24 @@ class _Climb:
             if progress.done:
                 return
 
-    def _ways(self, count: int, before: Sequence[Conflict]) -> list[list[Candidate]]:
-        """What each drone could do, those in conflicts first; the others keep their trajectories when time
-        runs short.
-        """
+    def _candidates(self, count: int, before: Sequence[Conflict]) -> list[list[Candidate]]:
+        """Candidates by drone, those in most conflicts first; when time is short, only the planned one."""
         request = self._request
-        meets = Counter(i for c in before for i in (c.first, c.second))
-        everyone = len(request.names) <= _ALL_MOVE_UP_TO
-        ways = [[kept] for kept in self._kept]
-        began, share_s = self._clock(), _FOR_WAYS * self.left()
-        for row in sorted(range(len(ways)), key=lambda row: -meets[row]):
-            if self._clock() - began > share_s or not (everyone or meets[row]):
+        conflicts = Counter(i for c in before for i in (c.first, c.second))
+        all_move = len(request.drones) <= _ALL_MOVE_UP_TO
+        options = [[kept] for kept in self._kept]
+        began, share_s = self._clock(), _CANDIDATES_SHARE * self.left()
+        for row in sorted(range(len(options)), key=lambda row: -conflicts[row]):
+            if self._clock() - began > share_s or not (all_move or conflicts[row]):
                 break
-            ways[row] = candidates(
+            options[row] = candidates(
                 self._tracks[row], request.limits, request.fence, request.separation, count,
-                request.names[row],
+                request.drones[row],
             )  # fmt: skip
-        return ways
+        return options
 
     def _solvers(self, problem: Problem) -> Iterator[Solver]:
-        """The stages for a problem, in the order in which they are tried."""
+        """The solvers for a problem, in order."""
         yield Greedy()
         yield Annealing()
         sizes = [float(np.prod([float(problem.sizes[i]) for i in group])) for group in problem.components()]
@@ -336,17 +337,17 @@ class _Climb:
             yield CpSat(self._cp_sat_s())
 
     def _cp_sat_s(self) -> float:
-        """A time limit for one slice of CP-SAT, which does not always keep it."""
-        return max(_CP_SAT_SHARE * self.left(), _LEAST_S)
+        """Time limit of one slice of CP-SAT, which may exceed it."""
+        return max(_CP_SAT_SHARE * self.left(), _MIN_STAGE_S)
 
-    def _improve(self, solver: Solver, best: Best) -> None:
+    def _improve(self, solver: Solver, best: Incumbent) -> None:
         tracks, began = sum(best.problem.sizes), self._clock()
         for progress in solver.run(best.problem, best.choice, self._request.seed):
-            self._pace.took(solver.name, tracks, self._clock() - began)  # of one slice
+            self._durations.record(solver.name, tracks, self._clock() - began)  # of one slice
             best.offer(solver.name, progress.choice)
             best.proven = best.proven or (progress.proven and progress.feasible)
-            best.impossible = (
-                best.impossible
+            best.infeasible = (
+                best.infeasible
                 or (progress.proven and not progress.feasible)
                 or progress.details.get("status") == "infeasible"
             )
@@ -357,21 +358,21 @@ class _Climb:
             began = self._clock()
 
     def _knots(
-        self, ways: Sequence[Sequence[Candidate]], kept: Sequence[IntArray], choice: IntArray
-    ) -> tuple[Knots, ...]:
-        """The knots of a choice; who keeps its trajectory gets exactly what it asked."""
+        self, options: Sequence[Sequence[Candidate]], kept: Sequence[IntArray], choice: IntArray
+    ) -> tuple[KnotSequence, ...]:
+        """The knots of a choice; an unchanged trajectory keeps its requested knots exactly."""
         return tuple(
-            asked if kept[row][choice[row]] == 0 else ways[row][int(kept[row][choice[row]])].knots
-            for row, asked in enumerate(self._request.knots)
+            planned if kept[row][choice[row]] == 0 else options[row][int(kept[row][choice[row]])].knots
+            for row, planned in enumerate(self._request.knots)
         )
 
-    def _in_turn(self) -> Answer | None:
-        """One drone after the other, the later ones wait at their start or fly slower."""
+    def _by_priority(self) -> ModerationResult | None:
+        """Priority planning: one drone after the other, each avoiding those before."""
         request = self._request
-        if self.left() < _LEAST_S:
+        if self.left() < _MIN_STAGE_S:
             return None
         attempt = None
-        with self._rung("priority") as rung:
+        with self._stage("priority") as stage:
             for attempt in prioritise(
                 self._tracks, request.limits, request.fence, request.separation, request.seed
             ):
@@ -379,11 +380,11 @@ class _Climb:
                     break
             chosen = attempt.chosen if attempt is not None else None
             if chosen is None:
-                rung.outcome = "out of time" if attempt is None or not attempt.done else "no way"
+                stage.outcome = "out of time" if attempt is None or not attempt.done else "no solution"
                 return None
-            rung.outcome = f"cost {sum(c.cost for c in chosen):.2f}"
+            stage.outcome = f"cost {sum(c.cost for c in chosen):.2f}"
         return self._verified(
-            Answer(
+            ModerationResult(
                 ModerationStatus.CONFLICT_FREE,
                 winner="priority",
                 knots=tuple(c.knots for c in chosen),
@@ -391,23 +392,25 @@ class _Climb:
             )
         )
 
-    def _verified(self, answer: Answer) -> Answer | None:
-        """The answer if what would leave is conflict-free, begins and ends as asked, and keeps the limits."""
-        with self._rung("verify") as rung:
+    def _verified(self, result: ModerationResult) -> ModerationResult | None:
+        """The result if its knots pass the verification."""
+        with self._stage("verify") as stage:
             began = self._clock()
-            rung.outcome = faults(self._request, answer.knots) or "conflict-free"
-            self._pace.took("look", len(answer.knots), self._clock() - began)
-            self._safe = rung.outcome == "conflict-free"
-            return answer if self._safe else None
+            stage.outcome = result_fault(self._request, result.knots) or "conflict-free"
+            self._durations.record("verify", len(result.knots), self._clock() - began)
+            self._feasible = stage.outcome == "conflict-free"
+            return result if self._feasible else None
 
-    def _hold(self, before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool) -> Answer:
+    def _hold(
+        self, before: Sequence[DroneConflict], remaining: Sequence[DroneConflict], at_ends: bool
+    ) -> ModerationResult:
         request = self._request
-        with self._rung("hold") as rung:
-            knots: tuple[Knots, ...] = ()
-            if stuck and remaining[0].t_s == 0.0:  # the starts themselves
+        with self._stage("hold") as stage:
+            knots: tuple[KnotSequence, ...] = ()
+            if at_ends and remaining[0].t_s == 0.0:  # the starts themselves
                 why = remaining[0].sentence()
             else:
-                knots = holds(request, self._tracks)
+                knots = hold_knots(request, self._tracks)
                 why = hold_fault(request, knots)
-            rung.outcome = why or "conflict-free"
-        return infeasible(before, remaining, stuck, knots, why)
+            stage.outcome = why or "conflict-free"
+        return infeasible_result(before, remaining, at_ends, knots, why)

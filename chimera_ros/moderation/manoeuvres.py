@@ -1,9 +1,8 @@
-"""What a drone may do instead of its planned trajectory: real knots, within its limits and its fence.
+"""Manoeuvres: alternatives to a drone's planned trajectory, as knots within its limits and fence.
 
-A manoeuvre is an excursion (up or down, to a side) that leaves the planned way smoothly after the start and
-comes back to it before the goal, and another time law on the same way (slower, faster, later). A drone at
-rest is delayed by waiting; one in flight cannot wait, so it loses the same time by slowing down. Start
-(position, velocity, acceleration) and goal stay what they were.
+A manoeuvre is an excursion (vertical or lateral) that leaves the planned path smoothly after the start and
+returns to it before the goal, and a time law on that path (slower, faster, later). A drone at rest is delayed
+by waiting, one in flight by slowing down. Start (position, velocity, acceleration) and goal are unchanged.
 """
 
 from __future__ import annotations
@@ -16,28 +15,29 @@ from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import MAX_KNOTS, TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, bezier_points, hermite
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
 from .timing import Warp
 from .tracks import IntArray, Track
 
 BoolArray = NDArray[np.bool_]
 
-DELAY_M_PER_S = 5.0  # what a second of delay costs, in metres of extra path
-_LEAST_KNOT_S = 5e-3
-_SLOWEST = 0.3  # of the planned speed; more is a delay, not a speed
+MAX_CANDIDATES = 64  # of a drone
+DELAY_M_PER_S = 5.0  # cost of a second of delay, in metres of extra path
+_MIN_KNOT_S = 5e-3
+_MIN_SPEED_FACTOR = 0.3  # of the planned speed
 _ROUNDS = 6  # attempts to make a manoeuvre feasible by flying it slower
 _TOLERANCE = 1e-6
-_SPLITS = 4  # of a piece when bounding: halves of what the flight envelope looks at, so never less strict
-# smooth step 10 x^3 - 15 x^4 + 6 x^5: the peaks of its derivatives
+_SPLITS = 4  # of a piece when bounding: half those of the flight envelope, so never less strict
+# smooth step 10 x^3 - 15 x^4 + 6 x^5: peaks of its derivatives
 _PEAK_1, _PEAK_2, _PEAK_3 = 1.875, 5.7735, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Manoeuvre:
-    """A deviation from the plan: metres up, metres to the left, speed by planned speed, delay."""
+    """A deviation from the plan: metres up, metres to the left, factor of the planned speed, delay."""
 
     layer_m: float = 0.0
     lateral_m: float = 0.0
@@ -45,12 +45,12 @@ class Manoeuvre:
     delay_s: float = 0.0
 
 
-KEEP = Manoeuvre()
+PLANNED = Manoeuvre()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A feasible way of one drone; `cost` in metres: extra path plus what arriving `late_s` later costs."""
+    """A feasible trajectory of one drone; `cost` in metres: extra path plus the delay `late_s` as metres."""
 
     manoeuvre: Manoeuvre
     track: Track
@@ -65,8 +65,8 @@ class Candidate:
 
 
 def menu_steps(track: Track, separation: Separation) -> tuple[float, float, float]:
-    """What clears a neighbour: metres up, metres aside, seconds of waiting; both errors included."""
-    grow = 1.2 * separation.standing()
+    """Steps that clear a neighbour: metres up, metres aside, seconds of waiting; errors included."""
+    grow = 1.2 * separation.required_norm()
     length = float(np.hypot(*(track.states[-1, :2] - track.states[0, :2])))
     speed = max(length / track.duration_s, 1.0)
     wait = 1.6 * separation.horizontal_m / speed + 2.0 * separation.clock_skew_s
@@ -74,7 +74,7 @@ def menu_steps(track: Track, separation: Separation) -> tuple[float, float, floa
 
 
 def menu(track: Track, separation: Separation) -> list[Manoeuvre]:
-    """Manoeuvres in order of preference, the planned one first."""
+    """Manoeuvres in order of preference, the planned trajectory first."""
     up, side, wait = menu_steps(track, separation)
     rows = [
         (0.0, 0.0, 1.0, 0.0),
@@ -115,26 +115,26 @@ def candidates(
     count: int = 8,
     who: str = "a drone",
 ) -> list[Candidate]:
-    """At most `count` ways of one drone, the planned one first; `who` begins the sentence of an error.
+    """At most `count` candidates of one drone, the planned trajectory first; `who` names it in an error.
 
-    Where the planned trajectory exceeds a limit, its own peak is the limit. Raises ModerationError when the
-    planned trajectory leaves the fence.
+    If the planned trajectory exceeds a limit, its own peak is the limit. Raises ModerationError if it leaves
+    the fence.
     """
-    if not 1 <= count <= 64:
+    if not 1 <= count <= MAX_CANDIDATES:
         raise ModerationError(
-            ModerationReason.TOO_MANY, f"{count} candidates were asked; 1 to 64 are allowed"
+            ModerationReason.TOO_MANY, f"{count} candidates were requested; 1 to {MAX_CANDIDATES} are allowed"
         )
-    asked = menu(track, separation)[1:]
-    out = [keep(track, fence, who)]
-    while asked and len(out) < count:  # most are feasible: look at more only where some were not
+    rest = menu(track, separation)[1:]
+    out = [planned_candidate(track, fence, who)]
+    while rest and len(out) < count:  # most are feasible: more are tried only if some are not
         size = count - len(out) + 1
-        out += [c for c in flown(track, asked[:size], limits, fence) if c is not None]
-        asked = asked[size:]
+        out += [c for c in apply_manoeuvres(track, rest[:size], limits, fence) if c is not None]
+        rest = rest[size:]
     return out[:count]
 
 
-def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
-    """The planned trajectory as a candidate. Raises ModerationError when it leaves the fence."""
+def planned_candidate(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
+    """The planned trajectory as a candidate. Raises ModerationError if it leaves the fence."""
     if fence is not None:
         points = bezier_points(track.coefficients, np.diff(track.times_s), 0).reshape(-1, 3)
         outside = -fence.worst(points)
@@ -146,51 +146,51 @@ def keep(track: Track, fence: Fence | None, who: str = "a drone") -> Candidate:
                     ModerationReason.OUTSIDE_FENCE,
                     f"{who}'s planned trajectory leaves the fence by {over:.1f} m at {wall}",
                 )
-    return Candidate(KEEP, track, 0.0)
+    return Candidate(PLANNED, track, 0.0)
 
 
-def flown(
+def apply_manoeuvres(
     track: Track, manoeuvres: Sequence[Manoeuvre], limits: MotionLimits, fence: Fence | None
 ) -> list[Candidate | None]:
-    """The candidate of each manoeuvre, None where limits or fence do not let it be.
+    """The candidate of each manoeuvre, None if it is infeasible within limits and fence.
 
-    What a manoeuvre needs beyond the limits it pays for with time: it is flown slower until it fits.
+    A manoeuvre that exceeds the limits is flown slower until it fits.
     """
     if not manoeuvres:
         return []
-    allowed = Allowed.of(track, limits)
-    asked = np.array([[m.layer_m, m.lateral_m, m.speed_factor, m.delay_s] for m in manoeuvres])
-    offsets = asked[:, 0:1] * np.array([0.0, 0.0, 1.0]) + asked[:, 1:2] * _left(track)
-    ramp = _ramps(asked, limits)
-    factor = asked[:, 2].copy()
+    bounds = MotionBounds.of(track, limits)
+    wanted = np.array([[m.layer_m, m.lateral_m, m.speed_factor, m.delay_s] for m in manoeuvres])
+    offsets = wanted[:, 0:1] * np.array([0.0, 0.0, 1.0]) + wanted[:, 1:2] * _left_normal(track)
+    ramp = _ramps(wanted, limits)
+    factor = wanted[:, 2].copy()
     out: list[Candidate | None] = [None] * len(manoeuvres)
-    open_ = np.arange(len(manoeuvres))
+    pending = np.arange(len(manoeuvres))
     planned_m = _lengths(track.coefficients[None], np.diff(track.times_s)[None])[0]
     for _ in range(_ROUNDS):
-        warp = Warp.plan(track, factor[open_], asked[open_, 3], ramp[open_], limits)
-        batch = _Batch(track, warp, offsets[open_], ramp[open_])
-        excess = allowed.excess(batch.coef, batch.widths)
+        warp = Warp.plan(track, factor[pending], wanted[pending, 3], ramp[pending], limits)
+        batch = _Batch(track, warp, offsets[pending], ramp[pending])
+        excess = bounds.excess(batch.coef, batch.widths)
         rows = np.flatnonzero((excess <= 1.0 + _TOLERANCE) & warp.possible & batch.fits)
         rows = rows[batch.inside(rows, track, fence)]
         longer = np.maximum(0.0, _lengths(batch.coef[rows], batch.widths[rows]) - planned_m).tolist()
         for row, extra in zip(rows.tolist(), longer, strict=True):
             late = float(warp.duration_s[row]) - track.duration_s
-            index = int(open_[row])
+            index = int(pending[row])
             cost = extra + DELAY_M_PER_S * max(0.0, late)
             out[index] = Candidate(manoeuvres[index], batch.track(row), cost, extra, late)
-        again = ((excess > 1.0 + _TOLERANCE) | ~warp.possible) & (asked[open_, 2] <= 1.0)
+        again = ((excess > 1.0 + _TOLERANCE) | ~warp.possible) & (wanted[pending, 2] <= 1.0)
         stretch = np.where(warp.possible, np.maximum(excess, 1.0) * 1.004, 1.0)
-        ramp[open_] *= stretch
-        factor[open_] /= np.where(warp.possible, stretch, 1.3)  # too short for it: take more time
-        open_ = open_[again & (factor[open_] >= _SLOWEST)]
-        if not len(open_):
+        ramp[pending] *= stretch
+        factor[pending] /= np.where(warp.possible, stretch, 1.3)  # too short: more time
+        pending = pending[again & (factor[pending] >= _MIN_SPEED_FACTOR)]
+        if not len(pending):
             break
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """Peaks that a candidate may reach: m/s, m/s, m/s, m/s^2, m/s^3."""
+class MotionBounds:
+    """Upper bounds of a candidate's motion: m/s, m/s, m/s, m/s^2, m/s^3."""
 
     speed: float
     climb: float
@@ -199,11 +199,11 @@ class Allowed:
     jerk: float
 
     @staticmethod
-    def of(track: Track, limits: MotionLimits) -> Allowed:
+    def of(track: Track, limits: MotionLimits) -> MotionBounds:
         """The limits, or the planned trajectory's own peak where that is higher."""
         own = _peaks(track.coefficients[None], np.diff(track.times_s)[None])
         speed, climb, descent, acceleration, jerk = (float(x[0]) for x in own)
-        return Allowed(
+        return MotionBounds(
             max(limits.speed_m_s, speed),
             max(limits.climb_m_s, climb),
             max(limits.descent_m_s, descent),
@@ -212,7 +212,7 @@ class Allowed:
         )
 
     def excess(self, coef: Array, widths: Array) -> Array:
-        """By what factor (M,) time must stretch for pieces (M, P, 6, 3) to keep to this; 1 where they do."""
+        """Factor (M,) by which time must stretch for pieces (M, P, 6, 3) to keep these bounds."""
         speed, climb, descent, acceleration, jerk = _peaks(coef, widths)
         return np.maximum.reduce(
             [
@@ -241,7 +241,7 @@ def _peaks(coef: Array, widths: Array) -> tuple[Array, Array, Array, Array, Arra
 
 
 def _lengths(coef: Array, widths: Array) -> Array:
-    """Metres (M,) of pieces (M, P, 6, 3): way in plan plus climb plus descent."""
+    """Lengths (M,) of pieces (M, P, 6, 3): horizontal path plus climb plus descent, metres."""
     u = widths[..., None] * np.linspace(0.0, 1.0, 9)
     points = (u[..., None] ** np.arange(6)) @ coef
     step = np.diff(points, axis=-2)
@@ -249,16 +249,16 @@ def _lengths(coef: Array, widths: Array) -> Array:
     return out
 
 
-def _left(track: Track) -> Array:
-    """The horizontal unit vector (3,) to the left of the way from start to goal."""
+def _left_normal(track: Track) -> Array:
+    """The horizontal unit vector (3,) to the left of the line from start to goal."""
     east, north = track.states[-1, :2] - track.states[0, :2]
     length = float(np.hypot(east, north))
     return np.array([0.0, 1.0, 0.0]) if length < 1e-3 else np.array([-north, east, 0.0]) / length
 
 
-def _ramps(asked: Array, limits: MotionLimits) -> Array:
-    """Seconds (M,) in which an excursion is reached, using up a part of what the limits allow."""
-    up, side = np.abs(asked[:, 0]), np.abs(asked[:, 1])
+def _ramps(wanted: Array, limits: MotionLimits) -> Array:
+    """Seconds (M,) in which an excursion is reached, within a part of the limits."""
+    up, side = np.abs(wanted[:, 0]), np.abs(wanted[:, 1])
     far = np.hypot(up, side)
     out: Array = np.maximum.reduce(
         [
@@ -272,7 +272,7 @@ def _ramps(asked: Array, limits: MotionLimits) -> Array:
 
 
 def _floor(track: Track, fence: Fence) -> float:
-    """The lowest height allowed: the fence's, or that of start or goal where they lie below."""
+    """The lowest height allowed: the fence's, or that of start or goal if lower."""
     return min(fence.min_height_m, float(track.states[0, 2]), float(track.states[-1, 2]))
 
 
@@ -288,10 +288,10 @@ class _Batch:
         corners = np.stack([begin, begin + length, end - length, end], axis=1)
         times = np.concatenate([warp.breaks(track), np.where(moved[:, None], corners, 0.0)], axis=1)
         times = np.clip(np.sort(times, axis=1), 0.0, end[:, None])
-        # of knots that nearly coincide the first stays, but always the very last
-        near = np.diff(times, axis=1) < _LEAST_KNOT_S
+        # of knots that nearly coincide the first is kept, except that the last one always is
+        near = np.diff(times, axis=1) < _MIN_KNOT_S
         drop = np.concatenate([np.zeros((len(times), 1), dtype=bool), near], axis=1)
-        drop |= (times > end[:, None] - _LEAST_KNOT_S) & (times > 0.0)
+        drop |= (times > end[:, None] - _MIN_KNOT_S) & (times > 0.0)
         times = np.sort(np.concatenate([np.where(drop, np.inf, times), end[:, None]], axis=1), axis=1)
         self.counts = np.isfinite(times).sum(1)
         times = times[:, : int(self.counts.max())]
@@ -315,7 +315,7 @@ class _Batch:
         self.coef = hermite(self.times, self.states) * self.valid[:, 1:, None, None]
 
     def inside(self, rows: IntArray, track: Track, fence: Fence | None) -> BoolArray:
-        """Which of some rows (R,) stay inside the fence and its heights."""
+        """True for rows (R,) that stay inside the fence and its heights."""
         if fence is None or not len(rows):
             return np.ones(len(rows), dtype=bool)
         points = bezier_points(self.coef[rows], self.widths[rows], 0, _SPLITS)

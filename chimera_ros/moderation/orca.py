@@ -1,8 +1,8 @@
-"""Reactive avoidance alone, for comparison only: nobody plans, everybody dodges. Never flown.
+"""Reactive avoidance without planning (ORCA), for comparison only; never flown.
 
-Optimal reciprocal collision avoidance: van den Berg, Guy, Lin, Manocha, ISRR 2011. Its half planes are the
-paper's; the velocity is taken from a grid of the disc instead of a linear program. Drones dodge in plan and
-keep the height of their straight way; accelerations are unbounded, which flatters it.
+Optimal reciprocal collision avoidance: van den Berg, Guy, Lin, Manocha, ISRR 2011. Half planes are those of
+the paper; the velocity is taken from a grid of the disc instead of a linear program. Avoidance is horizontal
+only, and accelerations are unbounded, which favours it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
-
-from .conflicts import Separation
 
 _RADII, _ANGLES = 8, 32
 _NEAR_GOAL_M = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Flown:
-    """What came of it: least clearance (below 1: a conflict), conflicting pairs, metres beyond the planned
-    way and seconds of delay of all drones together, how many arrived.
+class AvoidanceResult:
+    """Outcome: least clearance (below 1: a conflict), conflicting pairs, extra path in metres and delay in
+    seconds of all drones together, number of arrivals.
     """
 
     clearance: float
@@ -41,17 +40,17 @@ def fly(
     *,
     horizon_s: float = 4.0,
     step_s: float = 0.1,
-    patience: float = 2.0,
+    duration_factor: float = 2.0,
     fastest_m_s: float = 12.0,
     seed: int = 0,
-) -> Flown:
-    """Flies from the first to the last knots (ENU m) for `patience` times the longest planned duration."""
+) -> AvoidanceResult:
+    """Flies from first to last knots (ENU m) for at most `duration_factor` longest planned durations."""
     rng = np.random.default_rng(seed)
     place = np.array([mine[0].position_enu_m for mine in knots])
     goal = np.array([mine[-1].position_enu_m for mine in knots])
     planned_s = np.array([mine[-1].t_s for mine in knots])
     length = np.hypot(*(goal - place)[:, :2].T)
-    pace = np.minimum(length / planned_s, fastest_m_s)
+    speed = np.minimum(length / planned_s, fastest_m_s)
     rise = (goal - place)[:, 2] / np.maximum(length, 1e-9)
     start_z = place[:, 2].copy()
     count = len(knots)
@@ -63,15 +62,15 @@ def fly(
     flown_m = np.zeros(count)
     clearance = np.full((count, count), np.inf)
     scale = np.array([separation.horizontal_m, separation.horizontal_m, separation.vertical_m])
-    end_s = patience * float(planned_s.max())
+    end_s = duration_factor * float(planned_s.max())
     for tick in range(int(end_s / step_s)):
-        way = (goal - place)[:, :2]
-        left = np.hypot(*way.T)
+        remaining = (goal - place)[:, :2]
+        left = np.hypot(*remaining.T)
         arrived_s = np.where((left < _NEAR_GOAL_M) & np.isinf(arrived_s), tick * step_s, arrived_s)
         if np.isfinite(arrived_s).all():
             break
-        wanted = way / np.maximum(left, 1e-9)[:, None] * np.minimum(pace, left / step_s)[:, None]
-        wanted += rng.normal(0.0, 0.01, wanted.shape)  # exact symmetry would never resolve
+        wanted = remaining / np.maximum(left, 1e-9)[:, None] * np.minimum(speed, left / step_s)[:, None]
+        wanted += rng.normal(0.0, 0.01, wanted.shape)  # breaks exact symmetry
         options = np.concatenate([np.broadcast_to(disc, (count, *disc.shape)), wanted[:, None]], axis=1)
         options = np.concatenate([options, np.zeros((count, 1, 2))], axis=1)
         point, normal, active = half_planes(place, velocity, separation, horizon_s, step_s)
@@ -88,7 +87,7 @@ def fly(
         clearance = np.minimum(clearance, _closest(before / scale, place / scale))
     pairs = clearance[np.triu_indices(count, 1)]
     late = np.minimum(arrived_s, end_s) - planned_s
-    return Flown(
+    return AvoidanceResult(
         float(pairs.min(initial=np.inf)),
         int((pairs < 1.0).sum()),
         float(np.maximum(flown_m - length, 0.0).sum()),
@@ -100,9 +99,9 @@ def fly(
 def half_planes(
     place: Array, velocity: Array, separation: Separation, horizon_s: float, step_s: float
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """A point (n, n, 2) and the normal (n, n, 2) of the velocities' half plane that each neighbour allows.
+    """Point (n, n, 2) and normal (n, n, 2) of the half plane of velocities that each neighbour permits.
 
-    The third array (n, n) says whether it binds: neighbours far away in height do not.
+    The third array (n, n) is True if it applies: not for neighbours at another height.
     """
     p = (place[None, :] - place[:, None])[..., :2]
     v = velocity[:, None] - velocity[None, :]
@@ -132,7 +131,7 @@ def half_planes(
 
 
 def _closest(before: Array, after: Array) -> Array:
-    """Least distances (n, n) of points that move straight from `before` to `after`."""
+    """Least distances (n, n) of points in linear motion from `before` to `after`."""
     p = before[None, :] - before[:, None]
     d = (after[None, :] - after[:, None]) - p
     size = (d**2).sum(-1)

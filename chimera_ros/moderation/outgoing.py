@@ -1,4 +1,4 @@
-"""The last look at trajectories before they leave: the very knots, not what they were made from."""
+"""Verification of results: the knots themselves are checked, independently of how they were computed."""
 
 from __future__ import annotations
 
@@ -8,59 +8,60 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from chimera_ros.flight.moderation_call import KnotSequence, ModerationRequest
 from chimera_ros.flight.trajectory import Path
 
 from .conflicts import Conflict, find_conflicts
-from .hold import braking, hold, standing
-from .request import Clash, Knots, Request
+from .hold import braking, plan_hold, standing
+from .request import DroneConflict
 from .timing import at_rest
 from .tracks import Track, TrackTable, compiled
 from .verify import path_conflicts, verify
 
 _OUTSIDE_M = 0.05
 _SAMPLED_FROM, _SAMPLE = 200, 100  # drones
-_CONFLICT_S = 6e-5  # what finding one conflict takes
-_INDEPENDENT_UP_TO = 100  # drones; above, detection's own certainty must do: the other way takes too long
+_CONFLICT_S = 6e-5  # duration of the detection of one conflict
+_INDEPENDENT_UP_TO = 100  # drones; above, the independent verification takes too long: detection is used
 
 
-def tracks_of(request: Request, knots: Sequence[Knots]) -> list[Track]:
+def tracks_of(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[Track]:
     """Tracks of knots. Raises ModerationError, which names the drone."""
-    return [Track.of_knots(mine, 0.0, name) for name, mine in zip(request.names, knots, strict=True)]
+    return [Track.of_knots(found, 0.0, name) for name, found in zip(request.drones, knots, strict=True)]
 
 
-def clashes(request: Request, found: Sequence[Conflict]) -> tuple[Clash, ...]:
-    """Conflicts with names, the nearest first."""
+def drone_conflicts(request: ModerationRequest, found: Sequence[Conflict]) -> tuple[DroneConflict, ...]:
+    """Conflicts with the names of the drones, the closest first."""
     return tuple(
-        Clash(request.names[c.first], request.names[c.second], c.t_s, c.horizontal_m, c.vertical_m)
+        DroneConflict(request.drones[c.first], request.drones[c.second], c.t_s, c.horizontal_m, c.vertical_m)
         for c in sorted(found, key=lambda c: c.ratio)
     )
 
 
-def conflicts_of(request: Request, knots: Sequence[Knots]) -> list[Conflict]:
+def conflicts_of(request: ModerationRequest, knots: Sequence[KnotSequence]) -> list[Conflict]:
     """Conflicts between knots. Raises ModerationError."""
     return find_conflicts(TrackTable(tracks_of(request, knots)), request.separation)
 
 
 def first_conflicts(
-    request: Request, tracks: Sequence[Track], patience_s: float
+    request: ModerationRequest, tracks: Sequence[Track], limit_s: float
 ) -> tuple[list[Conflict], bool]:
-    """The conflicts in what was asked, and whether all were looked for.
+    """The conflicts of a request, and True if the search was complete.
 
-    A large swarm is sampled first: where everybody is in everybody's way, counting that would take longer
-    than `patience_s`, and no rung could part them either.
+    A large swarm is sampled first. If the full search would take longer than `limit_s`, the conflicts of the
+    sample are returned: no stage could resolve them in time either.
     """
     if len(tracks) > _SAMPLED_FROM:
         sample = np.linspace(0, len(tracks) - 1, _SAMPLE).astype(int).tolist()
         found = find_conflicts(TrackTable([tracks[i] for i in sample]), request.separation)
-        if _CONFLICT_S * len(found) * (len(tracks) / _SAMPLE) ** 2 > patience_s or patience_s <= 0.0:
+        if _CONFLICT_S * len(found) * (len(tracks) / _SAMPLE) ** 2 > limit_s or limit_s <= 0.0:
             named = [replace(c, first=sample[c.first], second=sample[c.second]) for c in found]
             return named, False
     return find_conflicts(TrackTable(tracks), request.separation), True
 
 
-def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, ...]:
-    """Pairs whose starts or whose goals are too near one another: no way between them can help."""
-    scale, norm = request.separation.scale, request.separation.standing()
+def endpoint_conflicts(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[DroneConflict, ...]:
+    """Pairs whose starts or goals conflict, which no path can resolve."""
+    scale, norm = request.separation.scale, request.separation.required_norm()
     end_s = max(track.end_s for track in tracks)
     found = []
     for points, t_s in (
@@ -70,50 +71,50 @@ def standing_clashes(request: Request, tracks: Sequence[Track]) -> tuple[Clash, 
         pairs = cKDTree(points / scale).query_pairs(norm * (1.0 - 1e-9), output_type="ndarray")
         for i, j in pairs.tolist():
             d = points[i] - points[j]
-            names = request.names[i], request.names[j]
-            found.append(Clash(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
+            names = request.drones[i], request.drones[j]
+            found.append(DroneConflict(*names, t_s, float(np.hypot(d[0], d[1])), float(abs(d[2]))))
     return tuple(sorted(found, key=lambda c: (c.t_s, c.horizontal_m)))
 
 
-def faults(request: Request, knots: Sequence[Knots]) -> str:
-    """Why outgoing knots must not leave; empty when they may: ends, limits, fence, then every pair."""
-    for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
-        if mine is not asked:
-            verdict = verify([mine], request.separation, [asked], request.limits, request.fence)
-            if verdict.reasons:
-                return f"{name}: {verdict.reasons[0]}"
+def result_fault(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
+    """Why a result is refused; empty if it is not: ends, limits, fence, then every pair."""
+    for name, planned, found in zip(request.drones, request.knots, knots, strict=True):
+        if found is not planned:
+            verification = verify([found], request.separation, [planned], request.limits, request.fence)
+            if verification.reasons:
+                return f"{name}: {verification.reasons[0]}"
     return _pairs(request, knots)
 
 
-def _pairs(request: Request, knots: Sequence[Knots]) -> str:
+def _pairs(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
     if len(knots) > _INDEPENDENT_UP_TO:
         left = conflicts_of(request, knots)
     else:
-        paths = [compiled(mine, name) for name, mine in zip(request.names, knots, strict=True)]
+        paths = [compiled(found, name) for name, found in zip(request.drones, knots, strict=True)]
         left = path_conflicts(paths, request.separation)
-    return clashes(request, left)[0].sentence() if left else ""
+    return drone_conflicts(request, left)[0].sentence() if left else ""
 
 
-def holds(request: Request, tracks: Sequence[Track]) -> tuple[Knots, ...]:
-    """Everyone stops, at once or where that keeps it clear, and stays there; nothing is checked."""
+def hold_knots(request: ModerationRequest, tracks: Sequence[Track]) -> tuple[KnotSequence, ...]:
+    """Knots of a hold: all drones brake, at once or later to avoid conflicts. They are not verified."""
     if all(at_rest(track) for track in tracks):
         return tuple(standing(track).knots() for track in tracks)
     if len(tracks) <= _INDEPENDENT_UP_TO:
-        return tuple(track.knots() for track in hold(tracks, request.limits, request.separation).tracks)
+        return tuple(track.knots() for track in plan_hold(tracks, request.limits, request.separation).tracks)
     return tuple(
         (standing(track) if at_rest(track) else braking(track, request.limits)[0]).knots() for track in tracks
     )
 
 
-def hold_fault(request: Request, knots: Sequence[Knots]) -> str:
-    """Why a hold is none (the fence, somebody too near); empty when it may be sent."""
+def hold_fault(request: ModerationRequest, knots: Sequence[KnotSequence]) -> str:
+    """Why a hold is refused (fence, a conflict); empty if it is not."""
     fence = request.fence
     if fence is not None:
-        for name, asked, mine in zip(request.names, request.knots, knots, strict=True):
-            # a stop stays on the way that was asked, but for what its own knots round off
+        for name, planned, found in zip(request.drones, request.knots, knots, strict=True):
+            # a hold stays on the requested path, except for the rounding of its knots
             if (
-                fence.worst(compiled(mine, name).hull())
-                < min(0.0, fence.worst(Path(asked).hull())) - _OUTSIDE_M
+                fence.worst(compiled(found, name).hull())
+                < min(0.0, fence.worst(Path(planned).hull())) - _OUTSIDE_M
             ):
                 return f"{name} would stop outside the fence"
     return _pairs(request, knots)

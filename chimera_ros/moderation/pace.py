@@ -1,28 +1,28 @@
-"""What steps of the ladder took lately on this machine: whoever plans with a deadline must know."""
+"""Recent durations of stages on this machine, to predict whether another one ends before a deadline."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_FORGETS: Final = 0.8  # a slow moment counts less with every later one
+_DECAY: Final = 0.8  # of a maximum with every later measurement
 
 
-class Pace:
-    """Fading maxima of seconds, by step and by size (in powers of two)."""
+class StageDurations:
+    """Decaying maxima of seconds, by step and size (in powers of two)."""
 
     def __init__(self) -> None:
-        self._took_s: dict[tuple[str, int], float] = {}
+        self._max_s: dict[tuple[str, int], float] = {}
 
-    def took(self, step: str, size: int, seconds: float) -> None:
-        """A step of this size took so long."""
+    def record(self, step: str, size: int, seconds: float) -> None:
+        """Adds the duration of a step of this size."""
         key = step, size.bit_length()
-        self._took_s[key] = max(seconds, _FORGETS * self._took_s.get(key, 0.0))
+        self._max_s[key] = max(seconds, _DECAY * self._max_s.get(key, 0.0))
 
-    def skipped(self, step: str, size: int) -> None:
-        """A step was left out for what it took before: it is not believed to be slow for ever."""
-        if (step, size.bit_length()) in self._took_s:
-            self.took(step, size, 0.0)
+    def decay(self, step: str, size: int) -> None:
+        """Lowers the maximum of a step that was skipped, so that it is tried again."""
+        if (step, size.bit_length()) in self._max_s:
+            self.record(step, size, 0.0)
 
     def expected(self, step: str, size: int, otherwise: float = 0.0) -> float:
-        """Seconds that a step of this size will take; `otherwise` where none was measured yet."""
-        return self._took_s.get((step, size.bit_length()), otherwise)
+        """Expected seconds of a step of this size; `otherwise` if none was measured yet."""
+        return self._max_s.get((step, size.bit_length()), otherwise)

@@ -1,4 +1,4 @@
-"""Last resort but one: drones planned one by one, each around those before, by shape and by waiting."""
+"""Prioritised planning: one drone after another, each avoiding those before by excursions or waiting."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chimera_ros.flight.limits import Fence
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits
 
-from .conflicts import Conflict, Separation, near_pairs, settle
-from .manoeuvres import DELAY_M_PER_S, BoolArray, Candidate, Manoeuvre, flown, keep, menu_steps
+from .conflicts import Conflict, near_pairs, refine
+from .manoeuvres import (
+    DELAY_M_PER_S,
+    BoolArray,
+    Candidate,
+    Manoeuvre,
+    apply_manoeuvres,
+    menu_steps,
+    planned_candidate,
+)
 from .timing import at_rest
 from .tracks import IntArray, Track, TrackTable
 
-_BATCH = 24  # options looked at together,
-_PAIRS = 240  # and pairs: a slice stays within some milliseconds
-# waits tried, in steps of what lets one drone pass: short ones closely, long ones not
+_BATCH = 24  # options per slice, ...
+_PAIRS = 240  # ... and pairs: a few milliseconds
+# waits tried, in multiples of the time in which one drone passes
 _WAITS = np.array([*range(9), 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 60, 75, 90], dtype=float)
 _RESTARTS = 12
-# layers and sides of the shapes tried, in separations; each is also tried after every wait
-_SHAPES = (
+# vertical and lateral excursions tried, in separations; each is also tried after every wait
+_EXCURSIONS = (
     (0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (2.0, 0.0), (-2.0, 0.0), (1.0, 1.0),
     (-1.0, -1.0), (3.0, 0.0), (-3.0, 0.0), (0.0, 2.0), (0.0, -2.0), (4.0, 0.0), (-4.0, 0.0), (2.0, 2.0),
     (-2.0, -2.0), (5.0, 0.0), (6.0, 0.0), (0.0, 4.0), (0.0, -4.0),
@@ -30,13 +39,13 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How far planning has come; at the end `chosen` by drone, or None and the pairs that nothing parts."""
+    """Progress of planning; at the end `chosen` by drone, or None and the pairs that block."""
 
     planned: int
     restarts: int
     done: bool
     chosen: tuple[Candidate, ...] | None = None
-    stuck: tuple[tuple[int, int], ...] = ()
+    blocking: tuple[tuple[int, int], ...] = ()
 
 
 def prioritise(
@@ -46,22 +55,22 @@ def prioritise(
     separation: Separation,
     seed: int = 0,
 ) -> Iterator[Attempt]:
-    """Plans one drone per slice; the caller looks at its clock in between.
+    """Plans one drone per slice.
 
-    A drone for which no option is left goes first in the next attempt. Raises ModerationError.
+    A drone without a conflict-free option is first in the next attempt. Raises ModerationError.
     """
     options = []
     for i, track in enumerate(tracks):
         mine = limits if isinstance(limits, MotionLimits) else limits[i]
         options.append(_options(track, mine, fence, separation, f"drone {i}"))
         yield Attempt(0, 0, False)
-    busy = np.array([track.duration_s for track in tracks])
-    order = np.argsort(-busy + 1e-3 * np.random.default_rng(seed).random(len(tracks))).tolist()
+    duration = np.array([track.duration_s for track in tracks])
+    order = np.argsort(-duration + 1e-3 * np.random.default_rng(seed).random(len(tracks))).tolist()
     yield from one_by_one(options, separation, order, seed)
 
 
 def waiting(track: Track, delay_s: float) -> Track:
-    """A track that starts at rest, after standing for `delay_s`."""
+    """A track that starts at rest, delayed by `delay_s` at its start."""
     if delay_s < 5e-3:
         return track
     times = np.concatenate([[0.0], track.times_s + delay_s])
@@ -73,13 +82,13 @@ def waiting(track: Track, delay_s: float) -> Track:
 
 
 def unavoidable(tracks: Sequence[Track], separation: Separation) -> list[Conflict]:
-    """The pairs that overlap already where they start (at the start), or where they end (at the end)."""
+    """Pairs that conflict at their starts or at their goals."""
     out: list[Conflict] = []
     for ends in (False, True):
         points = np.array([t.states[-1 if ends else 0, :3] for t in tracks])
         moments = np.array([t.end_s if ends else t.start_s for t in tracks])
         norm = np.sqrt((((points[:, None] - points[None]) / separation.scale) ** 2).sum(-1))
-        for i, j in np.argwhere(np.triu(norm < separation.standing(), 1)).tolist():
+        for i, j in np.argwhere(np.triu(norm < separation.required_norm(), 1)).tolist():
             if any((c.first, c.second) == (i, j) for c in out):
                 continue
             apart = points[i] - points[j]
@@ -90,7 +99,7 @@ def unavoidable(tracks: Sequence[Track], separation: Separation) -> list[Conflic
                     float(max(moments[i], moments[j])),
                     float(np.hypot(apart[0], apart[1])),
                     float(abs(apart[2])),
-                    float(norm[i, j] / separation.standing()),
+                    float(norm[i, j] / separation.required_norm()),
                 )
             )
     return out
@@ -98,7 +107,7 @@ def unavoidable(tracks: Sequence[Track], separation: Separation) -> list[Conflic
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one drone may choose from, cheapest first: rows of `base`, and the wait (s) before each."""
+    """Options of one drone, cheapest first: rows of `base`, and the wait (s) before each."""
 
     base: Sequence[Candidate]
     rows: IntArray
@@ -117,13 +126,13 @@ class Options:
         return len(self.rows)
 
     def track(self, k: int) -> Track:
-        """The track of an option: a waiting drone's is the same one, started later."""
+        """The track of an option; after a wait, the same one with a later start."""
         track = self.base[self.rows[k]].track
         wait = float(self.waits_s[k])
         return replace(track, start_s=track.start_s + wait) if wait else track
 
     def candidate(self, k: int) -> Candidate:
-        """The option with knots that begin with the wait."""
+        """The option as a candidate, whose knots begin with the wait."""
         base, wait = self.base[self.rows[k]], float(self.waits_s[k])
         return Candidate(
             replace(base.manoeuvre, delay_s=base.manoeuvre.delay_s + wait),
@@ -138,25 +147,27 @@ def _options(
     track: Track, limits: MotionLimits, fence: Fence | None, separation: Separation, who: str
 ) -> Options:
     up, side, wait = menu_steps(track, separation)
-    shapes = [Manoeuvre(a * up, b * side) for a, b in _SHAPES[1:]]
+    excursions = [Manoeuvre(a * up, b * side) for a, b in _EXCURSIONS[1:]]
     resting = at_rest(track)
     if not resting:
-        shapes += [
+        excursions += [
             Manoeuvre(a * up, b * side, f, d * wait)
-            for a, b in _SHAPES[:9]
+            for a, b in _EXCURSIONS[:9]
             for f, d in ((1.0, 1.5), (1.0, 3.0), (1.0, 5.0), (1.0, 8.0), (0.7, 0.0), (0.5, 4.0))
         ]
-    base = [keep(track, fence, who), *(c for c in flown(track, shapes, limits, fence) if c is not None)]
+    base = [
+        planned_candidate(track, fence, who),
+        *(c for c in apply_manoeuvres(track, excursions, limits, fence) if c is not None),
+    ]
     return Options.of(base, wait * _WAITS if resting else None)
 
 
 def one_by_one(
     options: Sequence[Options], separation: Separation, order: list[int], seed: int = 0
 ) -> Iterator[Attempt]:
-    """Chooses the first option of each drone, in `order`, that conflicts with no choice before it.
+    """Chooses for each drone, in `order`, its first option without a conflict with earlier choices.
 
-    The drone for which none is left goes first in the next attempt; an order that was tried already is
-    shuffled.
+    A drone without one is first in the next attempt; an order that was tried before is shuffled.
     """
     rng = np.random.default_rng([seed, 1])
     seen: set[tuple[int, ...]] = set()
@@ -180,7 +191,7 @@ def one_by_one(
                     break
                 yield Attempt(len(chosen), restart, False)
             if drone not in chosen:
-                # who blocks every option, or where it takes several of them, who blocks the cheapest one
+                # drones that block every option; if there is none, those that block the cheapest one
                 blocked = always if always.any() else cheapest
                 others = [i for i, b in zip(chosen, blocked, strict=True) if b]
                 pairs = tuple(sorted((min(drone, i), max(drone, i)) for i in others))
@@ -199,7 +210,7 @@ def one_by_one(
 
 
 def _conflicts(batch: Sequence[Track], done: Sequence[Track], separation: Separation) -> BoolArray:
-    """Which (B, D) tracks of a batch conflict with which of those done."""
+    """True (B, D) for tracks of a batch in conflict with fixed ones."""
     out = np.zeros((len(batch), len(done)), dtype=bool)
     if not done:
         return out
@@ -207,6 +218,6 @@ def _conflicts(batch: Sequence[Track], done: Sequence[Track], separation: Separa
     first = np.repeat(np.arange(len(batch)), len(done))
     second = np.tile(len(batch) + np.arange(len(done)), len(batch))
     near = near_pairs(table, separation, 1.0, pairs=(first, second))
-    hit = settle(table, separation, near) < 1.0
+    hit = refine(table, separation, near) < 1.0
     out[near.first[hit], near.second[hit] - len(batch)] = True
     return out

@@ -1,6 +1,6 @@
-"""The numeric problem that every solver sees: one candidate per drone, no conflict, least cost.
+"""Numeric optimisation problem: one candidate per drone, no conflict, least cost.
 
-Energy of a choice: costs, plus `hard_penalty` for each conflicting pair, plus soft penalties for thin
+Energy of a choice: costs, plus `hard_penalty` for each conflicting pair, plus soft penalties for small
 margins.
 """
 
@@ -14,30 +14,30 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array
 
-from .conflicts import Separation, near_pairs, settle
+from .conflicts import near_pairs, refine
 from .errors import ModerationError, ModerationReason
-from .manoeuvres import Candidate
+from .manoeuvres import MAX_CANDIDATES, Candidate
 from .tracks import IntArray, TrackTable
 
 BoolArray = NDArray[np.bool_]
 Pair = tuple[int, int]
 
-SOFT_WEIGHT_M = 4.0  # penalty of a margin used up entirely, in metres of extra path
-MARGIN = 0.25  # clearance beyond 1 up to which a pair is penalised
-MAX_CANDIDATES = 64  # per drone
-MAX_TRACKS = 20_000  # all candidates together
-_WINDOW = 4  # candidates cross often: short windows
+SOFT_WEIGHT_M = 4.0  # penalty of a zero margin, in metres of extra path
+MARGIN = 0.25  # clearance above 1 up to which a pair is penalised
+MAX_TOTAL = 20_000  # candidates of all drones
+_WINDOW = 4  # short, because candidates cross often
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Costs (K_i,) by drone and pair tables (K_i, K_j) for i < j; a pair that is absent never meets.
+    """Costs (K_i,) by drone and pair tables (K_i, K_j) for i < j; a pair without tables never interacts.
 
-    `hard` is True where two candidates conflict, `soft` the penalty >= 0 for a thin margin, both in the
-    costs' unit; `hard_penalty` is more than costs and soft penalties of any choice together. `fixed` is
-    what drones outside a block cost.
+    `hard` is True where two candidates conflict, `soft` the penalty >= 0 of a small margin in the unit of the
+    costs; `hard_penalty` exceeds the costs and soft penalties of any choice. `fixed` is the cost of drones
+    outside a block.
     """
 
     costs: tuple[Array, ...]
@@ -50,7 +50,7 @@ class Problem:
     def of(
         costs: Sequence[Array], hard: Mapping[Pair, BoolArray], soft: Mapping[Pair, Array], fixed: float = 0.0
     ) -> Problem:
-        """The problem with the penalty that its numbers need; tables without an entry are left out."""
+        """The problem with a sufficient `hard_penalty`; tables without an entry are dropped."""
         worst = sum(float(c.max()) for c in costs) + sum(float(s.max()) for s in soft.values())
         return Problem(
             tuple(np.asarray(c, dtype=float) for c in costs),
@@ -65,16 +65,16 @@ class Problem:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The pairs that have a hard or a soft entry."""
+        """Pairs with a hard or a soft entry."""
         return sorted(self.hard.keys() | self.soft.keys())
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Candidates by drone."""
+        """Number of candidates by drone."""
         return tuple(len(c) for c in self.costs)
 
     def interaction(self, pair: Pair) -> Array:
-        """Energy (K_i, K_j) of a pair i < j: penalties of both kinds."""
+        """Energy (K_i, K_j) of a pair i < j: hard and soft penalties."""
         i, j = pair
         out = np.zeros((len(self.costs[i]), len(self.costs[j])))
         if pair in self.hard:
@@ -99,15 +99,15 @@ class Problem:
         return out
 
     def violations(self, choice: IntArray) -> list[Pair]:
-        """The pairs that conflict under a choice (n,)."""
+        """Pairs that conflict under a choice (n,)."""
         return [(i, j) for (i, j), table in self.hard.items() if table[choice[i], choice[j]]]
 
-    def hopeless(self) -> list[Pair]:
-        """The pairs that conflict whatever they do."""
+    def infeasible_pairs(self) -> list[Pair]:
+        """The pairs that conflict with every choice."""
         return [pair for pair, table in self.hard.items() if table.all()]
 
     def components(self) -> list[tuple[int, ...]]:
-        """Connected groups of drones that have any entry with one another, largest first."""
+        """Connected components of interacting drones, largest first."""
         parent = list(range(len(self)))
 
         def root(i: int) -> int:
@@ -126,10 +126,10 @@ class Problem:
         return sorted((tuple(g) for g in groups.values()), key=lambda g: (-len(g), g))
 
     def block(self, drones: Sequence[int], choice: IntArray) -> Problem:
-        """The problem of some drones, in their order, the others staying at `choice` (n,).
+        """The problem of some drones, in their order, with the others fixed at `choice` (n,).
 
-        Energies of a block are those of the whole: what the others cost is in `fixed`, what they do to the
-        block in its costs; the penalty stays the whole's.
+        Its energies are those of the whole problem: costs of the others are in `fixed`, interactions with
+        them in the costs of the block; `hard_penalty` is unchanged.
         """
         place = {drone: k for k, drone in enumerate(drones)}
         costs = [self.costs[d].copy() for d in drones]
@@ -155,9 +155,9 @@ class Problem:
 
 
 def without_dominated(problem: Problem) -> tuple[Problem, tuple[IntArray, ...]]:
-    """The problem without candidates for which another of the same drone is never worse.
+    """The problem without dominated candidates, for which another of the same drone is never worse.
 
-    Returns it with the kept candidates' old numbers by drone; the least energy stays the same.
+    Also returns the indices of the kept candidates by drone. The least energy stays the same.
     """
     kept = [np.arange(len(c)) for c in problem.costs]
     tables: dict[int, list[tuple[int, Array]]] = {i: [] for i in range(len(problem))}
@@ -165,7 +165,7 @@ def without_dominated(problem: Problem) -> tuple[Problem, tuple[IntArray, ...]]:
         both = problem.interaction((i, j))
         tables[i].append((j, both))
         tables[j].append((i, both.T))
-    for _ in range(4):  # what falls away for one drone may free another's
+    for _ in range(4):  # a removed candidate may make others dominated
         before = sum(map(len, kept))
         for i, cost in enumerate(problem.costs):
             rows = kept[i]
@@ -187,7 +187,7 @@ def without_dominated(problem: Problem) -> tuple[Problem, tuple[IntArray, ...]]:
 
 
 def _dominated(rows: Array) -> BoolArray:
-    """Which of rows (K, E) are nowhere below another one; of equal rows the first stays."""
+    """True for rows (K, E) that another row never exceeds; of equal rows the first stays."""
     never_worse = (rows[:, None, :] <= rows[None, :, :]).all(-1)  # [a, b]: a is never worse than b
     index = np.arange(len(rows))
     beats = never_worse & (~never_worse.T | (index[:, None] < index[None, :]))
@@ -200,24 +200,24 @@ def build(
 ) -> Problem:
     """The problem of choosing one candidate per drone.
 
-    A pair is hard where it conflicts (never missed: curvature is counted) and soft where its clearance is
-    below 1 + `margin`. Raises ModerationError.
+    A pair is hard if it conflicts (conservatively: curvature is bounded), soft if its clearance is below
+    1 + `margin`. Raises ModerationError.
     """
     if not candidates:
         raise ModerationError(ModerationReason.NO_DRONES, "there is no drone to plan for")
     sizes = [len(c) for c in candidates]
-    if max(sizes) > MAX_CANDIDATES or sum(sizes) > MAX_TRACKS:
+    if max(sizes) > MAX_CANDIDATES or sum(sizes) > MAX_TOTAL:
         raise ModerationError(
             ModerationReason.TOO_MANY,
             f"{sum(sizes)} candidates, {max(sizes)} of one drone, are more than "
-            f"the {MAX_TRACKS} and {MAX_CANDIDATES} that fit",
+            f"the {MAX_TOTAL} and {MAX_CANDIDATES} that fit",
         )
     if min(sizes) == 0:
         raise ModerationError(
-            ModerationReason.OUTSIDE_FENCE, f"drone {sizes.index(0)} has no way that it may fly"
+            ModerationReason.OUTSIDE_FENCE, f"drone {sizes.index(0)} has no feasible candidate"
         )
-    costs = [np.array([c.cost for c in mine]) for mine in candidates]
-    table = TrackTable([c.track for mine in candidates for c in mine], window=_WINDOW)
+    costs = [np.array([c.cost for c in part]) for part in candidates]
+    table = TrackTable([c.track for part in candidates for c in part], window=_WINDOW)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     first_row = np.concatenate([[0], np.cumsum(sizes)])
     rows, columns, clearance = pair_clearances(table, separation, 1.0 + margin, owner)
@@ -242,9 +242,9 @@ def build(
 def pair_clearances(
     table: TrackTable, separation: Separation, limit: float, groups: IntArray | None = None
 ) -> tuple[IntArray, IntArray, Array]:
-    """Rows, columns (rows < columns) and least clearances (P,) of the pairs that come below `limit`."""
+    """Rows, columns (rows < columns) and least clearances (P,) of the pairs below `limit`."""
     near = near_pairs(table, separation, limit, groups)
-    clearance = settle(table, separation, near)
+    clearance = refine(table, separation, near)
     low, high = np.minimum(near.first, near.second), np.maximum(near.first, near.second)
     keys = low * len(table) + high
     order = np.argsort(keys, kind="stable")

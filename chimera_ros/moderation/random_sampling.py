@@ -1,4 +1,4 @@
-"""Guessing with as many shots as VQE has: what its answers are to be compared with."""
+"""Uniform random sampling with as many shots as VQE: the baseline for its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tracks import IntArray
 
 
 class RandomSampling:
-    """The best of `shots` uniformly drawn choices, and of `start`. `details["sampled_energy"]` is without."""
+    """The best of `shots` random choices and `start`; `details["sampled_energy"]` is without `start`."""
 
     name = "random_sampling"
 

@@ -1,44 +1,26 @@
-"""What is asked of the ladder and what it answers: names and knots, nothing of ROS, files or solvers."""
+"""Result of a moderation, and the check of a request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import nan
 
-from chimera_ros.flight.limits import Fence
-from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.moderation_call import ModerationStatus
-from chimera_ros.flight.trajectory import MotionLimits
+from chimera_ros.flight.moderation_call import (
+    MAX_DEADLINE_S,
+    MAX_TRAJECTORIES,
+    MIN_DEADLINE_S,
+    KnotSequence,
+    ModerationRequest,
+    ModerationStatus,
+)
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
 
-MAX_DRONES = 1024
-SHORTEST_S, LONGEST_S = 0.02, 60.0  # deadlines
-
-Knots = tuple[TrajectoryKnot, ...]
-
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Trajectories that begin together, to be made conflict-free: by drone a name and knots (ENU m).
-
-    `deadline_s` counts from the call; `fence` None is none.
-    """
-
-    names: tuple[str, ...]
-    knots: tuple[Knots, ...]
-    separation: Separation
-    limits: MotionLimits = field(default_factory=MotionLimits)
-    fence: Fence | None = None
-    deadline_s: float = 0.25
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Clash:
-    """Two drones nearer than allowed: when (s after the start) and how near (m) at their closest."""
+class DroneConflict:
+    """A conflict of two named drones at their closest: time (s after the start) and distances (m)."""
 
     first: str
     second: str
@@ -47,7 +29,7 @@ class Clash:
     vertical_m: float
 
     def sentence(self) -> str:
-        """For people."""
+        """The conflict as a clause for people."""
         return (
             f"{self.first} and {self.second} come within {self.horizontal_m:.2f} m "
             f"(and {self.vertical_m:.2f} m in height) at {self.t_s:.1f} s"
@@ -55,8 +37,8 @@ class Clash:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """A step of the ladder that was tried: its name, how long it took, and what came of it."""
+class Stage:
+    """A stage that was run: name, duration and outcome (on the wire: a rung)."""
 
     name: str
     ms: float
@@ -64,22 +46,22 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A verified answer, or why there is none.
+class ModerationResult:
+    """A verified result, or why there is none.
 
-    `knots` are verified: conflict-free with CONFLICT_FREE, a hold (or nothing) with INFEASIBLE, nothing with
-    FAILED. `cost` is metres of extra way plus delay as metres, thin margins included; gains are how much more
-    the same stage of another solver would have cost, NaN where that found nothing conflict-free. `backend`
-    names what executed quantum circuits, empty where none was. `proven`: nothing cheaper exists among the
-    manoeuvres looked at.
+    `knots` are conflict-free with CONFLICT_FREE, a verified hold (or none) with INFEASIBLE, none with FAILED.
+    `before` are the conflicts of the request, `remaining` those that no solution resolves. `cost` is extra
+    path in metres plus delay as metres plus penalties of small margins; a gain is how much more another
+    solver's choice costs, NaN if that found none. `backend` executed quantum circuits, empty: none were.
+    `proven`: optimal among the candidates.
     """
 
     status: ModerationStatus
     reason: str = ""
     winner: str = ""
-    knots: tuple[Knots, ...] = ()
-    before: tuple[Clash, ...] = ()
-    remaining: tuple[Clash, ...] = ()
+    knots: tuple[KnotSequence, ...] = ()
+    before: tuple[DroneConflict, ...] = ()
+    remaining: tuple[DroneConflict, ...] = ()
     cost: float = nan
     gain_over_greedy: float = nan
     gain_over_annealing: float = nan
@@ -87,34 +69,40 @@ class Answer:
     backend: str = ""
     qubits: int = 0
     shots: int = 0
-    rungs: tuple[Rung, ...] = ()
+    stages: tuple[Stage, ...] = ()
     total_ms: float = 0.0
 
 
-def check(request: Request) -> None:
-    """Whether a request can be worked on at all. Raises ModerationError."""
-    count = len(request.names)
+def check(request: ModerationRequest) -> None:
+    """Raises ModerationError for an invalid request."""
+    count = len(request.drones)
     if not count:
         raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory in the request")
-    if count > MAX_DRONES:
-        raise ModerationError(ModerationReason.TOO_MANY, f"{count} trajectories are more than {MAX_DRONES}")
-    if len(request.knots) != count or len(set(request.names)) != count:
-        raise ModerationError(ModerationReason.BAD_KNOTS, "every drone needs one name and one trajectory")
-    if not SHORTEST_S <= request.deadline_s <= LONGEST_S:
+    if count > MAX_TRAJECTORIES:
         raise ModerationError(
-            ModerationReason.BAD_LIMITS, f"the deadline must be {SHORTEST_S:g} to {LONGEST_S:g} s"
+            ModerationReason.TOO_MANY, f"{count} trajectories are more than {MAX_TRAJECTORIES}"
+        )
+    if len(request.knots) != count or len(set(request.drones)) != count:
+        raise ModerationError(ModerationReason.BAD_KNOTS, "every drone needs one name and one trajectory")
+    if not MIN_DEADLINE_S <= request.deadline_s <= MAX_DEADLINE_S:
+        raise ModerationError(
+            ModerationReason.BAD_LIMITS, f"the deadline must be {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:g} s"
         )
 
 
-def infeasible(
-    before: Sequence[Clash], remaining: Sequence[Clash], stuck: bool, hold: tuple[Knots, ...], why_not: str
-) -> Answer:
-    """The answer where no way was found: `hold` unless `why_not` says why that cannot be."""
-    what = "starts or goals are too near" if stuck else "no conflict-free way was found in time"
+def infeasible_result(
+    before: Sequence[DroneConflict],
+    remaining: Sequence[DroneConflict],
+    at_ends: bool,
+    hold: tuple[KnotSequence, ...],
+    why_not: str,
+) -> ModerationResult:
+    """The result without a solution: `hold` unless `why_not` says why it cannot be flown."""
+    what = "starts or goals are too close" if at_ends else "no conflict-free solution was found in time"
     more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
     first = f": {remaining[0].sentence()}{more}" if remaining else ""
     where = f"nor can all hold: {why_not}" if why_not else "all can hold where they are"
-    return Answer(
+    return ModerationResult(
         ModerationStatus.INFEASIBLE,
         f"{what}{first}; {where}."[:500],
         winner="" if why_not else "hold",

@@ -1,4 +1,4 @@
-"""Benchmark scenes, seeded: straight ways that conflict unless somebody moves aside."""
+"""Benchmark scenes, seeded: straight trajectories that conflict."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, straight_legs
 
-from .conflicts import Separation
 from .errors import ModerationError, ModerationReason
 
 SEPARATION = Separation(5.0, 4.0)
@@ -23,7 +23,7 @@ FENCE = Fence.box((-150.0, 150.0), (-150.0, 150.0), (20.0, 100.0))
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Knots by drone, flown from time 0, and what they must keep."""
+    """Knots by drone from time 0, with separation, motion limits and fence."""
 
     name: str
     knots: tuple[tuple[TrajectoryKnot, ...], ...]
@@ -57,13 +57,11 @@ def _spread(rng: np.random.Generator, count: int, half_m: float, apart_m: float)
 
 
 def crossings(count: int, seed: int = 0) -> Scene:
-    """Random starts and goals in a square of 200 m, most of them far apart, 8 to 12 m/s; 7 m apart at both
-    ends.
-    """
+    """Random starts and goals in a square of 200 m, mostly far apart, 8 to 12 m/s; 7 m apart at both ends."""
     rng = np.random.default_rng([seed, count, 1])
     half = CIRCLE_M / 2
     starts, goals = _spread(rng, count, half, 7.0), _spread(rng, count, half, 7.0)
-    # long ways: each drone's goal is one of the far ones
+    # long paths: each drone's goal is a distant one
     for _ in range(4):
         short = np.hypot(*(goals - starts).T[:2]) < half
         if not short.any():
@@ -75,9 +73,7 @@ def crossings(count: int, seed: int = 0) -> Scene:
 
 
 def antipodal(count: int, seed: int = 0) -> Scene:
-    """Drones on a circle of 200 m all fly to the opposite side, 8 to 12 m/s; the circle is turned by the
-    seed.
-    """
+    """Drones on a circle of 200 m fly to the opposite side, 8 to 12 m/s; the seed rotates the circle."""
     rng = np.random.default_rng([seed, count, 2])
     angle = rng.uniform(0.0, 2 * np.pi) + 2 * np.pi * np.arange(count) / count
     radius = CIRCLE_M / 2
@@ -89,7 +85,7 @@ def antipodal(count: int, seed: int = 0) -> Scene:
 def wide(count: int, seed: int = 0, duration_s: float = 40.0, area_m2: float = 4000.0) -> Scene:
     """Traffic over a wide area: one drone per `area_m2`, straight for 40 s at 8 to 12 m/s, 60 m of heights.
 
-    Starts may lie near one another: this scene is for detection only.
+    Starts may conflict: for detection only.
     """
     rng = np.random.default_rng([seed, count, 3])
     half = np.sqrt(count * area_m2) / 2
@@ -97,8 +93,8 @@ def wide(count: int, seed: int = 0, duration_s: float = 40.0, area_m2: float = 4
     speed, heading = rng.uniform(8.0, 12.0, count), rng.uniform(0.0, 2 * np.pi, count)
     ramp = 1.5 * speed / LIMITS.acceleration_m_s2
     length = speed * (duration_s - np.maximum(ramp, np.sqrt(6.0 * speed / LIMITS.jerk_m_s3)))
-    ways = np.stack([length * np.cos(heading), length * np.sin(heading), np.zeros(count)], axis=1)
-    return Scene(f"wide-{count}-{seed}", _legs(starts, starts + ways, speed))
+    offsets = np.stack([length * np.cos(heading), length * np.sin(heading), np.zeros(count)], axis=1)
+    return Scene(f"wide-{count}-{seed}", _legs(starts, starts + offsets, speed))
 
 
 SCENES: Mapping[str, Callable[[int, int], Scene]] = {"crossings": crossings, "antipodal": antipodal}

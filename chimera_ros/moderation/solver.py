@@ -1,7 +1,7 @@
-"""The one interface of all solvers: slices of work, after each the best choice so far.
+"""Solver interface: anytime iteration in slices, each of which yields the best choice so far.
 
-A solver never looks at a clock. Its caller asks for the next slice while time is left, and has an answer
-after every one. `start` is a choice to improve on; what comes back is never worse.
+A solver reads no clock: its caller requests slices while time is left. `start` is a choice to improve; the
+result is never worse.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from .problem import Problem
 from .tracks import IntArray
 
-TIE = 1e-9  # energies nearer than this are equal
+TIE = 1e-9  # energies that differ by less are equal
 
 
 @dataclass(frozen=True, slots=True)
 class SolverProgress:
-    """The best choice (n,) so far. `proven`: nothing is better; `done`: there is no further slice."""
+    """The best choice (n,) so far. `proven`: it is optimal; `done`: this is the last slice."""
 
     choice: IntArray
     energy: float
@@ -31,18 +31,18 @@ class SolverProgress:
 
 
 class Solver(Protocol):
-    """A way to choose one candidate per drone."""
+    """Chooses one candidate per drone."""
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """Name in reports."""
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Works in slices of about 10 ms; the last one says `done`. Raises SolverUnavailable."""
+        """Slices of about 10 ms; the last one is `done`. Raises SolverUnavailable."""
 
 
 class SolverUnavailable(Exception):
-    """This solver cannot work here or on this problem: a library is absent, the problem is too large."""
+    """A library is absent, or the problem is too large for this solver."""
 
 
 def progress(
@@ -53,19 +53,21 @@ def progress(
     proven: bool = False,
     details: Mapping[str, object] | None = None,
 ) -> SolverProgress:
-    """The progress that a choice is."""
+    """SolverProgress of a choice."""
     choice = np.asarray(choice, dtype=np.int64)
     return SolverProgress(
         choice, problem.energy(choice), not problem.violations(choice), done, proven, dict(details or {})
     )
 
 
-def finish(solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0) -> SolverProgress:
-    """The last progress of a solver that is given all the time it wants. Raises SolverUnavailable."""
+def run_to_end(
+    solver: Solver, problem: Problem, start: IntArray | None = None, seed: int = 0
+) -> SolverProgress:
+    """The last progress of a solver without a time limit. Raises SolverUnavailable."""
     last = None
     for last in solver.run(problem, start, seed):
         if last.done:
             break
     if last is None:
-        raise SolverUnavailable(f"solver {solver.name} gave no answer")
+        raise SolverUnavailable(f"solver {solver.name} gave no result")
     return last

@@ -1,4 +1,4 @@
-"""Other time laws on the same way: waiting, slower, faster, losing a given time in flight."""
+"""Time laws on a planned path: waiting, slower, faster, losing a given time in flight."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from chimera_ros.flight.trajectory import Array, MotionLimits
 from .tracks import Track
 
 _MOVING = 1e-6  # m/s, m/s^2: below, a drone is at rest
-_INNER = 4  # parts of a change of rate between knots
-_LEAST_RATE = 0.3  # a drone that loses time in flight never gets slower than this part of its speed
+_INNER = 4  # intervals of a change of rate
+_LEAST_RATE = 0.3  # lowest rate of a drone that loses time in flight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Warp:
-    """M time laws of one track: at time t of the new one, the planned time s(t).
+    """M time laws of one track: planned time s(t) at the new time t.
 
-    In phases (M, P) of `lengths` the rate ds/dt goes from `first` to `last` as the cubic smooth step, so that
-    accelerations stay continuous. `excursion_start_s` (M,) is when the rate no longer changes for a drone
-    that starts in flight, and when it stops waiting for one that starts at rest.
+    In phases (M, P) of `lengths` the rate ds/dt changes from `first` to `last` by the cubic smooth step, so
+    that accelerations are continuous. `excursion_start_s` (M,) is when the rate is constant for a drone that
+    starts in flight, and the end of the wait for one that starts at rest.
     """
 
     lengths: Array
@@ -36,13 +36,13 @@ class Warp:
 
     @staticmethod
     def plan(track: Track, factor: Array, delay_s: Array, ramp_s: Array, limits: MotionLimits) -> Warp:
-        """Laws for speed factors (M,), delays (M,) and times (M,) that an excursion needs out and back."""
+        """Time laws for speed factors (M,), delays (M,) and durations (M,) of an excursion's ramps."""
         starts_moving = not at_rest(track)
         ends_moving = bool(np.abs(track.states[-1, 3:]).max() > _MOVING)
         planned = track.duration_s
         zero = np.zeros(len(factor))
         one = np.ones(len(factor))
-        # an excursion needs time to leave and to come back: fly the whole way slower where it is short
+        # a path that is too short for both ramps of an excursion is flown slower
         rate = np.minimum(factor, planned / np.maximum(2.0 * ramp_s, 1e-9))
         speed = max(float(np.abs(track.states[:, 3:6]).max()), 0.1)
         end = one if ends_moving else rate
@@ -55,7 +55,7 @@ class Warp:
             lengths[3] = cruise
             excursion = wait
         else:
-            # dips to `low` long enough to lose the delay, then flies at `rate`
+            # at rate `low` until the delay is lost, then at `rate`
             low = np.where(delay_s > 0.0, np.minimum(0.5 * one, rate), rate)
             low = np.maximum(low, _LEAST_RATE)
             down, up = (
@@ -81,7 +81,7 @@ class Warp:
         return Warp(table, a, b, begin_t, begin_s, begin_t[:, -1], excursion, possible)
 
     def breaks(self, track: Track) -> Array:
-        """Times (M, B) at which the new law needs a knot: phases, changes of rate and the planned knots."""
+        """Times (M, B) of knots under the new law: phases, changes of rate and planned knots."""
         parts = [self.begin_t]
         changes = np.flatnonzero((np.abs(self.first - self.last) > 1e-9).any(0))
         for k in changes:
@@ -102,7 +102,7 @@ class Warp:
         return s, rate, rise * 6.0 * x * (1.0 - x) / np.maximum(length, 1e-12)
 
     def follow(self, track: Track, t: Array) -> tuple[Array, Array]:
-        """States (M, K, 9) and yaws (M, K) of the planned way under the new law."""
+        """States (M, K, 9) and yaws (M, K) of the planned path under the new law."""
         return follow(track, *self.at(t))
 
     def _inverse(self, s: Array) -> Array:
@@ -126,13 +126,13 @@ class Warp:
 
 
 def at_rest(track: Track) -> bool:
-    """Whether a track starts at rest."""
+    """True if a track starts at rest."""
     return bool(np.abs(track.states[0, 3:]).max() <= _MOVING)
 
 
 def follow(track: Track, s: Array, rate: Array, change: Array) -> tuple[Array, Array]:
-    """States (..., 9) and yaws (...) of the planned way at planned times `s` (...), which pass at `rate` with
-    derivative `change`.
+    """States (..., 9) and yaws (...) of the planned path at planned times `s` (...) with ds/dt = `rate` and
+    its derivative `change`.
     """
     s = np.clip(s, 0.0, track.duration_s)
     piece = np.clip(np.searchsorted(track.times_s, s, side="right") - 1, 0, len(track.times_s) - 2)
@@ -150,7 +150,7 @@ def follow(track: Track, s: Array, rate: Array, change: Array) -> tuple[Array, A
 
 
 def _change_s(change: Array, speed: float, limits: MotionLimits) -> Array:
-    """Seconds (M,) for a change of rate at a speed, using half of what the limits allow."""
+    """Seconds (M,) for a change of rate at a speed, within half the limits."""
     acceleration = 1.5 * change * speed / (0.5 * limits.acceleration_m_s2)
     out: Array = np.maximum(acceleration, np.sqrt(6.0 * change * speed / (0.5 * limits.jerk_m_s3)))
     return out

@@ -1,7 +1,7 @@
-"""Trajectories on one clock: exact piecewise quintics, and a table of their samples with error bounds.
+"""Tracks: trajectories on a common clock as piecewise quintics, and a table of samples with error bounds.
 
-ENU metres, seconds of the common clock. A drone stands at its first point before its start and at its last
-point after its end.
+ENU metres, seconds of the common clock. A drone is at its first point before its start and at its last point
+after its end.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.trajectory import Array, NotFiniteError, Path
+from chimera_ros.flight.trajectory import MAX_DURATION_S, Array, NotFiniteError, Path
 
 from .errors import ModerationError, ModerationReason
 
 IntArray = NDArray[np.int64]
 
 STEP_S = 0.5
-WINDOW = 8  # intervals per time window: long ones for thin traffic, shorter ones where many meet
+WINDOW = 8  # intervals per time window; fewer for dense traffic
 MAX_TRACKS = 100_000
 _MAX_SAMPLES = 20_000_000  # of one table
-_FAR_S = 2.0e5  # above any time: keeps the times of different tracks apart in one sorted array
+_OFFSET_S = 2.0e5  # above any time: separates the times of tracks in one sorted array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Track:
     @staticmethod
     def of(path: Path, start_s: float = 0.0) -> Track:
         """The track of a compiled path."""
-        if not abs(start_s) <= 86400.0:
+        if not abs(start_s) <= MAX_DURATION_S:
             raise ModerationError(
                 ModerationReason.NOT_FINITE, f"a start time of {start_s} s is not within a day"
             )
@@ -55,7 +55,7 @@ class Track:
 
     @staticmethod
     def of_knots(knots: Sequence[TrajectoryKnot], start_s: float = 0.0, who: str = "a trajectory") -> Track:
-        """The track of knots. Raises ModerationError where no path can be made of them."""
+        """The track of knots. Raises ModerationError for invalid knots."""
         return Track.of(compiled(knots, who), start_s)
 
     @property
@@ -77,7 +77,7 @@ class Track:
 
 
 def compiled(knots: Sequence[TrajectoryKnot], who: str = "a trajectory") -> Path:
-    """The path of knots; `who` begins the sentence of an error. Raises ModerationError."""
+    """The path of knots; `who` names it in an error. Raises ModerationError."""
     try:
         return Path(knots)
     except (ValueError, TypeError, OverflowError) as error:
@@ -87,10 +87,10 @@ def compiled(knots: Sequence[TrajectoryKnot], who: str = "a trajectory") -> Path
 
 
 class TrackTable:
-    """Samples of N tracks at common times, and how far each leaves its chord between two of them.
+    """Samples of N tracks at common times, with bounds of the deviation from the chord between them.
 
     `points` (N, T + 1, 3) metres; `sag` (N, T, 2) metres: largest horizontal and vertical distance of the
-    true path from its chord; `speed` (N, T, 2) m/s: upper bounds of the horizontal and vertical speed.
+    path from its chord; `speed` (N, T, 2) m/s: upper bounds of the horizontal and vertical speed.
     `blocks` (W * N, 3, window + 1) are the same points by time window, `centre` and `extent` (W, N, 3) their
     boxes.
     """
@@ -116,17 +116,17 @@ class TrackTable:
 
     def __init__(self, tracks: Sequence[Track], step_s: float = STEP_S, window: int = WINDOW) -> None:
         if not tracks:
-            raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory to look at")
+            raise ModerationError(ModerationReason.NO_DRONES, "there is no trajectory")
         if len(tracks) > MAX_TRACKS:
             raise ModerationError(
                 ModerationReason.TOO_MANY,
-                f"{len(tracks)} trajectories are more than the {MAX_TRACKS} looked at",
+                f"{len(tracks)} trajectories are more than {MAX_TRACKS}",
             )
         self.window = window
         self._collect(tracks)
         self.start_s = float(self._start.min())
         length = max(float(self._end.max()) - self.start_s, 1e-3)
-        # the samples are bounded: what takes a day is looked at in coarser steps, which stays correct
+        # the number of samples is bounded: long tracks are sampled more coarsely, which stays conservative
         windows = max(1, int(np.ceil(length / (step_s * window) - 1e-9)))
         windows = min(windows, max(1, _MAX_SAMPLES // (len(tracks) * window)))
         self.step_s = max(step_s, length / (windows * window))
@@ -146,9 +146,7 @@ class TrackTable:
         return self._evaluate(self._piece(rows, local), rows, local)
 
     def curvature(self, rows: IntArray, low_s: Array, high_s: Array) -> tuple[Array, Array]:
-        """How far (..., 2) the true path may leave its chord between clock times, and how far its velocity
-        may leave the chord's.
-        """
+        """Bounds (..., 2) of the deviation of position and velocity from the chord between clock times."""
         first = self._piece(rows, self._local(rows, low_s))
         last = self._piece(rows, self._local(rows, high_s))
         return self._curvature(rows, first, last, low_s, high_s)
@@ -165,12 +163,12 @@ class TrackTable:
         self._coef = c = np.concatenate([t.coefficients for t in tracks])
         begin = np.concatenate([t.times_s[:-1] for t in tracks])
         h = np.concatenate([np.diff(t.times_s) for t in tracks])[:, None]
-        self._keys = begin + np.repeat(np.arange(len(tracks)), sizes) * _FAR_S
+        self._keys = begin + np.repeat(np.arange(len(tracks)), sizes) * _OFFSET_S
         # the second derivative is a cubic on each piece: its Bezier points contain it
         b0, b1 = 2 * c[:, 2], 6 * c[:, 3] * h
         b2, b3 = 12 * c[:, 4] * h**2, 20 * c[:, 5] * h**3
         bezier = np.stack([b0, b0 + b1 / 3, b0 + b1 * 2 / 3 + b2 / 3, b0 + b1 + b2 + b3], axis=1)
-        # one row more, so that reduceat may name the end of the last piece
+        # one more row, for the end of the last piece in reduceat
         self._accelerations = np.vstack([_flat_and_rise(bezier).max(1), np.zeros((1, 2))])
         # velocity jumps (2, N, 2) where a track begins or ends in motion
         last = self._offsets[1:] - 1
@@ -180,12 +178,12 @@ class TrackTable:
         self._jumps[self._jumps < 1e-9] = 0.0
 
     def _piece(self, rows: IntArray, local: Array) -> IntArray:
-        found = np.searchsorted(self._keys, local + rows * _FAR_S, side="right") - 1
+        found = np.searchsorted(self._keys, local + rows * _OFFSET_S, side="right") - 1
         piece: IntArray = np.clip(found, self._offsets[rows], self._offsets[rows + 1] - 1)
         return piece
 
     def _evaluate(self, piece: IntArray, rows: IntArray, local: Array) -> Array:
-        u = (local - (self._keys[piece] - rows * _FAR_S))[..., None]
+        u = (local - (self._keys[piece] - rows * _OFFSET_S))[..., None]
         c = self._coef[piece]
         out: Array = c[..., 5, :]
         for k in range(4, -1, -1):

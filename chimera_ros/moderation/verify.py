@@ -1,8 +1,8 @@
-"""The last word on outgoing knots: nothing here is shared with what found the plan but the knots themselves.
+"""Independent verification of knots: shares nothing with the solvers but the knots.
 
-Between two drones the relative position is one quintic per piece. Its Bezier points contain it: where they
-all lie beyond a plane that the ellipsoid does not reach, the piece is clear; otherwise it is halved. So a
-plan is called clear only when it is, at every instant, curvature included.
+Between two drones the relative position is one quintic per piece, contained in its Bezier points. If they all
+lie beyond a plane outside the ellipsoid, the piece is clear; otherwise it is halved. A plan that passes is
+conflict-free at every instant.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Array, MotionLimits, Path
 
-from .conflicts import Conflict, Separation, inflation
+from .conflicts import Conflict, inflation
 from .tracks import Track, TrackTable, compiled
 
-Knots = Sequence[TrajectoryKnot]
 IntArray = NDArray[np.int64]
 
-_SHORTEST_S = 2e-6  # what is still open in a piece so short counts as a conflict
-_CHUNK = 400  # pairs looked at together
-_JOIN_M, _JOIN_M_S, _JOIN_M_S2 = 0.01, 0.01, 0.05  # how exactly an outgoing trajectory joins the planned one
-_LOOSE = 1 + 1e-6
+_SHORTEST_S = 2e-6  # an undecided piece of this length counts as a conflict
+_CHUNK = 400  # pairs checked together
+_JOIN_M, _JOIN_M_S, _JOIN_M_S2 = 0.01, 0.01, 0.05  # tolerances at start and goal
+_TOLERANCE = 1 + 1e-6
 _BEZIER = np.array([[comb(j, k) / comb(5, k) for k in range(6)] for j in range(6)])
 _LEFT = np.array([[comb(j, k) / 2.0**j for k in range(6)] for j in range(6)])
 _RIGHT = _LEFT[::-1, ::-1]
@@ -35,7 +35,7 @@ _RIGHT = _LEFT[::-1, ::-1]
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """`ok` when nothing was found: conflicts between drones, and one sentence for each other fault."""
+    """Conflicts between drones, and a sentence for each other fault; `ok` if there are none."""
 
     conflicts: tuple[Conflict, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -46,17 +46,17 @@ class VerificationResult:
 
 
 def verify(
-    knots: Sequence[Knots],
+    knots: Sequence[Sequence[TrajectoryKnot]],
     separation: Separation,
-    planned: Sequence[Knots] | None = None,
+    planned: Sequence[Sequence[TrajectoryKnot]] | None = None,
     limits: Sequence[MotionLimits] | MotionLimits | None = None,
     fence: Fence | None = None,
 ) -> VerificationResult:
-    """Looks at the knots that are about to be flown from one common time.
+    """Verifies knots with a common start time.
 
-    With `planned`, each must begin in the same state and end at the same goal; with `limits` and `fence` each
-    must keep them (or, where the planned one exceeds them already, not be worse than it). Raises
-    ModerationError for knots that are no trajectory.
+    With `planned`, each trajectory must begin in the same state and end at the same goal; with `limits` and
+    `fence` each must keep them (or, if the planned one exceeds them, not be worse). Raises ModerationError
+    for invalid knots.
     """
     paths = [compiled(mine, f"drone {i}") for i, mine in enumerate(knots)]
     before = None
@@ -78,37 +78,28 @@ def _faults(path: Path, plan: Path | None, limits: MotionLimits | None, fence: F
     out = []
     bounds = path.bounds()
     if plan is not None:
-        for what, mine, theirs in (
-            ("does not begin where it is", path.knots[0], plan.knots[0]),
+        for what, knot, planned_knot in (
+            ("does not begin in its present state", path.knots[0], plan.knots[0]),
             ("does not end at its goal", path.knots[-1], plan.knots[-1]),
         ):
             if (
-                _far(mine.position_enu_m, theirs.position_enu_m) > _JOIN_M
-                or _far(mine.velocity_enu_m_s, theirs.velocity_enu_m_s) > _JOIN_M_S
-                or _far(mine.acceleration_enu_m_s2, theirs.acceleration_enu_m_s2) > _JOIN_M_S2
+                _far(knot.position_enu_m, planned_knot.position_enu_m) > _JOIN_M
+                or _far(knot.velocity_enu_m_s, planned_knot.velocity_enu_m_s) > _JOIN_M_S
+                or _far(knot.acceleration_enu_m_s2, planned_knot.acceleration_enu_m_s2) > _JOIN_M_S2
             ):
                 out.append(what)
     if limits is not None:
         own = plan.bounds() if plan is not None else None
-        for name, value, limit, already in (
-            ("flies", bounds.horizontal_speed_m_s, limits.speed_m_s, own and own.horizontal_speed_m_s),
-            (
-                "climbs or sinks",
-                bounds.vertical_speed_m_s,
-                max(limits.climb_m_s, limits.descent_m_s),
-                own and own.vertical_speed_m_s,
-            ),
-            (
-                "accelerates",
-                bounds.acceleration_m_s2,
-                limits.acceleration_m_s2,
-                own and own.acceleration_m_s2,
-            ),
-            ("jerks", bounds.jerk_m_s3, limits.jerk_m_s3, own and own.jerk_m_s3),
+        for field, limit in (
+            ("horizontal_speed_m_s", limits.speed_m_s),
+            ("vertical_speed_m_s", max(limits.climb_m_s, limits.descent_m_s)),
+            ("acceleration_m_s2", limits.acceleration_m_s2),
+            ("jerk_m_s3", limits.jerk_m_s3),
         ):
-            most = max(limit, already or 0.0)
-            if value > most * _LOOSE:
-                out.append(f"{name} with {value:.2f}, {most:.2f} are allowed")
+            value, already = getattr(bounds, field), getattr(own, field, 0.0)
+            most = max(limit, already)
+            if value > most * _TOLERANCE:
+                out.append(f"has {field} {value:.2f}; {most:.2f} is allowed")
     if fence is not None:
         outside = -fence.worst(path.hull())
         floor = fence.min_height_m
@@ -125,7 +116,7 @@ def _far(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def path_conflicts(paths: Sequence[Path], separation: Separation) -> list[Conflict]:
-    """The pairs of paths, flown from one common time, that are not proven clear; each with its closest."""
+    """Pairs of paths with a common start time that are not proven clear, each at its closest."""
     if len(paths) < 2:
         return []
     pieces = _Pieces(paths, separation)
@@ -138,7 +129,7 @@ def path_conflicts(paths: Sequence[Path], separation: Separation) -> list[Confli
 
 
 class _Pieces:
-    """All paths' pieces in space scaled so that the ellipsoid is the unit ball; at last each stands."""
+    """Pieces of all paths in space scaled so that the ellipsoid is the unit ball; the last is at rest."""
 
     def __init__(self, paths: Sequence[Path], separation: Separation) -> None:
         self.paths = paths
@@ -158,7 +149,7 @@ class _Pieces:
             self.extra = inflation(self.table, separation)
 
     def conflicting(self, rows: IntArray, columns: IntArray) -> NDArray[np.bool_]:
-        """Which pairs (P,) are not proven clear."""
+        """True for pairs (P,) that are not proven clear."""
         cuts = np.sort(np.concatenate([self.times[rows], self.times[columns]], axis=1), axis=1)
         low, high = cuts[:, :-1], cuts[:, 1:]
         pair, k = np.nonzero(high - low > 1e-12)
@@ -171,7 +162,7 @@ class _Pieces:
             at_high = self._needed(rows[pair], columns[pair], high, high)
             bad[pair[np.sqrt((points[:, 0] ** 2).sum(1)) < at_low]] = True
             bad[pair[np.sqrt((points[:, 5] ** 2).sum(1)) < at_high]] = True
-            # the plane through the nearest Bezier points, square to the piece's mean
+            # the plane through the closest Bezier points, perpendicular to their mean
             normal = points.mean(1)
             normal /= np.maximum(np.sqrt((normal**2).sum(1)), 1e-12)[:, None]
             clear = np.einsum("px,pkx->pk", normal, points).min(1) >= need
@@ -185,21 +176,21 @@ class _Pieces:
         return bad
 
     def _needed(self, rows: IntArray, columns: IntArray, low: Array, high: Array) -> Array:
-        """What the norm must at least be between two times: 1 and what both drones may be off."""
+        """Required norm between two times: 1 plus the inflation of both drones."""
         if self.table is None:
-            return np.full(len(rows), self.separation.standing())
+            return np.full(len(rows), self.separation.required_norm())
         last = self.extra.shape[1] - 1
         first_k = np.clip((low / self.table.step_s - 1e-9).astype(int), 0, last)
         last_k = np.clip((high / self.table.step_s + 1e-9).astype(int), 0, last)
         flat = np.append(self.extra.reshape(-1), 0.0)
         out = np.ones(len(rows))
-        for who in (rows, columns):
-            begin, end = who * (last + 1) + first_k, who * (last + 1) + last_k + 1
+        for row in (rows, columns):
+            begin, end = row * (last + 1) + first_k, row * (last + 1) + last_k + 1
             out += np.maximum.reduceat(flat, np.stack([begin, end], axis=1).reshape(-1))[::2]
         return out
 
     def _bezier(self, rows: IntArray, low: Array, high: Array) -> Array:
-        """Bezier points (P, 6, 3) of a path on each interval, which lies within one of its pieces."""
+        """Bezier points (P, 6, 3) of a path on intervals within one of its pieces."""
         middle = (low + high) / 2.0
         piece = (self.times[rows] <= middle[:, None]).sum(1) - 1
         coef = self.coef[rows, piece].copy()
@@ -212,7 +203,7 @@ class _Pieces:
         return out
 
     def closest(self, i: int, j: int) -> Conflict:
-        """Where two paths are closest, to a few milliseconds, found by looking often."""
+        """Closest approach of two paths, to a few milliseconds, by dense sampling."""
         low, high = 0.0, self.end_s
         for count in (2001, 101, 101):
             times = np.linspace(low, high, count)

@@ -1,13 +1,12 @@
-"""A variational quantum eigensolver for blocks of a few drones: trained in numpy, executed on a backend.
+"""Variational quantum eigensolver (VQE) for blocks of a few drones: trained in numpy, executed on a backend.
 
 Each drone's candidate is a binary number of ceil(log2 K) qubits; a code beyond K counts as the code modulo K,
 so that no bitstring is invalid. The Hamiltonian is diagonal: the energy of a bitstring is looked up, not
-measured term by term. Several runs are trained side by side with Adam on the CVaR of their outcomes, half of
-them from a warm start at the incumbent; the final circuits are executed and sampled by the injected Sampler,
-and only sampled bitstrings count as the solver's own answer.
+measured term by term. Several runs are trained at once with Adam on the CVaR of their outcomes, half of them
+from a warm start at the incumbent; the trained circuits are executed by the injected Sampler, and only
+measured bitstrings count as the solver's own result.
 
-The table of energies makes a full search possible at these sizes, and `exact` does one: there is no quantum
-advantage here, and none is claimed.
+At these sizes the table of energies permits a full search (`exact`): there is no quantum advantage.
 """
 
 from __future__ import annotations
@@ -31,31 +30,31 @@ from .circuits import (
 )
 from .greedy import Greedy
 from .problem import Problem
-from .solver import TIE, SolverProgress, SolverUnavailable, finish, progress
+from .solver import TIE, SolverProgress, SolverUnavailable, progress, run_to_end
 from .tracks import IntArray
 
-NUMPY = "numpy"  # the backend's name where no sampler executed the circuits
-_LEAN_RAD = 0.9  # a warm run's first angles are this far from the incumbent's bits: 81 % each
-_NOISE_RAD = 0.3  # standard deviation of what is added to every first angle
+NUMPY = "numpy"  # name of the backend if no sampler executed the circuits
+_WARM_OFFSET_RAD = 0.9  # of a warm run's first angles from the incumbent's bits: 81 % each
+_NOISE_RAD = 0.3  # standard deviation of the noise on the first angles
 
 
 @dataclass(frozen=True, slots=True)
 class VqeConfig:
-    """How it is trained. `layers` 0 is a product state: without entanglement."""
+    """Circuit and training; `layers` 0 is a product state."""
 
     layers: int = 1
     entangle: bool = True
     alpha: float = 0.1  # share of the best outcomes that CVaR counts
-    runs: int = 8  # circuits side by side
-    warm: float = 0.5  # share of them that start at the incumbent
+    runs: int = 8  # circuits trained at once
+    warm: float = 0.5  # share of runs that start at the incumbent
     iterations: int = 50
     rate: float = 0.15  # of Adam, radians
-    shots: int = 1024  # all runs together
+    shots: int = 1024  # of all runs together
     max_qubits: int = 16
 
 
 class Encoding:
-    """Which qubits hold which drone's candidate; drones with one candidate need none."""
+    """Qubits of each drone's candidate; a drone with one candidate needs none."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self.sizes = np.array(sizes, dtype=np.int64)
@@ -81,10 +80,10 @@ class Encoding:
 
 
 class Vqe:
-    """VQE on one block. Where no sampler executes the circuits, numpy samples them and the answer says so.
+    """VQE on one block. Without a sampler numpy samples the circuits, and `degraded` says why.
 
     The last progress has details `sampled_choice` and `sampled_energy` (the best measured bitstring), `gain`
-    (what it is better than the start, 0 where it only equals it), `backend`, `qubits`, `shots`, `degraded`.
+    (over the start, 0 if only equal), `backend`, `qubits`, `shots`, `degraded`.
     """
 
     def __init__(self, sampler: Sampler | None = None, config: VqeConfig | None = None) -> None:
@@ -94,7 +93,7 @@ class Vqe:
         self.name = "vqe" if entangled else "vqe_product"
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Works in slices of an iteration or more. Raises SolverUnavailable for a block that is too large."""
+        """Slices of one or more iterations. Raises SolverUnavailable for a block that is too large."""
         config = self._config
         encoding = Encoding(problem.sizes)
         most = min(config.max_qubits, MAX_STATE_QUBITS)
@@ -103,7 +102,7 @@ class Vqe:
                 f"{len(problem)} drones need {encoding.qubits} qubits, more than the {most} allowed"
             )
         if start is None:
-            start = finish(Greedy(), problem).choice
+            start = run_to_end(Greedy(), problem).choice
         start = np.asarray(start, dtype=np.int64)
         if encoding.qubits == 0:
             yield progress(problem, start, done=True, proven=True, details={"qubits": 0, "shots": 0})
@@ -166,7 +165,7 @@ class Training:
         self.ansatz = Ansatz(encoding.qubits, config.layers, config.entangle)
         table = problem.energies(encoding.choices(np.arange(2**encoding.qubits)))
         order = np.argsort(table, kind="stable")
-        self._weigh = cvar(table[order], order, config.alpha)
+        self._objective = cvar(table[order], order, config.alpha)
         self._config = config
         self.angles = self._first(encoding, start, rng)
         self._mean = np.zeros_like(self.angles)
@@ -176,19 +175,19 @@ class Training:
         self.values: Array = np.full(config.runs, np.inf)
 
     def _first(self, encoding: Encoding, start: IntArray, rng: np.random.Generator) -> Array:
-        """Warm runs mostly read the incumbent; the others begin near equal shares of all bitstrings."""
+        """Warm runs begin near the incumbent, the others near the uniform superposition."""
         config, shape = self._config, (self._config.runs, self._config.layers + 1, encoding.qubits)
         warm = round(config.warm * config.runs)
         angles = rng.normal(0.0, _NOISE_RAD, shape)
-        angles[:warm, 0] += np.where(encoding.bits(start), np.pi - _LEAN_RAD, _LEAN_RAD)
+        angles[:warm, 0] += np.where(encoding.bits(start), np.pi - _WARM_OFFSET_RAD, _WARM_OFFSET_RAD)
         angles[warm:, 0] += np.pi / 2
         out: Array = angles.reshape(config.runs, -1)
         return out
 
     def step(self) -> None:
-        """One step of Adam, its length falling to a tenth."""
+        """One step of Adam; the rate decreases to a tenth."""
         config = self._config
-        self.values, gradient = self.ansatz.value_and_gradient(self.angles, self._weigh)
+        self.values, gradient = self.ansatz.value_and_gradient(self.angles, self._objective)
         scale = np.abs(gradient).max() + 1e-300
         self._step += 1
         self._mean += 0.1 * (gradient - self._mean)

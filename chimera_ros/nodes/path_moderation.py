@@ -9,21 +9,23 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from chimera_ros import swarm
-from chimera_ros.moderation.errors import ModerationError
+from chimera_ros.flight.moderation_call import MAX_DEADLINE_S
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import LONGEST_S
 from chimera_ros.moderation.warm_up import warm_up
+from chimera_ros.node_parameters import ModerationParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.quantum.sampler import AerSampler
 from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
-from chimera_ros.ros.convert_moderation import failed_response, request_from_msg, response_of
+from chimera_ros.ros.convert_moderation import (
+    moderation_failure_to_msg,
+    moderation_request_from_msg,
+    moderation_result_to_msg,
+)
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import raised_at
-from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.services import Deferred
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories
@@ -35,18 +37,6 @@ ENCODE_S = 0.03
 ENCODE_PER_KNOT_S = 2e-5
 MAX_TRANSIT_S = 1.0  # an older request was stamped by a wrong clock
 SWITCH_S = 0.001  # switch interval of the interpreter: the solver thread must not delay the executor
-
-
-@dataclass(frozen=True)
-class ModerationParameters:
-    """Parameters of the path-moderation service."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
-    backend: str = parameter(
-        "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
-    )
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +108,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             except queue.Empty:
                 break
         self._queue.put(None)
-        thread.join(timeout=LONGEST_S)
+        thread.join(timeout=MAX_DEADLINE_S)
 
     # ---- requests --------------------------------------------------------------------------------
 
@@ -130,7 +120,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             self._queue.put_nowait(queued)
         except queue.Full:
             self._counts["busy"] += 1
-            return failed_response(f"{MAX_QUEUED} requests wait already")
+            return moderation_failure_to_msg(f"{MAX_QUEUED} requests wait already")
         return queued.deferred
 
     def _work(self) -> None:
@@ -140,17 +130,17 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             except Exception as error:  # a bug must not end the service; the text may contain data
                 self._counts["errors"] += 1
                 self.get_logger().error(f"moderation failed: {type(error).__name__} at {raised_at(error)}")
-                response = failed_response(f"moderation failed: {type(error).__name__}")
+                response = moderation_failure_to_msg(f"moderation failed: {type(error).__name__}")
             queued.deferred.answer(response)
             self._ms.add(1e3 * (time.monotonic() - queued.began_s))
 
     def _moderate(self, queued: _QueuedRequest) -> ModerateTrajectories.Response:
         self._counts["calls"] += 1
         try:
-            request = request_from_msg(queued.message)
-        except (ConversionError, ModerationError) as error:
+            request = moderation_request_from_msg(queued.message)
+        except ConversionError as error:
             self._counts["refused"] += 1
-            return failed_response(str(error))
+            return moderation_failure_to_msg(str(error))
         knots = sum(map(len, request.knots))
         reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + queued.transit_s
         sampler = None
@@ -159,7 +149,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         answer = self._moderator.run(request, queued.began_s, sampler, reserve_s)
         self._counts["conflicts"] += len(answer.before)
         self._counts[answer.status.name.lower()] += 1
-        return response_of(queued.message, answer)
+        return moderation_result_to_msg(queued.message, answer)
 
     def _report_status(self) -> None:
         if self._session is None:

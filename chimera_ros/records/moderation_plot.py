@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chimera_ros.flight.moderation_call import ModerationStatus
+from chimera_ros.flight.moderation_call import ModerationRequest, ModerationStatus
 from chimera_ros.flight.trajectory import Path
 from chimera_ros.moderation.errors import ModerationError
-from chimera_ros.moderation.request import Answer, Clash, Request
+from chimera_ros.moderation.request import DroneConflict, ModerationResult
 from chimera_ros.moderation.tracks import compiled
 
 from .tracks import (
@@ -36,14 +36,14 @@ Array = NDArray[np.float64]
 _STEPS = 600
 
 
-def draw_moderation(request: Request, answer: Answer, picture: FilePath) -> None:
+def draw_moderation(request: ModerationRequest, answer: ModerationResult, picture: FilePath) -> None:
     """Draws the plot as PNG. Raises TracksFailed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     try:
-        before = [compiled(mine, name) for name, mine in zip(request.names, request.knots, strict=True)]
+        before = [compiled(mine, name) for name, mine in zip(request.drones, request.knots, strict=True)]
     except ModerationError as error:
         raise TracksFailed(str(error)) from None
     after = [Path(mine) for mine in answer.knots]
@@ -78,11 +78,11 @@ def draw_moderation(request: Request, answer: Answer, picture: FilePath) -> None
 def _plan(
     axes: Axes,
     title: str,
-    request: Request,
+    request: ModerationRequest,
     paths: Sequence[Path],
     times: Array,
     colours: Sequence[Any],
-    marked: Sequence[Clash],
+    marked: Sequence[DroneConflict],
     limits: Array,
     asked: Sequence[Path] = (),
 ) -> None:
@@ -104,14 +104,14 @@ def _plan(
             zorder=4,
         )
         axes.scatter([end[0]], [end[1]], s=22, c=[colours[row]], marker="s", zorder=5)
-        what = _change(asked[row], path, times) if asked else request.names[row]
+        what = _change(asked[row], path, times) if asked else request.drones[row]
         if len(paths) <= LABELLED and what:
             text = axes.annotate(
                 what, (begin[0], begin[1]), xytext=(7, 5), textcoords="offset points", fontsize=9,
                 color=colours[row], fontweight="bold", zorder=6,
             )  # fmt: skip
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-    rows = {name: row for row, name in enumerate(request.names)}
+    rows = {name: row for row, name in enumerate(request.drones)}
     for clash in marked[:200]:
         both = [rows[clash.first], rows[clash.second]]
         at = np.mean(
@@ -153,7 +153,7 @@ def _change(asked: Path, path: Path, times: Array) -> str:
     return ", ".join(words)
 
 
-def _nearest(request: Request, paths: Sequence[Path], times: Array) -> Array:
+def _nearest(request: ModerationRequest, paths: Sequence[Path], times: Array) -> Array:
     """The smallest ellipsoid norm (T,) of any pair: 1 is the requested separation, without errors."""
     places = np.stack([path.sample(times) for path in paths]) / request.separation.scale
     least = np.full(len(times), np.inf)
@@ -164,13 +164,13 @@ def _nearest(request: Request, paths: Sequence[Path], times: Array) -> Array:
 
 
 def _separation(
-    axes: Axes, request: Request, before: Sequence[Path], after: Sequence[Path], times: Array
+    axes: Axes, request: ModerationRequest, before: Sequence[Path], after: Sequence[Path], times: Array
 ) -> None:
     style(axes, "Smallest separation over the requested one", "time (s)", "ratio")
     if len(before) < 2:
         axes.text(0.5, 0.5, "one drone only", transform=axes.transAxes, ha="center", color=FAINT)
         return
-    asked = request.separation.standing()
+    asked = request.separation.required_norm()
     lines = [("before", _nearest(request, before, times), ALARM)]
     if after:
         lines.append(("after", _nearest(request, after, times), GOOD))

@@ -2,9 +2,9 @@
 reader.
 
 `ProcessStatus` is what all have in common; `details` belongs to the kind, which follows from the process's
-name. `to_json` gives the object of a status line (`status_line`), `from_json` reads one through `Fields`:
-nothing raises; what is missing or wrong has its default. Counts and histograms count from the start of the
-process. Positions are metres in the frame `map` (ENU).
+name. `to_json` gives the object of a status line (`status_line`), `from_json` reads one through
+`StatusFields`: nothing raises; what is missing or wrong has its default. Counts and histograms count from
+the start of the process. Positions are metres in the frame `map` (ENU).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.security_summary import SecuritySummary
-from chimera_ros.records.status_fields import Fields, Vec3
+from chimera_ros.records.status_fields import StatusFields, Vec3
 
 STALE_S: Final = 2.0  # a drone that was not received for so long is shown as stale
 
@@ -47,7 +47,7 @@ class SecurityStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> SecurityStatus:
+    def from_json(cls, fields: StatusFields) -> SecurityStatus:
         """From a status line, or from `SecureSession.status`."""
         return cls(
             fields.text("suite", ""),
@@ -85,7 +85,7 @@ class ModerationTotals:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields | None) -> ModerationTotals:
+    def from_json(cls, fields: StatusFields | None) -> ModerationTotals:
         """From a status line."""
         if fields is None:
             return cls()
@@ -136,7 +136,7 @@ class LeaderStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> LeaderStatus:
+    def from_json(cls, fields: StatusFields) -> LeaderStatus:
         """From a status line."""
         waiting = ((item.text("drone", ""), item.text("reason", "")) for item in fields.objects("waiting"))
         return cls(
@@ -171,7 +171,7 @@ class FollowerStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> FollowerStatus:
+    def from_json(cls, fields: StatusFields) -> FollowerStatus:
         """From a status line."""
         return cls(fields.texts("drones"), fields.histogram("latency_ms"), fields.histogram("tracking_m"))
 
@@ -199,7 +199,7 @@ class CryptoStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> CryptoStatus:
+    def from_json(cls, fields: StatusFields) -> CryptoStatus:
         """From a status line."""
         return cls(
             fields.flag("active", True),
@@ -241,7 +241,7 @@ class DroneStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> DroneStatus:
+    def from_json(cls, fields: StatusFields) -> DroneStatus:
         """From a status line; `drone` is empty where it has no name."""
         return cls(
             fields.text("drone", ""),
@@ -273,7 +273,7 @@ class LoggerStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> LoggerStatus:
+    def from_json(cls, fields: StatusFields) -> LoggerStatus:
         """From a status line."""
         drones = []
         for item in fields.objects("drones"):
@@ -304,7 +304,7 @@ class SitlStatus:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields) -> SitlStatus:
+    def from_json(cls, fields: StatusFields) -> SitlStatus:
         """From a status line."""
         return cls(
             fields.number("real_time_factor", None),
@@ -334,7 +334,7 @@ class ProcessStatus:
         return line if self.details is None else line | self.details.to_json()
 
     @classmethod
-    def from_json(cls, fields: Fields) -> ProcessStatus | None:
+    def from_json(cls, fields: StatusFields) -> ProcessStatus | None:
         """From a status line; None where it names no process."""
         process = fields.text("process", "")
         if not process:
@@ -348,7 +348,7 @@ class ProcessStatus:
         )
 
 
-def _details(process: str, fields: Fields) -> Details | None:
+def _details(process: str, fields: StatusFields) -> Details | None:
     match process:
         case "leader":
             return LeaderStatus.from_json(fields)

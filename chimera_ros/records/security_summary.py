@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 
 MAX_REMOVED: Final = 16
 CHECKPOINTS: Final = tuple(item.name for item in dataclasses.fields(CheckpointCounts))
@@ -41,7 +41,7 @@ class SecuritySummary:
         }
 
     @classmethod
-    def from_json(cls, fields: Fields | None) -> SecuritySummary:
+    def from_json(cls, fields: StatusFields | None) -> SecuritySummary:
         """From the field `state` of a status line's `security`."""
         if fields is None:
             return cls()

@@ -2,8 +2,8 @@
 
 A line replaces the former one of its process. Counts and histograms on a line count from the start of its
 process: when a process was restarted (another pid), what its former run had counted is kept. Pure: time comes
-in as `now` (monotonic seconds). Whatever stands on a line, nothing raises (`Fields`); `ignored` counts fields
-of the wrong type. Drones, events, alarms and rekeying times are bounded.
+in as `now` (monotonic seconds). Whatever stands on a line, nothing raises (`StatusFields`); `ignored` counts
+fields of the wrong type. Drones, events, alarms and rekeying times are bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chimera_ros.records.process_status import (
     SitlStatus,
 )
 from chimera_ros.records.security_summary import together
-from chimera_ros.records.status_fields import MAX_TEXT, Fields
+from chimera_ros.records.status_fields import MAX_TEXT, StatusFields
 from chimera_ros.records.status_view import SILENT_S, ProcessRow, SecurityTotals, SwarmTotals, SwarmView
 
 MAX_ROWS: Final = 512  # drones
@@ -104,7 +104,7 @@ class StatusAggregator:
 
     def feed(self, line: Mapping[str, Any], now: float, pid: int | None = None) -> ProcessStatus | None:
         """Take one status line; returns it typed, None where it names no process."""
-        fields = Fields(line)
+        fields = StatusFields(line)
         status = ProcessStatus.from_json(fields)
         self.ignored += fields.ignored.total()
         if status is None:

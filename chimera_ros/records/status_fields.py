@@ -24,7 +24,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Fields:
+class StatusFields:
     """Fields of one object; those of its inner objects share its `ignored`."""
 
     def __init__(self, source: Mapping[str, Any], ignored: Counter[str] | None = None) -> None:
@@ -79,14 +79,14 @@ class Fields:
                 found[text[:64]] = count
         return found
 
-    def inner(self, key: str) -> Fields | None:
+    def inner(self, key: str) -> StatusFields | None:
         """An object."""
         found = self._get(key, _mapping, None)
-        return None if found is None else Fields(found, self.ignored)
+        return None if found is None else StatusFields(found, self.ignored)
 
-    def objects(self, key: str) -> tuple[Fields, ...]:
+    def objects(self, key: str) -> tuple[StatusFields, ...]:
         """A list of objects."""
-        return tuple(Fields(item, self.ignored) for item in self._list(key, _mapping))
+        return tuple(StatusFields(item, self.ignored) for item in self._list(key, _mapping))
 
     def _get(self, key: str, parse: Callable[[object], T | None], default: D) -> T | D:
         value = self._source.get(key)

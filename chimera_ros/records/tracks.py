@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from chimera_ros import private_files
+from chimera_ros.formats import json_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,10 +108,10 @@ def read_tracks(path: Path) -> Tracks:
 
 def _sample(line: bytes) -> tuple[float, list[list[float]]] | None:
     try:
-        value = json.loads(line)
+        value = json_values.parse(line, MAX_LINE_BYTES)
         time_s = float(value["t"])
         positions = [[float(x), float(y), float(z)] for x, y, z in value["enu"]]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
     if not math.isfinite(time_s) or not all(math.isfinite(x) for position in positions for x in position):
         return None
@@ -189,14 +191,12 @@ def draw_tracks(
 
 def save_picture(figure: Figure, picture: Path) -> None:
     """Writes a figure as PNG, atomically. Raises TracksFailed."""
-    temporary = picture.with_name(f".{picture.name}.tmp")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png")
-        temporary.replace(picture)
+        private_files.make_folder(picture.parent)
+        private_files.write_file(picture, drawn.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
 
 

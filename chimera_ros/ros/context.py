@@ -50,12 +50,12 @@ class SessionContext:
     @property
     def active(self) -> bool:
         """True if this is the crypto node that issues the epochs and answers the crypto services."""
-        return self.key_server is not None and self.key_server.in_charge
+        return self.key_server is not None and self.key_server.active
 
     @property
     def standby(self) -> bool:
         """True if this is a crypto node and another one is active."""
-        return self.key_server is not None and not self.key_server.in_charge
+        return self.key_server is not None and not self.key_server.active
 
     @staticmethod
     def now() -> float:

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from chimera_ros.crypto.member.host import SecureHost
-from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, shown_hash
+from chimera_ros.crypto.member.security_state import EvictedMember, SecurityState, short_hash
 from chimera_ros.crypto.primitives.providers import current
 from chimera_ros.crypto.trust.identity import Trust
 from chimera_ros.crypto.trust.roles import Role
@@ -37,13 +37,13 @@ def security_state(
     clock_error_s: float,
 ) -> SecurityState:
     """The present security state of a session's process."""
-    host, control = context.host, context.host.control
+    host, members = context.host, context.host.context
     first, wall_ns = context.members[0], time.time_ns()
     epoch = host.epoch(first)
     announcement = host.announcement(epoch) if epoch is not None else None
     issuer = host.certificate(announcement.head.issuer) if announcement is not None else None
     snapshot = host.counters.snapshot()
-    states = [member.state for member in control.members.values()]
+    states = [member.state for member in members.members.values()]
     server = context.key_server
     roster = host.roster()
     return SecurityState(
@@ -52,9 +52,9 @@ def security_state(
         provider=current().name,
         ready=all(host.ready(name) for name in context.members),
         epoch=epoch,
-        transcript=shown_hash(host.transcript_hash(first)),
+        transcript=short_hash(host.transcript_hash(first)),
         roster=tuple(entry.name for entry in roster),
-        put_out=_evicted_members(host),
+        evicted=_evicted_members(host),
         evictions=len(frozenset().union(*(state.evictions for state in states))),
         policy_version=host.policy.version,
         crl_number=max(state.crl_number for state in states),
@@ -66,10 +66,10 @@ def security_state(
             for entry in roster
             if entry.role is Role.CRYPTO and (issuer is None or entry.name != issuer.name)
         ),
-        barred=host.barred(wall_ns),
-        cautions=_cautions(control.trust, wall_ns),
+        barred=host.excluded_members(wall_ns),
+        cautions=_cautions(members.trust, wall_ns),
         beat_age_s=host.beat_age_s(boot_time_s()),
-        silent=control.silent,
+        silent=members.silent,
         degraded=DEGRADED if host.degraded(wall_ns) else "",
         entropy=entropy,
         checkpoints=host.checkpoints.counts,
@@ -80,7 +80,7 @@ def security_state(
         control_rejected=_counts(snapshot["control"]),
         clock_offset_s=clock_offset_s,
         clock_error_s=clock_error_s if math.isfinite(clock_error_s) else None,
-        events=tuple(control.roster_watch.events),
+        events=tuple(members.roster_tracker.events),
         alarms=tuple(alarms),
     )
 
@@ -90,10 +90,10 @@ def _evicted_members(host: SecureHost) -> tuple[EvictedMember, ...]:
 
     A crypto node also knows by whose order (the `crl`, or an operator), and evictions before its start.
     """
-    control = host.control
-    found = {item.name: item for item in control.roster_watch.put_out}
+    members = host.context
+    found = {item.name: item for item in members.roster_tracker.evicted}
     present = {entry.name for entry in host.roster()}
-    for member in control.members.values():
+    for member in members.members.values():
         for order in member.state.orders:
             if order.name not in present:
                 epoch = found[order.name].epoch if order.name in found else 0

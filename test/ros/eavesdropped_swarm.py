@@ -72,7 +72,7 @@ def main() -> None:
             )
         secrets = set()
         for session in sessions.values():
-            for epoch in session.host.control.sessions.open.values():
+            for epoch in session.host.context.sessions.open.values():
                 if epoch._keys is not None:
                     secrets.update(key.hex() for key in epoch._keys.lanes)
         known = set(json.loads(keys_file.read_text())["keys"]) if keys_file.exists() else set()

@@ -11,28 +11,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import nan
 
+import numpy as np
 import psutil
 import pytest
 from chimera_ros.srv import ModerateTrajectories
 
 from chimera_ros.crypto.errors import Rejected
-from chimera_ros.flight.moderation_call import ModerationCall, ModerationStatus
+from chimera_ros.flight.moderation_call import ModerationRequest, ModerationStatus, Separation
 from chimera_ros.flight.planning.mission import Mission
-from chimera_ros.flight.planning.plan_check import Ask, refuses_answer
+from chimera_ros.flight.planning.plan_check import answer_fault
 from chimera_ros.moderation.scenes import antipodal
 from chimera_ros.nodes.path_moderation import MAX_QUEUED, PathModerationNode
 from chimera_ros.ros import names
-from chimera_ros.ros.convert_moderation import moderation_answer_from_msg, moderation_call_to_msg
+from chimera_ros.ros.convert_moderation import moderation_answer_from_msg, moderation_request_to_msg
 
 PATIENCE_S = 20.0  # of these tests: this machine may be busy
 
 
-def call_of(count: int, deadline_s: float = 5.0) -> ModerationCall:
+def call_of(count: int, deadline_s: float = 5.0) -> ModerationRequest:
     """Drones that all want through the middle; the deadline is long, for no test may depend on speed."""
     scene = antipodal(count, 3)
-    return ModerationCall(
-        1, tuple(f"drone_{i:02d}" for i in range(1, count + 1)), scene.knots, 10**18, 5.0, 0.0, scene.limits,
-        scene.fence, deadline_s,
+    return ModerationRequest(
+        tuple(f"drone_{i:02d}" for i in range(1, count + 1)), scene.knots, Separation(5.0, 5.0), scene.limits,
+        scene.fence, deadline_s, call_id=1, start_ns=10**18,
     )  # fmt: skip
 
 
@@ -66,14 +67,14 @@ def leader_client(party):
 def test_the_leader_gets_a_verified_answer(party, service) -> None:
     client = leader_client(party)
     call = call_of(5)
-    reply = ask(party, client, moderation_call_to_msg(call))
+    reply = ask(party, client, moderation_request_to_msg(call))
     assert reply.failure is None and reply.sender == "moderator_0"
     answer = moderation_answer_from_msg(reply.response, call.call_id)
     assert answer.status is ModerationStatus.CONFLICT_FREE, answer.reason
     assert answer.conflicts >= 5 and answer.drones == call.drones
-    mission = Mission("any", None, call.separation_m, call.fence, limits=call.limits)
-    asks = [Ask(k[0], k[-1].position_enu_m) for k in call.knots]
-    why, _ = refuses_answer(mission, call.drones, asks, answer.knots, call.separation_m, 120.0)
+    mission = Mission("any", None, call.separation.horizontal_m, call.fence, limits=call.limits)
+    goals = np.array([k[-1].position_enu_m for k in call.knots])
+    why = answer_fault(mission, call, goals, answer.knots, 120.0)
     assert why == ""
     said = reply.response
     assert said.rungs[0] == "keep" and said.rungs[-1] == "verify"
@@ -115,7 +116,7 @@ def test_nonsense_is_answered_and_changes_nothing(party, service) -> None:
     ]
     assert len(knots) == 4
     for spoil, text in wrong:
-        message = moderation_call_to_msg(good)
+        message = moderation_request_to_msg(good)
         spoil(message)
         reply = ask(party, client, message)
         assert reply.response.status == ModerateTrajectories.Response.FAILED
@@ -123,12 +124,12 @@ def test_nonsense_is_answered_and_changes_nothing(party, service) -> None:
         assert not reply.response.trajectories
     # drones that stand in one another, and goals in one place
     same = replace(good, knots=(knots[0], knots[0], *knots[2:]))
-    reply = ask(party, client, moderation_call_to_msg(same))
+    reply = ask(party, client, moderation_request_to_msg(same))
     assert reply.response.status == ModerateTrajectories.Response.INFEASIBLE
     assert {(c.first, c.second) for c in reply.response.remaining} == {("drone_01", "drone_02")}
     assert reply.response.remaining[0].horizontal_m == 0.0
     # and it still works
-    reply = ask(party, client, moderation_call_to_msg(good))
+    reply = ask(party, client, moderation_request_to_msg(good))
     assert reply.response.status == ModerateTrajectories.Response.CONFLICT_FREE
 
 
@@ -141,7 +142,7 @@ def test_a_killed_quantum_worker_costs_the_circuits_and_nothing_else(party, serv
     psutil.Process(worker_pid).send_signal(signal.SIGSTOP)  # it hangs at first, ...
     killer = threading.Timer(0.4, lambda: os.kill(worker_pid, signal.SIGKILL))  # ... then it is gone
     killer.start()
-    reply = ask(party, client, moderation_call_to_msg(call_of(5, 3.0)))
+    reply = ask(party, client, moderation_request_to_msg(call_of(5, 3.0)))
     killer.join()
     assert reply.response.status == ModerateTrajectories.Response.CONFLICT_FREE
     assert reply.response.total_ms < 3000.0
@@ -152,7 +153,7 @@ def test_many_requests_at_once_are_bounded(party, service) -> None:
     client = leader_client(party)
     replies: list = []
     for _ in range(MAX_QUEUED + 4):
-        assert client.call_async(moderation_call_to_msg(call_of(5, 1.0)), PATIENCE_S, replies.append)
+        assert client.call_async(moderation_request_to_msg(call_of(5, 1.0)), PATIENCE_S, replies.append)
     party.wait(lambda: len(replies) == MAX_QUEUED + 4, "for all answers", 3.0 * PATIENCE_S)
     refused = [r for r in replies if r.response is not None and "wait already" in r.response.reason]
     assert 1 <= len(refused) <= 4
@@ -173,10 +174,10 @@ def test_a_service_killed_in_the_middle_of_a_call_is_a_time_out(party, ros_domai
         answered: list = []
         while not any(reply.response is not None for reply in answered):  # until it has keys to answer with
             assert len(answered) < 20 and process.poll() is None
-            answered.append(ask(party, client, moderation_call_to_msg(call_of(2)), 2.0))
+            answered.append(ask(party, client, moderation_request_to_msg(call_of(2)), 2.0))
         replies: list = []
         process.send_signal(signal.SIGSTOP)
-        assert client.call_async(moderation_call_to_msg(call_of(5, 1.0)), 1.0, replies.append)
+        assert client.call_async(moderation_request_to_msg(call_of(5, 1.0)), 1.0, replies.append)
         party.spin_for(0.2)
         process.kill()
         party.wait(lambda: replies, "for the time-out")

@@ -191,7 +191,7 @@ def test_packets_of_another_channel_or_from_the_past(party, swarm):
     party.wait(lambda: crypto.status()["key_server"]["packages_ready"], "for packages")
     crypto.rotate()
     party.wait(
-        lambda: drone.epoch() != before and before not in leader.host.control.sessions.open, "for its end"
+        lambda: drone.epoch() != before and before not in leader.host.context.sessions.open, "for its end"
     )
     attackers["survey/here"].send_all(packets[:10], accounted)
     assert leader.status()["rejected"]["unknown_epoch"] >= 10

@@ -23,7 +23,7 @@ def telemetry(drone: str = "drone_01") -> DroneTelemetry:
 
 def forged(session: SecureSession, victim: str, counter: int, payload: bytes, sent_ns: int) -> bytes:
     """What an insider can make of the epoch's keys: an envelope in the victim's name."""
-    (member,) = session.host.control.members.values()
+    (member,) = session.host.context.members.values()
     epoch, _ = member.sending
     entry = next(item for item in epoch.roster if item.name == victim)
     aead, salt = sender_key(epoch._keys.lanes[Lane.TELEMETRY], entry.slot, entry.incarnation)
@@ -86,7 +86,7 @@ def test_telemetry_is_confirmed_and_a_forger_is_found(party):
     assert counts(leader).unconfirmed == before.unconfirmed
 
     payload = serialize_message(telemetry())
-    sender = drone.host.control.members["drone_01"].sending
+    sender = drone.host.context.members["drone_01"].sending
     counter = sender[0]._seal_states[(sender[1], Lane.TELEMETRY)].counter + 100_000
     channel = "drone_01/telemetry"
     raw = insider.node.create_publisher(SecureEnvelope, f"/chimera/{channel}", qos.for_publisher(channel))
@@ -140,7 +140,7 @@ def test_diagnostics_say_how_security_stands_and_never_where_anybody_is(party):
     everything = b"".join(raw)
     assert len(max(raw, key=len)) < 16_384
     for session in party.sessions.values():
-        for epoch in session.host.control.sessions.open.values():
+        for epoch in session.host.context.sessions.open.values():
             for key in epoch._keys.lanes:
                 assert key.hex().encode() not in everything
     for word in (b"1234.5", b"9876.5", b"444.33", b"recognisable"):

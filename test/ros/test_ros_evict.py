@@ -80,7 +80,7 @@ def test_an_operator_puts_a_member_out_and_rotates(party, crypto_node):
     assert [message for message in heard["drone_02"] if message.value == "after"] == []
     assert not captured.ready or captured.epoch() == epoch
     reply = call(party, operator, EvictMember, "crypto/evict", EvictMember.Request(member="drone_02"))
-    assert (reply.response.accepted, reply.response.reason) == (True, "drone_02 is out already")
+    assert (reply.response.accepted, reply.response.reason) == (True, "drone_02 is evicted already")
 
 
 def test_chimera_command_evict(party, crypto_node):

@@ -88,7 +88,7 @@ def test_without_crypto_nodes_the_leader_still_calls_the_drones_home(party, cryp
     party.all_ready()
     first.send_signal(signal.SIGKILL)
     for session in (leader, drone):  # 30 s without a beat, shortened
-        limits = session.host.control.limits
+        limits = session.host.context.limits
         object.__setattr__(limits, "silence_s", 2.0)
     party.wait(lambda: leader.degraded and drone.degraded, "for the silence")
     assert leader.status()["state"]["text"].startswith("DEGRADED")

@@ -32,7 +32,7 @@ def ended_unseen(swarm: Swarm) -> ControlMessage:
     host.start(wire.now, wire.wall_ns)
     for message in known_to_all(swarm):
         host.handle(message, wire.now, wire.wall_ns)
-    member = host.control.members[VICTIM]
+    member = host.context.members[VICTIM]
     assert member.request is not None
     return member.answer(member.request, wire.now)
 
@@ -53,7 +53,7 @@ def start_victim(swarm: Swarm) -> float:
 def is_in(swarm: Swarm, by: str = "leader") -> bool:
     """Does the victim, as it is now, share the epoch of this member?"""
     host = swarm.hosts["shard_0"]
-    living = host.control.members[VICTIM].incarnation
+    living = host.context.members[VICTIM].incarnation
     roster = {entry.name: entry.incarnation for entry in swarm.host_of(by).roster(by)}
     return roster.get(VICTIM) == living and host.epoch(VICTIM) == swarm.host_of(by).epoch(by)
 
@@ -84,12 +84,12 @@ def test_many_of_them_cost_one_challenge_and_two_requests_a_second() -> None:
     wire = swarm.wire
     wire.run(1.0)
     sent = len(wire.sent)
-    drawn = swarm.server._voice.challenge
+    drawn = swarm.server._beacon.challenge
     seen = set()
     for package in held_back * 5:
         deliver(swarm, package)
         wire.run(0.05)
-        seen.add(swarm.server._voice.challenge)
+        seen.add(swarm.server._beacon.challenge)
     requests = [message for _, _, message in wire.sent[sent:] if message.kind is ControlKind.KEY_REQUEST]
     assert len(requests) <= 12, "5 s, twice a second"
     assert len(seen | {drawn}) == 2
@@ -172,7 +172,7 @@ def test_a_standby_that_takes_over_keeps_to_the_rosters_it_has_seen() -> None:
     wire.run(RESTART_S + 1.0)
     deaf.clear()
     swarm.kill("crypto")
-    wire.run_until(lambda: standby.in_charge, 5.0)
+    wire.run_until(lambda: standby.active, 5.0)
     deliver(swarm, held_back, "crypto_1")
     wire.run(15.0)
     assert is_in(swarm)

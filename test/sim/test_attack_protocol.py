@@ -182,9 +182,9 @@ def test_a_forged_switch_is_not_kept_for_later() -> None:
     body = Switch(swarm.trust.swarm, epoch, bytes(32), crypto.fingerprint).encode()
     genuine = signed(ControlKind.SWITCH, body, crypto)
     host.handle(genuine, wire.now, wire.wall_ns)
-    assert host.control._early_switch is genuine
+    assert host.control.installer._early_switch is genuine
     host.handle(changed(genuine, bytes(4627)), wire.now, wire.wall_ns)
-    assert host.control._early_switch is genuine
+    assert host.control.installer._early_switch is genuine
     assert host.counters.control[RejectReason.SIGNATURE] == 1
 
 
@@ -197,7 +197,7 @@ def test_an_earlier_incarnation_never_comes_back() -> None:
     swarm.server.rotate("manual", wire.now, wire.wall_ns)
     old = swarm.hosts["shard_0"]
     request = newest(swarm, ControlKind.KEY_REQUEST)
-    member = old.control.members["drone_01"]
+    member = old.context.members["drone_01"]
     member._packages.clear()
     held_back = old.handle(request, wire.now, wire.wall_ns) or [
         Send(member.answer(member.request, wire.now))  # type: ignore[arg-type]
@@ -206,7 +206,7 @@ def test_an_earlier_incarnation_never_comes_back() -> None:
     wire.run(1.0)
     wire.run_until(swarm.together, 30.0)
     wire.run(11.0)
-    young = swarm.hosts["shard_0"].control.members["drone_01"].incarnation
+    young = swarm.hosts["shard_0"].context.members["drone_01"].incarnation
     package = next(effect.message for effect in held_back if isinstance(effect, Send))
     before = swarm.server.host.counters.control[RejectReason.STALE]
     swarm.server.handle(package, wire.now, wire.wall_ns)
@@ -247,7 +247,7 @@ def test_a_crypto_node_that_beats_ever_other_epochs_is_told_of_now_and_then() ->
         wire.now += 0.1
     assert host.counters.control[RejectReason.EQUIVOCATION] == 400
     assert len([item for item in alarms if isinstance(item, SecurityAlarm)]) == 2, "40 s, one in 30"
-    assert len(host.control._split_told) == 1
+    assert len(host.control._beats._split_reported) == 1
 
 
 def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() -> None:
@@ -257,12 +257,12 @@ def test_a_member_that_asks_for_epochs_all_the_time_is_granted_some_and_named() 
     before = swarm.server.status()["rotations"]
     started = wire.now
     while wire.now < started + 90.0:
-        session = host.control.newest_installed()
-        wire.perform("shard_0", [Send(host.control.say_ready(session, VOLUME_FLAG))])
+        session = host.context.newest_installed()
+        wire.perform("shard_0", [Send(host.context.ready_message(session, VOLUME_FLAG))])
         wire.run(0.5)
     rotations = swarm.server.status()["rotations"] - before
     assert 15 <= rotations <= 90 / rekey_requests.GAP_S + 1
-    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "has asked for 12 new epochs" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "has requested 12 new epochs" in alarm.text]
     assert told
     assert all(text.startswith("drone_01 ") for text in told)
     assert len(told) <= 2, "once in a rotation period"
@@ -273,8 +273,10 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     members: int, gap_s: float
 ) -> None:
     """A genuine sender of bulk data gets each of them, and is asked nothing before the thirteenth."""
-    desk = rekey_requests.RekeyRequestLimiter()
-    at = [tick * 0.5 for tick in range(1200) if desk.take("drone_01", members, 60.0, tick * 0.5) is not None]
+    limiter = rekey_requests.RekeyRequestLimiter()
+    at = [
+        tick * 0.5 for tick in range(1200) if limiter.grant("drone_01", members, 60.0, tick * 0.5) is not None
+    ]
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
@@ -285,7 +287,7 @@ def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation
     swarm.join()
     wire, server = swarm.wire, swarm.server
     wire.run_until(lambda: server.status()["packages_ready"])
-    swarm.hosts["shard_0"].control.members["drone_01"]._packages.clear()
+    swarm.hosts["shard_0"].context.members["drone_01"]._packages.clear()
     wire.perform("crypto", server.rotate("manual", wire.now, wire.wall_ns))
     epoch = server.status()["epoch"]
     wire.run(0.5)
@@ -302,11 +304,11 @@ def test_junk_on_the_certificates_topic_makes_the_crypto_node_send_nothing() -> 
     swarm.join()
     wire = swarm.wire
     wire.run(5.0)
-    request_at = swarm.server._voice.request_at
+    request_at = swarm.server._beacon.request_at
     for index in range(50):
         junk = ControlMessage(ControlKind.CERTIFICATE, (bytes([index]) * 900,))
         assert swarm.server.handle(junk, wire.now, wire.wall_ns) == []
-    assert swarm.server._voice.request_at == request_at
+    assert swarm.server._beacon.request_at == request_at
 
 
 # Envelopes
@@ -320,7 +322,7 @@ def test_a_roster_line_that_the_certificate_contradicts_signs_nothing() -> None:
     wire.run(1.0)
     envelope = swarm.host_of("leader").seal("leader/command", "T", b"go", wire.wall_ns, "leader")
     host = swarm.hosts["shard_0"]
-    directory = host.control.directory
+    directory = host.context.certificates
     certified = directory.get(swarm.identities["leader"].fingerprint)
     assert certified is not None
     directory.put(dataclasses.replace(certified, role=Role.DRONE))

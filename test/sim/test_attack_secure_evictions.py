@@ -155,7 +155,7 @@ def test_an_eviction_that_was_acknowledged_survives_the_failover_that_follows() 
     wire.cut.add("crypto")
     evict(swarm, "drone_02")
     wire.run(4.0)
-    assert swarm.servers["crypto_1"].in_charge
+    assert swarm.servers["crypto_1"].active
     assert not out_everywhere(swarm, "drone_02")
     wire.cut.clear()
     wire.run_until(lambda: out_everywhere(swarm, "drone_02"), 10.0)
@@ -172,7 +172,7 @@ def test_an_eviction_survives_the_crash_of_the_node_that_stored_it() -> None:
     evict(swarm, "drone_02")
     swarm.kill("crypto")
     wire.cut.clear()
-    wire.run_until(lambda: swarm.servers["crypto_1"].in_charge, 5.0)
+    wire.run_until(lambda: swarm.servers["crypto_1"].active, 5.0)
     wire.run(3.0)
     swarm.start_server("crypto")
     wire.run_until(lambda: out_everywhere(swarm, "drone_02"), 10.0)
@@ -224,11 +224,11 @@ def test_a_captured_crypto_node_and_an_insider_cannot_put_honest_members_out() -
     wire = swarm.wire
     evicted = swarm.identities["crypto"]
     swarm.kill("crypto")
-    wire.run_until(lambda: swarm.servers["crypto_1"].in_charge, 5.0)
+    wire.run_until(lambda: swarm.servers["crypto_1"].active, 5.0)
     evict(swarm, "crypto", "crypto_1")
     wire.run(2.0)
     server, insider = swarm.servers["crypto_1"], swarm.host_of("drone_03")
-    member = insider.control.members["drone_03"]
+    member = insider.context.members["drone_03"]
 
     head = insider.announcement(insider.epoch("drone_03")).head
 
@@ -241,8 +241,8 @@ def test_a_captured_crypto_node_and_an_insider_cannot_put_honest_members_out() -
     body = KeyPackage.parse(
         member.answer(member.request, wire.now).parts[0],
         swarm.trust.swarm,
-        server._suite.name,
-        server._suite.package_public_bytes,
+        server.host.context.suite.name,
+        server.host.context.suite.package_public_bytes,
     )
     package = dataclasses.replace(
         body, epoch=head.epoch + 3, transcript_hash=digest(forged), proof=proof.encode()

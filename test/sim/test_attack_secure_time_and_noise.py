@@ -48,7 +48,7 @@ def test_a_clock_that_was_an_hour_ahead_deafens_nobody_once_it_is_right() -> Non
     ahead[0] = 0  # somebody has set it right
     wire.run(2.0)
     drone = swarm.hosts["shard_0"]
-    assert not drone.control.silent
+    assert not drone.context.silent
     stop = swarm.hosts["operator"].sign_stop("operator", "land", [], wire.wall_ns)
     effects = drone.handle(stop, wire.now, wire.wall_ns)
     assert [effect.level for effect in effects if isinstance(effect, StopOrder)] == ["land"]
@@ -65,7 +65,7 @@ def test_a_budget_goes_on_after_its_clock_was_set_back() -> None:
 def test_a_liar_cannot_fill_the_log_with_split_views() -> None:
     swarm = swarm_of()
     wire = swarm.wire
-    liar = swarm.host_of("drone_02").control
+    liar = swarm.host_of("drone_02").context
     session = liar.newest_installed()
     assert session is not None
     leader = swarm.hosts["leader"]
@@ -91,7 +91,7 @@ def test_a_liar_cannot_fill_the_log_with_checkpoints() -> None:
     leader, sender = swarm.hosts["leader"], swarm.host_of("drone_02")
     envelope = sender.seal("drone_02/telemetry", "T", b"position", wire.wall_ns, "drone_02")
     leader.open("drone_02/telemetry", "T", envelope, wire.wall_ns)
-    session, slot = sender.control.members["drone_02"].sending
+    session, slot = sender.context.members["drone_02"].sending
     alarms: list[str] = []
     for index in range(30):
         for transcript_hash in (index.to_bytes(32, "big"), session.transcript_hash):

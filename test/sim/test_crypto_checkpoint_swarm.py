@@ -85,7 +85,7 @@ class Flight:
 
 def forged(swarm: Swarm, victim: str, insider: str, counter: int, text: bytes) -> Envelope:
     """Telemetry in the victim's name, made from what the insider knows: the epoch's keys."""
-    session, _ = swarm.host_of(insider).control.members[insider].sending
+    session, _ = swarm.host_of(insider).context.members[insider].sending
     entry = next(item for item in session.roster if item.name == victim)
     aead, salt = sender_key(session._keys.lanes[Lane.TELEMETRY], entry.slot, entry.incarnation)
     aad = fields(
@@ -149,7 +149,7 @@ def test_an_insider_who_forges_anothers_telemetry_is_found_within_one_checkpoint
     flight = Flight(swarm)
     flight.run(3.0)
     assert flight.alarms == []
-    session, slot = swarm.host_of("drone_01").control.members["drone_01"].sending
+    session, slot = swarm.host_of("drone_01").context.members["drone_01"].sending
     counter = session._seal_states[(slot, Lane.TELEMETRY)].counter + ahead
     began = swarm.wire.now
     swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", counter, b"lie")))
@@ -167,7 +167,7 @@ def test_a_sender_shut_out_by_a_counter_jump_is_heard_again_in_a_new_epoch():
     swarm.join()
     flight = Flight(swarm)
     flight.run(3.0)
-    session, _ = swarm.host_of("drone_01").control.members["drone_01"].sending
+    session, _ = swarm.host_of("drone_01").context.members["drone_01"].sending
     swarm.wire.broadcast("shard_1", ("drone_01", forged(swarm, "drone_01", "drone_02", 2**40, b"lie")))
     flight.run(0.2)
     leader = swarm.hosts["leader"]
@@ -190,7 +190,7 @@ def test_a_lying_sender_is_found():
     def lie(name, checkpoint):
         if name != "drone_01":
             return checkpoint
-        session, slot = swarm.host_of(name).control.members[name].sending
+        session, slot = swarm.host_of(name).context.members[name].sending
         entry = session.by_slot[slot]
         key = blind_key(session._keys.lanes[Lane.TELEMETRY], slot, entry.incarnation)
         first = merkle.leaf(checkpoint.first, merkle.blind(key, checkpoint.first), digest(b"x"), b"y")

@@ -125,7 +125,7 @@ class Sky:
         return (
             len(self.swarm.in_charge()) == 1
             and self.swarm.together()
-            and not any(self.host(process).control.silent for process in self.wire.nodes)
+            and not any(self.host(process).context.silent for process in self.wire.nodes)
         )
 
     def heal(self) -> None:
@@ -170,7 +170,7 @@ def test_a_clock_that_is_set_while_the_swarm_flies(process: str, by_s: float) ->
     told = sky.alarms("clock", name, since=set_at)
     assert told, "somebody names the clock"
     assert any(f"{abs(by_s):.1f}"[:-2] in text for text in told)
-    assert not any(sky.host(node).control.silent for node in sky.wire.nodes), "no clock but its own matters"
+    assert not any(sky.host(node).context.silent for node in sky.wire.nodes), "no clock but its own matters"
     if process == "shard_0":
         assert sky.obeyed("shard_0", sky.stop("land")) == ["land"], "nor does it deafen a drone to stops"
     others = [item for item in ("leader", "shard_0", "shard_1") if item != process]
@@ -207,7 +207,7 @@ def test_the_only_crypto_node_is_heard_again_at_once_when_its_clock_is_right_aga
     for by_s in STEPS:
         sky.wire.clock_offset_s["crypto"] = by_s
         sky.fly(32.0, 0.5)
-        assert all(sky.host(process).control.silent for process in ("leader", "shard_0", "shard_1"))
+        assert all(sky.host(process).context.silent for process in ("leader", "shard_0", "shard_1"))
         sky.wire.clock_offset_s["crypto"] = 0.0
         assert sky.wire.run_until(sky.well, 1.0) <= 0.4
     sky.heal()
@@ -235,11 +235,11 @@ def test_a_crypto_node_that_starts_with_a_wrong_clock_does_not_rule_for_long(by_
     sky = Sky(standbys=1)
     sky.join()
     sky.swarm.kill("crypto")
-    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].in_charge, 3.0)
+    sky.wire.run_until(lambda: sky.swarm.servers["crypto_1"].active, 3.0)
     sky.wire.clock_offset_s["crypto"] = by_s
     sky.swarm.start_server("crypto")
     sky.fly(20.0, 0.4)
-    assert not any(sky.host(node).control.silent for node in ("leader", "shard_0", "shard_1"))
+    assert not any(sky.host(node).context.silent for node in ("leader", "shard_0", "shard_1"))
     assert len(sky.alarms("takes over")) < 10, "the two depose each other ever less often"
     assert sky.alarms("beats are", "the clock of crypto_1")
     sky.wire.clock_offset_s["crypto"] = 0.0
@@ -253,8 +253,8 @@ def test_a_drone_that_starts_with_a_wrong_clock_says_so_and_falls_silent() -> No
     sky.swarm.start_host("shard_0")
     sky.fly(33.0, 0.5)
     assert sky.alarms("crypto's beats are 3600.0 s ahead of the clock of drone_01")
-    assert sky.host("shard_0").control.silent
-    assert not sky.host("shard_1").control.silent
+    assert sky.host("shard_0").context.silent
+    assert not sky.host("shard_1").context.silent
     sky.wire.clock_offset_s.clear()
     assert sky.wire.run_until(sky.well, 1.0) <= 0.4
     sky.heal()
@@ -294,13 +294,13 @@ def test_the_secret_does_not_last_longer_and_no_certificate_either_when_a_clock_
     back_ns = sky.wire.wall_ns - int(HOUR_S * 1e9)
     sky.wire.clock_offset_s = dict.fromkeys(sky.wire.nodes, -HOUR_S)
     sky.wire.run(35.0)
-    assert sky.host("shard_0").control.silent
+    assert sky.host("shard_0").context.silent
     assert not sky.host("shard_0").degraded(back_ns), "the stored floor holds where validity is judged"
     shortly = sky.swarm.keystore.enroll("drone_09", Role.DRONE, days=15.0 / 86400.0).member
     assert shortly.not_after_ns > back_ns
     for process in ("shard_0", "leader"):
         with pytest.raises(Rejected, match="expired"):
-            sky.host(process).control.trust.check_valid(shortly, back_ns)
+            sky.host(process).context.trust.check_valid(shortly, back_ns)
 
 
 def test_an_operators_wrong_clock_is_named_by_the_drone() -> None:
@@ -397,7 +397,7 @@ def test_a_crypto_node_whose_clock_alone_is_wrong_makes_no_stop_stale(go_wrong) 
     sky = Sky()
     sky.join()
     go_wrong(sky)
-    assert not sky.host("shard_0").control.silent
+    assert not sky.host("shard_0").context.silent
     assert sky.obeyed("shard_0", sky.stop("hold")) == ["hold"]
     stop = sky.stop("land")
     sky.wire.broadcast("operator", stop)

@@ -54,7 +54,7 @@ class Captured:
     def __init__(self, host: SecureHost) -> None:
         self.host = host
         self.sessions: dict[int, EpochSession] = {}
-        sessions = host.control.sessions
+        sessions = host.context.sessions
         wipe = sessions._wipe
 
         def keep(number: int) -> None:
@@ -69,7 +69,7 @@ class Captured:
 
     def opens(self, channel: str, envelope: Any, wall_ns: int) -> bool:
         """Does any key it ever held open this envelope?"""
-        held = {**self.sessions, **self.host.control.sessions.open}
+        held = {**self.sessions, **self.host.context.sessions.open}
         for session in held.values():
             for epoch in {envelope.epoch, session.epoch}:
                 try:
@@ -100,7 +100,7 @@ def test_the_evicted_is_cut_off_at_once_and_the_others_go_on() -> None:
     assert took < 0.01, "nobody waits for a switch"
     for name in honest(swarm, "drone_02"):
         host = swarm.host_of(name)
-        assert list(host.control.sessions.open) == [epoch + 4], "all earlier epochs are wiped"
+        assert list(host.context.sessions.open) == [epoch + 4], "all earlier epochs are wiped"
         assert "drone_02" not in {entry.name for entry in host.roster(name)}
     sent = telemetry(swarm, "drone_01")
     assert swarm.host_of("leader").open("drone_01/telemetry", TYPE, sent, wire.wall_ns).sender == "drone_01"
@@ -168,11 +168,11 @@ def test_a_member_that_was_cut_off_learns_it_from_another_member() -> None:
 def test_an_eviction_that_cannot_be_stored_is_refused_and_changes_nothing() -> None:
     swarm = swarm_of()
     before = swarm.server.status()["epoch"]
-    member = swarm.server.host.control.members["crypto"]
+    member = swarm.server.host.context.members["crypto"]
     store, member._store = member._store, FullDisk()
     accepted, reason = evict(swarm, "drone_02")
     assert not accepted
-    assert "drone_02 was not put out" in reason and "No space left" in reason
+    assert "drone_02 was not evicted" in reason and "No space left" in reason
     swarm.wire.run(1.0)
     assert swarm.server.status()["epoch"] == before
     assert swarm.stores["crypto"].state.evictions == frozenset()
@@ -214,21 +214,21 @@ def test_an_eviction_does_not_wait_for_the_epoch_in_work() -> None:
 
 def test_who_may_not_be_put_out_and_by_whom() -> None:
     swarm = swarm_of()
-    assert evict(swarm, "drone_02", by="drone_01") == (False, "only an operator can put a member out")
+    assert evict(swarm, "drone_02", by="drone_01") == (False, "only an operator can evict a member")
     assert "this crypto node itself" in evict(swarm, "crypto")[1]
     assert "last operator" in evict(swarm, "operator")[1]
     assert "no certificate of drone_99" in evict(swarm, "drone_99")[1]
     accepted, reason = evict(swarm, "leader")
     assert accepted
     assert "followers hold, then return" in reason
-    assert evict(swarm, "leader") == (True, "leader is out already")
+    assert evict(swarm, "leader") == (True, "leader is evicted already")
 
 
 def test_the_list_of_evictions_is_bounded() -> None:
     swarm = swarm_of()
     store = swarm.stores["crypto"]
     many = frozenset(number.to_bytes(32, "big") for number in range(1024))
-    swarm.server.host.control.members["crypto"].remember(evictions=many)
+    swarm.server.host.context.members["crypto"].save(evictions=many)
     accepted, reason = evict(swarm, "drone_02")
     assert not accepted
     assert "full (1024)" in reason
@@ -238,8 +238,8 @@ def test_the_list_of_evictions_is_bounded() -> None:
 def test_members_refuse_a_roster_that_names_one_who_is_out() -> None:
     swarm = swarm_of()
     wire = swarm.wire
-    drone = swarm.host_of("drone_01").control.members["drone_01"]
-    drone.remember(evictions=frozenset({swarm.identities["drone_02"].fingerprint}))
+    drone = swarm.host_of("drone_01").context.members["drone_01"]
+    drone.save(evictions=frozenset({swarm.identities["drone_02"].fingerprint}))
     epoch = swarm.server.status()["epoch"]
     wire.perform("crypto", swarm.server.rotate("manual", wire.now, wire.wall_ns))
     wire.run(1.0)
@@ -286,16 +286,16 @@ def test_a_split_view_is_noticed_by_what_others_say() -> None:
     swarm = swarm_of()
     wire = swarm.wire
     lying = swarm.hosts["shard_1"]
-    session = lying.control.newest_installed()
+    session = lying.context.newest_installed()
     assert session is not None
     true, session.transcript_hash = session.transcript_hash, bytes(32)
-    message = lying.control.say_ready(session, 0)
+    message = lying.context.ready_message(session, 0)
     session.transcript_hash = true
     for _ in range(2):
         wire.perform("shard_0", swarm.hosts["shard_0"].handle(message, wire.now, wire.wall_ns))
-    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "two faces" in alarm.text]
+    told = [alarm.text for alarm in wire.of(SecurityAlarm) if "split view" in alarm.text]
     assert len(told) == 1
-    assert told[0].startswith("drone_02 holds another epoch 4")
+    assert told[0].startswith("split view: drone_02 holds another epoch 4")
 
 
 def test_too_low_numbers_of_a_crypto_node_raise_an_alarm() -> None:
@@ -323,13 +323,15 @@ def test_a_restarted_crypto_node_waits_for_everybody_it_was_shown() -> None:
 def test_a_process_says_of_its_own_members_that_they_are_out() -> None:
     swarm = swarm_of()
     wire = swarm.wire
-    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ()
+    assert swarm.host_of("drone_02").excluded_members(wire.wall_ns) == ()
     assert evict(swarm, "drone_02")[0]
     wire.run(1.0)
-    assert swarm.host_of("drone_02").barred(wire.wall_ns) == ("drone_02 was put out of the swarm",)
-    assert swarm.host_of("drone_01").barred(wire.wall_ns) == ()
+    assert swarm.host_of("drone_02").excluded_members(wire.wall_ns) == (
+        "drone_02 was evicted from the swarm",
+    )
+    assert swarm.host_of("drone_01").excluded_members(wire.wall_ns) == ()
     later_ns = wire.wall_ns + 301 * 86400 * 10**9
-    assert "drone_01 has expired" in swarm.host_of("drone_01").barred(later_ns)[0]
+    assert "drone_01 has expired" in swarm.host_of("drone_01").excluded_members(later_ns)[0]
     age_s = swarm.host_of("drone_01").beat_age_s(wire.now)
     assert age_s is not None
     assert age_s < 0.5

@@ -8,7 +8,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import Rejected, RejectReason
-from chimera_ros.crypto.member.trust_updates import CRL_FILE
+from chimera_ros.crypto.member.stored_trust import CRL_FILE
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.signed_documents import TrustFiles
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
@@ -51,7 +51,7 @@ def test_a_revocation_list_puts_its_members_out_in_flight() -> None:
     (order,) = swarm.stores["crypto"].state.orders
     assert (order.name, order.by) == ("drone_02", "crl")
     for name in others:
-        assert swarm.host_of(name).control.trust.crl.number == 2
+        assert swarm.host_of(name).context.trust.crl.number == 2
         assert swarm.stores[name].state.crl_number == 2
         assert swarm.stores[name].documents[CRL_FILE]
     with pytest.raises(Rejected):
@@ -69,9 +69,9 @@ def test_a_revoked_sender_is_not_opened_where_no_crypto_node_is_left() -> None:
     wire = swarm.wire
     wire.remove("crypto")
     leader = swarm.hosts["leader"]
-    control = swarm.server.host.control
-    control.trust.crl_der = swarm.keystore.crl(2, swarm.identities["drone_02"])
-    (update, _) = control.trust_desk.messages()
+    server = swarm.server.host
+    server.context.trust.crl_der = swarm.keystore.crl(2, swarm.identities["drone_02"])
+    (update, _) = server.control.trust_updates.messages()
     leader.handle(update, wire.now, wire.wall_ns)
     for name, good in (("drone_01", True), ("drone_02", False)):
         sealed = swarm.host_of(name).seal(f"{name}/telemetry", TYPE, b"", wire.wall_ns, name)
@@ -90,23 +90,24 @@ def test_lists_and_policies_are_never_rolled_back_and_never_taken_from_strangers
     wire.run(1.0)
     updates = [message for _, _, message in wire.sent if message.kind is ControlKind.TRUST]
     leader = swarm.hosts["leader"]
-    assert (leader.control.trust.crl.number, leader.policy.version) == (5, 4)
+    assert (leader.context.trust.crl.number, leader.policy.version) == (5, 4)
     before = leader.counters.control.copy()
     stranger = MemoryKeystore()
-    control = swarm.server.host.control
-    saved = dataclasses.replace(control.trust)
+    server = swarm.server.host
+    trust = server.context.trust
+    saved = dataclasses.replace(trust)
     for crl, policy in (
         (swarm.keystore.crl(4), swarm.keystore.policy(3)),  # rollback
         (stranger.crl(9), stranger.policy(9)),  # another authority
         (b"junk", (b"junk", b"")),
     ):
-        control.trust.crl_der, control.trust.policy_text, control.trust.policy_signature = crl, *policy
-        for message in control.trust_desk.messages():
+        trust.crl_der, trust.policy_text, trust.policy_signature = crl, *policy
+        for message in server.control.trust_updates.messages():
             assert leader.handle(message, wire.now, wire.wall_ns) == []
-        control.trust.crl_der, control.trust.policy_text = saved.crl_der, saved.policy_text
-        control.trust.policy_signature = saved.policy_signature
+        trust.crl_der, trust.policy_text = saved.crl_der, saved.policy_text
+        trust.policy_signature = saved.policy_signature
         install(swarm, crl, policy)
-    assert (leader.control.trust.crl.number, leader.policy.version) == (5, 4)
+    assert (leader.context.trust.crl.number, leader.policy.version) == (5, 4)
     assert (swarm.server.trust.crl.number, swarm.server.trust.policy.version) == (5, 4)
     counts = leader.counters.control - before
     assert (counts[RejectReason.STALE], counts[RejectReason.SIGNATURE], counts[RejectReason.MALFORMED]) == (
@@ -119,7 +120,7 @@ def test_lists_and_policies_are_never_rolled_back_and_never_taken_from_strangers
         assert leader.handle(message, wire.now, wire.wall_ns) == []
     swarm.start_host("leader")
     again = swarm.hosts["leader"]
-    assert (again.control.trust.crl.number, again.policy.version) == (5, 4), "from its own disk"
+    assert (again.context.trust.crl.number, again.policy.version) == (5, 4), "from its own disk"
 
 
 def test_a_newer_policy_takes_effect_with_the_next_epoch() -> None:
@@ -130,7 +131,7 @@ def test_a_newer_policy_takes_effect_with_the_next_epoch() -> None:
     wire.run_until(lambda: swarm.together(above=epoch), 3.0)
     for name in swarm.identities:
         host = swarm.host_of(name)
-        assert (host.policy.version, host.control.limits.silence_s) == (2, 9.0)
+        assert (host.policy.version, host.context.limits.silence_s) == (2, 9.0)
         assert host.announcement(host.epoch(name)).head.policy_hash == host.policy.hash
     assert alarms(swarm, "policy 2 applies from the next epoch on")
 

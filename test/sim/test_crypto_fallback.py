@@ -106,7 +106,7 @@ def test_fallback_ends_in_each_process_with_the_first_beat_of_its_epoch(seed: in
             effects = SecureHost.handle(host, message, now, wall_ns)
             if message.kind is ControlKind.BEAT:
                 beat = Beat.parse(message.parts[0], swarm.trust.swarm)
-                ours = beat.transcript_hash == host.control.newest_installed().transcript_hash
+                ours = beat.transcript_hash == host.context.newest_installed().transcript_hash
                 assert host.degraded(wall_ns) == (before and not ours)
             else:
                 assert host.degraded(wall_ns) == before

@@ -177,7 +177,7 @@ def test_no_secret_is_shown_logged_sent_or_stored(
     texts.add("".join(traceback.format_exception(caught.value)))
     raw: list[bytes] = []
     for host in (*swarm.hosts.values(), swarm.server.host):
-        texts |= {json.dumps(host.counters.snapshot()), repr(vars(host.control.roster_watch))}
+        texts |= {json.dumps(host.counters.snapshot()), repr(vars(host.context.roster_tracker))}
     texts.add(json.dumps(swarm.server.status(), default=str))
     texts |= {json.dumps(SecurityState(events=tuple(a.text for a in wire.of(SecurityAlarm))).to_status())}
     texts |= {repr(effect) for _, _, effect in wire.effects}

@@ -108,7 +108,7 @@ def test_standbys_join_and_only_one_crypto_node_is_in_charge() -> None:
     assert world.swarm.in_charge() == ["crypto"]
     requests = {node for _, node, m in world.wire.sent if m.kind is ControlKind.KEY_REQUEST}
     assert requests == {"crypto"}, "a standby overhears packages and asks for none"
-    with pytest.raises(NotReady, match="crypto_2 stands by; crypto is in charge"):
+    with pytest.raises(NotReady, match="crypto_2 is standby; crypto is active"):
         world.swarm.servers["crypto_2"].rotate("manual", world.wire.now, world.wire.wall_ns)
 
 
@@ -194,9 +194,9 @@ def test_a_node_that_stood_still_steps_down_when_it_goes_on() -> None:
     world.wire.run(2.0)
     stalled = world.wire.nodes.pop("crypto")
     world.wire.run(3.0)
-    assert world.swarm.servers["crypto_1"].in_charge
+    assert world.swarm.servers["crypto_1"].active
     world.wire.nodes["crypto"] = stalled  # it has heard nothing meanwhile and believes itself in charge
-    assert stalled.in_charge
+    assert stalled.active
     world.wire.run_until(world.settled, 5.0)
     assert world.swarm.in_charge() == ["crypto_1"]
     world.check_numbers()
@@ -288,7 +288,7 @@ def test_a_node_may_not_announce_a_number_of_another_rank() -> None:
     world.swarm.join()
     world.wire.run(2.0)
     rogue = world.swarm.servers["crypto_1"]
-    rogue._announcer._rank = 2
+    rogue._builder._rank = 2
     world.swarm.kill("crypto")
     world.wire.run(1.15)
     leader = world.swarm.hosts["leader"]
@@ -314,7 +314,7 @@ def test_a_standby_that_takes_over_with_nobodys_package_announces_once_they_come
     )
     standby._admission._candidates.clear()
     world.swarm.kill("crypto")
-    world.wire.run_until(lambda: standby.in_charge, 3.0)
+    world.wire.run_until(lambda: standby.active, 3.0)
     world.wire.run(3.0)
     assert world.members()["leader"] == 4, "the epoch in force goes on under its beats"
     deaf.clear()
@@ -355,7 +355,7 @@ def test_a_recorded_key_request_keeps_no_standby_from_its_turn() -> None:
         for message in recorded:
             world.wire.perform("crypto_1", standby.handle(message, world.wire.now, world.wire.wall_ns))
         world.wire.run(0.1)
-    assert standby.in_charge
+    assert standby.active
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -96,7 +96,7 @@ class Watched:
                 self._announced(effect.message, now)
 
     def _announced(self, message: ControlMessage, now: float) -> None:
-        found = parse_announcement(message, self.swarm.server.host.control.suite)
+        found = parse_announcement(message, self.swarm.server.host.context.suite)
         epoch, transcript_hash = found.head.epoch, found.transcript_hash
         first = self.announced.setdefault(epoch, transcript_hash)
         assert first == transcript_hash, f"epoch {epoch} was announced twice"
@@ -118,7 +118,7 @@ class Watched:
             if now - heard_at > _LIVE_S or entry.name in SERVERS:
                 continue
             host = self.swarm.host_of(entry.name)
-            if host.control.members[entry.name].incarnation != entry.incarnation:
+            if host.context.members[entry.name].incarnation != entry.incarnation:
                 continue  # it has restarted since: nobody can know yet
             assert self.installed.get(entry.name, 0) >= effect.epoch, (
                 f"{effect.member} sends under epoch {effect.epoch}, which {entry.name} lacks"
@@ -153,7 +153,7 @@ class Watched:
             self.degraded += 1
             sender = swarm.identities[packet.sender].fingerprint
             for member in members:
-                out = host.control.members[member].state.evictions
+                out = host.context.members[member].state.evictions
                 assert sender not in out, f"{member} knows that {packet.sender} is out and hears it"
             return
         for member in members:
@@ -178,7 +178,7 @@ class Watched:
                 assert key not in self.nonces, "a nonce was used twice"
                 self.nonces.add(key)
             known = frozenset().union(
-                *(session.announcement.head.evictions for session in host.control.sessions.open.values())
+                *(session.announcement.head.evictions for session in host.context.sessions.open.values())
             )
             packet = Packet(channel, envelope, name, payload, known)
             self.packets.append(packet)
@@ -345,7 +345,7 @@ class SwarmMachine(RuleBasedStateMachine):
     def nobody_who_is_out_holds_a_later_key(self) -> None:
         for name in self.evicted:
             fingerprint = self.swarm.identities[name].fingerprint
-            for session in self.swarm.host_of(name).control.sessions.open.values():
+            for session in self.swarm.host_of(name).context.sessions.open.values():
                 assert fingerprint not in session.announcement.head.evictions, f"{name} is out and holds keys"
 
     @invariant()
@@ -356,7 +356,7 @@ class SwarmMachine(RuleBasedStateMachine):
     @invariant()
     def few_epochs_are_open(self) -> None:
         for host in self.swarm.hosts.values():
-            assert len(host.control.sessions.open) <= 6
+            assert len(host.context.sessions.open) <= 6
 
     def teardown(self) -> None:
         """The link is good again: whoever is not out is together again, and is heard."""
@@ -371,7 +371,7 @@ class SwarmMachine(RuleBasedStateMachine):
         floor = max(self.watched.announced, default=0)
 
         def together() -> bool:
-            silent = any(swarm.host_of(name).control.silent for name in wanted)
+            silent = any(swarm.host_of(name).context.silent for name in wanted)
             return len(swarm.in_charge()) == 1 and not silent and _epoch_of(swarm, wanted) >= max(floor, 1)
 
         wire.run_until(together, _HEALED_S)

@@ -130,7 +130,7 @@ def test_forty_manual_rotations_use_rising_numbers_and_prompt_switches() -> None
     assert all(epoch % 4 == 0 for epoch in seen)
     assert max(swarm.server.status()["rekey_ms"][1:]) < 20.0
     assert traffic.missing() == []
-    assert len(swarm.hosts["shard_0"].control.sessions.open) <= 6
+    assert len(swarm.hosts["shard_0"].context.sessions.open) <= 6
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -410,7 +410,7 @@ def test_crypto_node_does_not_admit_an_evicted_member() -> None:
     swarm.wire.run(3.0)
     assert swarm.hosts["shard_0"].ready("drone_01")
     assert not swarm.hosts["shard_1"].ready("drone_02")
-    assert out in swarm.hosts["shard_0"].control.members["drone_01"].state.evictions
+    assert out in swarm.hosts["shard_0"].context.members["drone_01"].state.evictions
 
 
 def test_equivocation_is_seen_and_the_issuer_no_longer_followed() -> None:

@@ -12,7 +12,12 @@ import pytest
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import AckStatus, CommandAck, DroneState, Trajectory
-from chimera_ros.flight.moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus
+from chimera_ros.flight.moderation_call import (
+    KnotSequence,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+)
 from chimera_ros.flight.planning.mission import Formation, Land, Mission, Swap, Takeoff
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.planning.planner import plan_mission
@@ -39,12 +44,12 @@ def names(count: int) -> list[str]:
 
 
 def flown(
-    change: Callable[[ModerationCall, ModerationAnswer], ModerationAnswer] | None, count: int = 4
-) -> tuple[Rehearsal, list[ModerationCall]]:
+    change: Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer] | None, count: int = 4
+) -> tuple[Rehearsal, list[ModerationRequest]]:
     """A mission whose moderator's answers in flight are changed; None: a service that never answers."""
-    calls: list[ModerationCall] = []
+    calls: list[ModerationRequest] = []
 
-    def service(call: ModerationCall) -> ModerationAnswer:
+    def service(call: ModerationRequest) -> ModerationAnswer:
         calls.append(call)
         answer = moderate(call)
         return answer if change is None else change(call, answer)
@@ -95,11 +100,11 @@ def test_the_shipped_mission_is_go_only_by_moderation(count: int) -> None:
 # ---- a moderator that lies ---------------------------------------------------------------------------------
 
 
-def other(answer: ModerationAnswer, knots: list[Knots]) -> ModerationAnswer:
+def other(answer: ModerationAnswer, knots: list[KnotSequence]) -> ModerationAnswer:
     return replace(answer, knots=tuple(knots))
 
 
-def moved(knots: Knots, by: tuple[float, float, float], ends: bool = False) -> Knots:
+def moved(knots: KnotSequence, by: tuple[float, float, float], ends: bool = False) -> KnotSequence:
     rows = range(len(knots)) if ends else range(1, len(knots) - 1)
     out = list(knots)
     for row in rows:
@@ -108,17 +113,17 @@ def moved(knots: Knots, by: tuple[float, float, float], ends: bool = False) -> K
     return tuple(out)
 
 
-def late(knots: Knots, seconds: float) -> Knots:
+def late(knots: KnotSequence, seconds: float) -> KnotSequence:
     """The same after standing still for so long."""
     first = knots[0]
     return (first, *(replace(k, t_s=k.t_s + seconds) for k in (replace(first), *knots[1:])))
 
 
-def not_a_number(knots: Knots) -> Knots:
+def not_a_number(knots: KnotSequence) -> KnotSequence:
     return (knots[0], replace(knots[1], position_enu_m=(nan, 0.0, 9.0)), *knots[2:])
 
 
-LIES: dict[str, Callable[[ModerationCall, ModerationAnswer], ModerationAnswer]] = {
+LIES: dict[str, Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer]] = {
     "what was asked, conflicts and all": lambda c, a: other(a, list(c.knots)),
     "another goal": lambda c, a: other(a, [moved(k, (0.0, 0.0, 0.5), ends=True) for k in a.knots]),
     "a goal missed by an inch": lambda c, a: other(
@@ -146,7 +151,7 @@ LIES: dict[str, Callable[[ModerationCall, ModerationAnswer], ModerationAnswer]] 
 
 @pytest.mark.parametrize("lie", sorted(LIES))
 def test_no_lie_is_flown(lie: str) -> None:
-    def only_the_swap(call: ModerationCall, answer: ModerationAnswer) -> ModerationAnswer:
+    def only_the_swap(call: ModerationRequest, answer: ModerationAnswer) -> ModerationAnswer:
         return LIES[lie](call, answer) if answer.conflicts else answer
 
     rehearsal, _ = flown(only_the_swap)
@@ -166,7 +171,7 @@ def test_no_lie_is_flown(lie: str) -> None:
     ],
 )
 def test_without_an_answer_the_checked_plan_is_flown(
-    change: Callable[[ModerationCall, ModerationAnswer], ModerationAnswer] | None, counted: dict[str, int]
+    change: Callable[[ModerationRequest, ModerationAnswer], ModerationAnswer] | None, counted: dict[str, int]
 ) -> None:
     rehearsal, _ = flown(change)
     assert rehearsal.outcome.completed, rehearsal.outcome.failure
@@ -213,14 +218,14 @@ WIDE = replace(
 )
 
 
-def pushed(in_flight: bool) -> tuple[Rehearsal, list[ModerationCall], list[float]]:
+def pushed(in_flight: bool) -> tuple[Rehearsal, list[ModerationRequest], list[float]]:
     """On its way a drone is pushed towards one that it will pass; also how far speeds jump, m/s."""
-    calls: list[ModerationCall] = []
+    calls: list[ModerationRequest] = []
     answers: list[ModerationAnswer] = []
 
-    def service(call: ModerationCall) -> ModerationAnswer:
+    def service(call: ModerationRequest) -> ModerationAnswer:
         calls.append(call)
-        if call.tracking_error_m > 0.3 and not in_flight:
+        if call.separation.tracking_error_m > 0.3 and not in_flight:
             return ModerationAnswer(call.call_id, ModerationStatus.FAILED, "not now")
         answers.append(moderate(call))
         return answers[-1]
@@ -258,7 +263,7 @@ def test_a_predicted_conflict_turns_all_to_new_paths_in_flight() -> None:
     assert "are predicted" in turned[0] and "all switch to new paths" in turned[0]
     in_motion = [c for c in calls if any(np.linalg.norm(k[0].velocity_enu_m_s) > 0.5 for k in c.knots)]
     assert in_motion, "the new paths were to begin in flight"
-    assert in_motion[0].tracking_error_m > 0.5  # half of what the two are off
+    assert in_motion[0].separation.tracking_error_m > 0.5  # half of what the two are off
     assert rehearsal.outcome.min_separation_m >= SWAPPING.separation_m - 0.1
     # nobody was stopped, and no reference jumped where the paths join: it never accelerates beyond the limits
     assert not any("again" in e.text for e in rehearsal.outcome.events)
@@ -287,7 +292,7 @@ def test_a_follower_takes_a_plan_that_begins_as_it_moves_and_no_other() -> None:
     rest = rest_of(plan.path, (join_ns - plan.start_ns) * 1e-9)
     assert np.linalg.norm(rest[0].velocity_enu_m_s) > 0.5
 
-    def answer(plan_id: int, knots: Knots) -> CommandAck:
+    def answer(plan_id: int, knots: KnotSequence) -> CommandAck:
         part = Trajectory(plan_id, core.term, "drone_01", join_ns, knots)
         (effect,) = core.on_trajectory(part, "leader", rehearsal.now, rehearsal.swarm_ns)
         return effect.ack  # type: ignore[union-attr]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chimera_ros import __version__
 from chimera_ros.cli import main
-from chimera_ros.commands import bench
+from chimera_ros.commands import bench, bench_table
+from chimera_ros.commands.bench_table import provenance
 from chimera_ros.records.mcap_log import FlightRecorder
 
 REPORT: dict[str, Any] = {
@@ -116,6 +119,56 @@ def test_bench_tables_for_a_document(benchmarks: Path, capsys: pytest.CaptureFix
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:] if line]
     assert [row[3] for row in rows] == ["met", "**missed**", ""]
     assert all(len(row) == 4 for row in rows)
+
+
+def test_a_table_for_a_document_states_command_date_revision_and_machine(
+    benchmarks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "secure", "--quick", "--markdown"]) == 0
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert re.match(
+        r"`chimera bench secure --quick`, \d{4}-\d\d-\d\d, (revision [0-9a-f]{7,}|version \d)", heading
+    )
+    about = {"cpu": "Some CPU", "cores": 2, "system": "Linux 6", "python": "3.11.7"}
+    assert provenance(about).endswith(", Some CPU, 2 cores, Linux 6, Python 3.11.7")
+
+
+def test_a_package_outside_a_checkout_states_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_table, "_ROOT", tmp_path)
+    assert bench_table.revision() == f"version {__version__}"
+
+
+def test_a_table_replaces_the_one_in_its_section_of_a_document(
+    benchmarks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = benchmarks / "benchmarks.md"
+    document.write_text("before\n<!-- begin secure -->\nold table\n<!-- end secure -->\nafter\n")
+    arguments = ["bench", "secure", "--markdown", "--into", str(document)]
+    assert main(arguments) == 0
+    assert "| what |" not in capsys.readouterr().out
+    once = document.read_text()
+    assert once.startswith("before\n<!-- begin secure -->\n\n`chimera bench secure`, ")
+    assert once.endswith("|\n\n<!-- end secure -->\nafter\n")
+    assert "old table" not in once
+    assert "| added latency p50 | 90 µs | ≤ 120 | met |" in once
+    assert main(arguments) == 0
+    assert document.read_text() == once
+
+
+def test_a_document_without_the_section_is_refused_before_anything_is_measured(
+    benchmarks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = benchmarks / "benchmarks.md"
+    document.write_text("<!-- end secure -->\n<!-- begin secure -->\n")
+    assert main(["bench", "secure", "--markdown", "--into", str(document)]) == 2
+    captured = capsys.readouterr()
+    assert "has no section for secure; put the lines <!-- begin secure -->" in captured.err
+    assert "benchmark secure …" not in captured.err
+    assert main(["bench", "secure", "--markdown", "--into", str(benchmarks / "none.md")]) == 2
+    assert main(["bench", "secure", "--into", str(document)]) == 2
+    assert "--into needs --markdown" in capsys.readouterr().err
 
 
 def test_a_seed_goes_to_the_benchmark_that_draws_scenes(

@@ -55,14 +55,14 @@ class Air:
         )
         host.start(NOW - 31.0, WALL_NS)
         for identity in self.identities.values():
-            host.control.directory.put(identity.member)
+            host.context.certificates.put(identity.member)
         host.tick(NOW - 0.5, WALL_NS)  # it falls silent
         return host
 
     def say_hello(self, wall_ns: int = WALL_NS, now: float = NOW) -> list[ControlMessage]:
         said = []
         for name, host in self.hosts.items():
-            host.control.fallback.rest()
+            host.fallback.reset()
             for effect in host.tick(now, wall_ns):
                 if isinstance(effect, Send) and effect.message.kind is ControlKind.FALLBACK_HELLO:
                     said.append((name, effect.message))
@@ -169,7 +169,7 @@ def test_a_command_names_the_incarnation_that_its_target_has_now(air: Air) -> No
 def test_a_member_that_hears_a_crypto_node_refuses_fallback(air: Air) -> None:
     envelope = air.send("drone_01", TELEMETRY)
     hello = air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)[1]
-    air.hosts["leader"].control.note_life(NOW)
+    air.hosts["leader"].control.watchdog.reset(NOW)
     assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.FALLBACK
     assert air.hosts["leader"].handle(hello, NOW, WALL_NS) == []
     assert air.hosts["leader"].counters.control[RejectReason.FALLBACK] == 1
@@ -207,14 +207,14 @@ def test_an_evicted_member_is_not_heard_though_it_has_the_secret(air: Air) -> No
     assert air.refuses("leader", TELEMETRY, envelope) is RejectReason.UNKNOWN_SENDER
     assert air.hosts["leader"].counters.control[RejectReason.EVICTED] == 1
     # One that is put out after its hello is cut off as well.
-    member = air.hosts["drone_02"].control.members["drone_02"]
+    member = air.hosts["drone_02"].context.members["drone_02"]
     member.state = dataclasses.replace(member.state, evictions=out)
     assert air.refuses("drone_02", TELEMETRY, envelope) is RejectReason.EVICTED
 
 
 def test_a_hello_under_somebody_elses_incarnation_takes_nothing_from_its_owner(air: Air) -> None:
-    thief = air.hosts["drone_02"].control.members["drone_02"]
-    own, stolen = thief.incarnation, air.hosts["drone_01"].control.members["drone_01"].incarnation
+    thief = air.hosts["drone_02"].context.members["drone_02"]
+    own, stolen = thief.incarnation, air.hosts["drone_01"].context.members["drone_01"].incarnation
     thief.incarnation = stolen
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
     thief.incarnation = own
@@ -245,7 +245,7 @@ def test_a_hello_that_says_nothing_new_costs_no_signature_check(
     air: Air, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leader = air.hosts["leader"]
-    monkeypatch.setattr(leader.control, "check_signature", lambda *_: pytest.fail("a signature was checked"))
+    monkeypatch.setattr(leader.context, "check_signature", lambda *_: pytest.fail("a signature was checked"))
     before = leader.counters.control[RejectReason.DUPLICATE]
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
     assert leader.counters.control[RejectReason.DUPLICATE] == before + 2
@@ -256,10 +256,10 @@ def test_a_hello_that_says_nothing_new_costs_no_signature_check(
 
 def forged(air: Air, name: str, channel: str, count: int, addressed: str = "") -> list[Envelope]:
     """Messages in the name of `name` by somebody who has the secret, but not its signing key."""
-    fallback = air.hosts["drone_02"].control.fallback
-    incarnation = air.hosts[name].control.members[name].incarnation
+    fallback = air.hosts["drone_02"].fallback
+    incarnation = air.hosts[name].context.members[name].incarnation
     lane = Lane.COMMAND if channel == COMMAND else Lane.TELEMETRY
-    named = [air.hosts[addressed].control.members[addressed].incarnation] if addressed else []
+    named = [air.hosts[addressed].context.members[addressed].incarnation] if addressed else []
     plaintext = u64(WALL_NS) + u32(len(named)) + b"".join(named) + b"forged"
     made = []
     for counter in range(1000, 1000 + count):
@@ -323,10 +323,10 @@ def test_recordings_that_are_too_old_or_not_for_us_cost_no_signature_check(
 
 
 def test_whoever_says_hello_under_the_leaders_incarnation_does_not_pay_with_its_purse(air: Air) -> None:
-    thief = air.hosts["drone_02"].control.members["drone_02"]
-    thief.incarnation = air.hosts["drone_01"].control.members["drone_01"].incarnation
+    thief = air.hosts["drone_02"].context.members["drone_02"]
+    thief.incarnation = air.hosts["drone_01"].context.members["drone_01"].incarnation
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
-    fallback = air.hosts["leader"].control.fallback
+    fallback = air.hosts["leader"].fallback
     while fallback._peers["drone_02"].checks[Lane.TELEMETRY].take(WALL_NS * 1e-9):
         pass
     opened = air.hosts["leader"].open(TELEMETRY, "T", air.send("drone_01", TELEMETRY), WALL_NS)
@@ -337,12 +337,12 @@ def test_drones_that_claim_the_leaders_incarnation_first_do_not_silence_it() -> 
     air = Air()
     thieves = [f"drone_{number:02d}" for number in range(3, 8)]
     air.identities |= {name: air.keystore.enroll(name, Role.DRONE) for name in thieves}
-    incarnation = air.hosts["leader"].control.members["leader"].incarnation
+    incarnation = air.hosts["leader"].context.members["leader"].incarnation
     leader = air.hosts.pop("leader")
     air.hosts["drone_01"] = air.host("drone_01")  # it has heard nobody yet
     for name in thieves:
         air.hosts[name] = air.host(name)
-        air.hosts[name].control.members[name].incarnation = incarnation
+        air.hosts[name].context.members[name].incarnation = incarnation
     air.say_hello(WALL_NS + 1_000_000, NOW + 2.0)
     air.hosts["leader"] = leader
     air.say_hello(WALL_NS + 2_000_000, NOW + 4.0)
@@ -354,7 +354,7 @@ def test_nonces_are_random_counters_rise_and_the_key_is_the_incarnations(air: Ai
     envelopes = [air.send("drone_01", TELEMETRY) for _ in range(20)]
     assert len({e.sealed[24:36] for e in envelopes}) == 20
     assert [int.from_bytes(e.sealed[16:24], "big") for e in envelopes] == list(range(1, 21))
-    fallbacks = [air.hosts[name].control.fallback for name in ("drone_01", "drone_02")]
+    fallbacks = [air.hosts[name].fallback for name in ("drone_01", "drone_02")]
     assert all(isinstance(item, Fallback) for item in fallbacks)
     assert "secret" not in repr(SECRET) + repr(fallbacks[0])
 

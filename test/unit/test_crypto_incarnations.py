@@ -21,10 +21,10 @@ def roster(incarnation: bytes) -> list[RosterEntry]:
 
 def offer(known: Incarnations, incarnation: bytes, asked_at: float, now: float) -> RejectReason | None:
     try:
-        known.judge(NAME, incarnation, asked_at, now, RESTART_S)
+        known.is_restart(NAME, incarnation, asked_at, now, RESTART_S)
     except Rejected as refusal:
         return refusal.reason
-    known.take(NAME, incarnation, now)
+    known.accept(NAME, incarnation, now)
     return None
 
 
@@ -32,7 +32,7 @@ def test_a_restart_answers_a_challenge_that_is_younger_than_what_we_know() -> No
     known = Incarnations()
     assert offer(known, b"a", asked_at=1.0, now=5.0) is None
     with pytest.raises(OldChallenge) as refusal:
-        known.judge(NAME, b"b", 5.0, 20.0, RESTART_S)
+        known.is_restart(NAME, b"b", 5.0, 20.0, RESTART_S)
     assert refusal.value.since == 5.0
     assert offer(known, b"b", asked_at=NEVER, now=20.0) is RejectReason.CHALLENGE, "another node's challenge"
     assert offer(known, b"a", asked_at=NEVER, now=20.0) is None, "no restart"
@@ -45,12 +45,12 @@ def test_a_restart_answers_a_challenge_that_is_younger_than_what_we_know() -> No
 
 def test_a_proven_roster_fills_gaps_and_the_newest_is_right() -> None:
     known = Incarnations()
-    known.note(roster(b"a"), 5.0, newest=False)
+    known.note_roster(roster(b"a"), 5.0, newest=False)
     assert offer(known, b"b", asked_at=5.0, now=6.0) is RejectReason.CHALLENGE
     assert offer(known, b"b", asked_at=5.5, now=6.0) is None
-    known.note(roster(b"c"), 7.0, newest=False)
+    known.note_roster(roster(b"c"), 7.0, newest=False)
     assert offer(known, b"b", asked_at=NEVER, now=8.0) is None, "it may be old"
-    known.note(roster(b"c"), 9.0, newest=True)
+    known.note_roster(roster(b"c"), 9.0, newest=True)
     assert offer(known, b"c", asked_at=NEVER, now=10.0) is None
     assert offer(known, b"b", asked_at=NEVER, now=10.0) is RejectReason.CHALLENGE
 
@@ -60,7 +60,7 @@ def test_whoever_is_in_elsewhere_may_come_back_though_it_was_replaced_here() -> 
     offer(known, b"a", 0.0, 1.0)
     offer(known, b"b", 2.0, 3.0)
     assert offer(known, b"a", 4.0, 20.0) is RejectReason.STALE
-    known.note(roster(b"a"), 21.0, newest=True)
+    known.note_roster(roster(b"a"), 21.0, newest=True)
     assert offer(known, b"a", NEVER, 22.0) is None
     assert offer(known, b"b", 21.5, 22.0) is None, "nobody was retired by the roster"
 

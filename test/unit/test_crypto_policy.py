@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from chimera_ros.crypto.errors import PolicyError
-from chimera_ros.crypto.keystore.keystore import with_header
+from chimera_ros.crypto.keystore.keystore import with_validity
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.trust.policy import Policy, load_policy
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.crypto.wire import Lane
 
 NAMES = frozenset({"crypto", "leader", "drone_01", "drone_02", "survey_box"})
-FULL = with_header(default_policy.TEXT, "testswarm", 1_900_000_000_000_000_000, 100)
+FULL = with_validity(default_policy.TEXT, "testswarm", 1_900_000_000_000_000_000, 100)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ ONE = "  - {channel: leader/command, publish: [leader], lane: command, lifespan_
         ("rotation_s: 60.0", "rotation_s: 0.1", r"limits\.rotation_s: '0.1' is not a number from 1 to 3600"),
         ("silence_s: 30.0", "silense_s: 30.0", r"limits\.silense_s: is unknown"),
         ("issued:", "expired:", r"expired: is unknown"),
-        ("protocol: 1", "protocol: [", r"policy.yaml, line \d+: not YAML"),
+        ("protocol: 1", "protocol: [", r"policy.yaml, line \d+: is not YAML"),
     ],
 )
 def test_mistakes_name_line_field_and_what_is_allowed(old: str, new: str, complaint: str) -> None:

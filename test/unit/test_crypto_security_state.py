@@ -1,16 +1,12 @@
-"""The state that operators see: its verdicts, its bounds, who came and who was put out."""
+"""The state that operators see: its verdicts, its bounds, who came and who was evicted."""
 
 import json
 
 import pytest
 
 from chimera_ros.crypto.evidence.ledgers import CheckpointCounts
-from chimera_ros.crypto.member.security_state import (
-    DiagnosticLevel,
-    EvictedMember,
-    RosterWatch,
-    SecurityState,
-)
+from chimera_ros.crypto.member.roster_tracker import RosterTracker
+from chimera_ros.crypto.member.security_state import DiagnosticLevel, EvictedMember, SecurityState
 from chimera_ros.crypto.messages.announcement import EpochReason, Head, RosterEntry
 from chimera_ros.crypto.trust.roles import Role
 
@@ -45,7 +41,7 @@ def print_of(name):
             "3 packets contradict",
         ),
         (SecurityState(silent=True, ready=True), DiagnosticLevel.ERROR, "no crypto node"),
-        (SecurityState(ready=True, barred=("d was put out",)), DiagnosticLevel.ERROR, "d was put out"),
+        (SecurityState(ready=True, barred=("d was evicted",)), DiagnosticLevel.ERROR, "d was evicted"),
         (
             SecurityState(ready=True, beat_age_s=12.2),
             DiagnosticLevel.WARN,
@@ -77,7 +73,7 @@ def test_everything_shown_is_bounded():
         members=many,
         barred=tuple("v" * 5000 for _ in many),
         cautions=tuple("v" * 5000 for _ in many),
-        put_out=tuple(EvictedMember(name, "x" * 5000) for name in many),
+        evicted=tuple(EvictedMember(name, "x" * 5000) for name in many),
         degraded="y" * 5000,
         events=tuple("z" * 5000 for _ in range(100)),
         rejected={f"reason_{number}": 1 for number in range(500)},
@@ -88,26 +84,26 @@ def test_everything_shown_is_bounded():
 
 
 def test_who_came_left_and_was_put_out():
-    watch = RosterWatch()
+    watch = RosterTracker()
     watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))
     watch.installed(head(8, ("crypto", "d1", "d2"), EpochReason.EVICT, (print_of("d3"),)))
     watch.installed(head(4, ("crypto", "d1", "d2", "d3"), EpochReason.JOIN))  # late: no news
     watch.installed(head(12, ("crypto", "d1")))
-    assert [(item.name, item.epoch) for item in watch.put_out] == [("d3", 8), ("d2", 12)]
-    assert "evicted" in watch.put_out[0].why
-    assert "no fresh key package" in watch.put_out[1].why
+    assert [(item.name, item.epoch) for item in watch.evicted] == [("d3", 8), ("d2", 12)]
+    assert "evicted" in watch.evicted[0].why
+    assert "no fresh key package" in watch.evicted[1].why
     watch.installed(head(16, ("crypto", "d1", "d2"), EpochReason.JOIN))
-    assert [item.name for item in watch.put_out] == ["d3"]
+    assert [item.name for item in watch.evicted] == ["d3"]
     assert len(watch.events) == 4
     assert "d3 is out" in watch.events[1]
     for number in range(500):
         watch.installed(head(20 + number, (f"n{number}",)))
-    assert len(watch.put_out) <= 64
+    assert len(watch.evicted) <= 64
     assert len(watch.events) <= 32
 
 
 def test_more_put_out_than_are_kept_takes_nothing_from_those_who_go_now():
-    watch = RosterWatch()
+    watch = RosterTracker()
     everybody = tuple(f"n{number:03d}" for number in range(120))
     watch.installed(head(4, everybody, EpochReason.JOIN))
     evictions = ()
@@ -115,9 +111,9 @@ def test_more_put_out_than_are_kept_takes_nothing_from_those_who_go_now():
         evictions += (print_of(name),)
         rest = everybody[:20] + everybody[21 + number :]
         watch.installed(head(8 + 4 * number, rest, EpochReason.EVICT, evictions))
-        assert watch.put_out[-1].name == name
+        assert watch.evicted[-1].name == name
         assert f"{name} is out: evicted" in watch.events[-1]
     watch.installed(head(1000, everybody[:10], EpochReason.LEAVE, evictions))  # ten others leave
     assert "n010 is out: left" in watch.events[-1]
-    assert [item.name for item in watch.put_out[-10:]] == list(everybody[10:20])
-    assert len(watch.put_out) <= 64
+    assert [item.name for item in watch.evicted[-10:]] == list(everybody[10:20])
+    assert len(watch.evicted) <= 64

@@ -1,4 +1,4 @@
-"""Who is in charge among crypto nodes, as one of them judges."""
+"""Failover state of one crypto node: when it takes over, when it steps down."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_two_crypto_nodes_of_one_rank_are_told_once_unless_the_former_counts_no_
 
 
 def test_rank_0_begins_in_charge_and_the_others_wait_for_it() -> None:
-    assert duty(0).in_charge
+    assert duty(0).active
     assert duty(0).due_at(NAMES) is None
     waits = [duty(rank).due_at(()) for rank in (1, 2, 3)]
     assert waits == [100.0 + COLD_S + COLD_STAGGER_S * rank for rank in (1, 2, 3)]
@@ -64,15 +64,15 @@ def test_rank_0_begins_in_charge_and_the_others_wait_for_it() -> None:
 
 def test_a_request_of_a_senior_is_waited_for_only_while_nobody_is_in_charge() -> None:
     junior = duty(1)
-    junior.request("crypto_0", WALL_NS, WALL_NS, 103.0)
+    junior.on_request("crypto_0", WALL_NS, WALL_NS, 103.0)
     assert junior.due_at(()) == 103.0 + COLD_S + COLD_STAGGER_S
-    junior.request("crypto_0", WALL_NS - 3_000_000_000, WALL_NS, 104.0)  # a recording
-    junior.request("crypto_2", WALL_NS, WALL_NS, 104.0)  # a junior
+    junior.on_request("crypto_0", WALL_NS - 3_000_000_000, WALL_NS, 104.0)  # a recording
+    junior.on_request("crypto_2", WALL_NS, WALL_NS, 104.0)  # a junior
     assert junior.due_at(()) == 103.0 + COLD_S + COLD_STAGGER_S
-    junior.request("crypto_0", WALL_NS + 5_000_000_000, WALL_NS, 104.5)  # restarted: ahead of the clock
+    junior.on_request("crypto_0", WALL_NS + 5_000_000_000, WALL_NS, 104.5)  # restarted: ahead of the clock
     assert junior.due_at(()) == 104.5 + COLD_S + COLD_STAGGER_S
-    junior.beat("crypto_0", 4, 4, False, 105.0)
-    junior.request("crypto_0", WALL_NS, WALL_NS, 105.9)
+    junior.on_beat("crypto_0", 4, 4, False, 105.0)
+    junior.on_request("crypto_0", WALL_NS, WALL_NS, 105.9)
     assert junior.due_at(NAMES) == 105.0 + TAKEOVER_S
 
 
@@ -80,8 +80,8 @@ def test_standbys_take_over_one_after_the_other_the_lost_one_aside() -> None:
     due = {}
     for rank in (0, 2, 3):
         made = duty(rank)
-        made.in_charge = False
-        made.beat("crypto_1", 5, 5, False, 110.0)
+        made.active = False
+        made.on_beat("crypto_1", 5, 5, False, 110.0)
         due[rank] = made.due_at(NAMES)
     assert due == {
         0: 110.0 + TAKEOVER_S,
@@ -98,24 +98,24 @@ def test_a_beat_of_a_higher_epoch_or_of_the_one_that_it_only_looks_after(
     epoch: int, own_epoch: int, own_issue: bool, steps_down: bool
 ) -> None:
     made = duty(0)
-    assert made.beat("crypto_1", epoch, own_epoch, own_issue, 101.0) is steps_down
-    assert made.in_charge is not steps_down
+    assert made.on_beat("crypto_1", epoch, own_epoch, own_issue, 101.0) is steps_down
+    assert made.active is not steps_down
     if steps_down:
-        assert made.chief == "crypto_1"
+        assert made.active_node == "crypto_1"
         assert made.due_at(NAMES) == 101.0 + TAKEOVER_S
 
 
 def test_a_proof_of_an_own_or_lost_nodes_epoch_is_no_reason_to_wait() -> None:
     restarted = duty(0)
-    assert not restarted.proof("crypto_0", 40, 0, False, 101.0)
-    assert restarted.proof("crypto_1", 41, 0, False, 101.0)
+    assert not restarted.on_proof("crypto_0", 40, 0, False, 101.0)
+    assert restarted.on_proof("crypto_1", 41, 0, False, 101.0)
     assert restarted.due_at(NAMES) == 101.0 + TAKEOVER_S
     assert restarted.due_at(NAMES, warm=False) == 101.0 + 3 * TAKEOVER_S
     restarted.take_over()
-    assert not restarted.proof("crypto_1", 45, 0, False, 103.0), "it was waited for in vain"
-    assert restarted.in_charge
+    assert not restarted.on_proof("crypto_1", 45, 0, False, 103.0), "it was waited for in vain"
+    assert restarted.active
     assert restarted.seen_epoch == 45
-    assert restarted.proof("crypto_1", 49, 48, True, 104.0), "it went above what we announced: it lives"
+    assert restarted.on_proof("crypto_1", 49, 48, True, 104.0), "it went above what we announced: it lives"
     assert restarted.due_at(NAMES) == 104.0 + 2 * TAKEOVER_S
 
 
@@ -123,13 +123,13 @@ def test_who_is_deposed_by_somebody_it_does_not_hear_waits_ever_longer() -> None
     made, now = duty(0), 100.0
     waits = []
     for _ in range(6):
-        made.head("crypto_1", 4 * int(now) + 1, 0, now)
+        made.on_head("crypto_1", 4 * int(now) + 1, 0, now)
         waits.append((made.due_at(NAMES) or 0.0) - now)
         now += 10.0
         made.take_over()
     assert waits == [TAKEOVER_S * factor for factor in (1, 2, 4, 8, 8, 8)]
-    made.head("crypto_1", 4 * int(now) + 1, 0, now)
-    made.beat("crypto_1", 4 * int(now) + 1, 0, False, now)
+    made.on_head("crypto_1", 4 * int(now) + 1, 0, now)
+    made.on_beat("crypto_1", 4 * int(now) + 1, 0, False, now)
     assert made.due_at(NAMES) == now + TAKEOVER_S, "it hears it"
 
 
@@ -150,21 +150,21 @@ def test_it_is_in_charge_exactly_when_it_has_no_time_to_take_over(events: list) 
     made, now = duty(0), 100.0
     for kind, rank, epoch, own, own_issue in events:
         now += 0.1
-        before = made.in_charge
+        before = made.active
         issuer = f"crypto_{rank}"
         if kind == "take over":
             made.take_over()
             continue
         if kind == "beat":
-            down = made.beat(issuer, epoch, own, own_issue, now)
+            down = made.on_beat(issuer, epoch, own, own_issue, now)
         elif kind == "head":
-            down = made.head(issuer, epoch, own, now)
+            down = made.on_head(issuer, epoch, own, now)
         elif kind == "proof":
-            down = made.proof(issuer, epoch, own, own_issue, now)
+            down = made.on_proof(issuer, epoch, own, own_issue, now)
         else:
-            made.request(issuer, WALL_NS, WALL_NS, now)
+            made.on_request(issuer, WALL_NS, WALL_NS, now)
             down = False
-        assert made.in_charge is (before and not down)
-        assert (made.due_at(NAMES) is None) is made.in_charge
+        assert made.active is (before and not down)
+        assert (made.due_at(NAMES) is None) is made.active
         if down:
             assert epoch >= own, "nobody steps down for a lower epoch"

@@ -15,14 +15,14 @@ from chimera_ros.flight.planning.mission import Formation, Goto, Land, Mission, 
 from chimera_ros.flight.planning.mission_file import load_mission
 from chimera_ros.flight.planning.planner import TRACKING_MARGIN_M, plan_mission, plan_steps
 from chimera_ros.flight.planning.separation import smallest_separation
-from chimera_ros.flight.planning.transition import Infeasible, Room, move, swap
+from chimera_ros.flight.planning.transition import MoveInfeasible, MoveLimits, move, swap
 from chimera_ros.flight.trajectory import MotionLimits
 from chimera_ros.flight.trajectory import Path as FlightPath
 
 MISSIONS = Path(__file__).parents[2] / "config" / "missions"
 FENCE = Fence.box((-200, 200), (-200, 200), (1.5, 80))
 LOW = Fence.box((-200, 200), (-200, 200), (1.5, 15))
-ROOM = Room(2.5, 2.75, MotionLimits(), FENCE)
+MOVE_LIMITS = MoveLimits(2.5, 2.75, MotionLimits(), FENCE)
 
 
 def names(count: int) -> list[str]:
@@ -112,19 +112,19 @@ def test_any_move_that_is_found_keeps_the_separation(seed: int, count: int) -> N
     starts = np.array([((i % 4) * 4.0, (i // 4) * 4.0, 10.0) for i in range(count)])
     goals = rng.permutation(starts) + np.array([rng.uniform(-5, 5), rng.uniform(-5, 5), rng.uniform(-3, 6)])
     try:
-        legs = move(starts, goals, ROOM)
-    except Infeasible:
+        legs = move(starts, goals, MOVE_LIMITS)
+    except MoveInfeasible:
         return
     paths = [FlightPath(knots) for knots in legs if knots]
     assert len(paths) in (0, count)
     if paths:
-        assert smallest_separation(paths).distance_m >= ROOM.separation_m - 0.05
+        assert smallest_separation(paths).distance_m >= MOVE_LIMITS.separation_m - 0.05
         assert np.allclose([p.knots[-1].position_enu_m for p in paths], goals, atol=1e-6)
 
 
 def test_a_reversed_grid_is_solved_by_layers() -> None:
     starts = np.array([((i % 5) * 4.0, (i // 5) * 4.0, 10.0) for i in range(20)])
-    legs = move(starts, starts[::-1].copy(), ROOM)
+    legs = move(starts, starts[::-1].copy(), MOVE_LIMITS)
     assert smallest_separation([FlightPath(k) for k in legs]).distance_m >= 2.45
 
 
@@ -134,7 +134,7 @@ def test_swap_keeps_distance_for_any_size(count: int, layers: int) -> None:
     angle = 2 * np.pi * np.arange(count) / count
     radius = 2.0 / np.sin(np.pi / count)
     starts = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.full(count, 10.0)], axis=1)
-    legs, goals = swap(starts, layers, ROOM)
+    legs, goals = swap(starts, layers, MOVE_LIMITS)
     assert smallest_separation([FlightPath(k) for k in legs]).distance_m >= 2.45
     assert np.allclose(goals[:, :2], -starts[:, :2], atol=1e-6)
 

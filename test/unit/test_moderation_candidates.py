@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from chimera_ros.flight.limits import Fence, FlightEnvelope
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import MotionLimits, Path, straight_legs
-from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.errors import ModerationError, ModerationReason
-from chimera_ros.moderation.manoeuvres import KEEP, Manoeuvre, candidates, flown
+from chimera_ros.moderation.manoeuvres import PLANNED, Manoeuvre, apply_manoeuvres, candidates
 from chimera_ros.moderation.scenes import FENCE, LIMITS, SEPARATION
 from chimera_ros.moderation.tracks import Track
 
@@ -71,7 +71,7 @@ def test_every_candidate_may_be_flown(start, goal, speed, share):
     if share:
         knots = in_flight(knots, share)
     made = candidates(Track.of_knots(knots), LIMITS, FENCE, SEPARATION, 16)
-    assert made[0].manoeuvre == KEEP
+    assert made[0].manoeuvre == PLANNED
     assert made[0].cost == 0.0
     assert len({c.manoeuvre for c in made}) == len(made)
     for one in made:
@@ -110,7 +110,7 @@ def test_a_way_with_room_has_sixteen_candidates():
 def test_a_drone_in_flight_loses_time_without_stopping():
     knots = in_flight(leg((-100.0, 0.0, 60.0), (100.0, 0.0, 60.0)), 0.3)
     track = Track.of_knots(knots)
-    (slow,) = flown(track, [Manoeuvre(delay_s=2.0)], LIMITS, FENCE)
+    (slow,) = apply_manoeuvres(track, [Manoeuvre(delay_s=2.0)], LIMITS, FENCE)
     check(knots, slow, LIMITS, FENCE)
     assert slow.late_s == pytest.approx(2.0, abs=0.7)
     path = Path(slow.knots)

@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.moderation import scenes
-from chimera_ros.moderation.conflicts import (
-    Separation,
-    closest_approach,
-    find_conflicts,
-    near_pairs,
-    settle,
-)
+from chimera_ros.moderation.conflicts import closest_approach, find_conflicts, near_pairs, refine
 from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.tracks import Track, TrackTable
 
@@ -32,7 +27,7 @@ def test_detection_agrees_with_single_pairs(make):
 
 @pytest.mark.parametrize("values", [(np.nan, 4.0), (5.0, 0.0), (5.0, 4.0, -1.0), (5.0, 4.0, 0.0, np.inf)])
 def test_a_separation_that_is_none_is_refused(values):
-    with pytest.raises(ModerationError, match="is allowed"):
+    with pytest.raises(ValueError, match="is allowed"):
         Separation(*values)
 
 
@@ -43,7 +38,7 @@ def test_trees_find_what_looking_at_all_pairs_finds():
     for separation in (scene.separation, Separation(5.0, 4.0, 0.3, 0.1)):
         found = find_conflicts(table, separation)
         near = near_pairs(table, separation, 1.0, pairs=(rows, columns))
-        hit = settle(table, separation, near) < 1.0
+        hit = refine(table, separation, near) < 1.0
         pairs = {(c.first, c.second) for c in found}
         assert pairs == set(zip(near.first[hit].tolist(), near.second[hit].tolist(), strict=True))
         assert len(found) == len(pairs) > 5

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros import cli
-from chimera_ros.moderation.file_format import SceneError, answer_of, read_scene, scene_of
+from chimera_ros.flight.moderation_call import ModerationRequest
+from chimera_ros.moderation.file_format import SceneError, read_scene, result_to_dict, scene_to_dict
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import Request
 from chimera_ros.moderation.scenes import antipodal
 
 SCENES = Path(__file__).parents[2] / "config" / "scenes"
@@ -46,9 +46,9 @@ def blocked() -> dict[str, Any]:
 def test_a_scene_survives_the_way_out_and_in() -> None:
     drawn = antipodal(5, 2)
     names = tuple(f"d{i}" for i in range(5))
-    request = Request(names, drawn.knots, drawn.separation, drawn.limits, drawn.fence, 0.5, 7)
-    again = read_scene(json.dumps(scene_of(request)))
-    assert (again.names, again.separation, again.limits) == (names, drawn.separation, drawn.limits)
+    request = ModerationRequest(names, drawn.knots, drawn.separation, drawn.limits, drawn.fence, 0.5, 7)
+    again = read_scene(json.dumps(scene_to_dict(request)))
+    assert (again.drones, again.separation, again.limits) == (names, drawn.separation, drawn.limits)
     assert (again.deadline_s, again.seed) == (0.5, 7)
     assert again.fence is not None and again.fence.polygon_m == drawn.fence.polygon_m
     for mine, theirs in zip(again.knots, drawn.knots, strict=True):
@@ -60,7 +60,7 @@ def test_a_scene_survives_the_way_out_and_in() -> None:
 def test_an_answer_can_be_asked_about_again() -> None:
     request = read_scene(json.dumps(scene()))
     assert request.deadline_s == 0.25
-    data = answer_of(request, Moderator(lambda: 0.0).run(request))
+    data = result_to_dict(request, Moderator(lambda: 0.0).run(request))
     assert data["status"] == "conflict_free" and len(data["conflicts"]) == 1  # type: ignore[arg-type]
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     second = scene() | {"trajectories": data["trajectories"]}
@@ -99,13 +99,13 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda s: s["limits"].update(speed_m_s="fast"), "limits.speed_m_s: must be a number from 0.05"),
     (lambda s: s["limits"].update(speed_m_s=True), "limits.speed_m_s: must be a number from 0.05"),
     (lambda s: s["fence"].update(height_m=[80, 5]), "fence.height_m: the first number must be below"),
-    (lambda s: s["fence"].update(polygon_m=[[0, 0]]), "fence: polygon_m stands instead of"),
+    (lambda s: s["fence"].update(polygon_m=[[0, 0]]), "fence: polygon_m excludes"),
     (lambda s: s["fence"].pop("north_m"), "fence: needs east_m and north_m"),
     (
         lambda s: s.update(fence={"polygon_m": [[0, 0], [9, 0], [1, 1], [0, 9]], "height_m": [0, 9]}),
         "fence: a fence must be convex",
     ),
-    (first(drone="b"), "trajectories[2].drone: b stands there twice"),
+    (first(drone="b"), "trajectories[2].drone: b is given twice"),
     (first(drone=""), "trajectories[1].drone: must be a name"),
     (first(knots=[]), "trajectories[1]: needs exactly one of knots and line"),
     (first(line={"from_m": [0, 0], "to_m": [0, 0, 0]}), "line.from_m: must be a list [east, north, up]"),

@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from chimera_ros.flight.limits import Fence
 from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.flight.moderation_call import ModerationStatus
+from chimera_ros.flight.moderation_call import ModerationRequest, ModerationStatus, Separation
 from chimera_ros.flight.trajectory import Path, rest_of
 from chimera_ros.moderation import ladder, outgoing
 from chimera_ros.moderation.brute import brute_force
 from chimera_ros.moderation.circuits import Ansatz, BitArray, CircuitSpec, SamplerUnavailable, sample_states
-from chimera_ros.moderation.conflicts import Separation
 from chimera_ros.moderation.ladder import Moderator
-from chimera_ros.moderation.request import Answer, Request
+from chimera_ros.moderation.request import ModerationResult
 from chimera_ros.moderation.scenes import LIMITS, SEPARATION, Scene, antipodal, crossings
 
 
-def request_of(scene: Scene, deadline_s: float = 10.0, seed: int = 1) -> Request:
+def request_of(scene: Scene, deadline_s: float = 10.0, seed: int = 1) -> ModerationRequest:
     names = tuple(f"drone_{i:02d}" for i in range(1, len(scene.knots) + 1))
-    return Request(names, scene.knots, scene.separation, scene.limits, scene.fence, deadline_s, seed)
+    return ModerationRequest(
+        names, scene.knots, scene.separation, scene.limits, scene.fence, deadline_s, seed
+    )
 
 
 def still() -> float:
@@ -61,7 +62,7 @@ class Simulated:
         return sample_states(ansatz.states(circuit.angles), shots, seed)
 
 
-def solved(request: Request, answer: Answer) -> None:
+def solved(request: ModerationRequest, answer: ModerationResult) -> None:
     """Conflict-free under somebody else's eyes, with the starts and goals that were asked."""
     assert answer.status is ModerationStatus.CONFLICT_FREE, answer.reason
     assert brute_force(answer.knots, request.separation, 0.01) == []
@@ -79,7 +80,7 @@ def test_scenes_are_solved_and_the_answer_tells_how(scene: Scene) -> None:
     assert len(answer.before) > 0 and not answer.remaining
     assert answer.gain_over_greedy >= 0.0 and answer.gain_over_annealing >= 0.0 and answer.cost > 0.0
     assert answer.winner in ("greedy", "annealing", "exact", "cp_sat", "vqe")
-    names = [rung.name for rung in answer.rungs]
+    names = [stage.name for stage in answer.stages]
     assert names[0] == "keep" and names[-1] == "verify" and "vqe-8" in names and "greedy-8" in names
     assert (answer.backend, answer.shots > 0) == ("simulated", sampler.calls > 0)
     assert 0 < answer.qubits <= 12
@@ -92,10 +93,10 @@ def test_scenes_are_solved_and_the_answer_tells_how(scene: Scene) -> None:
 
 def test_what_is_clear_is_left_exactly_as_it_is() -> None:
     scene = antipodal(6, 1)
-    alone = replace(request_of(scene), names=("a",), knots=scene.knots[:1])
+    alone = replace(request_of(scene), drones=("a",), knots=scene.knots[:1])
     answer = Moderator(still).run(alone)
     assert (answer.winner, answer.knots, answer.cost) == ("keep", alone.knots, 0.0)
-    assert [rung.name for rung in answer.rungs] == ["keep"]
+    assert [stage.name for stage in answer.stages] == ["keep"]
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))
@@ -121,7 +122,7 @@ def test_paths_that_begin_in_flight_are_joined_in_position_velocity_and_accelera
 
 @pytest.mark.parametrize("step_s", [0.001, 0.02, 0.2, 5.0])
 def test_however_fast_time_runs_there_is_a_verified_answer(step_s: float) -> None:
-    """The clock jumps at every look: at its fastest nothing but the first rung and the hold is reached."""
+    """The clock jumps at every look: at its fastest nothing but the first stage and the hold is reached."""
     request, clock = request_of(antipodal(5, 3), 0.25), Ticking(step_s)
     answer = Moderator(clock, Simulated()).run(request)
     if answer.status is ModerationStatus.CONFLICT_FREE:
@@ -180,7 +181,7 @@ def test_a_step_that_was_slow_is_left_out_and_tried_again_later() -> None:
     fast = Slow(clock, 0.001)
     answer = moderator.run(request, clock.now, fast)
     solved(request, answer)
-    assert fast.calls == 0 and answer.rungs[-2].outcome == "no time"
+    assert fast.calls == 0 and answer.stages[-2].outcome == "no time"
     for _ in range(8):
         moderator.run(request, clock.now, fast)
     assert fast.calls > 0
@@ -189,18 +190,18 @@ def test_a_step_that_was_slow_is_left_out_and_tried_again_later() -> None:
 def test_a_rung_whose_answer_does_not_stand_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 
-    def strict(request: Request, knots: object) -> str:
+    def strict(request: ModerationRequest, knots: object) -> str:
         looks.append(1)
         return "" if len(looks) == 3 else "drone_01 and drone_02 come within 0.10 m"
 
-    monkeypatch.setattr(ladder, "faults", strict)
+    monkeypatch.setattr(ladder, "result_fault", strict)
     answer = Moderator(still).run(request_of(antipodal(5, 3)))
     assert len(looks) == 3
-    assert [r.outcome for r in answer.rungs if r.name == "verify"][:2] == [
+    assert [r.outcome for r in answer.stages if r.name == "verify"][:2] == [
         "drone_01 and drone_02 come within 0.10 m"
     ] * 2
     assert answer.winner == "priority"
-    monkeypatch.setattr(ladder, "faults", lambda request, knots: "never")
+    monkeypatch.setattr(ladder, "result_fault", lambda request, knots: "never")
     last = Moderator(still).run(request_of(antipodal(5, 3)))
     assert (last.status, last.winner) == (ModerationStatus.INFEASIBLE, "hold")
 
@@ -208,22 +209,22 @@ def test_a_rung_whose_answer_does_not_stand_is_not_sent(monkeypatch: pytest.Monk
 # ---- bad input ---------------------------------------------------------------------------------------------
 
 
-def bad(request: Request, **changes: float | tuple[float, float, float]) -> Request:
+def bad(request: ModerationRequest, **changes: float | tuple[float, float, float]) -> ModerationRequest:
     first = request.knots[0]
     return replace(request, knots=((first[0], replace(first[1], **changes), *first[2:]), *request.knots[1:]))  # type: ignore[arg-type]
 
 
-WRONG: dict[str, tuple[Callable[[Request], Request], str]] = {
+WRONG: dict[str, tuple[Callable[[ModerationRequest], ModerationRequest], str]] = {
     "NaN": (lambda r: bad(r, position_enu_m=(nan, 0.0, 60.0)), "drone_01 cannot be flown: .*finite"),
     "infinity": (lambda r: bad(r, velocity_enu_m_s=(inf, 0.0, 0.0)), "finite"),
     "NaN time": (lambda r: bad(r, t_s=nan), "drone_01 cannot be flown"),
     "times that run backwards": (lambda r: bad(r, t_s=-1.0), "rise from 0"),
     "a single point": (lambda r: replace(r, knots=(r.knots[0][:1], *r.knots[1:])), "2 to 512 knots"),
-    "nobody": (lambda r: replace(r, names=(), knots=()), "no trajectory"),
+    "nobody": (lambda r: replace(r, drones=(), knots=()), "no trajectory"),
     "a drone without a trajectory": (lambda r: replace(r, knots=r.knots[1:]), "one name and one trajectory"),
-    "a name twice": (lambda r: replace(r, names=("a",) * len(r.names)), "one name"),
+    "a name twice": (lambda r: replace(r, drones=("a",) * len(r.drones)), "one name"),
     "too many": (
-        lambda r: replace(r, names=tuple(map(str, range(1025))), knots=r.knots[:1] * 1025),
+        lambda r: replace(r, drones=tuple(map(str, range(1025))), knots=r.knots[:1] * 1025),
         "1025 trajectories are more than 1024",
     ),
     "no time": (lambda r: replace(r, deadline_s=0.0), "deadline"),
@@ -269,7 +270,7 @@ def test_a_thousand_drones_get_an_answer() -> None:
         goal = start + np.append(rng.choice([-4.0, 0.0, 4.0], 2), 0.0)
         knots.append((TrajectoryKnot(0.0, tuple(start)), TrajectoryKnot(9.0, tuple(goal))))
     names = tuple(f"drone_{i}" for i in range(1000))
-    request = Request(names, tuple(knots), SEPARATION, LIMITS, None, 60.0)
+    request = ModerationRequest(names, tuple(knots), SEPARATION, LIMITS, None, 60.0)
     answer = Moderator(still).run(request)
     assert answer.status is not ModerationStatus.FAILED
     if answer.status is ModerationStatus.INFEASIBLE:
@@ -277,7 +278,7 @@ def test_a_thousand_drones_get_an_answer() -> None:
     # everybody in everybody's way: sampled, told, and all can hold
     dense = Moderator(Ticking(1e-4)).run(request_of(spread_antipodal(400), 3.0))
     assert dense.status is ModerationStatus.INFEASIBLE and dense.winner == "hold"
-    assert "in a sample" in dense.rungs[0].outcome
+    assert "in a sample" in dense.stages[0].outcome
 
 
 def test_tables_that_would_outlast_the_deadline_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,11 +310,11 @@ def test_a_sampler_that_fails_degrades_the_answer_and_says_so() -> None:
     answer = Moderator(still, Simulated("the quantum worker died")).run(request)
     solved(request, answer)
     assert answer.backend == "numpy"
-    assert any("degraded: the quantum worker died" in rung.outcome for rung in answer.rungs)
+    assert any("degraded: the quantum worker died" in stage.outcome for stage in answer.stages)
     without = Moderator(still).run(request)
     solved(request, without)
     assert (without.backend, without.qubits, without.shots) == ("", 0, 0)
-    assert isnan(Answer(ModerationStatus.FAILED).cost)
+    assert isnan(ModerationResult(ModerationStatus.FAILED).cost)
 
 
 def test_the_sampler_never_gets_more_time_than_is_left() -> None:

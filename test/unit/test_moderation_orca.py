@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chimera_ros.flight.messages import TrajectoryKnot
-from chimera_ros.moderation.conflicts import Separation
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.moderation.orca import fly, half_planes
 
 SEPARATION = Separation(5.0, 4.0)

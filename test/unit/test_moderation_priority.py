@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.flight.trajectory import Path
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
-from chimera_ros.moderation.conflicts import Separation
-from chimera_ros.moderation.hold import hold
+from chimera_ros.moderation.hold import plan_hold
 from chimera_ros.moderation.priority import prioritise, unavoidable
 from chimera_ros.moderation.scenes import FENCE, LIMITS, SEPARATION
 from chimera_ros.moderation.tracks import Track
@@ -56,7 +56,7 @@ def test_what_nothing_parts_is_named():
     knots = [scene.knots[0], scene.knots[0], scene.knots[2]]
     done = last(prioritise(tracks_of(knots), scene.limits, scene.fence, scene.separation))
     assert done.chosen is None
-    assert done.stuck == ((0, 1),)
+    assert done.blocking == ((0, 1),)
     (pair,) = unavoidable(tracks_of(knots), scene.separation)
     assert (pair.first, pair.second, pair.t_s, pair.horizontal_m, pair.vertical_m) == (0, 1, 0.0, 0.0, 0.0)
 
@@ -89,7 +89,7 @@ def test_drones_in_flight_are_parted_without_a_jump():
 def test_everybody_holds():
     scene = scenes.antipodal(6, 1)
     ways = [*scene.knots, flying((0.0, -50.0, 80.0), (0.0, 9.0, 0.0), (0.0, 50.0, 80.0), 14.0)]
-    stopped = hold(tracks_of(ways), LIMITS, SEPARATION)
+    stopped = plan_hold(tracks_of(ways), LIMITS, SEPARATION)
     assert not stopped.conflicts
     knots = [t.knots() for t in stopped.tracks]
     assert not brute_force(knots, SEPARATION)
@@ -109,6 +109,6 @@ def test_a_hold_that_is_none_says_so():
         flying((0.0, 43.0, 60.0), (0.0, -8.0, 0.0), (0.0, -40.0, 60.0), 20.0),
     ]
     for ways in (near, ahead):
-        stopped = hold(tracks_of(ways), LIMITS, Separation(5.0, 4.0))
+        stopped = plan_hold(tracks_of(ways), LIMITS, Separation(5.0, 4.0))
         assert [(c.first, c.second) for c in stopped.conflicts] == [(0, 1)]
         assert stopped.conflicts[0].ratio < 1.0

@@ -104,11 +104,11 @@ def test_tables_agree_with_every_millisecond(make, seed):
                 assert close
 
 
-def test_a_pair_that_starts_in_one_place_is_hopeless():
+def test_a_pair_that_starts_in_one_place_is_infeasible():
     scene = scenes.crossings(3, 1)
     knots = [scene.knots[0], scene.knots[0], scene.knots[2]]
     mine = [candidates(Track.of_knots(k), scene.limits, scene.fence, scene.separation) for k in knots]
-    assert build(mine, scene.separation).hopeless() == [(0, 1)]
+    assert build(mine, scene.separation).infeasible_pairs() == [(0, 1)]
 
 
 def test_too_much_and_nothing_are_refused():
@@ -120,6 +120,6 @@ def test_too_much_and_nothing_are_refused():
     with pytest.raises(ModerationError) as caught:
         build([], scene.separation)
     assert caught.value.reason is ModerationReason.NO_DRONES
-    with pytest.raises(ModerationError, match="drone 1 has no way"):
+    with pytest.raises(ModerationError, match="drone 1 has no feasible candidate"):
         build([one, []], scene.separation)
     assert build([one], scene.separation).energy(np.zeros(1, dtype=int)) == 0.0

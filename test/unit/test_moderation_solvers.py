@@ -19,7 +19,7 @@ from chimera_ros.moderation.fields import Fields
 from chimera_ros.moderation.greedy import Greedy, polish
 from chimera_ros.moderation.problem import Problem
 from chimera_ros.moderation.random_sampling import RandomSampling
-from chimera_ros.moderation.solver import SolverUnavailable, finish
+from chimera_ros.moderation.solver import SolverUnavailable, run_to_end
 
 
 def random_problem(seed, sizes, density=0.7, conflicts=0.35):
@@ -82,7 +82,7 @@ def test_every_solver_keeps_what_it_was_given_and_says_the_truth(problem, seed):
 @settings(max_examples=60, deadline=None)
 @given(problems)
 def test_exact_finds_the_least_energy(problem):
-    answer = finish(Exact(), problem)
+    answer = run_to_end(Exact(), problem)
     assert answer.proven
     assert answer.energy == pytest.approx(least_energy(problem))
 
@@ -92,14 +92,14 @@ def test_exact_finds_the_least_energy(problem):
 def test_branch_and_bound_finds_the_least_energy(problem):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chimera_ros.moderation.exact.ENUMERATED", 1)
-        answer = finish(Exact(), problem)
+        answer = run_to_end(Exact(), problem)
     assert answer.proven
     assert answer.energy == pytest.approx(least_energy(problem))
 
 
 def test_branch_and_bound_that_gives_up_does_not_claim_a_proof():
     problem = random_problem(3, (8,) * 12, 1.0, 0.5)
-    answer = finish(Exact(max_nodes=20), problem)
+    answer = run_to_end(Exact(max_nodes=20), problem)
     assert answer.done
     assert not answer.proven
 
@@ -149,11 +149,11 @@ def test_annealing_repeats_itself_and_finds_what_greedy_misses():
     found = missed = 0
     for seed in range(8):
         problem = random_problem(seed, (6,) * 6, 1.0, 0.45)
-        answer, again = (finish(Annealing(), problem, None, 7) for _ in range(2))
+        answer, again = (run_to_end(Annealing(), problem, None, 7) for _ in range(2))
         assert (answer.choice == again.choice).all()
-        least = finish(Exact(), problem).energy
+        least = run_to_end(Exact(), problem).energy
         found += answer.energy <= least + 1e-9
-        missed += finish(Greedy(), problem).energy > least + 1e-9
+        missed += run_to_end(Greedy(), problem).energy > least + 1e-9
     assert missed > 0
     assert found == 8
 
@@ -161,18 +161,20 @@ def test_annealing_repeats_itself_and_finds_what_greedy_misses():
 def test_cp_sat_proves_optimum_and_infeasibility():
     pytest.importorskip("ortools")
     problem = random_problem(4, (5,) * 6, 1.0)
-    answer = finish(CpSat(30.0), problem)
+    answer = run_to_end(CpSat(30.0), problem)
     assert answer.proven
     assert answer.details["status"] == "optimal"
-    assert answer.energy == pytest.approx(finish(Exact(), problem).energy, abs=0.05)  # counts in millimetres
-    answer = finish(CpSat(30.0), infeasible_problem())
+    assert answer.energy == pytest.approx(
+        run_to_end(Exact(), problem).energy, abs=0.05
+    )  # counts in millimetres
+    answer = run_to_end(CpSat(30.0), infeasible_problem())
     assert answer.details["status"] == "infeasible"
     assert not answer.feasible
 
 
 def test_an_infeasible_problem_is_answered_and_marked():
     for solver in ALL:
-        answer = finish(solver, infeasible_problem())
+        answer = run_to_end(solver, infeasible_problem())
         assert not answer.feasible
         assert answer.energy >= infeasible_problem().hard_penalty
 
@@ -183,8 +185,8 @@ def test_cp_sat_does_not_look_for_a_feasible_choice_that_is_there_already(monkey
     real = cp_sat._Model.solve
     monkeypatch.setattr(cp_sat._Model, "solve", lambda *a: asked.append(1) or real(*a))
     problem = random_problem(1, (3, 3, 3), 0.2, 0.2)
-    start = finish(Exact(), problem).choice
-    assert finish(CpSat(5.0), problem, start).proven and len(asked) == 1
+    start = run_to_end(Exact(), problem).choice
+    assert run_to_end(CpSat(5.0), problem, start).proven and len(asked) == 1
 
 
 def test_without_ortools_cp_sat_says_so(monkeypatch):
@@ -192,7 +194,7 @@ def test_without_ortools_cp_sat_says_so(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ortools", None)
     with pytest.raises(SolverUnavailable, match="quantum"):
-        finish(CpSat(), random_problem(0, (2, 2)))
+        run_to_end(CpSat(), random_problem(0, (2, 2)))
 
 
 def test_blocks_hold_every_entangled_drone_and_fit():

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimera_ros.flight.messages import TrajectoryKnot
+from chimera_ros.flight.moderation_call import Separation
 from chimera_ros.moderation import scenes
 from chimera_ros.moderation.brute import brute_force
-from chimera_ros.moderation.conflicts import Separation, find_conflicts
+from chimera_ros.moderation.conflicts import find_conflicts
 from chimera_ros.moderation.errors import ModerationError, ModerationReason
 from chimera_ros.moderation.tracks import Track
 from chimera_ros.moderation.verify import verify
@@ -84,7 +85,7 @@ def test_what_joins_badly_or_leaves_its_limits_is_named():
     moved[1][0] = replace(moved[1][0], position_enu_m=(0.0, 0.0, 60.0))
     moved[2][-1] = replace(moved[2][-1], position_enu_m=(200.0, 0.0, 60.0))
     text = " ".join(verify(moved, scene.separation, planned, scene.limits, scene.fence).reasons)
-    assert "drone 1 does not begin where it is" in text
+    assert "drone 1 does not begin in its present state" in text
     assert "drone 2 does not end at its goal" in text
     assert "drone 2 leaves the fence by 50.0" in text
     assert "allowed" in text

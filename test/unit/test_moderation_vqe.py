@@ -16,7 +16,7 @@ from chimera_ros.moderation.circuits import (
 from chimera_ros.moderation.exact import all_energies
 from chimera_ros.moderation.greedy import Greedy
 from chimera_ros.moderation.problem import Problem
-from chimera_ros.moderation.solver import SolverUnavailable, finish
+from chimera_ros.moderation.solver import SolverUnavailable, run_to_end
 from chimera_ros.moderation.vqe import NUMPY, Encoding, Vqe, VqeConfig
 
 SHAPES = [(1, 1, True), (3, 1, True), (5, 2, True), (6, 1, False), (9, 1, True), (4, 0, False)]
@@ -123,7 +123,7 @@ def test_every_bitstring_is_a_choice_and_every_choice_has_one():
 def test_it_reaches_the_least_energy_of_small_blocks(layers):
     for seed in range(6):
         block = random_block(seed, (4, 4, 3, 4))
-        answer = finish(Vqe(None, VqeConfig(layers=layers)), block, np.zeros(4, dtype=int), seed)
+        answer = run_to_end(Vqe(None, VqeConfig(layers=layers)), block, np.zeros(4, dtype=int), seed)
         assert answer.details["sampled_energy"] == pytest.approx(all_energies(block).min())
         assert answer.details["gain"] == pytest.approx(block.energy(np.zeros(4, dtype=int)) - answer.energy)
 
@@ -133,8 +133,8 @@ def test_it_is_never_worse_than_its_start_and_says_what_it_sampled_itself():
     worse = 0
     for seed in range(12):
         block = random_block(seed, (8, 8, 8))
-        start = finish(Greedy(), block).choice
-        answer = finish(Vqe(None, config), block, start, seed)
+        start = run_to_end(Greedy(), block).choice
+        answer = run_to_end(Vqe(None, config), block, start, seed)
         details = answer.details
         assert answer.energy <= block.energy(start)
         assert details["shots"] == 8
@@ -161,7 +161,7 @@ def test_the_sampler_gets_the_trained_circuits_and_its_bits_are_the_answer():
             return bits
 
     block = random_block(1, (4, 4))
-    answer = finish(Vqe(Stuck()), block, np.array([3, 3]), 0)
+    answer = run_to_end(Vqe(Stuck()), block, np.array([3, 3]), 0)
     assert answer.details["sampled_choice"] == [0, 1]
     assert answer.details["backend"] == "stuck"
     assert answer.details["degraded"] == ""
@@ -178,7 +178,7 @@ def test_a_sampler_that_fails_leaves_a_degraded_answer_that_says_so():
             raise SamplerUnavailable("the quantum worker died")
 
     block = random_block(1, (4, 4))
-    answer = finish(Vqe(Dead()), block, np.array([3, 3]), 0)
+    answer = run_to_end(Vqe(Dead()), block, np.array([3, 3]), 0)
     assert answer.details["backend"] == NUMPY
     assert answer.details["degraded"] == "the quantum worker died"
     assert answer.energy == pytest.approx(all_energies(block).min())
@@ -186,7 +186,7 @@ def test_a_sampler_that_fails_leaves_a_degraded_answer_that_says_so():
 
 def test_too_large_a_block_is_refused_and_a_settled_one_needs_no_qubit():
     with pytest.raises(SolverUnavailable, match="18 qubits, more than the 16"):
-        finish(Vqe(), random_block(0, (8,) * 6))
-    answer = finish(Vqe(), random_block(0, (1, 1)))
+        run_to_end(Vqe(), random_block(0, (8,) * 6))
+    answer = run_to_end(Vqe(), random_block(0, (1, 1)))
     assert answer.choice.tolist() == [0, 0]
     assert answer.details["qubits"] == 0

@@ -28,7 +28,7 @@ from chimera_ros.records.process_status import (
 from chimera_ros.records.report import build_report
 from chimera_ros.records.security_summary import SecuritySummary
 from chimera_ros.records.status import StatusAggregator
-from chimera_ros.records.status_fields import Fields
+from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import encode_status, parse_status
 from chimera_ros.records.table import plain_line, render_view
 from chimera_ros.sitl.config import SitlConfig
@@ -45,7 +45,7 @@ def read(line: dict[str, Any]) -> ProcessStatus | None:
     """A status as it comes out of a pipe; every field must be readable."""
     parsed = parse_status(encode_status(line))
     assert parsed is not None
-    fields = Fields(parsed)
+    fields = StatusFields(parsed)
     status = ProcessStatus.from_json(fields)
     assert not fields.ignored
     return status
@@ -275,11 +275,11 @@ def test_security_at_a_glance_over_all_processes_and_restarts():
     swarm.feed(line("telemetry_logger", CheckpointCounts(confirmed=1)), 2.0, pid=3)
     swarm.feed(
         line(
-            "crypto", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted, ordered by operator"),)
+            "crypto", CheckpointCounts(), evicted=(EvictedMember("drone_02", "evicted, ordered by operator"),)
         ),
         2.0,
     )
-    swarm.feed(line("follower_0", CheckpointCounts(), put_out=(EvictedMember("drone_02", "evicted"),)), 2.0)
+    swarm.feed(line("follower_0", CheckpointCounts(), evicted=(EvictedMember("drone_02", "evicted"),)), 2.0)
     summary = swarm.view(3.0).security.summary
     assert summary.checkpoints == {
         "sent": 0,

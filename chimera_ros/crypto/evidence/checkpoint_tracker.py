@@ -18,7 +18,7 @@ from ..messages.checkpoint import Checkpoint, make_checkpoint
 from ..primitives.replay_window import WINDOW
 from ..rate_limit import TokenBucket
 from ..trust.identity import CertifiedMember, MemberIdentity
-from .ledgers import CheckpointCounts, Comparison, Evidence, Range, ReceiverLedger, SenderLedger
+from .ledgers import CheckpointCounts, Comparison, CounterRange, Evidence, ReceiverLedger, SenderLedger
 
 MEMBER_CHECKS_PER_S: Final = 128.0  # signature checks of one member's checkpoints
 CHECKS_PER_S: Final = 512.0  # and of all together: at most a fifth of a core
@@ -147,9 +147,9 @@ class CheckpointTracker:
 
     # Sending
 
-    def drafts(self, now: float, wall_ns: int) -> list[Range]:
+    def drafts(self, now: float, wall_ns: int) -> list[CounterRange]:
         """The ranges due for signing, oldest first."""
-        found: list[Range] = []
+        found: list[CounterRange] = []
         with self._lock:
             for key, ledger in list(self._senders.items()):
                 if not ledger.ended and wall_ns + self._ahead_ns < ledger.made_ns:
@@ -163,7 +163,7 @@ class CheckpointTracker:
                     del self._senders[key]
         return found
 
-    def sign(self, draft: Range, identity: MemberIdentity) -> Checkpoint:
+    def sign(self, draft: CounterRange, identity: MemberIdentity) -> Checkpoint:
         """Hashes and signs one range; about a millisecond."""
         leaves = draft.compute_leaves()
         checkpoint = make_checkpoint(

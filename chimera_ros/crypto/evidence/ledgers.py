@@ -50,7 +50,7 @@ class Evidence:
 
 
 @dataclass(slots=True)
-class Range:
+class CounterRange:
     """A closed range of packets with consecutive counters, not yet signed."""
 
     transcript_hash: bytes
@@ -103,7 +103,7 @@ class SenderLedger:
         self.epoch = epoch
         self.entry = entry
         self.lane = lane
-        self.closed: deque[Range] = deque()
+        self.closed: deque[CounterRange] = deque()
         self.dropped = 0
         self.made_ns = 0  # when the last range was closed: later packets must not carry an earlier time
         self.ended = False  # the member sends under another epoch: the open range is the last
@@ -148,7 +148,7 @@ class SenderLedger:
     def _close(self, made_ns: int) -> None:
         self.made_ns = max(self.made_ns, made_ns)
         self.closed.append(
-            Range(
+            CounterRange(
                 self.transcript_hash,
                 self.epoch,
                 self.entry,

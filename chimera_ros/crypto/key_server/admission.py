@@ -1,42 +1,37 @@
-"""Key packages on the crypto node: which are good, which are unused, and what they prove about earlier
-epochs.
+"""Admission of key packages on the crypto node: validity, use, and proofs of earlier epochs.
 
-Checks in the protocol's order: size, swarm, suite, challenge, duplicate, cached certificate, revocation and
-eviction, role, signature. Only then does anything change.
+Checks in the protocol's order: size, swarm, suite, challenge, duplicate, certificate, eviction, incarnation,
+signature, proof. Only then does any state change.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected, RejectReason
-from ..member.evictions import lines_of
+from ..member.context import MemberContext
+from ..member.evictions import orders_for
+from ..member.member import Member
 from ..messages.announcement import MAX_JUMP, NO_HASH, Head, RosterEntry, SignedHead, parse_head
 from ..messages.control import KeyPackage
 from ..primitives import labels
 from ..primitives.suite import PublicKey, digest
-from ..trust.identity import CertifiedMember, Trust
+from ..trust.identity import CertifiedMember
 from ..trust.policy import Limits
 from ..trust.rank import fits_rank
 from ..trust.roles import Role
 from ..wire import ControlKind, ControlMessage
+from .evictions import EvictionHandler
 from .incarnations import NEVER, Incarnations
-
-if TYPE_CHECKING:
-    from ..member.control_plane import ControlPlane
-    from ..member.host import SecureHost
-    from ..member.member import Member
-    from .evictions import EvictionHandler
 
 _MAX_SEEN: Final = 16384
 _MAX_CHALLENGES: Final = 32
-_MARGIN_S: Final = 5.0  # a package this close to its end is not used any more
-_FRESH_S: Final = 50.0  # from this age on a new package is asked for
-_ALIVE_S: Final = 0.5
+_MARGIN_S: Final = 5.0  # a package this close to its expiry is not used
+_FRESH_S: Final = 50.0  # from this age on a new package is requested
+_FORMER_GAP_S: Final = 0.5  # packets of a former process may be under way so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +45,31 @@ class AdmissionCandidate:
     incarnation: bytes
     public: PublicKey = field(repr=False, compare=False)
     package_hash: bytes
-    speaker: bytes
+    responder: bytes
     received_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """Monotonic seconds. `asked_at` is exact for our own and `NEVER` for another crypto node's: for when that
-    one was made we only have its word and its clock, and a request may have been held back.
+    """Monotonic seconds. `own_made_at` is exact for our own and `NEVER` for another crypto node's: its time
+    rests on that node's clock, and a request may have been held back.
     """
 
     value: bytes
     made_at: float
-    asked_at: float
+    own_made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenHead:
+    """A head above every one known here, sent by a member; the issuer's signature is verified."""
+
+    head: Head
+    issuer: CertifiedMember
 
 
 class UnknownIssuer(Rejected):
-    """A proof by a crypto node whose certificate has not come yet."""
+    """The proof's issuer is a crypto node whose certificate is missing."""
 
     def __init__(self, fingerprint: bytes) -> None:
         super().__init__(RejectReason.NO_CERTIFICATE, "of a proof's issuer")
@@ -75,78 +78,77 @@ class UnknownIssuer(Rejected):
 
 @dataclass(slots=True)
 class _Former:
-    """Where an earlier process was heard; `heard_ns` marks its last packet, from when it must be silent."""
+    """Epoch and slot of a former process. `received_ns`: its last packet; any later one is an alarm."""
 
     epoch: int
     slot: int
     since: float
-    heard_ns: int | None = None
+    received_ns: int | None = None
 
 
 class Admission:
-    """Candidates by name, one incarnation each."""
+    """Candidates by name, one incarnation each. `own` is the crypto node's member."""
 
-    def __init__(self, trust: Trust, control: ControlPlane, own: Member, desk: EvictionHandler) -> None:
-        self._trust = trust
-        self._control = control
+    def __init__(self, context: MemberContext, own: Member, evictions: EvictionHandler) -> None:
+        self._context = context
+        self._trust = context.trust
         self._own = own
-        self._suite = control.suite
-        self._desk = desk
+        self._suite = context.suite
+        self._evictions = evictions
         self._challenges: deque[_Challenge] = deque(maxlen=_MAX_CHALLENGES)
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._candidates: dict[str, AdmissionCandidate] = {}
         self._incarnations = Incarnations()
-        self._old: dict[str, _Former] = {}  # restarted, by name
+        self._former: dict[str, _Former] = {}  # of restarted members, by name
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
         self._unproven: dict[str, int] = {}  # by member: the epoch that its package named and did not prove
         self._learned_evictions = False
-        self.on_proof: Callable[[Head, CertifiedMember, float], None] | None = None  # the key server's
 
     @property
     def _limits(self) -> Limits:
         return self._trust.policy.limits
 
-    # What is known
+    # State
 
     def learned_epoch(self) -> int:
-        """Highest epoch that members have proven, or another crypto node claims to have announced."""
+        """Highest epoch that members have proven, or that another crypto node claims to have announced."""
         return max(self._learned[0], self._claimed)
 
     def learned_hash(self) -> bytes:
-        """Its transcript hash."""
+        """Transcript hash of the highest proven epoch."""
         return self._learned[1]
 
     def learned_roster(self) -> tuple[RosterEntry, ...]:
-        """Its roster: whose packages a restarted crypto node waits for."""
+        """Roster of the highest proven epoch: a restarted crypto node waits for these members' packages."""
         return self._learned[2]
 
     @property
     def unproven(self) -> int:
-        """How many members name an epoch that we do not know, and that their packages cannot prove."""
-        known = max(self._learned[0], self._held)
+        """How many members name an unknown epoch whose proof is too large for their packages."""
+        known = max(self._learned[0], self._installed_epoch)
         return sum(epoch > known for epoch in self._unproven.values())
 
     @property
-    def _held(self) -> int:
+    def _installed_epoch(self) -> int:
         return self._own.installed.epoch if self._own.installed is not None else 0
 
     @property
-    def held(self) -> int:
-        """How many unused packages are here."""
+    def package_count(self) -> int:
+        """Number of unused packages."""
         return len(self._candidates)
 
     def holds(self, name: str) -> bool:
-        """Do we hold an unused package of this member?"""
+        """True if an unused package of this member is here."""
         return name in self._candidates
 
     def holds_own(self, now: float) -> bool:
-        """Do we hold one of our own that is not about to expire?"""
+        """True if an own package is here that does not expire soon."""
         own = self._candidates.get(self._own.name)
         return own is not None and now - own.received_at < self._limits.package_life_s - 2 * _MARGIN_S
 
-    def fresh(self, entry: RosterEntry, now: float) -> bool:
-        """Is there no need to ask this member for a package?"""
+    def holds_fresh(self, entry: RosterEntry, now: float) -> bool:
+        """True if no new package of this member is needed."""
         found = self._candidates.get(entry.name)
         young_s = min(_FRESH_S, self._limits.package_life_s / 2)
         return (
@@ -154,8 +156,9 @@ class Admission:
         )
 
     def add_challenge(self, challenge: bytes, made_at: float, *, own: bool) -> None:
-        """Packages may echo this challenge, our own or that of the crypto node in charge. Only our own shows
-        that a process lives: which of two does, the one in charge finds out, and its rosters tell us.
+        """Packages may echo this challenge, our own or the active crypto node's. Only our own proves a
+        restart; otherwise the active node decides which of two incarnations is valid, and its rosters
+        show it.
         """
         if all(challenge != known.value for known in self._challenges):
             self._challenges.append(_Challenge(challenge, made_at, made_at if own else NEVER))
@@ -169,13 +172,16 @@ class Admission:
     # Packages
 
     def accept_own(self, package: KeyPackage, member: CertifiedMember, now: float) -> None:
-        """The crypto node's own package, which never travelled."""
+        """The crypto node's own package, which is never sent."""
         self._candidates[member.name] = self._candidate(package, member, now)
 
     def check(
-        self, message: ControlMessage, now: float, wall_ns: int, host: SecureHost
-    ) -> tuple[AdmissionCandidate, list[Effect]]:
-        """A package from the network. Raises Rejected; then nothing has changed."""
+        self, message: ControlMessage, now: float, wall_ns: int
+    ) -> tuple[AdmissionCandidate, list[Effect], ProvenHead | None]:
+        """A package from the network: (candidate, alarms, what it proves).
+
+        Raises Rejected; then nothing has changed.
+        """
         body = message.parts[0]
         suite = self._suite
         package = KeyPackage.parse(body, self._trust.swarm, suite.name, suite.package_public_bytes)
@@ -183,43 +189,38 @@ class Admission:
         package_hash = digest(body)
         if package_hash in self._seen:
             raise Rejected(RejectReason.DUPLICATE)
-        try:
-            member = self._control.directory.get_valid(package.fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.defer(package.fingerprint, message)
-            raise
-        if self._desk.bars(member):
+        member = self._context.valid_signer(package.fingerprint, message, wall_ns)
+        if self._evictions.is_excluded(member):
             raise Rejected(RejectReason.EVICTED, member.name)
         if member.name == self._own.name:
             raise Rejected(RejectReason.OWN)
-        restarted = self._incarnations.judge(
-            member.name, package.incarnation, challenge.asked_at, now, self._limits.restart_s
+        restarted = self._incarnations.is_restart(
+            member.name, package.incarnation, challenge.own_made_at, now, self._limits.restart_s
         )
-        roster = host.roster() or self._learned[2]
-        flying = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
-        if not flying and max(wall_ns, self._trust.wall_floor_ns) > self._trust.crl.expires_ns:
+        roster = self._context.roster() or self._learned[2]
+        named = any(e.name == member.name and e.incarnation == package.incarnation for e in roster)
+        if not named and max(wall_ns, self._trust.wall_floor_ns) > self._trust.crl.expires_ns:
             raise Rejected(RejectReason.CERTIFICATE, "the revocation list has expired: nobody may join")
-        self._control.check_signature(member, message, now)
+        self._context.check_signature(member, message, now)
         candidate = self._candidate(package, member, now)
         try:
-            self._prove(package, now, wall_ns)
+            proven = self._learn_from(package, now, wall_ns)
         except UnknownIssuer as refusal:
-            self._control.directory.defer(refusal.fingerprint, message)
+            self._context.certificates.defer(refusal.fingerprint, message)
             raise
         if not package.proof and package.epoch <= self._own.state.highest_epoch + MAX_JUMP:
             if member.role is Role.CRYPTO:
-                # What it announced may have reached nobody, but it follows nothing below. Its word on this is
-                # as good as its announcement.
+                # Its announcement may have reached no member, but it follows nothing below: its claim counts
+                # as much as its announcement.
                 self._claimed = max(self._claimed, package.epoch)
             self._unproven[member.name] = package.epoch
-        self._remember(package_hash, now)
+        self._note_seen(package_hash, now)
         effects: list[Effect] = []
-        self._incarnations.take(member.name, package.incarnation, now)
+        self._incarnations.accept(member.name, package.incarnation, now)
         if restarted:
-            effects += self._note_restart(member.name, host, now)
+            effects += self._note_restart(member.name, now)
         self._candidates[member.name] = candidate
-        return candidate, effects
+        return candidate, effects, proven
 
     def _candidate(self, package: KeyPackage, member: CertifiedMember, now: float) -> AdmissionCandidate:
         return AdmissionCandidate(
@@ -230,11 +231,11 @@ class Admission:
             incarnation=package.incarnation,
             public=self._suite.public_key(package.public),
             package_hash=digest(package.encode()),
-            speaker=package.responder,
+            responder=package.responder,
             received_at=now,
         )
 
-    def _remember(self, package_hash: bytes, now: float) -> None:
+    def _note_seen(self, package_hash: bytes, now: float) -> None:
         self._seen[package_hash] = now
         life_s = self._limits.challenge_life_s
         while self._seen:
@@ -243,73 +244,74 @@ class Admission:
                 break
             del self._seen[oldest]
 
-    def _prove(self, package: KeyPackage, now: float, wall_ns: int) -> None:
-        """Takes over what a package proves."""
+    def _learn_from(self, package: KeyPackage, now: float, wall_ns: int) -> ProvenHead | None:
+        """Takes over the proof of a package."""
         if not package.proof:
-            return
+            return None
         proof = SignedHead.parse(package.proof)
         head = parse_head(proof.head_bytes)
         if head.epoch != package.epoch or proof.transcript_hash != package.transcript_hash:
             raise Rejected(RejectReason.MALFORMED, "the proof is of another epoch")
-        self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
+        return self.learn(proof, head, ControlKind.KEY_PACKAGE, now, wall_ns)
 
-    def learn(self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int) -> None:
-        """Takes over a proven head that is higher than what we know, and evictions that we lack from any; a
-        bare claim counts for nothing.
+    def learn(
+        self, proof: SignedHead, head: Head, purpose: ControlKind, now: float, wall_ns: int
+    ) -> ProvenHead | None:
+        """Takes over a proven head above all known ones, and the new evictions of any proven head.
 
-        The issuer may have been revoked or put out since. Then its head still shows which numbers are used
-        up, and nothing else: whoever has its key could put anybody out with it.
+        The issuer may have been revoked or evicted since. Then its head only shows which numbers are used up:
+        with its key any member could be evicted.
         """
-        newer = head.epoch > max(self._learned[0], self._held)
+        newer = head.epoch > max(self._learned[0], self._installed_epoch)
         lacking = frozenset(head.evictions) - self._own.state.evictions
         if not newer and not lacking:
-            return
+            return None
         if head.swarm != self._trust.swarm or head.epoch > self._own.state.highest_epoch + MAX_JUMP:
             raise Rejected(RejectReason.TOO_FAR)
-        issuer = self._control.directory.get(head.issuer)
+        issuer = self._context.certificates.get(head.issuer)
         if issuer is None:
             raise UnknownIssuer(head.issuer)
         if issuer.role is not Role.CRYPTO:
             raise Rejected(RejectReason.ROLE)
         if not fits_rank(issuer.name, head.epoch):
             raise Rejected(RejectReason.ISSUER, "proof")
-        if not self._control.purse.take(purpose, now):
+        if not self._context.rate_limiter.take(purpose, now):
             raise Rejected(RejectReason.BUDGET, "proof")
         if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
             raise Rejected(RejectReason.SIGNATURE, "proof")
-        if self._desk.bars(issuer) or not self._control.directory.is_valid(issuer, wall_ns):
+        if self._evictions.is_excluded(issuer) or not self._context.certificates.is_valid(issuer, wall_ns):
             self._claimed = max(self._claimed, head.epoch)
-            return
+            return None
         if lacking:
-            lines = lines_of(lacking, self._control.directory, head.issuer, proof.transcript_hash, wall_ns)
+            certificates = self._context.certificates
+            orders = orders_for(lacking, certificates, head.issuer, proof.transcript_hash, wall_ns)
             try:
-                self._own.remember_evictions(lacking, lines)
+                self._own.save_evictions(lacking, orders)
             except KeystoreError as error:
                 raise Rejected(RejectReason.STORE, str(error)) from None
             self._learned_evictions = True
         if not newer:
-            return
+            return None
         self._learned = (head.epoch, proof.transcript_hash, head.roster)
-        self._incarnations.note(head.roster, now, newest=False)
-        self.used(head)
-        if self.on_proof is not None:
-            self.on_proof(head, issuer, now)
+        self._incarnations.note_roster(head.roster, now, newest=False)
+        self._consume(head)
+        return ProvenHead(head, issuer)
 
     def take_learned_evictions(self) -> bool:
-        """Have members shown us evictions that we did not know? Says so once."""
+        """True, once, if members have proven evictions that were new here."""
         found, self._learned_evictions = self._learned_evictions, False
         return found
 
     def forget_own(self) -> None:
-        """Another crypto node is in charge: our own package to ourselves is of no use."""
+        """Drops our own package: another crypto node is active."""
         self._candidates.pop(self._own.name, None)
 
-    def announced(self, head: Head, now: float) -> None:
-        """Another crypto node has announced this epoch, which is above every one that we have had."""
-        self._incarnations.note(head.roster, now, newest=True)
-        self.used(head)
+    def note_announced(self, head: Head, now: float) -> None:
+        """Another crypto node has announced this epoch, which is above all that we have had."""
+        self._incarnations.note_roster(head.roster, now, newest=True)
+        self._consume(head)
 
-    def used(self, head: Head) -> None:
+    def _consume(self, head: Head) -> None:
         """The packages that this epoch names are used up."""
         for entry in head.roster:
             found = self._candidates.get(entry.name)
@@ -317,20 +319,20 @@ class Admission:
                 del self._candidates[entry.name]
 
     def expire(self, now: float) -> None:
-        """Forgets packages whose key the member is about to delete."""
+        """Drops packages whose key the member is about to delete."""
         limit_s = self._limits.package_life_s - _MARGIN_S
         for name in [name for name, item in self._candidates.items() if now - item.received_at > limit_s]:
             del self._candidates[name]
 
     def take_all(self, now: float, wall_ns: int) -> list[AdmissionCandidate]:
-        """All candidates whose package and certificate are still good; they are used up."""
+        """All candidates whose package and certificate are still valid; they are used up."""
         self.expire(now)
         usable: list[AdmissionCandidate] = []
         for item in self._candidates.values():
             if item.fingerprint in self._own.state.evictions:
                 continue
             try:
-                self._control.directory.get_valid(item.fingerprint, wall_ns)
+                self._context.certificates.get_valid(item.fingerprint, wall_ns)
             except Rejected:
                 continue
             usable.append(item)
@@ -338,7 +340,7 @@ class Admission:
         return sorted(usable, key=lambda item: item.name)
 
     def drop(self, name: str, incarnation: bytes | None = None) -> None:
-        """This member goes: its package is not used. An incarnation that is named never comes back."""
+        """Drops the package of a member that goes; an incarnation that is given is never accepted again."""
         found = self._candidates.get(name)
         if found is not None and incarnation in (None, found.incarnation):
             del self._candidates[name]
@@ -346,36 +348,36 @@ class Admission:
             self._incarnations.retire(name, incarnation)
 
     def put_back(self, candidates: list[AdmissionCandidate]) -> None:
-        """They were not used after all."""
+        """Returns candidates that were not used."""
         for item in candidates:
             self._candidates.setdefault(item.name, item)
 
-    # Two processes under one name
+    # Two processes of one name
 
-    def _note_restart(self, name: str, host: SecureHost, now: float) -> list[Effect]:
-        entry = next((item for item in host.roster() if item.name == name), None)
-        epoch = host.epoch(self._own.name)
-        if entry is not None and epoch is not None:
-            self._old[name] = _Former(epoch, entry.slot, now)
+    def _note_restart(self, name: str, now: float) -> list[Effect]:
+        entry = next((item for item in self._context.roster() if item.name == name), None)
+        sending = self._own.sending
+        if entry is not None and sending is not None:
+            self._former[name] = _Former(sending[0].epoch, entry.slot, now)
         return [SecurityAlarm("info", f"{name} has restarted and joins again")]
 
-    def watch(self, host: SecureHost, now: float) -> list[Effect]:
-        """An alarm when the old incarnation of a restarted member still sends."""
+    def check_former(self, now: float) -> list[Effect]:
+        """An alarm if the former process of a restarted member still sends."""
         effects: list[Effect] = []
-        for name, old in list(self._old.items()):
-            session = self._control.sessions.open.get(old.epoch)
-            heard_ns = session.received_ns.get(old.slot, 0) if session is not None else 0
+        for name, former in list(self._former.items()):
+            session = self._context.sessions.open.get(former.epoch)
+            received_ns = session.received_ns.get(former.slot, 0) if session is not None else 0
             if session is None:
-                del self._old[name]
-            elif old.heard_ns is None:
-                if now >= old.since + _ALIVE_S:  # what was on its way has come in
-                    old.heard_ns = heard_ns
-            elif heard_ns != old.heard_ns:  # whatever the clock says: a packet more
-                del self._old[name]
+                del self._former[name]
+            elif former.received_ns is None:
+                if now >= former.since + _FORMER_GAP_S:  # packets under way have arrived
+                    former.received_ns = received_ns
+            elif received_ns != former.received_ns:  # whatever the clock says: another packet
+                del self._former[name]
                 effects.append(
                     SecurityAlarm(
                         "error",
-                        f"two processes run as {name}: the old one still sends; one key is in two hands",
+                        f"two processes run as {name}: the old one still sends; the key is in use twice",
                     )
                 )
         return effects

@@ -1,4 +1,7 @@
-"""From candidates to a signed announcement: a number that is on the disk before it is used, slots, head."""
+"""Construction of epochs: candidates become slots, a head and a signed announcement.
+
+An epoch number is stored before it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import KeystoreError
-from ..member.control_plane import ControlPlane
+from ..member.context import MemberContext
 from ..member.member import Member
 from ..messages.announcement import (
     MAX_ROSTER,
@@ -36,35 +39,35 @@ def number_above(floor: int, rank: int) -> int:
     return floor + 1 + (rank - floor - 1) % 4
 
 
-def place(
+def assign_slots(
     candidates: Sequence[AdmissionCandidate], before: Sequence[RosterEntry], next_slot: int
 ) -> tuple[dict[int, AdmissionCandidate], int]:
-    """(candidate by slot, next unused slot): who goes on keeps its slot, a new incarnation gets a new one."""
+    """(candidate by slot, next unused slot): a known incarnation keeps its slot."""
     kept = {(entry.name, entry.incarnation): entry.slot for entry in before}
     taken = set(kept.values())
-    places: dict[int, AdmissionCandidate] = {}
+    by_slot: dict[int, AdmissionCandidate] = {}
     newcomers: list[AdmissionCandidate] = []
     for item in candidates:
         slot = kept.get((item.name, item.incarnation))
         if slot is None:
             newcomers.append(item)
         else:
-            places[slot] = item
+            by_slot[slot] = item
     for item in sorted(newcomers, key=lambda found: found.name):
         while next_slot % MAX_ROSTER in taken:
             next_slot += 1
         slot = next_slot % MAX_ROSTER
         taken.add(slot)
-        places[slot] = item
+        by_slot[slot] = item
         next_slot += 1
-    return places, next_slot
+    return by_slot, next_slot
 
 
-def roster_of(places: Mapping[int, AdmissionCandidate]) -> tuple[RosterEntry, ...]:
+def roster_of(by_slot: Mapping[int, AdmissionCandidate]) -> tuple[RosterEntry, ...]:
     """The roster of a head, sorted by slot."""
     return tuple(
         RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
-        for slot, item in sorted(places.items())
+        for slot, item in sorted(by_slot.items())
     )
 
 
@@ -96,26 +99,24 @@ class EpochBuilder:
 
     def __init__(
         self,
+        context: MemberContext,
         member: Member,
-        control: ControlPlane,
         admission: Admission,
         rank: int,
         draw: Callable[[], bytes],
-        mapper: Callable[..., Iterable[Any]],
     ) -> None:
         self._member = member
-        self._control = control
+        self._context = context
         self._admission = admission
         self._rank = rank
         self._draw = draw
-        self._map = mapper
         self.issued = 0  # highest number announced by this process
         self.seen = 0  # highest of another crypto node
         self.crl_number = 0  # highest that one of its heads has named
         self._next_slot = 0
 
     def _next_number(self) -> int:
-        """The next number of our rank above everything issued, stored or shown to us."""
+        """The next number of our rank above all that are issued, stored or proven to us."""
         floor = max(
             self.issued,
             self._member.state.highest_epoch,
@@ -126,19 +127,19 @@ class EpochBuilder:
         return number_above(floor, self._rank)
 
     def reserve(self) -> None:
-        """The next number goes to the disk ahead of time; if that fails it is tried again when needed."""
+        """Stores the next number ahead of time; if that fails it is stored when needed."""
         with contextlib.suppress(KeystoreError):
-            self._member.remember(reserved_epoch=self._next_number())
+            self._member.save(reserved_epoch=self._next_number())
 
     def secure_number(self) -> int:
-        """The next number, on the disk. Raises KeystoreError."""
+        """The next number, stored. Raises KeystoreError."""
         number = self._next_number()
-        if number > self._member.state.reserved_epoch:  # usually done ahead, after the last switch
-            self._member.remember(reserved_epoch=number)
+        if number > self._member.state.reserved_epoch:  # usually stored ahead, after the last switch
+            self._member.save(reserved_epoch=number)
         return number
 
     def slots_after(self, roster: Sequence[RosterEntry]) -> None:
-        """Newcomers get slots above those of an epoch that another crypto node has made."""
+        """Newcomers get slots above those of another crypto node's epoch."""
         self._next_slot = max((entry.slot for entry in roster), default=-1) + 1
 
     def take(self, now: float, wall_ns: int) -> list[AdmissionCandidate]:
@@ -154,10 +155,10 @@ class EpochBuilder:
         before: Sequence[RosterEntry],
         previous: bytes,
     ) -> CurrentEpoch:
-        """The epoch; when it was decided and who is live is for the caller. Raises EntropyError."""
+        """The epoch; the caller sets its times and live members. Raises EntropyError."""
         seed = self._draw()
-        trust, suite = self._control.trust, self._control.suite
-        places, self._next_slot = place(candidates, before, self._next_slot)
+        trust, suite = self._context.trust, self._context.suite
+        by_slot, self._next_slot = assign_slots(candidates, before, self._next_slot)
         head = Head(
             swarm=trust.swarm,
             suite=suite.name,
@@ -169,11 +170,11 @@ class EpochBuilder:
             previous=previous,
             evictions=tuple(sorted(self._member.state.evictions)),
             crl_number=max(trust.crl.number, self.crl_number),
-            roster=roster_of(places),
+            roster=roster_of(by_slot),
         )
-        keys = {slot: item.public for slot, item in places.items()}
-        announcement = issue(head, keys, seed, self._member.identity, suite, self._map)
+        keys = {slot: item.public for slot, item in by_slot.items()}
+        announcement = issue(head, keys, seed, self._member.identity, suite, self._context.config.mapper)
         self.issued = number
         heard_at = {item.name: item.received_at for item in candidates}
-        speakers = {slot: item.speaker for slot, item in places.items()}
-        return CurrentEpoch(announcement, speakers, heard_at)
+        responders = {slot: item.responder for slot, item in by_slot.items()}
+        return CurrentEpoch(announcement, responders, heard_at)

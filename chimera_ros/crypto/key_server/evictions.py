@@ -1,29 +1,27 @@
-"""Evictions that a crypto node decides on: an operator's order or a revocation, stored and then announced."""
+"""Evictions by an operator's order or the revocation list: stored first, then announced."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm
 from ..errors import KeystoreError, Rejected
+from ..member.context import MemberContext
+from ..member.member import Member
+from ..messages.announcement import RosterEntry
 from ..messages.eviction import BY_CRL, BY_HEAD, MAX_EVICTIONS, EvictionOrder, is_excluded, order_against
 from ..primitives.suite import HASH_BYTES, digest
-from ..trust.identity import CertifiedMember, Trust
+from ..trust.identity import CertifiedMember
 from ..trust.roles import Role
-
-if TYPE_CHECKING:
-    from ..member.member import Member
-    from ..messages.announcement import RosterEntry
-    from ..trust.certificate_cache import CertificateCache
 
 _LEADERLESS: Final = "; followers hold, then return, as after any loss of their leader"
 
 
 @dataclass(frozen=True, slots=True)
 class EvictionVerdict:
-    """What became of an order. reason: one sentence for whoever gave it. acted: something was stored."""
+    """Result of an order. reason: one sentence for the operator. acted: something was stored."""
 
     accepted: bool
     reason: str
@@ -33,75 +31,78 @@ class EvictionVerdict:
 
 
 class EvictionHandler:
-    """Orders on a crypto node: checked, then stored, then (by the key server) announced."""
+    """Checks orders and stores them with `own`, the crypto node's member; the key server announces them."""
 
-    def __init__(self, own: Member, directory: CertificateCache) -> None:
+    def __init__(self, context: MemberContext, own: Member) -> None:
         self._own = own
-        self._directory = directory
+        self._trust = context.trust
+        self._certificates = context.certificates
 
-    def bars(self, member: CertifiedMember) -> bool:
-        """See `is_excluded`. Evictions without an order count by the certificates that are known."""
+    def is_excluded(self, member: CertifiedMember) -> bool:
+        """True if the certificate is excluded (`messages/eviction`).
+
+        An eviction without an order counts by the known certificates.
+        """
         state = self._own.state
         ordered = {order.fingerprint for order in state.orders}
         others = [
             order_against(item, BY_HEAD, bytes(HASH_BYTES), bytes(HASH_BYTES), 0)
-            for item in self._directory.named(member.name)
+            for item in self._certificates.named(member.name)
             if item.fingerprint in state.evictions - ordered
         ]
         return is_excluded(member, state.evictions, (*state.orders, *others))
 
-    def certificates_of(self, name: str) -> list[CertifiedMember]:
-        """All certificates of that name that are known and not put out yet."""
-        return [
-            item for item in self._directory.named(name) if item.fingerprint not in self._own.state.evictions
-        ]
-
-    def is_out(self, name: str) -> bool:
-        """Has somebody of this name been put out?"""
-        known = {item.fingerprint for item in self._directory.named(name)}
-        return any(order.name == name for order in self._own.state.orders) or bool(
-            known & self._own.state.evictions
-        )
-
-    def judge(
+    def evict_named(
         self, name: str, operator: RosterEntry | None, evidence: bytes, wall_ns: int
     ) -> EvictionVerdict:
-        """Decides on an operator's order and stores it; the evicting epoch is for the key server."""
+        """Checks an operator's order and stores it; the evicting epoch is for the key server."""
         if operator is None or operator.role is not Role.OPERATOR:
-            return EvictionVerdict(False, "only an operator can put a member out")
-        members = self.certificates_of(name)
-        if not members and self.is_out(name):
-            return EvictionVerdict(True, f"{name} is out already")
+            return EvictionVerdict(False, "only an operator can evict a member")
+        members = self._certificates_of(name)
+        if not members and self._has_evicted(name):
+            return EvictionVerdict(True, f"{name} is evicted already")
         objection = self._objection(name, wall_ns)
         if objection is not None:
             return EvictionVerdict(False, objection)
         try:
-            self.put_out(members, operator.name, operator.fingerprint, evidence, wall_ns)
+            self.evict(members, operator.name, operator.fingerprint, evidence, wall_ns)
         except KeystoreError as error:
-            return EvictionVerdict(False, f"{name} was not put out: {error}")
+            return EvictionVerdict(False, f"{name} was not evicted: {error}")
         leader = any(member.role is Role.LEADER for member in members)
-        return EvictionVerdict(True, f"{name} is put out{_LEADERLESS if leader else ''}", acted=True)
+        return EvictionVerdict(True, f"{name} is evicted{_LEADERLESS if leader else ''}", acted=True)
+
+    def _certificates_of(self, name: str) -> list[CertifiedMember]:
+        """All certificates of that name that are known and not evicted yet."""
+        evictions = self._own.state.evictions
+        return [item for item in self._certificates.named(name) if item.fingerprint not in evictions]
+
+    def _has_evicted(self, name: str) -> bool:
+        """True if a certificate of this name is evicted."""
+        known = {item.fingerprint for item in self._certificates.named(name)}
+        return any(order.name == name for order in self._own.state.orders) or bool(
+            known & self._own.state.evictions
+        )
 
     def _objection(self, name: str, wall_ns: int) -> str | None:
-        """Why nobody of this name can be put out, one sentence; None: go on."""
-        known = self._directory.named(name)
+        """Why no certificate of this name can be evicted, one sentence; None: no objection."""
+        known = self._certificates.named(name)
         if name == self._own.name:
             return f"{name} is this crypto node itself; revoke it instead (`chimera keys revoke`)"
         if not known:
             return f"no certificate of {name} has been seen; is the name right?"
         if any(item.role is Role.OPERATOR for item in known) and not any(
-            other.role is Role.OPERATOR and other.name != name and not self.bars(other)
-            for other in self._directory.valid_members(wall_ns)
+            other.role is Role.OPERATOR and other.name != name and not self.is_excluded(other)
+            for other in self._certificates.valid_members(wall_ns)
         ):
             return f"{name} is the last operator known here; revoke it instead (`chimera keys revoke`)"
         return None
 
-    def put_out(
+    def evict(
         self, members: Iterable[CertifiedMember], by: str, signer: bytes, evidence: bytes, wall_ns: int
     ) -> list[EvictionOrder]:
-        """Stores orders against these certificates, all or none; what is out already is left alone.
+        """Stores orders against these certificates, all or none; those evicted already are left out.
 
-        Raises KeystoreError when the list is full or the disk refuses; then nothing has changed.
+        Raises KeystoreError if the list is full or the disk refuses; then nothing has changed.
         """
         state = self._own.state
         orders = [
@@ -112,25 +113,24 @@ class EvictionHandler:
         if not orders:
             return []
         try:
-            self._own.remember_evictions([order.fingerprint for order in orders], orders)
+            self._own.save_evictions([order.fingerprint for order in orders], orders)
         except Rejected:
             raise KeystoreError(
-                f"the list of evictions is full ({MAX_EVICTIONS}); nobody was put out. "
+                f"the list of evictions is full ({MAX_EVICTIONS}); no member was evicted. "
                 "Make a new keystore for the swarm."
             ) from None
         return orders
 
-    def put_out_revoked(
-        self, roster: Iterable[RosterEntry], trust: Trust, wall_ns: int
-    ) -> tuple[list[Effect], list[str]]:
-        """(alarms, names): members of the epoch that the revocation list names are put out by its order.
+    def evict_revoked(self, roster: Iterable[RosterEntry], wall_ns: int) -> tuple[list[Effect], list[str]]:
+        """(alarms, names): evicts the members of the epoch that the revocation list names.
 
         Where that cannot be stored they are left out of the next epoch all the same: the list is stored.
         """
-        known = [self._directory.get(entry.fingerprint) for entry in roster]
+        trust = self._trust
+        known = [self._certificates.get(entry.fingerprint) for entry in roster]
         revoked = [item for item in known if item is not None and item.serial in trust.crl.serials]
         try:
-            self.put_out(revoked, BY_CRL, bytes(HASH_BYTES), digest(trust.crl_der), wall_ns)
+            self.evict(revoked, BY_CRL, bytes(HASH_BYTES), digest(trust.crl_der), wall_ns)
         except KeystoreError as error:
             return [SecurityAlarm("error", str(error))], [item.name for item in revoked]
         return [], [item.name for item in revoked]

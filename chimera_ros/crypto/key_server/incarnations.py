@@ -1,9 +1,9 @@
-"""Which process speaks for a name, as a crypto node knows it.
+"""Incarnation of each member, as a crypto node knows it: which process a name stands for.
 
-A process draws an incarnation when it starts, so a new one looks like a restart. It is taken for one only
-when its package answers a challenge that this node made after it had first seen the incarnation that it
-knows: a process that had ended by then cannot have signed that. A package of an earlier process, recorded and
-held back until its successor flies, therefore changes nothing.
+A process draws an incarnation when it starts, so a new one looks like a restart. It is accepted as one only
+if its package answers a challenge that this node made after it had first seen the known incarnation: a
+process that had ended by then cannot have signed that. A package of an earlier process, recorded and held
+back until its successor flies, therefore changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEVER: Final = float("-inf")
 
 
 class OldChallenge(Rejected):
-    """A new incarnation whose challenge is not younger than `since`, when the known one was first seen."""
+    """A new incarnation whose challenge is not newer than `since`, when the known one was first seen."""
 
     def __init__(self, name: str, since: float) -> None:
         super().__init__(RejectReason.CHALLENGE, f"{name} is known by another incarnation since then")
@@ -30,7 +30,7 @@ class OldChallenge(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Monotonic seconds; `restarted_at`: when it replaced an earlier one, `NEVER` for the first we saw."""
+    """Monotonic seconds; `restarted_at`: when it replaced an earlier one, `NEVER` for the first."""
 
     incarnation: bytes
     since: float
@@ -38,17 +38,19 @@ class _Known:
 
 
 class Incarnations:
-    """By name. Only names with a certificate of the authority get here, which bounds the tables."""
+    """By name. Only names with a certificate of the authority are entered, which bounds the tables."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
-        self._retired: dict[str, deque[bytes]] = {}  # two processes with one key would take turns
+        self._retired: dict[str, deque[bytes]] = {}  # two processes with one key would alternate
 
-    def judge(self, name: str, incarnation: bytes, asked_at: float, now: float, restart_s: float) -> bool:
-        """Would this package be a restart? `asked_at`: when this node made the challenge that it answers,
-        `NEVER` if another node did. Changes nothing.
+    def is_restart(
+        self, name: str, incarnation: bytes, challenge_at: float, now: float, restart_s: float
+    ) -> bool:
+        """True if this package would be a restart. `challenge_at`: when this node made the challenge that it
+        answers, `NEVER` if another node did. Changes nothing.
 
-        Raises Rejected(STALE) for an incarnation that was replaced or has left, Rejected(TOO_SOON) when the
+        Raises Rejected(STALE) for an incarnation that was replaced or has left, Rejected(TOO_SOON) if the
         last restart is less than `restart_s` ago, OldChallenge.
         """
         if incarnation in self._retired.get(name, ()):
@@ -58,12 +60,12 @@ class Incarnations:
             return False
         if now - known.restarted_at < restart_s:
             raise Rejected(RejectReason.TOO_SOON, f"{name} has restarted a moment ago")
-        if asked_at <= known.since:
+        if challenge_at <= known.since:
             raise OldChallenge(name, known.since)
         return True
 
-    def take(self, name: str, incarnation: bytes, now: float) -> None:
-        """A good package of this incarnation, which `judge` has let pass."""
+    def accept(self, name: str, incarnation: bytes, now: float) -> None:
+        """A valid package of this incarnation, which `is_restart` has not refused."""
         known = self._known.get(name)
         if known is None:
             self._known[name] = _Known(incarnation, now)
@@ -71,12 +73,13 @@ class Incarnations:
             self.retire(name, known.incarnation)
             self._known[name] = _Known(incarnation, now, now)
 
-    def note(self, roster: Iterable[RosterEntry], now: float, *, newest: bool) -> None:
-        """A crypto node's signed roster. `newest`: it is above every epoch we have had, and tells who is in
-        now; one that a member shows may be older than what we know by packages.
+    def note_roster(self, roster: Iterable[RosterEntry], now: float, *, newest: bool) -> None:
+        """A crypto node's signed roster. `newest`: it is above every epoch we have had, so its
+        incarnations are the present ones; one that a member proves may be older than what packages have
+        shown.
 
-        It retires nobody, for who is in on one side of a split swarm is not yet on the other; for the same
-        reason whoever is in may come back, though it was replaced here.
+        It retires no incarnation, for a member on one side of a split swarm is not yet on the other; for
+        the same reason a member of the roster may return, though it was replaced here.
         """
         for entry in roster:
             known = self._known.get(entry.name)

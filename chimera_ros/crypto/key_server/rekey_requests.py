@@ -1,9 +1,9 @@
-"""Rotations that members ask for: their volume, or another's numbers, are used up.
+"""Rate limit for rekeys that members request: their volume is used up, or their counters were.
 
-A crypto node does not hear the bulk channels, so it has to take a member's word: a genuine sender at 1 Gbit/s
-has used up 100 MB within a second. What can be bounded is what it costs. A rotation takes some 1.2 ms of the
-crypto node's time per member, so the gap between two that were asked for grows with the swarm, and asking
-costs at most 2.5 % of a core. Who keeps asking is named.
+A crypto node does not receive the bulk channels, so it cannot check a request: a genuine sender at 1 Gbit/s
+uses up 100 MB within a second. The cost is bounded instead. A rekey takes some 1.2 ms of the crypto node's
+time per member, so the gap between two requested ones grows with the swarm, and requests cost at most 2.5 %
+of a core. A member that goes on requesting is named in an alarm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..rate_limit import TokenBucket
 
 GAP_S: Final = 5.0
 GAP_PER_MEMBER_S: Final = 0.05
-PLENTY: Final = 12  # in a row, by one member, before it is named: a minute of asking without a pause
+MAX_IN_A_ROW: Final = 12  # by one member, before an alarm: a minute of requests without a pause
 
 
 class RekeyRequestLimiter:
@@ -23,26 +23,26 @@ class RekeyRequestLimiter:
 
     def __init__(self) -> None:
         self._next_at = float("-inf")
-        self._asks: dict[str, TokenBucket] = {}
-        self._told: dict[str, TokenBucket] = {}
+        self._requests: dict[str, TokenBucket] = {}
+        self._alarms: dict[str, TokenBucket] = {}
 
-    def take(self, name: str, members: int, rotate_s: float, now: float) -> list[SecurityAlarm] | None:
-        """None: too early for another one. Otherwise it is granted, and told where `name` has had plenty.
+    def grant(self, name: str, members: int, rotate_s: float, now: float) -> list[SecurityAlarm] | None:
+        """None: too early for another rekey. Otherwise granted, with an alarm if `name` requests too many.
 
-        members: in the epoch. rotate_s: between rotations on time, one of which each member may ask for all
-        the time.
+        members: in the epoch. rotate_s: between timed rotations; each member may request one rekey per
+        rotation for any length of time.
         """
         if now < self._next_at:
             return None
         self._next_at = now + max(GAP_S, GAP_PER_MEMBER_S * members)
-        if self._asks.setdefault(name, TokenBucket(1.0 / rotate_s, PLENTY)).take(now):
+        if self._requests.setdefault(name, TokenBucket(1.0 / rotate_s, MAX_IN_A_ROW)).take(now):
             return []
-        if not self._told.setdefault(name, TokenBucket(1.0 / rotate_s, 1.0)).take(now):
+        if not self._alarms.setdefault(name, TokenBucket(1.0 / rotate_s, 1.0)).take(now):
             return []
         return [
             SecurityAlarm(
                 "warning",
-                f"{name} has asked for {PLENTY} new epochs in a row: it sends that much, somebody uses up "
-                "numbers in another's name, or it lies",
+                f"{name} has requested {MAX_IN_A_ROW} new epochs in a row: it sends that much, "
+                "its counters are used up by another sender, or its requests are false",
             )
         ]

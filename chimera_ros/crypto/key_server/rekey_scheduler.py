@@ -1,15 +1,15 @@
-"""Why the next epoch is wanted, and how long it waits for packages that are not here yet.
+"""Schedule of rekeys: why the next epoch is wanted, and how long it waits for missing key packages.
 
 | reason                | waits, at most                                                          |
 | --------------------- | ----------------------------------------------------------------------- |
 | evict                 | nothing; if the last switch has only just used packages up, 200 ms      |
-| leave, taking over    | `TAKEOVER_WAIT_S` for packages that were not overheard                  |
+| leave, after takeover | `TAKEOVER_WAIT_S` for packages that were not received as standby         |
 | leave                 | `batch_s` for others that leave too, `missing_wait_s` for packages      |
 | time, volume, manual  | `missing_wait_s` for the packages of the last epoch's members           |
 | join                  | `batch_s`; after a restart of the crypto node the recovery's wait for   |
-|                       | everybody in the epoch it was shown                                     |
+|                       | all members of the epoch that was proven to it                          |
 
-Whatever comes first takes the others with it: one epoch answers all of them.
+The first that is due takes the others with it: one epoch serves all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..trust.policy import Limits
 
 _EVICT_GATHER_S: Final = 0.2
 TAKEOVER_WAIT_S: Final = 0.5
-RECOVERY_WAIT_S: Final = 3.5  # ROS finds some processes only after three; the old epoch works meanwhile
+RECOVERY_WAIT_S: Final = 3.5  # discovery takes 3 s for some processes; the old epoch works meanwhile
 _SETTLE_S: Final = 0.05  # a join batch stays open at least this long
 
 
@@ -32,7 +32,7 @@ class RekeyScheduler:
     def __init__(self, limits: Limits, rotate_s: float) -> None:
         self.limits = limits
         self.rotate_s = rotate_s
-        self._evict: tuple[float, float] | None = None  # since, at the latest
+        self._evict: tuple[float, float] | None = None  # since, deadline
         self._takeover_since: float | None = None
         self._join_since: float | None = None
         self._leave_since: float | None = None
@@ -40,7 +40,7 @@ class RekeyScheduler:
         self._rotate_at: float | None = None
 
     def want(self, reason: EpochReason, now: float) -> None:
-        """An epoch for this reason, soon; an earlier wish keeps its time."""
+        """An epoch for this reason; an earlier request of that kind keeps its time."""
         if reason is EpochReason.JOIN:
             self._join_since = now if self._join_since is None else self._join_since
         elif reason is EpochReason.LEAVE:
@@ -48,35 +48,35 @@ class RekeyScheduler:
         elif self._decision is None:
             self._decision = (reason, now)
 
-    def want_eviction(self, now: float, packages_on_their_way: bool) -> None:
-        """An evicting epoch, now; packages that members are just sending may still come in."""
+    def want_eviction(self, now: float, packages_expected: bool) -> None:
+        """An evicting epoch, at once; `packages_expected`: members are just sending their packages."""
         if self._evict is None:
-            self._evict = (now, now + _EVICT_GATHER_S if packages_on_their_way else now)
+            self._evict = (now, now + _EVICT_GATHER_S if packages_expected else now)
 
-    def want_succession(self, now: float) -> None:
+    def want_takeover(self, now: float) -> None:
         """The first epoch of a crypto node that takes over."""
         self._takeover_since = now
 
     def retry_eviction(self, at: float) -> None:
-        """The evicting epoch could not be made; it is tried again then."""
+        """The evicting epoch could not be made; the next attempt is due then."""
         self._evict = (at, at)
 
     @property
-    def urgent(self) -> bool:
-        """Is an evicting epoch wanted?"""
+    def eviction_wanted(self) -> bool:
+        """True if an evicting epoch is wanted."""
         return self._evict is not None
 
-    def taken(self) -> None:
-        """An epoch is being made: it answers whatever was wanted."""
+    def serve(self) -> None:
+        """An epoch is being made: it serves all that was wanted."""
         self._evict = self._decision = self._join_since = self._leave_since = self._takeover_since = None
 
     def clear(self) -> None:
-        """Another crypto node is in charge: nothing is wanted of this one."""
-        self.taken()
+        """Another crypto node is active: this one makes no epochs."""
+        self.serve()
         self._rotate_at = None
 
     def rotate_after(self, now: float | None) -> None:
-        """The next rotation on time comes `rotate_s` after `now`; None: no epoch yet."""
+        """The next timed rotation is due `rotate_s` after `now`; None: no epoch yet."""
         self._rotate_at = None if now is None else now + self.rotate_s
 
     def due(
@@ -84,12 +84,12 @@ class RekeyScheduler:
     ) -> tuple[EpochReason, float] | None:
         """(reason, since when it was wanted) of the epoch to announce now.
 
-        complete: an unused package of every expected member is here. recovery_s: so long does a crypto
-        node that has not announced anything yet wait for those whom it knows to expect; otherwise 0.
+        complete: an unused package of every expected member is here. recovery_s: how long a crypto node that
+        has announced nothing yet waits for the members it expects; otherwise 0.
         """
         if self._evict is not None:
-            since, latest = self._evict
-            return (EpochReason.EVICT, since) if now >= latest or (now >= since and complete()) else None
+            since, deadline = self._evict
+            return (EpochReason.EVICT, since) if now >= deadline or (now >= since and complete()) else None
         if self._takeover_since is not None and (now >= self._takeover_since + TAKEOVER_WAIT_S or complete()):
             return EpochReason.LEAVE, self._takeover_since
         if self._decision is not None:
@@ -102,8 +102,8 @@ class RekeyScheduler:
             return EpochReason.JOIN, self._join_since
         return None
 
-    def time_is_up(self, now: float) -> bool:
-        """Is a rotation on time due that nobody has asked for yet?"""
+    def rotation_due(self, now: float) -> bool:
+        """True if a timed rotation is due and nothing else is wanted."""
         return (
             self._decision is None
             and self._join_since is None
@@ -114,7 +114,7 @@ class RekeyScheduler:
         )
 
     def next_timer(self, complete: Callable[[], bool], recovery_s: float) -> float | None:
-        """When to look again."""
+        """When the next epoch may be due."""
         if self._evict is not None:
             return self._evict[1]
         times: list[float] = []

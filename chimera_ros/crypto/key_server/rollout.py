@@ -1,6 +1,6 @@
-"""From the decision for an epoch to the switch: announced, repeated, installed here, switched to.
+"""Rollout of an epoch: announced, retransmitted, installed here, switched to.
 
-An evicting epoch has no second phase: whoever installs it has switched.
+An evicting epoch has no second phase: members switch as they install it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
 from ..errors import CryptoError, EntropyError, KeystoreError
-from ..member.host import SecureHost
+from ..member.context import MemberContext
+from ..member.epoch_installer import EpochInstaller
 from ..member.member import Member
 from ..messages.announcement import Announcement, EpochReason, RosterEntry
 from ..messages.body import signed
@@ -22,12 +23,12 @@ from .current_epoch import CurrentEpoch
 from .epoch_builder import EpochBuilder
 from .rekey_scheduler import RekeyScheduler
 
-_REPEAT_S: Final = 0.1  # an announcement that a live member has not answered is sent once more
+_RETRANSMIT_S: Final = 0.1  # while a live member has not confirmed the announcement
 _FIRST_SWITCH_S: Final = 1.0
 _AFTER_SWITCH_S: Final = 0.02
 _RETRY_S: Final = 1.0
 _KEPT_DURATIONS: Final = 256
-_MAX_REPEATS: Final = 4
+_MAX_RETRANSMITS: Final = 4
 
 
 class Rollout:
@@ -35,40 +36,41 @@ class Rollout:
 
     def __init__(
         self,
-        host: SecureHost,
+        context: MemberContext,
         member: Member,
+        installer: EpochInstaller,
         admission: Admission,
-        announcer: EpochBuilder,
-        agenda: RekeyScheduler,
-        voice: Beacon,
+        builder: EpochBuilder,
+        scheduler: RekeyScheduler,
+        beacon: Beacon,
     ) -> None:
         self.current: CurrentEpoch | None = None
         self.own_install: Announcement | None = None
-        self.reserve_due = False  # once the switch is on its way
+        self.reserve_due = False  # after the switch is sent
         self.rotations: dict[str, int] = {}  # by reason
         self.rekeys = 0
         self.durations_ms: deque[float] = deque(maxlen=_KEPT_DURATIONS)  # newest: decision to switch sent
-        self.left: set[tuple[str, bytes]] = set()  # (name, incarnation) that said farewell
-        self._host = host
-        self._control = host.control
+        self.left: set[tuple[str, bytes]] = set()  # (name, incarnation) of members that sent a farewell
+        self._context = context
+        self._installer = installer
         self._member = member
         self._admission = admission
-        self._announcer = announcer
-        self._agenda = agenda
-        self._voice = voice
+        self._builder = builder
+        self._scheduler = scheduler
+        self._beacon = beacon
 
     def announce(self, reason: EpochReason, decided_at: float, now: float, wall_ns: int) -> list[Effect]:
-        """Makes an epoch of all candidates, for what was decided at `decided_at`."""
+        """Announces an epoch of all candidates, decided at `decided_at`."""
         evicts = reason is EpochReason.EVICT
-        candidates = self._announcer.take(now, wall_ns)
+        candidates = self._builder.take(now, wall_ns)
         if len(candidates) < (1 if evicts else 2):
-            self._agenda.rotate_after(now if self.current is not None else None)
+            self._scheduler.rotate_after(now if self.current is not None else None)
             self._admission.put_back(candidates)
-            if self.current is not None and self.current.inherited:  # the members' packages will come
-                self._agenda.want_succession(now)
+            if self.current is not None and self.current.inherited:  # the members' packages are under way
+                self._scheduler.want_takeover(now)
             return []
         try:
-            number = self._announcer.secure_number()
+            number = self._builder.secure_number()
         except KeystoreError as error:
             self._admission.put_back(candidates)
             return self._postpone(evicts, error, now)
@@ -80,19 +82,17 @@ class Rollout:
             reason = EpochReason.LEAVE
         previous = last.announcement.transcript_hash if last else self._admission.learned_hash()
         try:
-            current = self._announcer.make(
-                number, reason, self._voice.challenge, candidates, before, previous
-            )
+            current = self._builder.make(number, reason, self._beacon.challenge, candidates, before, previous)
         except EntropyError as error:
             self._admission.put_back(candidates)
             return self._postpone(evicts, error, now)
         if last is not None:
-            current.heard_before(last.heard_at)
+            current.carry_over(last.heard_at)
         current.decided_at, current.announced_at = decided_at, now
         # The first after a restart or takeover: the old epoch still works, and members are busy.
         first = last is None or last.inherited
-        current.switch_by = now + max(self._control.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
-        current.repeat_at = now + _REPEAT_S
+        current.switch_by = now + max(self._context.limits.switch_s, _FIRST_SWITCH_S if first else 0.0)
+        current.retransmit_at = now + _RETRANSMIT_S
         current.live = frozenset(
             entry.slot
             for entry in current.roster
@@ -102,108 +102,107 @@ class Rollout:
         self.own_install = current.announcement
         self.left.clear()
         self.rotations[reason.name.lower()] = self.rotations.get(reason.name.lower(), 0) + 1
-        self._agenda.rotate_after(now)
+        self._scheduler.rotate_after(now)
         effects: list[Effect] = [Send(current.announcement.message)]
         if missing:
             names = ", ".join(missing)
-            effects.append(
-                SecurityAlarm("warning", f"epoch {number} goes on without {names}: no key package came")
-            )
+            text = f"epoch {number} goes on without {names}: no key package was received"
+            effects.append(SecurityAlarm("warning", text))
         if evicts:
-            self._settle(current, now)
+            self._complete_switch(current, now)
         return effects
 
     def _postpone(self, evicts: bool, error: CryptoError, now: float) -> list[Effect]:
-        """No epoch now; an evicting one is tried again soon."""
-        self._agenda.rotate_after(now if self.current is not None else None)
+        """No epoch now; an evicting one is retried soon."""
+        self._scheduler.rotate_after(now if self.current is not None else None)
         if evicts:
-            self._agenda.retry_eviction(now + _RETRY_S)
+            self._scheduler.retry_eviction(now + _RETRY_S)
         return [SecurityAlarm("error", f"no new epoch: {error}")]
 
     def roster(self) -> tuple[RosterEntry, ...]:
         """Of the newest epoch; empty before the first."""
         return self.current.roster if self.current else ()
 
+    def entry_named(self, name: str) -> RosterEntry | None:
+        """The member of this name in the newest epoch."""
+        return next((entry for entry in self.roster() if entry.name == name), None)
+
     def is_expected(self, entry: RosterEntry) -> bool:
-        """It has neither left nor been put out."""
+        """True unless the member has left or is evicted."""
         return (
             entry.fingerprint not in self._member.state.evictions
             and (entry.name, entry.incarnation) not in self.left
         )
 
     def _is_live(self, entry: RosterEntry, heard_at: dict[str, float], now: float, wall_ns: int) -> bool:
-        """Heard within `live_s`. Whoever's traffic never reaches this node at all is given the benefit."""
+        """True if heard within `live_s`. Members never heard are assumed live."""
         if (
             entry.name == self._member.name
-            or now - heard_at.get(entry.name, now) <= self._control.limits.live_s
+            or now - heard_at.get(entry.name, now) <= self._context.limits.live_s
         ):
             return True
-        heard_ns = self._host.heard(entry.name)
-        return heard_ns is None or wall_ns - heard_ns <= self._control.limits.live_s * 1e9
+        received_ns = self._context.received_ns(entry.name)
+        return received_ns is None or wall_ns - received_ns <= self._context.limits.live_s * 1e9
 
     def install_own(self, now: float, wall_ns: int) -> list[Effect]:
-        """The crypto node's own turn, once the announcement is on its way."""
+        """Installs the epoch for the crypto node itself, after the announcement is sent."""
         announcement, self.own_install = self.own_install, None
         current = self.current
         if announcement is None or current is None or current.announcement is not announcement:
             return []
         try:
-            effects = self._control.install(announcement, now, wall_ns)
-        except KeystoreError as error:  # the others go on without us
+            effects = self._installer.install(announcement, now, wall_ns)
+        except KeystoreError as error:  # the others go on without this member
             effects = [SecurityAlarm("error", str(error))]
         current.ready.add(self._member.installed_slot)
-        if not current.in_work:  # an evicting epoch: nobody has to be told to switch
+        if not current.in_work:  # an evicting epoch needs no switch
             self.reserve_due = True
             return effects
         body = Switch(
-            self._control.trust.swarm,
+            self._context.trust.swarm,
             announcement.head.epoch,
             announcement.transcript_hash,
             self._member.identity.fingerprint,
         ).encode()
-        current.switch = signed(
-            ControlKind.SWITCH, body, self._member.identity
-        )  # signed now, sent when it is time
+        current.switch = signed(ControlKind.SWITCH, body, self._member.identity)  # sent when it is due
         return effects
 
     # Switching
 
-    def push(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
-        """Switches when every live member is ready, or when it is time."""
+    def switch_if_due(self, current: CurrentEpoch, now: float, wall_ns: int) -> list[Effect]:
+        """Switches when every live member is ready, or at the deadline."""
         late = now >= current.switch_by
         if current.all_ready or late:
             effects = self.install_own(now, wall_ns) if self.own_install is not None else []
             return effects + self.switch(current, now, late and not current.all_ready)
         return []
 
-    def repeat(self, now: float) -> list[Effect]:
-        """The announcement once more, while a live member has not said that it is ready."""
+    def retransmit(self, now: float) -> list[Effect]:
+        """The announcement again, while a live member is not ready."""
         current = self.current
-        if current is None or current.repeat_at is None or now < current.repeat_at:
+        if current is None or current.retransmit_at is None or now < current.retransmit_at:
             return []
-        current.repeats += 1
-        current.repeat_at = now + self._control.limits.beat_s if current.repeats < _MAX_REPEATS else None
-        if current.all_ready:
-            current.repeat_at = None
-            return []
-        return [Send(current.announcement.message)]
+        current.retransmits += 1
+        again = not current.all_ready and current.retransmits < _MAX_RETRANSMITS
+        current.retransmit_at = now + self._context.limits.beat_s if again else None
+        return [] if current.all_ready else [Send(current.announcement.message)]
 
-    def _settle(self, current: CurrentEpoch, now: float) -> None:
-        """Senders use the epoch: packages for the next one are wanted, beats go on."""
+    def _complete_switch(self, current: CurrentEpoch, now: float) -> None:
+        """Senders use the epoch: packages for the next one are requested, beats go on."""
         current.switched_at = now
         self.rekeys += 1
         self.durations_ms.append((now - current.decided_at) * 1e3)
-        self._voice.request_at = now + _AFTER_SWITCH_S
-        self._voice.beat_at = now + self._control.limits.beat_s
+        self._beacon.request_at = now + _AFTER_SWITCH_S
+        self._beacon.beat_at = now + self._context.limits.beat_s
 
     def switch(self, current: CurrentEpoch, now: float, late: bool) -> list[Effect]:
-        """Tells senders to use the epoch; `late`: not every live member is ready."""
+        """Sends the switch; `late`: not every live member is ready."""
         assert current.switch is not None
-        self._settle(current, now)
-        session = self._control.sessions.open.get(current.epoch)
+        self._complete_switch(current, now)
+        session = self._context.sessions.open.get(current.epoch)
         effects: list[Effect] = [Send(current.switch)]
         if session is not None:
-            effects += self._control.switch(session, now)
+            effects += self._installer.switch(session, now)
         if late:
             names = current.names(current.live - current.ready)
             effects.append(
@@ -215,6 +214,6 @@ class Rollout:
         return effects
 
     def reserve(self) -> None:
-        """The next number goes to the disk, which takes milliseconds that nobody waits for now."""
+        """Stores the next number ahead of time, while no rekey waits for the disk."""
         self.reserve_due = False
-        self._announcer.reserve()
+        self._builder.reserve()

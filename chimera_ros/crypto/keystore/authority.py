@@ -33,7 +33,7 @@ from ..trust.identity import (
 from ..trust.policy import load_policy
 from ..trust.signed_documents import MAX_DOCUMENT
 from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably
-from .keystore import Keystore, check_passphrase, key_pem, with_header
+from .keystore import Keystore, check_passphrase, key_pem, with_validity
 
 _PEM: Final = serialization.Encoding.PEM
 REASONS: Final = ("key-compromise", "superseded", "cessation-of-operation", "unspecified")
@@ -160,9 +160,9 @@ class AuthorityKeystore(Keystore):
             return self._install_policy(text, wall_ns, passphrase, days)
 
     def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
-        present = load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml")
+        present = load_policy(self._read("policy.yaml"), "policy.yaml")
         if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
-            text = with_header(text, present.swarm, wall_ns, days)
+            text = with_validity(text, present.swarm, wall_ns, days)
         policy = load_policy(text, "the new policy")
         if policy.swarm != present.swarm:
             raise KeystoreError(f"the new policy is for swarm {policy.swarm}, not {present.swarm}.")

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from chimera_ros.formats import json_values
+from chimera_ros.formats.text import FormatError, read_bytes
+
 from ..errors import KeystoreError
 from .atomic_file import SECRET_MODE, write_atomic
 
@@ -18,6 +21,7 @@ FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64
 LIFE_NS: Final = 24 * 3600 * 1_000_000_000
 _FORMAT: Final = 1
+_MAX_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,16 @@ def read_secret(directory: Path) -> FallbackSecret | None:
                 f"{path} can be read by others (mode {mode:04o}); "
                 "make a new one with `chimera keys fallback`."
             )
-        text = path.read_text(encoding="utf-8")
+        data: Any = json_values.parse(read_bytes(path, _MAX_BYTES), _MAX_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeystoreError(f"{path}: cannot read ({error}).") from None
+    except OSError as error:
+        raise KeystoreError(f"{path}: cannot read ({error.strerror}).") from None
+    except FormatError as error:
+        raise KeystoreError(
+            f"{path} is damaged ({error}); make a new one with `chimera keys fallback`."
+        ) from None
     try:
-        data: Any = json.loads(text)
         issued_ns, secret = data["issued_ns"], bytes.fromhex(data["secret"])
         valid = data["format"] == _FORMAT and type(issued_ns) is int and len(secret) == SECRET_BYTES
     except (KeyError, TypeError, ValueError):

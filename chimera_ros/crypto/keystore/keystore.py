@@ -30,6 +30,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
+from chimera_ros.formats.text import FormatError, read_bytes
+
 from ..encoding import is_name
 from ..errors import KeystoreError, RankTaken
 from ..primitives import labels
@@ -56,6 +58,7 @@ from .member_state import FileStore
 
 _PEM: Final = serialization.Encoding.PEM
 MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
+MAX_FILE: Final = 1_048_576  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,8 @@ class Keystore:
             )
         check_passphrase(passphrase)
         text = default_policy.TEXT if policy_text is None else policy_text
-        text = with_header(text, swarm, wall_ns, days)
-        load_policy(text, "policy.yaml")
+        text = with_validity(text, swarm, wall_ns, days)
+        load_policy(text, "the policy")
         try:
             is_new = not self.path.is_dir() or not any(self.path.iterdir())
             (self.path / "members").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -327,7 +330,7 @@ class Keystore:
                 f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "
                 "authority); restore it, or sign it again with the authority's key."
             )
-        policy = load_policy(raw.decode("utf-8", "replace"), str(self.path / "policy.yaml"))
+        policy = load_policy(raw, str(self.path / "policy.yaml"))
         if swarm is not None and policy.swarm != swarm:
             raise KeystoreError(
                 f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; "
@@ -374,7 +377,9 @@ class Keystore:
     def _read(self, name: str) -> bytes:
         path = self.path / name
         try:
-            return path.read_bytes()
+            return read_bytes(path, MAX_FILE)
+        except FormatError as error:
+            raise KeystoreError(f"{path}: {error}.") from None
         except FileNotFoundError:
             raise KeystoreError(f"{path} is missing; make a keystore with `chimera keys create`.") from None
         except OSError as error:
@@ -387,7 +392,7 @@ class Keystore:
             raise KeystoreError(f"{self.path / 'authority.pem'} is no certificate; restore it.") from None
 
     def _swarm(self) -> str:
-        return load_policy(self._read("policy.yaml").decode("utf-8", "replace"), "policy.yaml").swarm
+        return load_policy(self._read("policy.yaml"), "policy.yaml").swarm
 
     def _crl(self, authority: x509.Certificate) -> x509.CertificateRevocationList:
         path = self.path / "crl.pem"
@@ -426,11 +431,11 @@ def _role(role: Role | str) -> Role:
         raise KeystoreError(f"{role!r} is no role; use one of {', '.join(Role)}.") from None
 
 
-def with_header(text: str, swarm: str, wall_ns: int, days: float) -> str:
-    """`text` of a policy with `swarm`, `issued` and `expires`."""
+def with_validity(text: str, swarm: str, wall_ns: int, days: float) -> str:
+    """A policy with swarm and dates, at its end: line numbers in errors stay those of the text."""
     start = wall_datetime(wall_ns)
     end = wall_datetime(wall_ns + int(days * 86400e9))
-    return f"swarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n\n{text}"
+    return f"{text}\nswarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n"
 
 
 def check_passphrase(passphrase: bytes | None) -> None:
@@ -464,7 +469,9 @@ def _read_key(path: Path, passphrase: bytes | None) -> mldsa.MLDSA87PrivateKey:
                 f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, "
                 "and if others may have read it, revoke this key and make a new one."
             )
-        pem = path.read_bytes()
+        pem = read_bytes(path, MAX_FILE)
+    except FormatError as error:
+        raise KeystoreError(f"{path}: {error}.") from None
     except FileNotFoundError:
         raise KeystoreError(f"{path} is missing; copy it here with mode 0600, or enrol again.") from None
     except OSError as error:

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from chimera_ros.formats import json_values
+
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
 from .atomic_file import SECRET_MODE, write_atomic, write_error
 
 FORMAT: Final = 1
+_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class StoredState:
     def from_json(cls, text: str, where: str) -> StoredState:
         """The state in the text. Raises KeystoreError if it is damaged or of an unknown format."""
         try:
-            data: Any = json.loads(text)
+            data: Any = json_values.parse(text, _MAX_BYTES)
             if data["format"] != FORMAT:
                 raise KeystoreError(
                     f"{where}: state format {data['format']!r} is not {FORMAT}; upgrade chimera_ros."

@@ -1,8 +1,8 @@
-"""Clock offset to the crypto node from four-timestamp exchanges (RFC 5905, sections 8 and 10).
+"""Clock filter: offset to the crypto node from four-timestamp exchanges (RFC 5905, sections 8 and 10).
 
-Whoever delays answers makes an exchange worse, never wrong: the true offset lies within half its delay,
-whichever way was delayed. So the best exchange stays until a better one comes, however many bad ones follow;
-only one that contradicts it (a clock was set) throws it out.
+A delayed answer makes an exchange worse, never wrong: the true offset is within half the round trip of the
+measured one, whichever way was delayed. So the best exchange stays until a better one comes; only one that
+contradicts it (a clock was set) replaces it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DRIFT: Final = 50e-6  # s/s, assumed bound of a quartz against another
-_SLACK_S: Final = 2e-4  # of time stamps themselves
+_SLACK_S: Final = 2e-4  # error of the time stamps themselves
 _NS: Final = 1e-9
 
 
@@ -23,7 +23,7 @@ class _Sample:
 
 
 class ClockFilter:
-    """Keeps the best `window` exchanges and trusts the one whose error is smallest now.
+    """Keeps the best `window` exchanges and uses the one whose error is smallest now.
 
     Offsets are server minus own clock, in seconds: add `offset_s` to the own clock to get the server's.
     """
@@ -35,7 +35,7 @@ class ClockFilter:
         self._now = 0.0
 
     def add(self, t1_ns: int, t2_ns: int, t3_ns: int, t4_ns: int, now: float) -> bool:
-        """One exchange: own send, server receive, server send, own receive. False when it makes no sense."""
+        """One exchange: own send, server receive, server send, own receive. False if it is implausible."""
         delay_s = ((t4_ns - t1_ns) - (t3_ns - t2_ns)) * _NS
         self._now = max(self._now, now)
         if t4_ns < t1_ns or t3_ns < t2_ns or delay_s < -1e-4 or delay_s > self._max_delay_s:
@@ -46,7 +46,7 @@ class ClockFilter:
             abs(new.offset_s - old.offset_s) > self._error_s(new) + self._error_s(old) + _SLACK_S
             for old in self._samples
         ):
-            self._samples.clear()  # both cannot be true: one of the clocks was set since
+            self._samples.clear()  # they contradict: one of the clocks was set since
         self._samples.append(new)
         if len(self._samples) > self._window:
             self._samples.remove(max(self._samples, key=self._error_s))
@@ -60,7 +60,7 @@ class ClockFilter:
 
     @property
     def samples(self) -> int:
-        """How many exchanges the filter holds."""
+        """Number of exchanges held."""
         return len(self._samples)
 
     @property
@@ -78,7 +78,7 @@ class ClockFilter:
         return self._error_s(best) if best else float("inf")
 
     def synchronised(self, limit_s: float = 0.02, now: float | None = None) -> bool:
-        """True when the offset is known to within `limit_s` seconds."""
+        """True if the offset is known to within `limit_s` seconds."""
         if now is not None:
             self._now = max(self._now, now)
         return self.error_s <= limit_s

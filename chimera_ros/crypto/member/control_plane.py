@@ -1,674 +1,180 @@
 """The member side of the key protocol for all members of a process: control messages in, effects out.
 
-What the crypto node signs is verified once and kept; every member then makes its own checks (member.py).
+Each kind of message has a handler; what crypto nodes sign is verified once per process (announcements.py,
+beats.py, key_requests.py), then every member makes its own checks (member.py).
 
-Not handled here: issuing epochs (key_server.py), checkpoints (checkpoint_tracker.py), fallback.
+Not handled here: issuing epochs (key_server/), checkpoints (evidence/), sealing and opening (host.py).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import Lock
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from ..counters import Counters
-from ..effects import Effect, Installed, SecurityAlarm, Send, Switched
+from ..effects import Effect, SecurityAlarm, Send
 from ..errors import ClockTrouble, KeystoreError, Rejected, RejectReason
-from ..evidence.checkpoint_tracker import CheckpointTracker
-from ..keystore.member_state import StateStore
-from ..messages.announcement import NO_HASH, Announcement, EpochReason, Head, parse_announcement
-from ..messages.body import CONTEXT_OF, signed
-from ..messages.control import LEAVE_FLAG, VOLUME_FLAG, Beat, KeyRequest, Ready, Switch
-from ..primitives import labels
-from ..primitives.suite import digest, suite_named
-from ..rate_limit import RateLimiter, TokenBucket
-from ..session.epoch_session import EpochSession
-from ..session.open_epochs import OpenEpochs
-from ..trust.certificate_cache import CertificateCache
-from ..trust.identity import CertifiedMember, MemberIdentity, Trust
-from ..trust.policy import Limits, Policy
-from ..trust.rank import fits_rank
+from ..messages.control import LEAVE_FLAG, VOLUME_FLAG
 from ..trust.roles import Role
 from ..wire import ControlKind, ControlMessage, check_size
-from .clock_alarms import ClockAlarms
-from .evictions import obey
+from .announcements import AnnouncementHandler
+from .beat_watchdog import BeatWatchdog
+from .beats import BeatHandler
+from .certificate_exchange import CertificateExchange
+from .context import MemberContext
+from .epoch_installer import EpochInstaller
 from .fallback import Fallback
-from .member import Member, open_seeds, store_numbers
-from .message_clock import MessageClock
-from .rank_watch import RankWatch
+from .issuer_checks import IssuerChecks
+from .key_requests import KeyRequestHandler
+from .key_server_hooks import KeyServerHooks
 from .resync import Resync
-from .security_state import RosterWatch
 from .stop_handler import StopHandler
-from .trust_updates import TrustUpdates, freshest
+from .trust_updates import TrustUpdates
 
-_MAX_KNOWN: Final = 256  # epochs whose transcript hash is remembered, to see equivocation
-_ANSWER_GAP_S: Final = 0.004  # between two packages of one process, so that data is not held up
-_ANSWER_DELAY_S: Final = 0.03  # a member that flies answers a little later than one that waits to join
-_VOLUME_S: Final = 5.0
-_FLUSH_S: Final = 0.5  # after an eviction
-_CERTIFICATE_S: Final = 1.0  # a certificate is shown at most this often
-_SHOW_AGAIN_S: Final = 2.0  # while a member is left behind
-_CERTIFICATE_REFRESH_S: Final = 60.0  # and again so often, for links without delivery guarantees
-_CERTIFICATE_JOINING_S: Final = 10.0  # before joining, and in fallback: without it nobody is heard
-_DOCUMENTS_S: Final = 5.0  # between two times that a process sends its revocation list and policy
-_RESEND_S: Final = 0.2
-_TELL_S: Final = (
-    30.0  # between two alarms about what one crypto node says: it may make up as much as it likes
-)
-
-_KEY_SERVERS: Final = frozenset({ControlKind.KEY_PACKAGE, ControlKind.READY})
-_QUIET: Final = frozenset({RejectReason.DUPLICATE, RejectReason.OWN})  # normal traffic, counted all the same
-
-
-class PeerObserver(Protocol):
-    """What a key server makes of other crypto nodes (failover.py). Everything handed to it was verified."""
-
-    @property
-    def in_charge(self) -> bool: ...
-    def heard_request(
-        self, request: KeyRequest, issuer: CertifiedMember, now: float, wall_ns: int
-    ) -> None: ...
-    def heard_beat(self, beat: Beat, issuer: CertifiedMember, now: float) -> list[Effect]: ...
-    def heard_head(self, head: Head, issuer: CertifiedMember, now: float) -> list[Effect]: ...
+_REKEY_REQUEST_S: Final = 5.0  # between two requests for a new epoch
 
 
 class ControlPlane:
-    """Events in, effects out; no clock of its own. `now` is monotonic seconds, `wall_ns` the wall clock."""
+    """Dispatches messages and time. `now` is monotonic seconds, `wall_ns` the wall clock."""
 
     def __init__(
         self,
-        identities: Sequence[MemberIdentity],
-        trust: Trust,
-        stores: Mapping[str, StateStore],
-        random: Callable[[int], bytes],
-        mapper: Callable[..., Iterable[Any]],
-        lock: Lock,
-        counters: Counters,
-        checkpoints: CheckpointTracker,
+        context: MemberContext,
+        fallback: Fallback | None = None,
+        key_server: KeyServerHooks | None = None,
     ) -> None:
-        self.trust = trust = freshest(trust, stores.values())
-        self.suite = suite_named(trust.policy.suite)
-        self.purse = RateLimiter(self.limits.checks_per_s, ControlKind)
-        self.directory = CertificateCache(trust, self.purse)
-        self.sessions = OpenEpochs(self.limits, lock)
-        self.members = {
-            identity.name: Member(identity, trust, stores[identity.name], self.suite, random)
-            for identity in identities
-        }
-        self.silent = False
-        self.checkpoints = checkpoints
-        self.roster_watch = RosterWatch()
-        self._store_told = TokenBucket(0.1, 1.0)
-        self._documents_told = TokenBucket(1.0 / _DOCUMENTS_S, 1.0)
-        self._random = random
-        self._map = mapper
-        self._lock = lock
-        self._counters = counters
-        self._own = {member.identity.fingerprint for member in self.members.values()}
-        self._ranks = RankWatch(self._counts)
-        speaker = identities[0]
-        for member in self.members.values():
-            member.speaker = speaker.fingerprint
-            self.directory.put(member.identity.member)
-            if member.role is Role.CRYPTO:
-                self._ranks.seen(member.name, member.identity.fingerprint, 0)
-        self._speaker = self.members[speaker.name]
-        self._clock_alarms = ClockAlarms(speaker.name)
-        self._known: OrderedDict[int, bytes] = OrderedDict()
-        self._banned: set[bytes] = set()
-        self._sequences: dict[tuple[bytes, ControlKind], int] = {}
-        self._early_switch: ControlMessage | None = None
-        self.last_beat: float | None = None
-        self.time = MessageClock()
-        self._wall_ns = 0  # the own wall clock at the last call
-        self.catch_up = Resync(self, random)
-        self._flush_at: float | None = None
-        self._volume_after = float("-inf")
-        self._split_told: dict[bytes, tuple[bytes, float]] = {}  # issuer -> transcript hash, when
-        self._issuer_shown_at = float("-inf")
-        self.trust_desk = TrustUpdates(
-            trust, self.members.values(), self.directory, self.sessions, self.purse
+        self._context = context
+        self._fallback = fallback
+        self._key_server = key_server
+        peers = key_server.peers if key_server is not None else None
+        issuers = IssuerChecks(context)
+        self.exchange = CertificateExchange(context)
+        self.watchdog = BeatWatchdog(context, self.exchange, fallback)
+        self.installer = EpochInstaller(context, issuers, self.exchange, self.watchdog)
+        self.resync = Resync(context, self.installer)
+        self.trust_updates = TrustUpdates(context)
+        self.stop_handler = StopHandler(context)
+        self._requests = KeyRequestHandler(context, issuers, self.exchange, self.resync, peers)
+        announcements = AnnouncementHandler(
+            context, issuers, self.installer, self.resync, self.trust_updates, peers
         )
-        self.fallback: Fallback | None = None  # set by the host, where there is a secret
-        self.stops = StopHandler(
-            trust,
-            self.members,
-            self.directory,
-            self.check_signature,
-            self.mistimed,
-            lambda: self._wall_ns,
+        self._beats = BeatHandler(
+            context, issuers, self.installer, self.exchange, self.resync, self.watchdog, peers
         )
-        self.colleague: PeerObserver | None = None
-        self.on_other: Callable[[ControlMessage, float, int], list[Effect]] | None = None  # the key server's
+        self._rekey_request_after = float("-inf")
         self._handlers: dict[ControlKind, Callable[[ControlMessage, float, int], list[Effect]]] = {
             ControlKind.CERTIFICATE: self._on_certificate,
-            ControlKind.KEY_REQUEST: self._on_request,
-            ControlKind.ANNOUNCEMENT: self._on_announcement,
-            ControlKind.SWITCH: self._on_switch,
-            ControlKind.BEAT: self._on_beat,
-            ControlKind.READY: self.catch_up.on_ready,
-            ControlKind.TRUST: self.trust_desk.on_update,
-            ControlKind.STOP: self.stops.on_stop,
-            ControlKind.STOP_ACK: self.stops.on_receipt,
+            ControlKind.KEY_REQUEST: self._requests.on_request,
+            ControlKind.ANNOUNCEMENT: announcements.on_announcement,
+            ControlKind.SWITCH: self.installer.on_switch,
+            ControlKind.BEAT: self._beats.on_beat,
+            ControlKind.READY: self.resync.on_ready,
+            ControlKind.TRUST: self._on_trust,
+            ControlKind.STOP: self.stop_handler.on_stop,
+            ControlKind.STOP_ACK: self.stop_handler.on_receipt,
             ControlKind.FALLBACK_HELLO: self._on_hello,
         }
-
-    @property
-    def policy(self) -> Policy:
-        """In force now; an open epoch keeps the one it was announced under."""
-        return self.trust.policy
-
-    @property
-    def limits(self) -> Limits:
-        """Of the policy in force."""
-        return self.trust.policy.limits
 
     # Entry points
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
-        """Shows the certificates of all hosted members."""
-        self.last_beat = now
-        self._wall_ns = wall_ns
-        effects: list[Effect] = []
-        for member in self.members.values():
-            effects.append(self._certificate(member, now))
-        return effects
+        """Sends the certificates of all hosted members."""
+        self._context.last_beat = now
+        self._context.wall_ns = wall_ns
+        return [self.exchange.send(member, now) for member in self._context.members.values()]
 
     def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """Never raises on bytes from the network; refusals are counted by reason."""
         handler = self._handlers.get(message.kind)
         if handler is None:
-            if self.on_other is None or message.kind not in _KEY_SERVERS:
+            if self._key_server is None or message.kind is not ControlKind.KEY_PACKAGE:
                 return []
-            return self.on_other(message, now, wall_ns)
-        self._wall_ns = wall_ns
+            return self._key_server.on_package(message, now, wall_ns)
+        context = self._context
+        context.wall_ns = wall_ns
         try:
             check_size(message)
-            return handler(message, now, self._time_ns(now))
+            return handler(message, now, context.message_time_ns(now))
         except ClockTrouble as trouble:
-            self._counters.control[trouble.reason] += 1
-            return self._clock_alarms.refused(message.kind, trouble, now)
+            context.counters.control[trouble.reason] += 1
+            return context.clock_alarms.refused(message.kind, trouble, now)
         except Rejected as refusal:
-            self._counters.control[refusal.reason] += 1
+            context.counters.control[refusal.reason] += 1
             return []
-        except KeystoreError as error:  # the disk is full, say: what could not be remembered was not done
-            self._counters.control[RejectReason.STORE] += 1
-            return [SecurityAlarm("error", str(error))] if self._store_told.take(now) else []
+        except KeystoreError as error:  # a full disk, for example: what could not be stored was not done
+            context.counters.control[RejectReason.STORE] += 1
+            return [SecurityAlarm("error", str(error))] if context.store_alarms.take(now) else []
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
+        """Call when `next_timer` has come."""
+        context = self._context
+        context.wall_ns = wall_ns
+        context.sessions.tick(now)
         effects: list[Effect] = []
-        self._wall_ns = wall_ns
-        self.sessions.tick(now)
-        for member in self.members.values():
+        for member in context.members.values():
             member.expire(now)
             if member.sending is not None and member.sending[0].closed:
                 member.sending = None
             if member.certificate_at is not None and member.certificate_at <= now:
-                effects.append(self._certificate(member, now))
-        due = [m for m in self.members.values() if m.answer_at is not None and m.answer_at <= now]
-        if due:  # one package a tick: making it takes a millisecond that data may need
-            member = min(due, key=lambda m: m.answer_at or 0.0)
-            member.answer_at = None
-            if member.request is not None:
-                effects.append(Send(member.answer(member.request, now)))
-        if self._flush_at is not None and now >= self._flush_at:
-            effects += self._flush()
-        return effects + self.catch_up.tick(now) + self._watch(now, self._time_ns(now))
-
-    def _flush(self) -> list[Effect]:
-        """Forces evictions to the disk, now that nobody waits for us."""
-        self._flush_at = None
-        try:
-            list(self._map(lambda member: member.flush(), self.members.values()))
-        except KeystoreError as error:
-            return [SecurityAlarm("error", str(error))]
-        return []
+                effects.append(self.exchange.send(member, now))
+        effects += self._requests.tick(now)
+        effects += self.installer.tick(now)
+        effects += self.resync.tick(now)
+        effects += self.watchdog.tick(now, context.message_time_ns(now))
+        return effects + (self.request_rekey(now) if self._volume_used_up() else [])
 
     def next_timer(self) -> float | None:
-        times = [self.sessions.next_timer(), self.catch_up.next_timer(), self._flush_at]
-        for member in self.members.values():
-            times += (member.answer_at, member.certificate_at)
-        if self.last_beat is not None and not self.silent:
-            times.append(self.last_beat + self.limits.silence_s)
-        if self.silent and self.fallback is not None:
-            times.append(self.fallback.next_timer())
-        return min((time for time in times if time is not None), default=None)
-
-    def known(self, epoch: int) -> bytes | None:
-        """The transcript hash of an epoch number as it was announced here, if it is remembered."""
-        return self._known.get(epoch)
-
-    def _time_ns(self, now: float) -> int:
-        """What ages of messages are measured by."""
-        return self.time.at(now, self._wall_ns, self.limits.silence_s)
-
-    def _proven_ns(self) -> int:
-        """What a member may never go below where validity is judged. Not what its own clock says alone: one
-        that is years ahead by mistake would end every certificate for good. A crypto node's beat confirms
-        it, or a packet of another member that was found to be of now.
-        """
-        own = self._own
-        heard_ns = [
-            heard_ns
-            for session in self.sessions.open.values()
-            for slot, heard_ns in list(session.received_ns.items())
-            if session.by_slot[slot].fingerprint not in own
+        """Monotonic seconds at which `tick` is due; None: never."""
+        times = [
+            self._context.sessions.next_timer(),
+            self._requests.next_timer(),
+            self.installer.next_timer(),
+            self.resync.next_timer(),
+            self.watchdog.next_timer(),
+            *(member.certificate_at for member in self._context.members.values()),
         ]
-        return min(self._wall_ns, max(self.time.proven_ns, *heard_ns, 0))
-
-    # Checks that all of the crypto node's messages share
-
-    def _issuer(self, fingerprint: bytes, message: ControlMessage, wall_ns: int) -> CertifiedMember:
-        if fingerprint in self._own:
-            raise Rejected(RejectReason.OWN)
-        if fingerprint in self._banned:
-            raise Rejected(RejectReason.ISSUER, "this crypto node has contradicted itself")
-        try:
-            issuer = self.directory.get_valid(fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self.directory.defer(fingerprint, message)
-            raise
-        if issuer.role is not Role.CRYPTO:
-            raise Rejected(RejectReason.ROLE, f"{issuer.name} is no crypto node")
-        if any(fingerprint in member.state.evictions for member in self.members.values()):
-            raise Rejected(RejectReason.EVICTED, issuer.name)
-        return issuer
-
-    def check_signature(self, signer: CertifiedMember, message: ControlMessage, now: float) -> None:
-        """Raises Rejected(BUDGET or SIGNATURE) unless `signer` signed the message's body."""
-        body, signature = message.parts
-        if not self.purse.take(message.kind, now):
-            raise Rejected(RejectReason.BUDGET, message.kind.value)
-        if not signer.verify(signature, body, CONTEXT_OF[message.kind]):
-            raise Rejected(RejectReason.SIGNATURE, message.kind.value)
-
-    def _counts(self, fingerprint: bytes, wall_ns: int) -> bool:
-        """Is this certificate neither known to be bad nor evicted?"""
-        known = self.directory.get(fingerprint)
-        evicted = any(fingerprint in member.state.evictions for member in self.members.values())
-        return not evicted and (known is None or self.directory.is_valid(known, wall_ns))
-
-    def mistimed(
-        self, trouble: ClockTrouble, signer: CertifiedMember, message: ControlMessage, now: float
-    ) -> ClockTrouble:
-        """The same, attested if `signer` signed the message and it is time to tell of clocks again.
-
-        Raises what `check_signature` raises.
-        """
-        if self._clock_alarms.wanted(message.kind, now):
-            self.check_signature(signer, message, now)
-            trouble.signer = signer.name
-        return trouble
-
-    def _sequence(self, issuer: bytes, kind: ControlKind, sequence: int) -> None:
-        if sequence <= self._sequences.get((issuer, kind), -1):
-            raise Rejected(RejectReason.STALE, f"{kind.value} {sequence}")
-
-    def note_life(self, now: float) -> None:
-        """The crypto node is there: our first epoch, or it is we who beat."""
-        self.last_beat = now
-        if self.silent:
-            self._awake()
-
-    def _awake(self) -> None:
-        self.silent = False
-        if self.fallback is not None:
-            self.fallback.rest()
-
-    # Certificates
-
-    def _on_certificate(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        fingerprint = digest(message.parts[0])
-        try:
-            self.directory.add(message.parts[0], now, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.DUPLICATE or self.directory.get(fingerprint) is None:
-                raise
-            self._counters.control[refusal.reason] += 1  # no good any more: what waited for it is told so
-        effects: list[Effect] = []
-        for waiting in self.directory.take_deferred(fingerprint):
-            effects += self.handle(waiting, now, self._wall_ns)
-        return effects
-
-    def _certificate(self, member: Member, now: float) -> Effect:
-        member.certificate_sent_at = now
-        flying = member.installed is not None and not self.silent
-        again_s = _CERTIFICATE_REFRESH_S if flying else _CERTIFICATE_JOINING_S
-        member.certificate_at = now + again_s * (1 + self._random(1)[0] / 256)
-        return Send(ControlMessage(ControlKind.CERTIFICATE, (member.identity.certificate_der,)))
-
-    def show_certificate(self, member: Member, now: float, delay_s: float) -> None:
-        """Shows the member's certificate soon; somebody may lack it."""
-        soon = max(now + delay_s, member.certificate_sent_at + _CERTIFICATE_S)
-        member.certificate_at = soon if member.certificate_at is None else min(soon, member.certificate_at)
-
-    # Joining
-
-    def _on_request(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        request = KeyRequest.parse(message.parts[0], self.trust.swarm, self.suite.name)
-        issuer = self._issuer(request.issuer, message, wall_ns)
-        self._sequence(request.issuer, ControlKind.KEY_REQUEST, request.sequence)
-        self.check_signature(issuer, message, now)
-        self._sequences[(request.issuer, ControlKind.KEY_REQUEST)] = request.sequence
-        alarms: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
-        if self.colleague is not None:
-            self.colleague.heard_request(request, issuer, now, wall_ns)
-            if self.colleague.in_charge:
-                return alarms  # its packages are for the epochs that it makes itself
-        for index, member in enumerate(self.members.values()):
-            if not member.needs_answer(request):
-                continue
-            member.request = request
-            if member.answer_at is None:
-                flying = member.sending is not None
-                start = max(now + (_ANSWER_DELAY_S if flying else 0.0), member.resent_at + _RESEND_S)
-                member.answer_at = start + index * _ANSWER_GAP_S
-                member.resent_at = member.answer_at
-            held = member.installed.transcript_hash if member.installed is not None else None
-            if not member.proof_fits:
-                self.catch_up.show_newest(request.epoch, now)
-            if held != request.transcript_hash:
-                self.show_certificate(member, now, 0.0)  # one of us may be new here and lack certificates
-        return alarms + self._show_issuer(request, now)
-
-    def _show_issuer(self, request: KeyRequest, now: float) -> list[Effect]:
-        """The certificate of whoever issued our epoch, for a crypto node that asks from scratch: it needs it
-        to check what we prove, and its owner may be dead.
-        """
-        held = [m.installed.announcement.head.issuer for m in self.members.values() if m.installed]
-        if request.transcript_hash != NO_HASH or not held or request.issuer in held:
-            return []
-        issuer = self.directory.get(held[0])
-        if issuer is None or now < self._issuer_shown_at + _CERTIFICATE_S:
-            return []
-        self._issuer_shown_at = now
-        return [Send(ControlMessage(ControlKind.CERTIFICATE, (issuer.certificate_der,)))]
-
-    # Epochs
-
-    def _on_announcement(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        transcript_hash = digest(message.parts[0])
-        session = next(
-            (item for item in self.sessions.open.values() if item.transcript_hash == transcript_hash), None
-        )
-        outside = [m for m in self.members.values() if m.installed is None or m.installed is not session]
-        if session is not None and not outside:
-            self.catch_up.heard_again(session.epoch)
-            raise Rejected(RejectReason.DUPLICATE)
-        announcement = parse_announcement(message, self.suite)
-        head = announcement.head
-        self._check_head(announcement)
-        issuer = self._issuer(head.issuer, message, wall_ns)
-        if not fits_rank(issuer.name, head.epoch):
-            raise Rejected(RejectReason.ISSUER, f"{issuer.name} may not announce epoch {head.epoch}")
-        known = self._known.get(head.epoch)
-        newest = max(member.state.highest_epoch for member in self.members.values())
-        if session is None and (known == transcript_hash or (known is None and head.epoch <= newest)):
-            raise Rejected(RejectReason.STALE, f"epoch {head.epoch}, a member has had {newest}")
-        if session is None or session.announcement.proof != announcement.proof:
-            if not self.purse.take(ControlKind.ANNOUNCEMENT, now):
-                raise Rejected(RejectReason.BUDGET, "announcement")
-            proof = announcement.proof
-            if not issuer.verify(proof.signature, proof.signed_bytes(), labels.SIGN_ANNOUNCEMENT):
-                raise Rejected(RejectReason.SIGNATURE, "announcement")
-        if head.policy_hash != self.policy.hash:
-            self._counters.control[RejectReason.POLICY] += (
-                1  # one of us lacks the newest: both sides send theirs
-            )
-            return self.catch_up.ask(now) + self._documents(now)
-        if known is not None and known != transcript_hash:
-            self._banned.add(head.issuer)
-            self._counters.control[RejectReason.EQUIVOCATION] += 1
-            return [
-                SecurityAlarm(
-                    "error",
-                    f"{issuer.name} announced two different epochs {head.epoch}: it is broken or lies "
-                    "and is no longer followed",
-                )
-            ]
-        effects = self.colleague.heard_head(head, issuer, now) if self.colleague is not None else []
-        if head.crl_number > self.trust.crl.number:
-            effects += self.catch_up.ask(now)
-        elif head.crl_number < self.trust.crl.number or self._took_over(head):
-            effects += self._documents(now)
-        return effects + self.install(announcement, now, wall_ns)
-
-    def _took_over(self, head: Head) -> bool:
-        """Is this another crypto node than before, after documents came in flight? It may have missed them:
-        its heads name the highest list that it has heard of, not the one that it has.
-        """
-        newest = self.newest_installed()
-        before = newest.announcement.head.issuer if newest is not None else head.issuer
-        return self.trust_desk.taken and before != head.issuer
-
-    def _documents(self, now: float) -> list[Effect]:
-        """What is in force here, for a crypto node that may lack it."""
-        if not self._documents_told.take(now):
-            return []
-        return [Send(message) for message in self.trust_desk.messages()]
-
-    def _check_head(self, announcement: Announcement) -> None:
-        head = announcement.head
-        if head.swarm != self.trust.swarm:
-            raise Rejected(RejectReason.SWARM)
-        for entry in head.roster:
-            certified = self.directory.get(entry.fingerprint)
-            if certified is not None and (certified.name != entry.name or certified.role is not entry.role):
-                raise Rejected(RejectReason.ROSTER, f"{entry.name} is not what its certificate says")
-            if certified is not None and certified.serial in self.trust.crl.serials:
-                raise Rejected(RejectReason.REVOKED, f"epoch {head.epoch} names {entry.name}")
-
-    def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
-        """Installs a verified announcement for every hosted member that passes its own checks."""
-        head = announcement.head
-        self._known[head.epoch] = announcement.transcript_hash
-        while len(self._known) > _MAX_KNOWN:
-            self._known.popitem(last=False)
-        if not self.sessions.may_add(head.epoch):
-            raise Rejected(RejectReason.STALE, f"epoch {head.epoch}")
-        effects = obey(announcement, self.members.values(), self.directory, self.sessions, wall_ns)
-        if head.evictions:
-            self._flush_at = now + _FLUSH_S
-        joining = self.newest_installed() is None
-        waiting = [m for m in self.members.values() if m.installed is None or m.installed.epoch < head.epoch]
-        openings = open_seeds(announcement, waiting, self._map, self._counters.control)
-        if not openings:
-            return effects
-        openings, troubles = store_numbers(announcement, openings, self._proven_ns(), self._map)
-        if troubles:
-            self._known.pop(head.epoch, None)  # the same announcement, repeated, may still be installed
-            self._counters.control[RejectReason.STORE] += 1
-            if self._store_told.take(now):
-                effects.append(SecurityAlarm("error", str(troubles[0])))
-        if not openings:
-            return effects
-        session = self.sessions.open.get(head.epoch)
-        if session is None:
-            session = EpochSession(announcement, openings[0].keys, self.policy, self._lock, self.checkpoints)
-            self.sessions.add(session)
-            self.roster_watch.installed(head)
-        if joining:  # later ones are no sign of life: they may have been held back
-            self.note_life(now)
-        before = {
-            entry.incarnation for s in self.sessions.open.values() if s is not session for entry in s.roster
-        }
-        newcomers = any(entry.incarnation not in before for entry in head.roster)
-        for entry in head.roster:
-            if entry.role is Role.CRYPTO:
-                effects += self._ranks.seen(entry.name, entry.fingerprint, wall_ns)
-        for opening in openings:
-            opening.member.install(session, opening.slot)
-            effects.append(Installed(opening.member.name, head.epoch, announcement.transcript_hash))
-            if newcomers:
-                self.show_certificate(opening.member, now, 0.2 + self._random(1)[0] / 256)
-        if head.issuer not in self._own:  # the issuer needs not tell itself
-            effects.insert(0, Send(self.say_ready(session, 0)))
-        if head.reason is EpochReason.EVICT:
-            self.sessions.wipe_before(head.epoch)
-        if head.reason is EpochReason.EVICT or any(opening.member.cut_off for opening in openings):
-            effects += self.switch(session, now)  # at once: what was sent under before is wiped
-        if self._early_switch is not None:
-            early, self._early_switch = self._early_switch, None
-            effects += self.handle(early, now, self._wall_ns)
-        return effects
-
-    def is_own(self, fingerprint: bytes) -> bool:
-        """Is this a hosted member?"""
-        return fingerprint in self._own
-
-    def say_ready(self, session: EpochSession | None, flags: int) -> ControlMessage:
-        """A signed `ready` for all hosted members that have installed the session, or with flags."""
-        slots = [m.installed_slot for m in self.members.values() if session and m.installed is session]
-        body = Ready(
-            self.trust.swarm,
-            session.epoch if session else 0,
-            session.transcript_hash if session else NO_HASH,
-            self._speaker.identity.fingerprint,
-            flags,
-            tuple(sorted(slots)),
-        ).encode()
-        return signed(ControlKind.READY, body, self._speaker.identity)
+        return min((time for time in times if time is not None), default=None)
 
     def leave(self) -> list[Effect]:
         """A farewell for all hosted members, so that an epoch without them follows soon."""
-        session = self.newest_installed()
-        return [Send(self.say_ready(session, LEAVE_FLAG))] if session is not None else []
+        session = self._context.newest_installed()
+        return [Send(self._context.ready_message(session, LEAVE_FLAG))] if session is not None else []
 
-    def newest_installed(self) -> EpochSession | None:
-        """Of the highest epoch that a hosted member has installed."""
-        sessions = [member.installed for member in self.members.values() if member.installed]
-        return max(sessions, key=lambda session: session.epoch, default=None)
+    # Requests for a new epoch
 
-    def _on_switch(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        order = Switch.parse(message.parts[0], self.trust.swarm)
-        issuer = self._issuer(order.issuer, message, wall_ns)
-        session = self.sessions.open.get(order.epoch)
-        if session is None or session.transcript_hash != order.transcript_hash:
-            newest = max((member.state.highest_epoch for member in self.members.values()), default=0)
-            if order.epoch > newest:
-                self.check_signature(issuer, message, now)
-                self._early_switch = message  # it overtook its announcement
-            raise Rejected(RejectReason.UNKNOWN_EPOCH, f"switch to epoch {order.epoch}")
-        if session.announcement.head.issuer != order.issuer:
-            raise Rejected(RejectReason.ISSUER)
-        if not self._would_switch(session):
-            raise Rejected(RejectReason.DUPLICATE)
-        self.check_signature(issuer, message, now)
-        return self.switch(session, now)  # no sign of life: it may have been held back
-
-    def _would_switch(self, session: EpochSession) -> bool:
+    def _volume_used_up(self) -> bool:
+        limit = self._context.limits.volume_bytes
         return any(
-            m.installed is session and (m.sending is None or m.sending[0] is not session)
-            for m in self.members.values()
-        )
-
-    def switch(self, session: EpochSession, now: float) -> list[Effect]:
-        """All members that installed the session send under it from now on."""
-        effects: list[Effect] = [
-            Switched(member.name, session.epoch, session.transcript_hash)
-            for member in self.members.values()
-            if member.switch(session)
-        ]
-        if effects:
-            self.sessions.supersede_before(session.epoch, now)
-        return effects
-
-    def _on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        if self.fallback is None or not self.silent:
-            raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no secret")
-        return self.fallback.on_hello(message, now, wall_ns)
-
-    # Beats and silence
-
-    def _on_beat(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        beat = Beat.parse(message.parts[0], self.trust.swarm)
-        issuer = self._issuer(beat.issuer, message, wall_ns)
-        self._sequence(beat.issuer, ControlKind.BEAT, beat.sequence)
-        try:
-            self.time.check_beat(beat.sent_ns, now, self._wall_ns, self.limits.clock_ahead_s)
-        except ClockTrouble as trouble:
-            raise self.mistimed(trouble, issuer, message, now) from None
-        self.check_signature(issuer, message, now)
-        self._sequences[(beat.issuer, ControlKind.BEAT)] = beat.sequence
-        self.time.accept(beat.sent_ns, now, self._wall_ns)
-        effects: list[Effect] = [*self._ranks.seen(issuer.name, issuer.fingerprint, wall_ns)]
-        effects += self._clock_alarms.compared(self.time.apart_s, issuer.name)
-        session = self.sessions.open.get(beat.epoch)
-        known = self._known.get(beat.epoch)
-        if known is not None and known != beat.transcript_hash:
-            told, told_at = self._split_told.get(beat.issuer, (NO_HASH, float("-inf")))
-            if told != beat.transcript_hash and now >= told_at + _TELL_S:
-                self._split_told[beat.issuer] = (beat.transcript_hash, now)
-                effects.append(
-                    SecurityAlarm(
-                        "error", f"{issuer.name} beats another epoch {beat.epoch} than it announced here"
-                    )
-                )
-            self._counters.control[RejectReason.EQUIVOCATION] += 1
-            return effects
-        effects += self.catch_up.on_beat(beat, issuer)
-        newest = max((s.epoch for s in self.sessions.open.values()), default=0)
-        if beat.epoch < newest:
-            self._counters.control[RejectReason.STALE] += 1
-            return effects
-        if self.colleague is not None:
-            effects += self.colleague.heard_beat(beat, issuer, now)
-        ours = session is not None and session.transcript_hash == beat.transcript_hash
-        # A beat of an epoch that never arrives here must not keep us sending under an earlier one: whoever
-        # drops announcements and lets beats through would read on after it was put out.
-        if ours or self.newest_installed() is None:
-            self.last_beat = now
-            if self.silent:
-                self._awake()
-                effects.append(SecurityAlarm("info", f"{issuer.name} is heard again"))
-        if session is not None and ours and beat.switched:
-            effects += self.switch(session, now)
-        behind = [m for m in self.members.values() if m.installed is None or m.installed.epoch < beat.epoch]
-        if behind and beat.epoch > 0:
-            asked = self.catch_up.ask(now)
-            for member in behind if asked else ():
-                # A crypto node that has started meanwhile may lack its certificate.
-                self.show_certificate(member, now, _SHOW_AGAIN_S)
-            effects += asked
-        return effects
-
-    def _rest(self, wall_ns: int) -> str:
-        if self.fallback is None or not self.fallback.usable(wall_ns):
-            return "this process stops sending"
-        return "DEGRADED, only telemetry, hold, land and return go on, under the pre-shared secret"
-
-    def _watch(self, now: float, wall_ns: int) -> list[Effect]:
-        effects: list[Effect] = []
-        silent_at = None if self.last_beat is None else self.last_beat + self.limits.silence_s
-        if silent_at is not None and not self.silent and now >= silent_at:
-            if any(member.sending is not None for member in self.members.values()):
-                effects.append(
-                    SecurityAlarm(
-                        "error",
-                        f"no crypto node heard for {self.limits.silence_s:g} s: {self._rest(wall_ns)}",
-                    )
-                )
-            self.silent = True
-            for member in self.members.values():  # in fallback nobody is heard without
-                self.show_certificate(member, now, self._random(1)[0] / 256)
-        if self.silent and self.fallback is not None:
-            effects += self.fallback.tick(now, wall_ns)
-        full = any(
-            session.volume_bytes(slot) >= self.limits.volume_bytes
-            for member in self.members.values()
+            session.volume_bytes(slot) >= limit
+            for member in self._context.members.values()
             if member.role is not Role.CRYPTO and member.sending is not None
             for session, slot in (member.sending,)
         )
-        return effects + (self.ask_rotation(now) if full else [])
 
-    def ask_rotation(self, now: float) -> list[Effect]:
-        """Asks the crypto node for a new epoch, at most every five seconds: numbers or volume are used up."""
-        if now < self._volume_after:
+    def request_rekey(self, now: float) -> list[Effect]:
+        """Asks for a new epoch, at most every five seconds: volume or counters are used up."""
+        if now < self._rekey_request_after:
             return []
-        for member in self.members.values():
+        for member in self._context.members.values():
             if member.sending is not None and member.role is not Role.CRYPTO:
-                self._volume_after = now + _VOLUME_S
-                return [Send(self.say_ready(member.sending[0], VOLUME_FLAG))]
+                self._rekey_request_after = now + _REKEY_REQUEST_S
+                return [Send(self._context.ready_message(member.sending[0], VOLUME_FLAG))]
         return []
+
+    # Messages that need more than one handler
+
+    def _on_certificate(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for waiting in self.exchange.on_certificate(message, now, wall_ns):
+            effects += self.handle(waiting, now, self._context.wall_ns)
+        return effects
+
+    def _on_trust(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        effects, document = self.trust_updates.on_update(message, now, wall_ns)
+        if self._key_server is not None:
+            effects += self._key_server.on_trust(document, now, wall_ns)
+        return effects
+
+    def _on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        if self._fallback is None or not self._context.silent:
+            raise Rejected(RejectReason.FALLBACK, "a crypto node is heard, or there is no secret")
+        return self._fallback.on_hello(message, now, wall_ns)

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..effects import Effect, SecurityAlarm
+from ..messages.announcement import Announcement
 from ..messages.eviction import BY_HEAD, EvictionOrder, order_against
+from ..trust.certificate_cache import CertificateCache
 from ..trust.roles import Role
-
-if TYPE_CHECKING:
-    from ..messages.announcement import Announcement
-    from ..session.open_epochs import OpenEpochs
-    from ..trust.certificate_cache import CertificateCache
-    from .member import Member
+from .context import MemberContext
 
 
-def lines_of(
-    fingerprints: Iterable[bytes], directory: CertificateCache, issuer: bytes, evidence: bytes, wall_ns: int
+def orders_for(
+    fingerprints: Iterable[bytes],
+    certificates: CertificateCache,
+    issuer: bytes,
+    evidence: bytes,
+    wall_ns: int,
 ) -> tuple[EvictionOrder, ...]:
-    """Lines for what another crypto node's head puts out, as far as the certificates are known."""
-    known = [item for item in map(directory.get, sorted(fingerprints)) if item is not None]
+    """Orders for the evictions of another crypto node's head, as far as the certificates are known."""
+    known = [item for item in map(certificates.get, sorted(fingerprints)) if item is not None]
     return tuple(order_against(item, BY_HEAD, issuer, evidence, wall_ns) for item in known)
 
 
-def obey(
-    announcement: Announcement,
-    members: Iterable[Member],
-    directory: CertificateCache,
-    sessions: OpenEpochs,
-    wall_ns: int,
-) -> list[Effect]:
-    """Remembers whom a verified announcement puts out, then wipes every earlier epoch that one of them is in.
+def obey(context: MemberContext, announcement: Announcement, wall_ns: int) -> list[Effect]:
+    """Stores the evictions of a verified announcement, then wipes every earlier epoch that names one of them.
 
-    Also for members that the announcement does not name: what they sent would reach nobody but the evicted.
+    Also for members that the announcement does not name: only the evicted would still open what they send.
 
     Raises Rejected(SIZE); then nothing was wiped.
     """
@@ -41,23 +35,19 @@ def obey(
     if not head.evictions:
         return []
     effects: list[Effect] = []
-    for member in members:
+    for member in context.members.values():
         new = set(head.evictions) - member.state.evictions
         if not new:
             continue
-        lines: tuple[EvictionOrder, ...] = ()
+        orders: tuple[EvictionOrder, ...] = ()
         if member.role is Role.CRYPTO:
-            lines = lines_of(new, directory, head.issuer, announcement.transcript_hash, wall_ns)
-        trouble = member.obey_evictions(new, lines)
+            orders = orders_for(new, context.certificates, head.issuer, announcement.transcript_hash, wall_ns)
+        trouble = member.obey_evictions(new, orders)
         if trouble is not None:
-            effects.append(
-                SecurityAlarm("error", f"an eviction is obeyed, but not safe from a restart: {trouble}")
-            )
+            text = f"an eviction is obeyed, but does not survive a restart: {trouble}"
+            effects.append(SecurityAlarm("error", text))
         if member.identity.fingerprint in new:
-            effects.append(
-                SecurityAlarm(
-                    "error", f"{member.name} was put out of the swarm; only a new key and certificate help"
-                )
-            )
-    sessions.wipe_naming(frozenset(head.evictions), head.epoch)
+            text = f"{member.name} was evicted from the swarm; only a new key and certificate readmit it"
+            effects.append(SecurityAlarm("error", text))
+    context.sessions.wipe_naming(frozenset(head.evictions), head.epoch)
     return effects

@@ -1,18 +1,19 @@
-"""Epoch 0: what a swarm without a crypto node may still say, under its pre-shared secret.
+"""Fallback (epoch 0): messages that a swarm without a crypto node carries under a pre-shared secret.
 
     sealed = incarnation 16, counter u64, nonce 12 (random), AES-256-GCM-SIV(sent_ns u64, addressed, CDR)
     key    = Expand(Extract(issue time u64, secret), fields(label, swarm, incarnation), 32)
 
 It carries telemetry and the leader's commands, of which followers obey hold, land and return only. Every
-message is signed: the secret alone, which an evicted drone has too, lets nobody speak. A signed FallbackHello
-binds an incarnation to a certificate; a command names the incarnations of the drones that it is meant for, so
-that a recorded one does nothing to a drone that has restarted. Evicted and revoked members are not heard.
+message is signed: the secret alone, which an evicted drone has too, authenticates no sender. A signed
+FallbackHello binds an incarnation to a certificate; a command names the incarnations of the drones it is
+addressed to, so that a recorded one has no effect on a drone that has restarted. Messages of evicted and
+revoked members are refused.
 
-Whoever has the secret can make messages in anybody's name that only the signature check refuses. So each
-check is paid by the member that a message claims to be of, commands apart from telemetry: a flood in one
-name starves that name and no other.
+With the secret, messages can be made in any member's name that only the signature check refuses. Each check
+therefore counts against the rate limit of the claimed sender, commands apart from telemetry: a flood in one
+name blocks that name only.
 
-Not handled here: when fallback is in force (host.py asks only without a live epoch), what a command orders
+Not handled here: when fallback is in force (beat_watchdog.py), which commands are obeyed
 (flight/fallback.py).
 """
 
@@ -20,10 +21,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..effects import Effect, SecurityAlarm, Send
 from ..encoding import fields, u16, u32, u64
@@ -53,9 +52,7 @@ from ..wire import (
     Envelope,
     Lane,
 )
-
-if TYPE_CHECKING:
-    from .control_plane import ControlPlane
+from .context import MemberContext
 
 COMMAND_CHANNEL: Final = "leader/command"
 TELEMETRY_END: Final = "/telemetry"
@@ -63,17 +60,17 @@ HELLO_S: Final = 1.0
 _HELLO_GAP_S: Final = 0.1
 _HELLO_AGE_S: Final = 5.0
 _COMMAND_CHECKS_PER_S: Final = 100.0  # signatures, for each sender of commands; the leader repeats every 2 s
-_TELEMETRY_CHECKS_PER_S: Final = 400.0  # shared out evenly among the members that have said hello,
-_LEAST_TELEMETRY_CHECKS_PER_S: Final = 5.0  # but never less than this for each
+_TELEMETRY_CHECKS_PER_S: Final = 400.0  # shared evenly among the members with a hello,
+_LEAST_TELEMETRY_CHECKS_PER_S: Final = 5.0  # but at least this for each
 _MAX_ADDRESSED: Final = 1024
-_MAX_NAMESAKES: Final = 4  # certificates that claim one incarnation and may speak on the channel
+_MAX_CLAIMANTS: Final = 4  # certificates that claim one incarnation and may publish on the channel
 _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
 _PREFIX: Final = INCARNATION_BYTES + 8
 _MIN_SEALED: Final = _PREFIX + NONCE_BYTES + STAMP_BYTES + 4 + TAG_BYTES
 
 
-def _purses() -> dict[int, TokenBucket]:
+def _limiters() -> dict[int, TokenBucket]:
     return {
         Lane.COMMAND: TokenBucket(_COMMAND_CHECKS_PER_S),
         Lane.TELEMETRY: TokenBucket(_TELEMETRY_CHECKS_PER_S),
@@ -82,39 +79,29 @@ def _purses() -> dict[int, TokenBucket]:
 
 @dataclass(slots=True)
 class _Peer:
-    """A member that has shown which incarnation it is."""
+    """A member whose hello bound an incarnation to its certificate."""
 
     member: CertifiedMember
     incarnation: bytes
     hello_ns: int  # of the first hello of this incarnation
-    checks: dict[
-        int, TokenBucket
-    ]  # by lane, of messages in this member's name; a new incarnation inherits them
+    checks: dict[int, TokenBucket]  # by lane; a new incarnation inherits them
     windows: dict[int, ReplayWindow] = field(default_factory=dict)  # by lane
 
 
 def is_carried(channel: str) -> bool:
-    """Does fallback carry this channel?"""
+    """True if fallback carries this channel."""
     return channel == COMMAND_CHANNEL or channel.endswith(TELEMETRY_END)
 
 
 class Fallback:
-    """Sealing and opening under the secret, for all members of a process. `lock` is the host's."""
+    """Seals and opens under the secret, for all members of a process."""
 
-    def __init__(
-        self,
-        secret: FallbackSecret,
-        control: ControlPlane,
-        random: Callable[[int], bytes],
-        lock: Lock,
-    ) -> None:
+    def __init__(self, secret: FallbackSecret, context: MemberContext) -> None:
         self._secret = secret
-        self._control = control
-        self._swarm = control.trust.swarm
-        self._members = members = control.members
-        self._random = random
-        self._lock = lock
-        self._ahead_ns = int(control.limits.clock_ahead_s * 1e9)
+        self._context = context
+        self._swarm = context.trust.swarm
+        self._members = members = context.members
+        self._ahead_ns = int(context.limits.clock_ahead_s * 1e9)
         self._extracted = extract(u64(secret.issued_ns), secret.secret)
         self._own = {member.incarnation: name for name, member in members.items()}
         self._counters = dict.fromkeys(members, 0)
@@ -122,8 +109,8 @@ class Fallback:
         self._peers: dict[str, _Peer] = {}
         self._pid = os.getpid()
         self._hello_at: float | None = None
-        self._said_at = float("-inf")
-        self._told = False
+        self._hello_sent_at = float("-inf")
+        self._expiry_reported = False
 
     def __repr__(self) -> str:
         return "Fallback()"
@@ -131,15 +118,15 @@ class Fallback:
     # Hellos
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
-        """Called while no epoch is alive: shows every hosted member's incarnation once a second."""
+        """Call while the process is silent: a hello of every hosted member once a second."""
         if self._hello_at is not None and now < self._hello_at:
             return []
         self._hello_at = now + HELLO_S
-        self._said_at = now
+        self._hello_sent_at = now
         if not self.usable(wall_ns):
-            told, self._told = self._told, True
+            reported, self._expiry_reported = self._expiry_reported, True
             expired = "the fallback secret is older than 24 hours or from the future: nothing is sent"
-            return [] if told else [SecurityAlarm("error", expired)]
+            return [] if reported else [SecurityAlarm("error", expired)]
         effects: list[Effect] = []
         for member in self._members.values():
             hello = FallbackHello(
@@ -152,13 +139,13 @@ class Fallback:
             effects.append(Send(signed(ControlKind.FALLBACK_HELLO, hello.encode(), member.identity)))
         return effects
 
-    def rest(self) -> None:
-        """An epoch is alive again."""
+    def reset(self) -> None:
+        """The silence has ended."""
         self._hello_at = None
-        self._told = False
+        self._expiry_reported = False
 
     def next_timer(self) -> float:
-        """When `tick` wants to be called, monotonic seconds."""
+        """When `tick` is due, monotonic seconds."""
         return float("-inf") if self._hello_at is None else self._hello_at
 
     def on_hello(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
@@ -166,43 +153,35 @@ class Fallback:
         hello = FallbackHello.parse(message.parts[0], self._swarm)
         if hello.issued_ns != self._secret.issued_ns or not self.usable(wall_ns):
             raise Rejected(RejectReason.FALLBACK, "another secret, or an expired one")
-        if any(member.identity.fingerprint == hello.fingerprint for member in self._members.values()):
+        if self._context.is_own(hello.fingerprint):
             raise Rejected(RejectReason.OWN)
-        try:
-            member = self._control.directory.get_valid(hello.fingerprint, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._control.directory.defer(hello.fingerprint, message)
-            raise
-        if self._evicted(hello.fingerprint):
+        member = self._context.valid_signer(hello.fingerprint, message, wall_ns)
+        if self._context.is_evicted(hello.fingerprint):
             raise Rejected(RejectReason.EVICTED, member.name)
         check_age(hello.sent_ns, wall_ns, _HELLO_AGE_S, self._ahead_ns * 1e-9)
         known = self._peers.get(member.name)
         if known is not None and known.incarnation == hello.incarnation and known.member == member:
-            raise Rejected(RejectReason.DUPLICATE)  # it says nothing new, so it costs no signature check
+            raise Rejected(RejectReason.DUPLICATE)  # nothing new, so no signature check
         if known is not None and hello.sent_ns <= known.hello_ns:
             raise Rejected(RejectReason.STALE, f"an earlier hello of {member.name}")
         if known is None and len(self._peers) >= MAX_ROSTER:
             raise Rejected(RejectReason.SIZE, "more members than a swarm may have")
-        self._control.check_signature(member, message, now)
-        checks = _purses() if known is None else known.checks
+        self._context.check_signature(member, message, now)
+        checks = _limiters() if known is None else known.checks
         self._peers[member.name] = _Peer(member, hello.incarnation, hello.sent_ns, checks)
-        if self._hello_at is not None:  # it may not know us yet
-            self._hello_at = min(self._hello_at, max(now, self._said_at + _HELLO_GAP_S))
+        if self._hello_at is not None:  # it may lack our hello
+            self._hello_at = min(self._hello_at, max(now, self._hello_sent_at + _HELLO_GAP_S))
         return []
-
-    def _evicted(self, fingerprint: bytes) -> bool:
-        return any(fingerprint in member.state.evictions for member in self._members.values())
 
     # Use
 
     def usable(self, wall_ns: int) -> bool:
-        """Is the secret still good? A clock that was set back does not make it last longer."""
-        return self._secret.valid_at(max(wall_ns, self._control.trust.wall_floor_ns), self._ahead_ns)
+        """True if the secret is valid; setting the clock back does not extend it."""
+        return self._secret.valid_at(max(wall_ns, self._context.trust.wall_floor_ns), self._ahead_ns)
 
     def _rule(self, channel: str, name: str, role: Role) -> Rule:
-        """The policy's rule, for one of the channels that fallback carries."""
-        rule = self._control.policy.rule_for(channel)
+        """The policy's rule for a channel that fallback carries. Raises Rejected."""
+        rule = self._context.policy.rule_for(channel)
         lane = Lane.COMMAND if channel == COMMAND_CHANNEL else Lane.TELEMETRY
         if rule is None or rule.lane != lane or not is_carried(channel):
             raise Rejected(RejectReason.FALLBACK, f"{channel} is not carried without an epoch")
@@ -237,7 +216,7 @@ class Fallback:
         return fields(self._swarm.encode(), u64(self._secret.issued_ns), digest(aad), digest(sealed))
 
     def seal(self, channel: str, type_name: str, payload: bytes, sent_ns: int, name: str) -> Envelope:
-        """`payload` (CDR) for everybody who has the secret, in the name of a hosted member.
+        """`payload` (CDR) sealed under the secret and signed by a hosted member.
 
         Raises NotReady when the secret has expired or fallback does not carry the channel,
         Rejected(FALLBACK, NOT_PERMITTED or SIZE), ForkedProcess.
@@ -259,11 +238,11 @@ class Fallback:
         plaintext = b"".join((_U64.pack(sent_ns), u32(len(addressed)), *addressed, payload))
         if _PREFIX + NONCE_BYTES + len(plaintext) + TAG_BYTES > MAX_SEALED:
             raise Rejected(RejectReason.SIZE, f"message of {len(payload)} bytes")
-        with self._lock:
+        with self._context.lock:
             self._counters[name] += 1
             counter = self._counters[name]
         prefix = member.incarnation + _U64.pack(counter)
-        nonce = self._random(NONCE_BYTES)
+        nonce = self._context.random(NONCE_BYTES)
         aad = self._aad(rule.lane, channel, type_name, prefix)
         sealed = prefix + nonce + self._key(member.incarnation).encrypt(nonce, plaintext, aad)
         signature = member.identity.sign(self._signed(aad, sealed), labels.SIGN_FALLBACK)
@@ -285,15 +264,15 @@ class Fallback:
         prefix, nonce = sealed[:_PREFIX], sealed[_PREFIX : _PREFIX + NONCE_BYTES]
         incarnation = prefix[:INCARNATION_BYTES]
         counter: int = _U64.unpack_from(prefix, INCARNATION_BYTES)[0]
-        speakers = [peer for peer in list(self._peers.values()) if peer.incarnation == incarnation]
-        if not speakers:
-            raise Rejected(RejectReason.UNKNOWN_SENDER, "no hello has shown this incarnation")
+        claimants = [peer for peer in list(self._peers.values()) if peer.incarnation == incarnation]
+        if not claimants:
+            raise Rejected(RejectReason.UNKNOWN_SENDER, "no hello of this incarnation")
         refusal: Rejected | None = None
         allowed: list[_Peer] = []
-        for peer in speakers:
+        for peer in claimants:
             try:
-                self._control.directory.get_valid(peer.member.fingerprint, wall_ns)
-                if self._evicted(peer.member.fingerprint):
+                self._context.certificates.get_valid(peer.member.fingerprint, wall_ns)
+                if self._context.is_evicted(peer.member.fingerprint):
                     raise Rejected(RejectReason.EVICTED, peer.member.name)
                 rule = self._rule(channel, peer.member.name, peer.member.role)
                 if rule.lane != lane:
@@ -304,7 +283,7 @@ class Fallback:
                 refusal = error
                 continue
             allowed.append(peer)
-            if len(allowed) == _MAX_NAMESAKES:
+            if len(allowed) == _MAX_CLAIMANTS:
                 break
         if not allowed:
             raise refusal or Rejected(RejectReason.UNKNOWN_SENDER)
@@ -313,7 +292,7 @@ class Fallback:
             plaintext = self._key(incarnation).decrypt(nonce, sealed[_PREFIX + NONCE_BYTES :], aad)
         except InvalidTag:
             raise Rejected(RejectReason.AUTHENTICATION, channel) from None
-        # Before the signature: recordings that are too old or not for us must cost nobody a check.
+        # Before the signature: recordings that are too old or addressed to others cost no check.
         sent_ns: int = _U64.unpack_from(plaintext)[0]
         check_age(sent_ns, wall_ns, rule.lifespan_ns * 1e-9, self._ahead_ns * 1e-9)
         names, payload = self._addressed(plaintext[STAMP_BYTES:])
@@ -323,7 +302,7 @@ class Fallback:
                 RejectReason.NOT_ADDRESSED, f"{channel} names no drone of this process as it is now"
             )
         peer = self._signer(allowed, lane, envelope.signature, self._signed(aad, sealed), wall_ns)
-        with self._lock:
+        with self._context.lock:
             if not self._window(peer, lane).accept(counter):
                 raise Rejected(RejectReason.REPLAY)
         member = peer.member
@@ -332,7 +311,7 @@ class Fallback:
     def _signer(
         self, allowed: list[_Peer], lane: int, signature: bytes, signed_bytes: bytes, wall_ns: int
     ) -> _Peer:
-        """Which of them signed. Each check is paid from the purse of the one whose key is tried."""
+        """The peer that signed. Each check counts against the rate limit of the peer whose key is tried."""
         most = _TELEMETRY_CHECKS_PER_S / _LEAST_TELEMETRY_CHECKS_PER_S
         cost = 1.0 if lane == Lane.COMMAND else min(float(len(self._peers)), most)
         reason = RejectReason.SIGNATURE
@@ -348,7 +327,7 @@ class Fallback:
         return peer.windows.setdefault(lane, ReplayWindow())
 
     def _addressed(self, data: bytes) -> tuple[tuple[str, ...], bytes]:
-        """(hosted members that are named, what follows)."""
+        """(hosted members that are addressed, the rest)."""
         count = _U32.unpack_from(data)[0]
         end = 4 + count * INCARNATION_BYTES
         if count > _MAX_ADDRESSED or end > len(data):

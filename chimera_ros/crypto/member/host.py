@@ -1,9 +1,8 @@
-"""The secure layer of one process: one or several members, one shared receive side that opens each packet
-once.
+"""Secure layer of one process: one or several members, one shared receive side that opens each packet once.
 
-A plain object: control messages and time in, effects out; seal and open are called directly. All methods are
-thread-safe. The control methods (start, handle, tick) share one lock; seal and open only hold another one for
-the moment in which a counter or window moves.
+Control messages and time in, effects out; seal and open are called directly. All methods are thread-safe. The
+control methods (start, handle, tick) share one lock; seal and open hold another one only while a counter or
+replay window moves.
 """
 
 from __future__ import annotations
@@ -11,14 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock, RLock
-from typing import Any, Final
+from threading import RLock
+from typing import Final
 
-from ..counters import Counters
 from ..effects import Effect, SecurityAlarm
 from ..errors import NotReady, Rejected, RejectReason
-from ..evidence.checkpoint_tracker import CheckpointTracker
-from ..keystore.fallback_secret import FallbackSecret
 from ..keystore.member_state import StateStore
 from ..messages.announcement import Announcement, RosterEntry
 from ..messages.checkpoint import Checkpoint
@@ -28,35 +24,20 @@ from ..session.epoch_session import Opened, check_shape, response_binding
 from ..trust.identity import CertificateError, CertifiedMember, MemberIdentity, Trust
 from ..trust.policy import Policy
 from ..wire import ControlMessage, Envelope
+from .context import HostConfig, MemberContext
 from .control_plane import ControlPlane
 from .fallback import Fallback
+from .key_server_hooks import KeyServerHooks
 
 __all__ = ["HostConfig", "Opened", "PendingRequest", "SecureHost"]
 
 _MAX_PENDING: Final = 256
-_SET_BACK_TOLD_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostConfig:
-    """Choices of a process; what the whole swarm must agree on stands in the policy.
-
-    mapper: how several seeds are opened, and epoch numbers stored, for several members; an executor's
-        `map` does it in parallel (HPKE and waiting for the disk release the GIL).
-    verify_checkpoints: compare opened packets with their senders' checkpoints.
-    keep_evidence: put aside the keys that open leaves, for a record (`checkpoints.evidence`).
-    fallback: the swarm's pre-shared secret; None: without a crypto node nothing is sent.
-    """
-
-    mapper: Callable[..., Iterable[Any]] = map
-    verify_checkpoints: bool = True
-    keep_evidence: bool = False
-    fallback: FallbackSecret | None = None
+_SET_BACK_ALARM_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class PendingRequest:
-    """A service request that waits for its one response."""
+    """A service request that is not answered yet; it takes one response."""
 
     envelope: Envelope
     binding: bytes = field(repr=False)
@@ -69,7 +50,7 @@ class PendingRequest:
 
     @classmethod
     def observed(cls, envelope: Envelope) -> PendingRequest:
-        """Somebody else's request, for a logger that opens the responses as well."""
+        """Another member's request, for a logger that opens the responses as well."""
         return cls(envelope, response_binding(envelope))
 
 
@@ -83,31 +64,28 @@ class SecureHost:
         stores: Mapping[str, StateStore],
         random: Callable[[int], bytes] = os.urandom,
         config: HostConfig | None = None,
+        *,
+        context: MemberContext | None = None,
+        key_server: KeyServerHooks | None = None,
     ) -> None:
-        """Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before."""
-        if not identities:
-            raise ValueError("a secure host needs at least one member identity")
-        config = config or HostConfig()
-        self.counters = Counters()
-        self.swarm = trust.swarm
-        self._lock = Lock()
+        """`context` and `key_server`: of a key server whose member this is (key_server/server.py).
+
+        Raises ValueError without identities, KeystoreError for an older policy or CRL than seen before.
+        """
+        if context is None:
+            context = MemberContext(identities, trust, stores, random, config or HostConfig())
+        self.context = context
+        self.counters = context.counters
+        self.checkpoints = context.checkpoints
+        self.swarm = context.trust.swarm
         self._control_lock = RLock()
         self._wall_ns = 0
-        self._set_back_told = TokenBucket(1.0 / _SET_BACK_TOLD_S, 1.0)
-        self.checkpoints = CheckpointTracker(
-            self.swarm,
-            self._lock,
-            config.verify_checkpoints,
-            int(trust.policy.limits.clock_ahead_s * 1e9),
-            config.keep_evidence,
-        )
-        self.control = ControlPlane(
-            identities, trust, stores, random, config.mapper, self._lock, self.counters, self.checkpoints
-        )
-        if config.fallback is not None:
-            self.control.fallback = Fallback(config.fallback, self.control, random, self._lock)
-        self._members = self.control.members
-        self._sessions = self.control.sessions.open
+        self._set_back_alarms = TokenBucket(1.0 / _SET_BACK_ALARM_S, 1.0)
+        secret = context.config.fallback
+        self.fallback = Fallback(secret, context) if secret is not None else None
+        self.control = ControlPlane(context, self.fallback, key_server)
+        self._members = context.members
+        self._sessions = context.sessions.open
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -116,13 +94,13 @@ class SecureHost:
 
     @property
     def policy(self) -> Policy:
-        """The policy in force; a newer one may come in flight."""
-        return self.control.trust.policy
+        """The policy in force; a newer one may be taken over in flight."""
+        return self.context.trust.policy
 
     # Control
 
     def start(self, now: float, wall_ns: int) -> list[Effect]:
-        """Call once, when control messages can be sent and heard."""
+        """Call once, when control messages can be sent and received."""
         with self._control_lock:
             self._wall_ns = wall_ns
             return self.control.start(now, wall_ns)
@@ -134,13 +112,13 @@ class SecureHost:
             return self.control.handle(message, now, wall_ns)
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
-        """Call when `next_timer` has come (earlier or later does no harm)."""
+        """Call when `next_timer` has come; earlier or later is harmless."""
         with self._control_lock:
             self._wall_ns = wall_ns
             return self.control.tick(now, wall_ns)
 
     def next_timer(self) -> float | None:
-        """Monotonic seconds at which `tick` wants to be called; may lie in the past."""
+        """Monotonic seconds at which `tick` is due; may be in the past."""
         with self._control_lock:
             return self.control.next_timer()
 
@@ -150,50 +128,48 @@ class SecureHost:
         Raises ValueError for an unknown level, Rejected(ROLE) when the member is no operator.
         """
         with self._control_lock:
-            return self.control.stops.sign(operator, level, targets, wall_ns)
+            return self.control.stop_handler.sign(operator, level, targets, wall_ns)
 
     def leave(self) -> list[Effect]:
-        """Says that all hosted members leave; perform it before `close`."""
+        """A farewell of all hosted members; perform it before `close`."""
         with self._control_lock:
             return self.control.leave()
 
     def close(self) -> None:
-        """Leaves for good: wipes the keys of every epoch and of every offered package (best effort, as
-        always).
-        """
+        """Wipes the keys of every epoch and of every offered package (best effort in Python)."""
         with self._control_lock:
-            self.control.sessions.wipe_all()
+            self.context.sessions.wipe_all()
             for member in self._members.values():
                 member.wipe()
 
     # State
 
     def ready(self, member: str) -> bool:
-        """True when the member can seal now."""
-        return self._members[member].sending is not None and not self.control.silent
+        """True if the member can seal now."""
+        return self._members[member].sending is not None and not self.context.silent
 
     def degraded(self, wall_ns: int) -> bool:
         """True while no crypto node is heard and messages go out under the fallback secret."""
-        fallback = self.control.fallback
-        return self.control.silent and fallback is not None and fallback.usable(wall_ns)
+        fallback = self.fallback
+        return self.context.silent and fallback is not None and fallback.usable(wall_ns)
 
-    def barred(self, wall_ns: int) -> tuple[str, ...]:
-        """Hosted members whom the others refuse, and why: one phrase each."""
+    def excluded_members(self, wall_ns: int) -> tuple[str, ...]:
+        """Hosted members that the others refuse, each with the reason."""
         found = []
         for name, member in self._members.items():
             if member.identity.fingerprint in member.state.evictions:
-                found.append(f"{name} was put out of the swarm")
+                found.append(f"{name} was evicted from the swarm")
                 continue
             try:
-                self.control.trust.check_member(member.identity.member, wall_ns)
+                self.context.trust.check_member(member.identity.member, wall_ns)
             except CertificateError as error:
                 found.append(f"the certificate of {name} {error.fault.value}")
         return tuple(found)
 
     def beat_age_s(self, now: float) -> float | None:
         """Seconds since a crypto node's last beat of our epoch, or since the start; None before that."""
-        heard = self.control.last_beat
-        return None if heard is None else max(0.0, now - heard)
+        last_beat = self.context.last_beat
+        return None if last_beat is None else max(0.0, now - last_beat)
 
     def epoch(self, member: str) -> int | None:
         """The epoch the member sends under."""
@@ -207,22 +183,11 @@ class SecureHost:
 
     def roster(self, member: str | None = None) -> tuple[RosterEntry, ...]:
         """The roster the member (default: the first) sends under; empty before the first epoch."""
-        sending = self._members[member or next(iter(self._members))].sending
-        return sending[0].roster if sending else ()
-
-    def heard(self, name: str) -> int | None:
-        """Wall clock (ns) at which a packet of that member was last opened in an open epoch."""
-        times = [
-            session.received_ns[entry.slot]
-            for session in list(self._sessions.values())
-            for entry in session.roster
-            if entry.name == name and entry.slot in session.received_ns
-        ]
-        return max(times, default=None)
+        return self.context.roster(member)
 
     def certificate(self, fingerprint: bytes) -> CertifiedMember | None:
-        """A member's certificate, if it has been seen (receipts and records need it)."""
-        return self.control.directory.get(fingerprint)
+        """A member's certificate, if it is known (receipts and records need it)."""
+        return self.context.certificates.get(fingerprint)
 
     def announcement(self, epoch: int) -> Announcement | None:
         """The announcement of an open epoch (public bytes only)."""
@@ -243,11 +208,11 @@ class SecureHost:
     ) -> Envelope:
         state = self._members[member]
         sending = state.sending
-        if self.control.silent and self.control.fallback is not None and not binding:
-            envelope = self.control.fallback.seal(channel, type_name, payload, sent_ns, member)
+        if self.context.silent and self.fallback is not None and not binding:
+            envelope = self.fallback.seal(channel, type_name, payload, sent_ns, member)
             self._count_sealed(envelope)
             return envelope
-        if sending is None or self.control.silent:
+        if sending is None or self.context.silent:
             why = "the crypto node is silent" if sending else "it has not joined an epoch yet"
             raise NotReady(f"{member} cannot send: {why}")
         session, slot = sending
@@ -276,16 +241,16 @@ class SecureHost:
         veto: Callable[[int], None] | None = None,
     ) -> tuple[Opened, int]:
         counters = self.counters
-        fallback = self.control.fallback
+        fallback = self.fallback
         try:
-            if envelope.epoch == 0 and fallback is not None and self.control.silent:
+            if envelope.epoch == 0 and fallback is not None and self.context.silent:
                 opened = fallback.open(channel, type_name, envelope, wall_ns)
                 found = opened, 0
             else:
                 check_shape(envelope)
                 session = self._sessions.get(envelope.epoch)
                 if session is None:
-                    self.control.catch_up.note_higher(envelope.epoch)
+                    self.control.resync.note_higher(envelope.epoch)
                     raise Rejected(RejectReason.UNKNOWN_EPOCH, f"epoch {envelope.epoch}")
                 self._wall_ns = wall_ns
                 found = session.open(channel, type_name, envelope, wall_ns, self._good, bindings, veto)
@@ -300,14 +265,14 @@ class SecureHost:
 
     def _good(self, fingerprint: bytes) -> CertifiedMember | None:
         try:
-            return self.control.directory.get_valid(fingerprint, self._wall_ns)
+            return self.context.certificates.get_valid(fingerprint, self._wall_ns)
         except Rejected:
             return None
 
-    # Checkpoints: for a thread beside the one that carries data
+    # Checkpoints: for a thread apart from the data path
 
     def make_checkpoints(self, now: float, wall_ns: int) -> Iterator[tuple[str, Checkpoint]]:
-        """The checkpoints that are due, each with its sender's name; each is signed when it is asked for.
+        """The checkpoints that are due, each with its sender's name; signed one by one as they are iterated.
 
         Call it every `checkpoints.POLL_S`. `wall_ns` is the clock that `seal` is given.
         """
@@ -322,26 +287,26 @@ class SecureHost:
 
         Never raises on what it contains; refusals are counted by reason.
         """
-        known = self.control.known(checkpoint.epoch)
+        known = self.control.installer.known_hash(checkpoint.epoch)
         fingerprint = next((entry.fingerprint for entry in self.roster() if entry.name == name), None)
         try:
             effects = self.checkpoints.take(name, checkpoint, fingerprint, known, self._good, now, wall_ns)
-            return effects + self._heal(now)
+            return effects + self._check_counters(now)
         except Rejected as refusal:
             self.counters.checkpoints[refusal.reason] += 1
             return None
 
     def tick_checkpoints(self, now: float) -> list[Effect]:
-        """Call about once a second: packets that nobody confirmed are counted."""
-        return self.checkpoints.tick(now) + self._heal(now)
+        """Call about once a second: counts packets that no checkpoint confirmed."""
+        return self.checkpoints.tick(now) + self._check_counters(now)
 
-    def _heal(self, now: float) -> list[Effect]:
-        """Somebody has used a sender's numbers far ahead, or our clock went back: only a new epoch lets
-        senders be heard again.
+    def _check_counters(self, now: float) -> list[Effect]:
+        """Requests a rekey if a sender's counters were used far ahead by another one, or our clock went back:
+        only in a new epoch are its packets accepted again.
         """
         effects: list[Effect] = []
         back_s = self.checkpoints.take_clock_set_back()
-        if back_s and self._set_back_told.take(now):
+        if back_s and self._set_back_alarms.take(now):
             effects.append(
                 SecurityAlarm(
                     "warning",
@@ -352,7 +317,7 @@ class SecureHost:
         if not self.checkpoints.take_window_jump() and not back_s:
             return effects
         with self._control_lock:
-            return effects + self.control.ask_rotation(now)
+            return effects + self.control.request_rekey(now)
 
     # Services
 
@@ -379,7 +344,7 @@ class SecureHost:
         wall_ns: int,
         pending: Iterable[PendingRequest],
     ) -> tuple[PendingRequest, Opened]:
-        """The request that a response answers, and the response.
+        """(the request that a response answers, the opened response).
 
         Raises Rejected(UNMATCHED_RESPONSE) when it answers none of `pending` (at most 256), ALREADY_ANSWERED
         when that one has its response.

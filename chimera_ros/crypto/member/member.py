@@ -1,8 +1,8 @@
-"""One member's part in the key protocol: its packages, the epochs it installs, what it must remember.
+"""Key protocol state of one member: its key packages, the epochs it installs, its stored numbers.
 
-States of a member: outside (no epoch) -> installed (receives) -> sending (switched); a further epoch takes it
-from sending to installed-and-sending until the switch. Signatures of the crypto node are checked by the host,
-once per process; everything that concerns this member alone is checked here.
+States: outside (no epoch), installed (receives), sending (switched); a further epoch is installed while the
+member still sends under the previous one. Signatures of crypto nodes are checked once per process
+(announcements.py); the checks of this one member are made here.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ MAX_PACKAGES: Final = 2
 
 @dataclass(slots=True)
 class OwnPackage:
-    """A package this member has offered and not used yet."""
+    """A package that this member has offered and not used yet."""
 
     key: PackageKey = field(repr=False)
     hash: bytes
     challenge: bytes
-    asked: bytes  # transcript hash of the epoch that the request named
+    requested_hash: bytes  # transcript hash of the epoch that the request named
     made_at: float
     message: ControlMessage | None
 
 
 @dataclass(slots=True)
 class Opening:
-    """A seed that opened: what remains is to remember the number and to make the session."""
+    """An opened seed; storing the epoch number and making the session remain."""
 
     member: Member
     slot: int
@@ -66,12 +66,12 @@ class Member:
         self.name = identity.name
         self.role = identity.role
         self.incarnation = random(INCARNATION_BYTES)
-        self.speaker = identity.fingerprint  # who answers `ready` for this member
+        self.responder = identity.fingerprint  # who sends `ready` for this member
         self.installed: EpochSession | None = None  # highest epoch installed in this process
         self.installed_slot = 0
-        self.sending: tuple[EpochSession, int] | None = None  # session and own slot, replaced as one
+        self.sending: tuple[EpochSession, int] | None = None  # session and own slot, replaced together
         self.proof: SignedHead | None = None
-        self.request: KeyRequest | None = None  # to be answered when `answer_at` comes
+        self.request: KeyRequest | None = None  # answered at `answer_at`
         self.answer_at: float | None = None
         self.certificate_at: float | None = None
         self.certificate_sent_at = float("-inf")
@@ -80,7 +80,7 @@ class Member:
         self._store = store
         self._suite = suite
         self._packages: list[OwnPackage] = []
-        self._stored = StoredState()  # what the store has taken; less than `state` where the disk refused
+        self._stored = StoredState()  # what is on disk; less than `state` if the disk refused
         self.state = self._first_state(store.load())
 
     def _first_state(self, state: StoredState) -> StoredState:
@@ -107,19 +107,19 @@ class Member:
         self._trust.raise_floor(fresh.time_floor_ns)
         return fresh
 
-    def remember(self, **changes: object) -> None:
-        """Writes changed state to the store, then takes it over."""
+    def save(self, **changes: object) -> None:
+        """Stores changed state, then applies it. Raises KeystoreError; then nothing has changed."""
         state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]  # names are StoredState's
         self._store.save(state)
         self.state = self._stored = state
 
-    def remember_number(self, **changes: object) -> None:
-        """The same for numbers that rise in every rotation. Where the disk has no room for a stop or an
-        eviction that is obeyed in memory, they are written without it: one stop or eviction on a full disk
-        must not end a member's part in the swarm.
+    def save_numbers(self, **changes: object) -> None:
+        """`save` for numbers that rise in every rotation. Where the disk has no room for a stop or an
+        eviction that is obeyed in memory, they are stored without it: one stop or eviction on a full disk
+        must not exclude the member from later epochs.
         """
         try:
-            self.remember(**changes)
+            self.save(**changes)
         except KeystoreError:
             if self._stored == self.state:
                 raise
@@ -128,31 +128,31 @@ class Member:
             self._stored = stored
             self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
 
-    def remember_stop(self, operator: str, counter: int) -> KeystoreError | None:
-        """Remembers a stop; where the disk refuses, in memory only: an emergency does not wait for a disk."""
+    def save_stop(self, operator: str, counter: int) -> KeystoreError | None:
+        """Stores a stop's counter; if the disk refuses, it is kept in memory: stops are always obeyed."""
         counters = {**self.state.operator_counters, operator: counter}
         try:
-            self.remember(operator_counters=counters)
+            self.save(operator_counters=counters)
         except KeystoreError as error:
             self.state = dataclasses.replace(self.state, operator_counters=counters)
             return error
         return None
 
-    def remember_evictions(self, fingerprints: Iterable[bytes], orders: Iterable[EvictionOrder] = ()) -> None:
-        """Keeps the union with these, in one write. Raises KeystoreError or Rejected(SIZE)."""
+    def save_evictions(self, fingerprints: Iterable[bytes], orders: Iterable[EvictionOrder] = ()) -> None:
+        """Stores the union with these, in one write. Raises KeystoreError or Rejected(SIZE)."""
         evictions = self.state.evictions.union(fingerprints)
         if len(evictions) > MAX_EVICTIONS:
             raise Rejected(RejectReason.SIZE, f"more than {MAX_EVICTIONS} evictions")
-        self.remember(evictions=evictions, orders=(*self.state.orders, *orders))
+        self.save(evictions=evictions, orders=(*self.state.orders, *orders))
 
     def obey_evictions(
         self, fingerprints: Iterable[bytes], orders: Iterable[EvictionOrder]
     ) -> KeystoreError | None:
-        """The same for what a crypto node announced; where the disk refuses, in memory only: whoever was
-        captured would read on until there is space.
+        """The same for announced evictions; if the disk refuses, they are kept in memory: a captured member
+        would otherwise read on.
         """
         try:
-            self.remember_evictions(fingerprints, orders)
+            self.save_evictions(fingerprints, orders)
         except KeystoreError as error:
             self.state = dataclasses.replace(
                 self.state,
@@ -163,41 +163,41 @@ class Member:
         return None
 
     def flush(self) -> None:
-        """Evictions that are only safe from a crash of the process become safe from a power cut."""
+        """Syncs stored evictions: until then they survive a crash of the process, not a power cut."""
         self._store.flush()
 
-    def remember_document(self, name: str, data: bytes, **changes: int) -> None:
-        """Keeps a signed document and then its number. Raises KeystoreError."""
+    def save_document(self, name: str, data: bytes, **changes: int) -> None:
+        """Stores a signed document and then its number. Raises KeystoreError."""
         self._store.save_document(name, data)
-        self.remember(**changes)
+        self.save(**changes)
 
     # Packages
 
     def needs_answer(self, request: KeyRequest) -> bool:
-        """Does the crypto node lack our unused package?"""
+        """True if the crypto node lacks an unused package of this member."""
         if self.installed is not None and request.transcript_hash == self.installed.transcript_hash:
             return not request.has(self.installed_slot)
         return True
 
     @property
     def proof_fits(self) -> bool:
-        """Can a package carry the proof of our epoch? That of a large roster cannot."""
+        """True if the proof of the installed epoch fits into a package; that of a large roster does not."""
         return self.proof is None or len(self.proof.encode()) <= MAX_PROOF
 
     def answer(self, request: KeyRequest, now: float) -> ControlMessage:
         """The package for a request: the last one again if it answered the same challenge of the same epoch,
-        otherwise a fresh one: that one may have been used up in an announcement that did not come through.
+        otherwise a new one: the last may have been used up by an announcement that was lost.
         """
         self.expire(now)
         if self._packages:
             last = self._packages[-1]
-            same = last.challenge == request.challenge and last.asked == request.transcript_hash
+            same = last.challenge == request.challenge and last.requested_hash == request.transcript_hash
             if last.message is not None and same:
                 return last.message
         return self._make(request, now, signed=True)
 
     def own_package(self, request: KeyRequest, now: float) -> KeyPackage:
-        """The crypto node's package to itself; nobody else sees it, so it bears no signature."""
+        """The crypto node's package for itself; it is never sent, so it is not signed."""
         self.expire(now)
         message = self._make(request, now, signed=False)
         self._packages[-1].message = None
@@ -206,7 +206,7 @@ class Member:
 
     def _make(self, request: KeyRequest, now: float, signed: bool) -> ControlMessage:
         key = self._suite.package_key()
-        # A crypto node claims the number that it must not go below, also what nobody else has seen.
+        # A crypto node claims its highest stored number, even if no other node has received it.
         epoch = self.state.highest_epoch if self.role is Role.CRYPTO else 0
         transcript_hash, proof = NO_HASH, b""
         if self.proof is not None and self.installed is not None:
@@ -220,7 +220,7 @@ class Member:
             incarnation=self.incarnation,
             public=key.public,
             challenge=request.challenge,
-            responder=self.speaker,
+            responder=self.responder,
             epoch=epoch,
             transcript_hash=transcript_hash,
             proof=proof,
@@ -247,8 +247,7 @@ class Member:
     # Epochs
 
     def open_seed(self, announcement: Announcement) -> Opening:
-        """Every check that is this member's own, then the seed. Changes nothing; whom the head puts out has
-        been remembered before.
+        """This member's own checks, then the seed. Changes nothing; the head's evictions are stored before.
 
         Raises Rejected(STALE, TOO_FAR, NOT_NAMED, EVICTED, SEED or KEY_TAG).
         """
@@ -277,17 +276,17 @@ class Member:
             raise Rejected(RejectReason.KEY_TAG)
         return Opening(self, entry.slot, keys)
 
-    def store_epoch(self, announcement: Announcement, proven_ns: int) -> None:
-        """Remembers the number before anything is done with the epoch, and a time that was proven."""
+    def store_epoch(self, announcement: Announcement, floor_ns: int) -> None:
+        """Stores the number before the epoch is used, and the time floor."""
         head = announcement.head
-        self.remember_number(
+        self.save_numbers(
             highest_epoch=head.epoch,
-            time_floor_ns=max(self.state.time_floor_ns, proven_ns),
+            time_floor_ns=max(self.state.time_floor_ns, floor_ns),
         )
         self._trust.raise_floor(self.state.time_floor_ns)
 
     def install(self, session: EpochSession, slot: int) -> None:
-        """Receives under the session from now on; its package key is used up and deleted."""
+        """Receives under the session from now on; the package key is deleted."""
         entry = session.by_slot[slot]
         self._packages = [item for item in self._packages if item.hash != entry.package_hash]
         self.installed = session
@@ -295,12 +294,12 @@ class Member:
         self.proof = session.announcement.proof
 
     @property
-    def cut_off(self) -> bool:
-        """Was the epoch it sends under wiped?"""
+    def sending_wiped(self) -> bool:
+        """True if the epoch it sends under was wiped."""
         return self.sending is not None and self.sending[0].closed
 
     def switch(self, session: EpochSession) -> bool:
-        """Sends under the session from now on; False when it did already or sends under a higher one."""
+        """Sends under the session from now on. False if it does so already, or has installed another one."""
         if self.installed is not session or (self.sending is not None and self.sending[0] is session):
             return False
         self.sending = (session, self.installed_slot)
@@ -313,7 +312,7 @@ Mapper = Callable[..., Iterable[Any]]
 def open_seeds(
     announcement: Announcement, members: Iterable[Member], mapper: Mapper, refused: Counter[RejectReason]
 ) -> list[Opening]:
-    """Of every member that passes its own checks; the others are counted by reason."""
+    """The opened seeds of members that pass their own checks; the others are counted by reason."""
 
     def attempt(member: Member) -> Opening | Rejected:
         try:
@@ -331,16 +330,16 @@ def open_seeds(
 
 
 def store_numbers(
-    announcement: Announcement, openings: Sequence[Opening], proven_ns: int, mapper: Mapper
+    announcement: Announcement, openings: Sequence[Opening], floor_ns: int, mapper: Mapper
 ) -> tuple[list[Opening], list[KeystoreError]]:
-    """Those whose disk has the number now, and the others' troubles: who cannot remember it does not use it.
+    """(openings whose number is stored, errors of the others): a member uses no number that is not stored.
 
-    Together, because a write may wait for the disk.
+    All in one call of `mapper`, because a write may wait for the disk.
     """
 
     def store(opening: Opening) -> KeystoreError | None:
         try:
-            opening.member.store_epoch(announcement, proven_ns)
+            opening.member.store_epoch(announcement, floor_ns)
         except KeystoreError as error:
             return error
         return None

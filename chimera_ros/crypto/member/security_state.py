@@ -1,27 +1,21 @@
-"""What an operator must see at a glance: security is on, which epoch, who is in, who was put out and why.
+"""Security status of one process for operators: epoch, roster, evictions, failover, entropy, checkpoints.
 
-`SecurityState` is plain data for `/diagnostics`, `chimera swarm` and status lines. It holds no key, no
-position and no command; every text and list in it is bounded. Who fills it passes plain values: it knows no
-host and no key server. `RosterWatch` turns the heads of installed epochs into events.
+`SecurityState` is plain data for `/diagnostics`, `chimera swarm` and status lines. It has no key, position or
+command; every text and list in it is bounded. It is filled by ros/diagnostics.py.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 from ..evidence.ledgers import CheckpointCounts
-from ..messages.announcement import EpochReason, Head
 
-MAX_EVENTS: Final = 32
-MAX_OUT: Final = 64
-MAX_NAMES: Final = 512
 MAX_TEXT: Final = 200
 BEAT_LATE_S: Final = 3.0  # beats come every 0.3 s; a standby takes over within 2 s
-_HASH_SHOWN: Final = 8  # bytes of a transcript hash: enough to see that two views differ
+_HASH_BYTES: Final = 8  # of a transcript hash: enough to detect a split view
 
 
 class DiagnosticLevel(IntEnum):
@@ -34,7 +28,7 @@ class DiagnosticLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EvictedMember:
-    """A member that is no longer in: `why` is one sentence, `epoch` the first one without it."""
+    """A member that is no longer in the roster: `why` is one sentence, `epoch` the first one without it."""
 
     name: str
     why: str
@@ -43,31 +37,31 @@ class EvictedMember:
 
 @dataclass(frozen=True, slots=True)
 class SecurityState:
-    """Security of one process at one moment. Defaults mean: not there, or not known here."""
+    """Snapshot of one process. Defaults mean: none, or not known here."""
 
     members: tuple[str, ...] = ()  # hosted here
     suite: str = ""
-    provider: str = "openssl"  # where ML-DSA and ML-KEM come from
+    provider: str = "openssl"  # of ML-DSA and ML-KEM
     ready: bool = False  # every hosted member has an epoch to send under
     epoch: int | None = None  # of the first hosted member
     transcript: str = ""  # first bytes of the epoch's transcript hash, hexadecimal
-    roster: tuple[str, ...] = ()  # who is in
-    put_out: tuple[EvictedMember, ...] = ()  # newest last
+    roster: tuple[str, ...] = ()  # members of the epoch
+    evicted: tuple[EvictedMember, ...] = ()  # newest last
     evictions: int = 0  # entries of the eviction list that is in force here
     policy_version: int = 0
     crl_number: int = 0
-    crypto_node: str = ""  # who issued the epoch
+    crypto_node: str = ""  # issuer of the epoch
     crypto_rank: int | None = None  # crypto nodes only
-    crypto_active: bool | None = None  # crypto nodes only: in charge, or standing by
+    crypto_active: bool | None = None  # crypto nodes only: active, or standby
     standbys: tuple[str, ...] = ()
-    barred: tuple[str, ...] = ()  # hosted members whom the others refuse, and why
-    cautions: tuple[str, ...] = ()  # what will be in the way before long
-    beat_age_s: float | None = None  # since a crypto node was heard
-    silent: bool = False  # no crypto node heard for so long that nothing is sent
-    degraded: str = ""  # why the swarm flies under its fallback secret; empty: it does not
-    entropy: Mapping[str, str] = field(default_factory=dict)  # source -> in use, off, failed: why
+    barred: tuple[str, ...] = ()  # hosted members that the others refuse, with the reason
+    cautions: tuple[str, ...] = ()  # conditions that will prevent joining or starting
+    beat_age_s: float | None = None  # since a crypto node's last beat
+    silent: bool = False  # no beat for so long that nothing is sent
+    degraded: str = ""  # why the swarm flies under its fallback secret; empty: normal operation
+    entropy: Mapping[str, str] = field(default_factory=dict)  # by source: in use, off, failed: reason
     checkpoints: CheckpointCounts = field(default_factory=CheckpointCounts)
-    checkpoints_on: bool = False  # are others' checkpoints verified here?
+    checkpoints_on: bool = False  # others' checkpoints are verified here
     sealed: int = 0
     opened: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)  # envelopes, by reason
@@ -78,13 +72,13 @@ class SecurityState:
     alarms: tuple[str, ...] = ()  # newest last
 
     def verdict(self) -> tuple[DiagnosticLevel, str]:
-        """How it stands, in one line: the worst first."""
+        """(level, text) of the worst condition, in one line."""
         if self.degraded:
             return DiagnosticLevel.ERROR, f"DEGRADED: {self.degraded}"[:MAX_TEXT]
         if self.silent:
             return DiagnosticLevel.ERROR, "no crypto node is heard: nothing is sent"
         if self.barred:
-            return DiagnosticLevel.ERROR, _names(self.barred, 4)[:MAX_TEXT]
+            return DiagnosticLevel.ERROR, listed(self.barred, 4)[:MAX_TEXT]
         if self.checkpoints.mismatched:
             return (
                 DiagnosticLevel.ERROR,
@@ -101,28 +95,28 @@ class SecurityState:
                 f"security is on; no crypto node is heard for {self.beat_age_s:.0f} s",
             )
         if self.cautions:
-            return DiagnosticLevel.WARN, f"security is on; {_names(self.cautions, 4)}"[:MAX_TEXT]
+            return DiagnosticLevel.WARN, f"security is on; {listed(self.cautions, 4)}"[:MAX_TEXT]
         return DiagnosticLevel.OK, f"security is on: epoch {self.epoch}, {len(self.roster)} members in"
 
     def key_values(self) -> list[tuple[str, str]]:
-        """For diagnostics: bounded texts."""
+        """Key and value texts for diagnostics, bounded."""
         counts = self.checkpoints
         pairs: list[tuple[str, object]] = [
             ("suite", self.suite),
             ("provider", self.provider),
-            ("members here", _names(self.members)),
+            ("members here", listed(self.members)),
             ("epoch", "none" if self.epoch is None else self.epoch),
             ("transcript", self.transcript),
             ("members in", len(self.roster)),
-            ("roster", _names(self.roster)),
-            ("put out", "; ".join(f"{item.name}: {item.why}" for item in self.put_out[-8:]) or "nobody"),
+            ("roster", listed(self.roster)),
+            ("put out", "; ".join(f"{item.name}: {item.why}" for item in self.evicted[-8:]) or "nobody"),
             ("evictions", self.evictions),
             ("policy version", self.policy_version),
             ("revocation list", self.crl_number),
             ("crypto node", self.crypto_node),
-            ("standbys", _names(self.standbys) or "none"),
+            ("standbys", listed(self.standbys) or "none"),
             ("degraded", self.degraded or "no"),
-            ("refused by others", _names(self.barred) or "nobody here"),
+            ("refused by others", listed(self.barred) or "nobody here"),
             ("crypto node heard, s ago", "never" if self.beat_age_s is None else f"{self.beat_age_s:.1f}"),
             ("entropy", "; ".join(f"{name}: {state}" for name, state in sorted(self.entropy.items()))),
             ("checkpoints verified here", "yes" if self.checkpoints_on else "no"),
@@ -135,13 +129,13 @@ class SecurityState:
             ("clock error, s", "unknown" if self.clock_error_s is None else f"{self.clock_error_s:.6f}"),
         ]
         if self.crypto_active is not None:
-            pairs.append(("in charge", "yes" if self.crypto_active else "no, standing by"))
+            pairs.append(("in charge", "yes" if self.crypto_active else "no, standby"))
         pairs += [(f"event {index}", text) for index, text in enumerate(self.events[-8:], 1)]
         pairs += [(f"alarm {index}", text) for index, text in enumerate(self.alarms[-8:], 1)]
         return [(name, str(value)[: 4 * MAX_TEXT]) for name, value in pairs]
 
     def to_status(self) -> dict[str, Any]:
-        """What a status line says of it, JSON-ready and short."""
+        """For status lines: JSON-ready and short."""
         level, text = self.verdict()
         return {
             "level": int(level),
@@ -149,7 +143,7 @@ class SecurityState:
             "provider": self.provider,
             "put_out": [
                 {"name": item.name, "why": item.why[:MAX_TEXT], "epoch": item.epoch}
-                for item in self.put_out[-16:]
+                for item in self.evicted[-16:]
             ],
             "degraded": self.degraded[:MAX_TEXT],
             "silent": self.silent,
@@ -161,70 +155,13 @@ class SecurityState:
         }
 
 
-def shown_hash(transcript_hash: bytes | None) -> str:
-    """The first bytes of a transcript hash, for people."""
-    return transcript_hash[:_HASH_SHOWN].hex() if transcript_hash else ""
+def short_hash(transcript_hash: bytes | None) -> str:
+    """The first bytes of a transcript hash, hexadecimal."""
+    return transcript_hash[:_HASH_BYTES].hex() if transcript_hash else ""
 
 
-class RosterWatch:
-    """Who came, left and was put out, from the heads of the epochs that this process installs."""
-
-    def __init__(self) -> None:
-        self.events: deque[str] = deque(maxlen=MAX_EVENTS)
-        self._names: dict[str, bytes] = {}  # of the newest epoch: name -> fingerprint
-        self._epoch = 0
-        self._known: OrderedDict[bytes, str] = OrderedDict()  # fingerprint -> name, also of those who left
-        self._out: OrderedDict[str, EvictedMember] = OrderedDict()
-
-    @property
-    def put_out(self) -> tuple[EvictedMember, ...]:
-        """Who is not in any more, oldest first."""
-        return tuple(self._out.values())
-
-    def note(self, text: str) -> None:
-        """An authentication event that no head tells of."""
-        self.events.append(text[:MAX_TEXT])
-
-    def installed(self, head: Head) -> None:
-        """An epoch was installed; one that is not the newest is no news."""
-        if head.epoch <= self._epoch:
-            return
-        names = {entry.name: entry.fingerprint for entry in head.roster}
-        came = sorted(names.keys() - self._names.keys())
-        gone = sorted(self._names.keys() - names.keys())
-        self._epoch = head.epoch
-        for entry in head.roster:
-            self._known[entry.fingerprint] = entry.name
-            self._known.move_to_end(entry.fingerprint)
-        for name in names:
-            self._out.pop(name, None)
-        lost: list[EvictedMember] = []
-        for name in gone:
-            evicted = self._names[name] in head.evictions
-            why = "evicted" if evicted else "left, or sent no fresh key package in time"
-            lost.append(EvictedMember(name, f"{why} (epoch {head.epoch})", head.epoch))
-        for fingerprint in head.evictions:  # put out before we saw it in, or by a list from the disk
-            known = self._known.get(fingerprint)
-            if known is not None and known not in names and known not in self._out and known not in gone:
-                self._remember(EvictedMember(known, f"evicted (epoch {head.epoch} or before)", head.epoch))
-        for item in lost:  # last, for only the newest are kept
-            self._remember(item)
-        self._names = names
-        while len(self._known) > MAX_NAMES:
-            self._known.popitem(last=False)
-        if came or gone or head.reason is EpochReason.EVICT:
-            changes = [f"{_names(tuple(came))} came"] if came else []
-            changes += [f"{item.name} is out: {item.why}" for item in lost[:8]]
-            self.note(f"epoch {head.epoch} ({head.reason.name.lower()}): {'; '.join(changes) or 'no change'}")
-
-    def _remember(self, item: EvictedMember) -> None:
-        self._out[item.name] = item
-        self._out.move_to_end(item.name)
-        while len(self._out) > MAX_OUT:
-            self._out.popitem(last=False)
-
-
-def _names(names: tuple[str, ...], most: int = 24) -> str:
+def listed(names: tuple[str, ...], most: int = 24) -> str:
+    """Names for a line of text, at most `most` of them."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 

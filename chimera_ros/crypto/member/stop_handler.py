@@ -1,106 +1,81 @@
-"""Stops of hosted operators go out here, stops for hosted drones come in, without epoch or leader."""
+"""Operator stops: signed for hosted operators, verified and acknowledged for hosted drones.
+
+They need neither an epoch nor a leader.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from ..effects import Effect, SecurityAlarm, Send, StopAcked, StopOrder
 from ..errors import ClockTrouble, Rejected, RejectReason
 from ..messages.body import signed
 from ..messages.stop import Stop, StopLevel, StopReceipt, check_age, make_stop
 from ..primitives.suite import digest
-from ..trust.certificate_cache import CertificateCache
-from ..trust.identity import CertifiedMember, Trust
-from ..trust.policy import Limits
 from ..trust.roles import Role
 from ..wire import ControlKind, ControlMessage
-from .member import Member
+from .context import MemberContext
 
 
 class StopHandler:
-    """`check_signature` pays from the process's budget and raises Rejected; `mistimed` makes what is to be
-    raised of a stop that is not of now; `own_clock_ns` shows the own wall clock. All are the control plane's.
-
-    Times that are handed in are the crypto node's where it is heard. What is of now by the own clock counts
-    too, unless it would end a flight in the air: a crypto node with a wrong clock must not make every stop
-    stale, and whoever sets a drone's clock back gains no more than a hold or a landing it never heard of.
+    """Ages are judged by the crypto node's time where it is heard, and by the own wall clock too, unless the
+    stop ends a flight in the air: a crypto node with a wrong clock must not make every stop stale, and
+    setting a drone's clock back yields no more than a hold or a landing that it never received.
     """
 
-    def __init__(
-        self,
-        trust: Trust,
-        members: Mapping[str, Member],
-        directory: CertificateCache,
-        check_signature: Callable[[CertifiedMember, ControlMessage, float], None],
-        mistimed: Callable[[ClockTrouble, CertifiedMember, ControlMessage, float], ClockTrouble],
-        own_clock_ns: Callable[[], int],
-    ) -> None:
-        self._trust = trust
-        self._members = members
-        self._directory = directory
-        self._check_signature = check_signature
-        self._mistimed = mistimed
-        self._own_clock_ns = own_clock_ns
-        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # drone -> digest of its last stop, receipt
-
-    @property
-    def _limits(self) -> Limits:
-        return self._trust.policy.limits
+    def __init__(self, context: MemberContext) -> None:
+        self._context = context
+        self._stops: dict[str, tuple[bytes, ControlMessage]] = {}  # by drone: digest, receipt of its last
 
     def sign(self, operator: str, level: str, targets: Sequence[str], wall_ns: int) -> ControlMessage:
-        """A stop under a hosted operator's signature; its counter is stored first."""
-        member = self._members[operator]
+        """A stop signed by a hosted operator; its counter is stored first."""
+        member = self._context.members[operator]
         if member.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator} is no operator")
         counter = member.state.stop_counter + 1
         message = make_stop(member.identity, counter, level, targets, wall_ns)
-        member.remember(stop_counter=counter)
-        member.certificate_at = float("-inf")  # shown with the next tick: a stop must not wait for it
+        member.save(stop_counter=counter)
+        member.certificate_at = float("-inf")  # sent with the next tick: a stop must not wait for it
         return message
 
     def on_stop(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
         """A stop from the network, for hosted drones. Raises Rejected."""
-        drones = [member for member in self._members.values() if member.role is Role.DRONE]
+        drones = [member for member in self._context.members.values() if member.role is Role.DRONE]
         if not drones:
             return []
-        stop = Stop.parse(message.parts[0], self._trust.swarm)
-        meant = [member for member in drones if not stop.targets or member.name in stop.targets]
-        if not meant:
+        stop = Stop.parse(message.parts[0], self._context.trust.swarm)
+        addressed = [member for member in drones if not stop.targets or member.name in stop.targets]
+        if not addressed:
             raise Rejected(RejectReason.NOT_ADDRESSED)
-        try:
-            operator = self._directory.get_valid(stop.operator, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._directory.defer(stop.operator, message)
-            raise
+        operator = self._context.valid_signer(stop.operator, message, wall_ns)
         if operator.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator.name} is no operator")
         if any(stop.operator in member.state.evictions for member in drones):
             raise Rejected(RejectReason.EVICTED, operator.name)
-        fresh = [m for m in meant if stop.counter > m.state.operator_counters.get(operator.name, 0)]
+        fresh = [m for m in addressed if stop.counter > m.state.operator_counters.get(operator.name, 0)]
         try:
-            at_ns = self._of_now(stop.sent_ns, wall_ns, own=stop.level is not StopLevel.KILL)
+            at_ns = self._check_time(stop.sent_ns, wall_ns, own=stop.level is not StopLevel.KILL)
         except ClockTrouble as refusal:
             if not fresh:
                 raise
-            raise self._mistimed(refusal, operator, message, now) from None
+            raise self._context.attach_signer(refusal, operator, message, now) from None
         repeated = digest(*message.parts)
         receipts: list[Effect] = [
             Send(self._stops[member.name][1])
-            for member in meant
+            for member in addressed
             if member.name in self._stops and self._stops[member.name][0] == repeated
         ]
         if not fresh:
             if receipts:
-                return receipts  # obeyed already; the acknowledgement may have been lost
+                return receipts  # a retransmission; the acknowledgement may have been lost
             raise Rejected(RejectReason.STALE, f"stop {stop.counter} of {operator.name}")
-        self._check_signature(operator, message, now)
+        self._context.check_signature(operator, message, now)
         for member in fresh:
-            trouble = member.remember_stop(operator.name, stop.counter)
+            trouble = member.save_stop(operator.name, stop.counter)
             if trouble is not None:
                 receipts.append(SecurityAlarm("error", str(trouble)))
             receipt = StopReceipt(
-                self._trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, at_ns
+                self._context.trust.swarm, stop.operator, stop.counter, member.identity.fingerprint, at_ns
             )
             ack = signed(ControlKind.STOP_ACK, receipt.encode(), member.identity)
             self._stops[member.name] = (repeated, ack)
@@ -108,18 +83,18 @@ class StopHandler:
         names = tuple(member.name for member in fresh)
         return [StopOrder(operator.name, stop.level.word, names, stop.counter), *receipts]
 
-    def _of_now(self, sent_ns: int, wall_ns: int, own: bool) -> int:
-        """The time by which it is of now: `wall_ns`, or, where `own` allows it, the own clock's.
+    def _check_time(self, sent_ns: int, wall_ns: int, own: bool) -> int:
+        """The time by which the age is valid: `wall_ns`, or, if `own` permits it, the own clock's.
 
-        Raises ClockTrouble by the first.
+        Raises ClockTrouble of the first check.
         """
-        limits = self._limits
+        limits = self._context.limits
         try:
             check_age(sent_ns, wall_ns, limits.stop_life_s, limits.clock_ahead_s)
         except ClockTrouble as trouble:
             if not own:
                 raise
-            own_ns = self._own_clock_ns()
+            own_ns = self._context.wall_ns
             try:
                 check_age(sent_ns, own_ns, limits.stop_life_s, limits.clock_ahead_s)
             except ClockTrouble:
@@ -131,24 +106,19 @@ class StopHandler:
         """An acknowledgement from the network, for hosted operators. Raises Rejected."""
         operators = {
             member.identity.fingerprint: member
-            for member in self._members.values()
+            for member in self._context.members.values()
             if member.role is Role.OPERATOR
         }
         if not operators:
             return []
-        receipt = StopReceipt.parse(message.parts[0], self._trust.swarm)
+        receipt = StopReceipt.parse(message.parts[0], self._context.trust.swarm)
         operator = operators.get(receipt.operator)
         if operator is None:
             raise Rejected(RejectReason.NOT_ADDRESSED)
-        # An old receipt must not pass for that of a stop which never arrived.
-        self._of_now(receipt.sent_ns, wall_ns, own=True)
-        try:
-            drone = self._directory.get_valid(receipt.drone, wall_ns)
-        except Rejected as refusal:
-            if refusal.reason is RejectReason.NO_CERTIFICATE:
-                self._directory.defer(receipt.drone, message)
-            raise
+        # An old receipt must not be taken for that of a stop that was lost.
+        self._check_time(receipt.sent_ns, wall_ns, own=True)
+        drone = self._context.valid_signer(receipt.drone, message, wall_ns)
         if drone.role is not Role.DRONE:
             raise Rejected(RejectReason.ROLE)
-        self._check_signature(drone, message, now)
+        self._context.check_signature(drone, message, now)
         return [StopAcked(drone.name, operator.name, receipt.counter)]

@@ -1,79 +1,34 @@
-"""A newer revocation list or policy reaches a process in flight: verified, higher, stored, then obeyed.
+"""Updates of the revocation list and the policy in flight: verified, higher, stored, then applied.
 
-Both are signed by the authority, so anybody may carry them. What a process has taken over stands on the disk
-of each of its members beside the state file, because the keystore that it started from may be older by then.
+Both are signed by the authority, so any process may forward them. Each member stores them beside its state
+file, because the keystore that the process started from may be older than they are.
 
-Not handled here: a policy with another suite or swarm (that needs a restart), and new rates of the budgets.
+Not handled here: a policy with another suite or swarm and new signature check rates; they need a restart.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
-from typing import Final
-
 from ..effects import Effect, SecurityAlarm
-from ..encoding import Reader, malformed, var
+from ..encoding import malformed, var
 from ..errors import KeystoreError, Rejected, RejectReason
-from ..keystore.member_state import StateStore
 from ..messages.body import opening, read_opening
-from ..rate_limit import RateLimiter
-from ..session.open_epochs import OpenEpochs
-from ..trust.certificate_cache import CertificateCache
-from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
-from ..wire import SIGNATURE_BYTES, ControlKind, ControlMessage
-from .member import Member
-
-CRL_FILE: Final = "crl.der"
-POLICY_FILE: Final = "policy.signed"
-
-
-def freshest(trust: Trust, stores: Iterable[StateStore]) -> Trust:
-    """A copy of `trust` with the highest documents that one of the members took over in flight."""
-    best = dataclasses.replace(trust)
-    for store in stores:
-        try:
-            der = store.load_document(CRL_FILE)
-            crl = read_signed_crl(der, trust.authority) if der else None
-            if crl is not None and crl.number > best.crl.number:
-                best.crl, best.crl_der = crl, der
-            blob = store.load_document(POLICY_FILE)
-            if blob:
-                reader = Reader(blob)
-                text, signature = reader.var(MAX_DOCUMENT), reader.var(SIGNATURE_BYTES)
-                policy = read_signed_policy(text, signature, best)
-                if policy.version > best.policy.version:
-                    best.policy, best.policy_text, best.policy_signature = policy, text, signature
-        except Rejected:
-            continue  # damaged: if it was newer, the member's state says so and refuses to start
-    return best
+from ..wire import ControlKind, ControlMessage
+from .context import MemberContext
+from .stored_trust import CRL_FILE, POLICY_FILE
 
 
 class TrustUpdates:
-    """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`).
+    """Documents from the network (`on_update`) or from a keystore on disk (`take_crl`, `take_policy`)."""
 
-    `on_change` is called after something was taken over: the key server acts on it.
-    """
-
-    def __init__(
-        self,
-        trust: Trust,
-        members: Iterable[Member],
-        directory: CertificateCache,
-        sessions: OpenEpochs,
-        purse: RateLimiter,
-    ) -> None:
-        self.on_change: Callable[[Document, float, int], list[Effect]] | None = None
-        self.taken = False  # something came in flight
-        self._trust = trust
-        self._members = tuple(members)
-        self._directory = directory
-        self._sessions = sessions
-        self._purse = purse
+    def __init__(self, context: MemberContext) -> None:
+        self.taken = False  # a document came in flight
+        self._context = context
+        self._trust = context.trust
+        self._members = tuple(context.members.values())
 
     def messages(self) -> list[ControlMessage]:
-        """What is in force, to be sent to whoever may lack it."""
+        """The documents in force, for processes that may lack them."""
         trust = self._trust
         found = []
         if trust.crl_der:
@@ -86,8 +41,11 @@ class TrustUpdates:
         body = opening(self._trust.swarm) + bytes((kind,)) + var(content)
         return ControlMessage(ControlKind.TRUST, (body, signature))
 
-    def on_update(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        """From the network. Raises Rejected or KeystoreError; then nothing has changed."""
+    def on_update(self, message: ControlMessage, now: float, wall_ns: int) -> tuple[list[Effect], Document]:
+        """(effects, what was taken over) of an update from the network.
+
+        Raises Rejected or KeystoreError; then nothing has changed.
+        """
         body, signature = message.parts
         reader = read_opening(body, self._trust.swarm)
         kind = reader.u8()
@@ -95,35 +53,27 @@ class TrustUpdates:
         reader.end()
         if content in (self._trust.crl_der, self._trust.policy_text):
             raise Rejected(RejectReason.DUPLICATE)
-        if not self._purse.take(ControlKind.TRUST, now):
+        if not self._context.rate_limiter.take(ControlKind.TRUST, now):
             raise Rejected(RejectReason.BUDGET, "trust")
         if kind == Document.CRL and not signature:
-            return self.take_crl(content, now, wall_ns)
+            return self.take_crl(content), Document.CRL
         if kind == Document.POLICY:
-            return self.take_policy(content, signature, now, wall_ns)
+            return self.take_policy(content, signature, wall_ns), Document.POLICY
         raise malformed("unknown document")
 
-    def take_files(self, files: TrustFiles, now: float, wall_ns: int) -> tuple[list[Effect], bool]:
-        """(effects, was anything taken over?) for documents on our own disk. What is no good is told."""
-        effects: list[Effect] = []
-        taken = False
-        for name, new in (
-            ("crl.pem", files.crl_der != self._trust.crl_der),
-            ("policy.yaml", files.policy_text != self._trust.policy_text),
-        ):
-            if not new:
-                continue
-            try:
-                if name == "crl.pem":
-                    effects += self.take_crl(files.crl_der, now, wall_ns)
-                else:
-                    effects += self.take_policy(files.policy_text, files.policy_signature, now, wall_ns)
-                taken = True
-            except (Rejected, KeystoreError) as error:
-                effects.append(SecurityAlarm("error", f"{name} on disk was not taken over: {error}"))
-        return effects, taken
+    def take_file(self, document: Document, files: TrustFiles, wall_ns: int) -> tuple[list[Effect], bool]:
+        """(effects, taken over) for a document on our own disk; an alarm if it is new and refused."""
+        name = "crl.pem" if document is Document.CRL else "policy.yaml"
+        try:
+            if document is Document.CRL and files.crl_der != self._trust.crl_der:
+                return self.take_crl(files.crl_der), True
+            if document is Document.POLICY and files.policy_text != self._trust.policy_text:
+                return self.take_policy(files.policy_text, files.policy_signature, wall_ns), True
+        except (Rejected, KeystoreError) as error:
+            return [SecurityAlarm("error", f"{name} on disk was not taken over: {error}")], False
+        return [], False
 
-    def take_crl(self, der: bytes, now: float, wall_ns: int) -> list[Effect]:
+    def take_crl(self, der: bytes) -> list[Effect]:
         """Raises Rejected(STALE) for a number that is not higher, and what `read_signed_crl` raises."""
         crl = read_signed_crl(der, self._trust.authority)
         if crl.number <= self._trust.crl.number:
@@ -131,19 +81,20 @@ class TrustUpdates:
                 RejectReason.STALE, f"revocation list {crl.number}, but {self._trust.crl.number} is in force"
             )
         for member in self._members:
-            member.remember_document(CRL_FILE, der, crl_number=crl.number)
+            member.save_document(CRL_FILE, der, crl_number=crl.number)
         self._trust.crl, self._trust.crl_der = crl, der
-        self._sessions.revoke(self._revoked())
+        self._context.sessions.revoke(self._revoked())
         effects: list[Effect] = [SecurityAlarm("info", f"revocation list {crl.number} is in force")]
         effects += [
             SecurityAlarm("error", f"the certificate of {member.name} has been revoked")
             for member in self._members
             if member.identity.member.serial in crl.serials
         ]
-        return effects + self._changed(Document.CRL, now, wall_ns)
+        self.taken = True
+        return effects
 
-    def take_policy(self, text: bytes, signature: bytes, now: float, wall_ns: int) -> list[Effect]:
-        """It applies to epochs announced from now on; those that are open keep theirs.
+    def take_policy(self, text: bytes, signature: bytes, wall_ns: int) -> list[Effect]:
+        """Applies to epochs announced from now on; open ones keep theirs.
 
         Raises Rejected(STALE) for a version that is not higher, and what `read_signed_policy` raises.
         """
@@ -156,19 +107,13 @@ class TrustUpdates:
             raise Rejected(RejectReason.AGE, f"policy {policy.version} has expired")
         blob = var(text) + var(signature)
         for member in self._members:
-            member.remember_document(POLICY_FILE, blob, policy_version=policy.version)
+            member.save_document(POLICY_FILE, blob, policy_version=policy.version)
         trust = self._trust
         trust.policy, trust.policy_text, trust.policy_signature = policy, text, signature
-        self._sessions.limits = policy.limits
-        effects: list[Effect] = [
-            SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")
-        ]
-        return effects + self._changed(Document.POLICY, now, wall_ns)
-
-    def _changed(self, kind: Document, now: float, wall_ns: int) -> list[Effect]:
+        self._context.sessions.limits = policy.limits
         self.taken = True
-        return self.on_change(kind, now, wall_ns) if self.on_change else []
+        return [SecurityAlarm("info", f"policy {policy.version} applies from the next epoch on")]
 
     def _revoked(self) -> frozenset[bytes]:
-        """Fingerprints of certificates seen here that the list in force names."""
-        return self._directory.with_serials(self._trust.crl.serials)
+        """Fingerprints of the known certificates that the list in force names."""
+        return self._context.certificates.with_serials(self._trust.crl.serials)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from ..effects import Effect, Send
 from ..key_server.server import KeyServer, KeyServerConfig
 from ..keystore.fallback_secret import FallbackSecret
-from ..keystore.keystore import with_header
+from ..keystore.keystore import with_validity
 from ..keystore.member_state import MemoryStore, StateStore
 from ..member.host import HostConfig, SecureHost
 from ..primitives import labels
@@ -59,7 +59,7 @@ class MemoryKeystore:
         self._draw = stream(seed, "keystore")
         self.key = signing_key(self._draw)
         self.authority = make_authority(swarm, self.key, wall_ns, 800, serial_number(self._draw))
-        text = with_header(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
+        text = with_validity(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
         crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
         signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
         self.trust = Trust(
@@ -293,7 +293,7 @@ class Swarm:
     ) -> SecureHost:
         """A process with its randomness from a stream of this name; it is on no wire yet."""
         host = SecureHost(identities, trust or self.trust, stores, self.draw(name), config)
-        seed_package_keys(host.control.members.values(), self.draw(f"packages of {name}"))
+        seed_package_keys(host.context.members.values(), self.draw(f"packages of {name}"))
         return host
 
     def new_server(
@@ -307,7 +307,7 @@ class Swarm:
         """The same for a crypto node."""
         config = KeyServerConfig(rotate_s=self.rotate_s)
         server = KeyServer(identity, trust or self.trust, store, self.draw(name), config, host_config)
-        seed_package_keys(server.host.control.members.values(), self.draw(f"packages of {name}"))
+        seed_package_keys(server.host.context.members.values(), self.draw(f"packages of {name}"))
         return server
 
     def start_server(self, name: str = "crypto") -> None:
@@ -324,7 +324,7 @@ class Swarm:
 
     def in_charge(self) -> list[str]:
         """The running crypto nodes that are in charge."""
-        return [name for name, node in self.servers.items() if node.in_charge and name in self.wire.nodes]
+        return [name for name, node in self.servers.items() if node.active and name in self.wire.nodes]
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""

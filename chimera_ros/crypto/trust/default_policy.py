@@ -4,7 +4,7 @@ from typing import Final
 
 TEXT: Final = """\
 # Publishers and protection of each channel. `chimera keys create` adds `swarm`, `issued` and `expires`
-# at the top and signs the result; after a change raise `version` and sign again.
+# at the end and signs the result; after a change raise `version` and sign again.
 #
 # lane        signature    used for
 # command     always       commands, acknowledgements, elections, orders to the crypto node

@@ -157,9 +157,9 @@ def _rule_for(rules: tuple[Rule, ...], channel: str) -> Rule | None:
     return next((rule for rule in rules if rule.matches(parts)), None)
 
 
-def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
+def load_policy(content: str | bytes, filename: str = "policy.yaml") -> Policy:
     """Parses and validates a policy. Raises PolicyError naming file, line, field and allowed values."""
-    root = read_yaml(text, filename)
+    root = read_yaml(content, filename)
     root.only("version", "swarm", "suite", "protocol", "issued", "expires", "limits", "channels", "services")
     protocol = root.need("protocol").integer(PROTOCOL_VERSION, PROTOCOL_VERSION)
     assert protocol == PROTOCOL_VERSION
@@ -183,7 +183,7 @@ def load_policy(text: str, filename: str = "policy.yaml") -> Policy:
         expires_ns=expires.moment_ns(),
         limits=_limits(root.get("limits")),
         rules=tuple(rules),
-        hash=digest(text.encode()),
+        hash=digest(content if isinstance(content, bytes) else content.encode()),
     )
 
 

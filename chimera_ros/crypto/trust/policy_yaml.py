@@ -1,20 +1,23 @@
-"""YAML with line numbers: every complaint names file, line, field and what is allowed."""
+"""Typed access to the fields of a policy in YAML; an error names file, line, field and what is allowed."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Final, NoReturn
 
 import yaml
+
+from chimera_ros.formats import yaml_nodes
+from chimera_ros.formats.text import FormatError, excerpt
 
 from ..encoding import is_name
 from ..errors import PolicyError
 
-_MAX_BYTES = 1_048_576
+MAX_DOCUMENT: Final = 262_144  # bytes of a policy, or of a revocation list
 
 
 class YamlNode:
-    """A YAML node with its place in the file."""
+    """A YAML node with its file, line and field."""
 
     __slots__ = ("_field", "_file", "_node")
 
@@ -23,23 +26,16 @@ class YamlNode:
         self._file = file
         self._field = field
 
-    def fail(self, complaint: str) -> NoReturn:
+    def fail(self, text: str) -> NoReturn:
         """Raises PolicyError with file, line and field."""
         line = self._node.start_mark.line + 1
         where = f", field {self._field}" if self._field else ""
-        raise PolicyError(f"{self._file}, line {line}{where}: {complaint}.")
+        raise PolicyError(f"{self._file}, line {line}{where}: {text}.")
 
     def _pairs(self) -> dict[str, yaml.Node]:
         if not isinstance(self._node, yaml.MappingNode):
             self.fail("must be a mapping (name: value)")
-        pairs: dict[str, yaml.Node] = {}
-        for key, value in self._node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.fail("has a key that is no word")
-            if key.value in pairs:
-                YamlNode(key, self._file, self._field).fail(f"`{key.value}` is given twice")
-            pairs[key.value] = value
-        return pairs
+        return {key.value: value for key, value in self._node.value}
 
     def _child(self, name: str | int, node: yaml.Node) -> YamlNode:
         inside = f"[{name}]" if isinstance(name, int) else (f".{name}" if self._field else name)
@@ -49,7 +45,7 @@ class YamlNode:
         """Refuses unknown fields."""
         for name, value in self._pairs().items():
             if name not in names:
-                self._child(name, value).fail(f"is unknown; allowed are {', '.join(names)}")
+                self._child(excerpt(name), value).fail(f"is unknown; allowed are {', '.join(names)}")
 
     def get(self, name: str) -> YamlNode | None:
         value = self._pairs().get(name)
@@ -66,46 +62,34 @@ class YamlNode:
             self.fail("must be a list with at least one entry")
         return [self._child(index, node) for index, node in enumerate(self._node.value)]
 
-    def _scalar(self) -> Any:
+    def string(self) -> str:
         if not isinstance(self._node, yaml.ScalarNode):
             self.fail("must be a single value")
-        try:
-            return yaml.SafeLoader("").construct_object(self._node)
-        except (yaml.YAMLError, ValueError):
-            self.fail(f"{self._node.value!r} is not readable")
-
-    def string(self) -> str:
-        self._scalar()
         return str(self._node.value)
 
     def one_of(self, allowed: tuple[str, ...]) -> str:
         value = self.string()
         if value not in allowed:
-            self.fail(f"{value!r} is not one of {', '.join(allowed)}")
+            self.fail(f"'{excerpt(value)}' is not one of {', '.join(allowed)}")
         return value
 
     def name(self) -> str:
         value = self.string()
         if not is_name(value):
-            self.fail(f"{value!r} is no name: 1 to 48 of a-z 0-9 _")
+            self.fail(f"'{excerpt(value)}' is no name: 1 to 48 of a-z 0-9 _")
         return value
 
     def number(self, low: float, high: float) -> float:
-        value = self._scalar()
-        if isinstance(value, str):  # YAML 1.1 reads 100e6 as text
-            try:
-                value = float(value)
-            except ValueError:
-                self.fail(f"{value!r} is no number")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            self.fail(f"{self._node.value!r} is not a number from {low:g} to {high:g}")
-        return float(value)
+        value = yaml_nodes.number(self._node)
+        if value is None or not low <= value <= high:
+            self.fail(f"{yaml_nodes.shown(self._node)} is not a number from {low:g} to {high:g}")
+        return value
 
     def integer(self, low: int, high: int) -> int:
-        value = self._scalar()
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        value = yaml_nodes.integer(self._node)
+        if value is None or not low <= value <= high:
             span = f"{low}" if low == high else f"a whole number from {low} to {high}"
-            self.fail(f"{self._node.value!r} is not {span}")
+            self.fail(f"{yaml_nodes.shown(self._node)} is not {span}")
         return value
 
     def moment_ns(self) -> int:
@@ -114,26 +98,16 @@ class YamlNode:
         try:
             moment = datetime.fromisoformat(raw)
         except ValueError:
-            self.fail(f"{raw!r} is no date like 2030-01-31T12:00:00Z")
+            self.fail(f"'{excerpt(raw)}' is no date like 2030-01-31T12:00:00Z")
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp()) * 1_000_000_000
 
 
-def read_yaml(text: str, filename: str) -> YamlNode:
-    """The root mapping of a YAML file. Raises PolicyError."""
-    if len(text) > _MAX_BYTES:
-        raise PolicyError(f"{filename}: is larger than {_MAX_BYTES} bytes.")
+def read_yaml(content: str | bytes, filename: str) -> YamlNode:
+    """The root node of a YAML file. Raises PolicyError."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise PolicyError(
-            f"{filename}{line}: not YAML ({getattr(error, 'problem', None) or error})."
-        ) from None
-    except RecursionError:
-        raise PolicyError(f"{filename}: nested too deeply.") from None
-    if node is None:
-        raise PolicyError(f"{filename}: is empty.")
-    return YamlNode(node, filename, "")
+        return YamlNode(yaml_nodes.compose(content, MAX_DOCUMENT), filename, "")
+    except FormatError as error:
+        line = "" if error.line is None else f", line {error.line}"
+        raise PolicyError(f"{filename}{line}: {error.text}.") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import mldsa
@@ -16,8 +16,7 @@ from ..primitives.providers import provider
 from .certificates import read_crl
 from .identity import CrlView, Trust
 from .policy import Policy, load_policy
-
-MAX_DOCUMENT: Final = 262_144
+from .policy_yaml import MAX_DOCUMENT as MAX_DOCUMENT
 
 
 class Document(IntEnum):
@@ -64,7 +63,7 @@ def read_signed_policy(text: bytes, signature: bytes, trust: Trust) -> Policy:
     if not provider().verify_key(public.public_bytes_raw()).verify(signature, text, labels.SIGN_POLICY):
         raise Rejected(RejectReason.SIGNATURE, "the policy is not signed by this swarm's authority")
     try:
-        policy = load_policy(text.decode("utf-8", "replace"))
+        policy = load_policy(text)
     except PolicyError as error:
         raise malformed(str(error)) from None
     if policy.swarm != trust.swarm:

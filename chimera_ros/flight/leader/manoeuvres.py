@@ -13,9 +13,9 @@ from math import isfinite, nan
 import numpy as np
 
 from ..messages import AckStatus, CommandKind, DroneState
-from ..moderation_call import Knots
+from ..moderation_call import KnotSequence
 from ..planning.mission import Mission
-from ..planning.planner import TIGHT_MARGIN_M, MissionPlan, Phase, direct, replan_move
+from ..planning.planner import REDUCED_MARGIN_M, MissionPlan, Phase, replan_move, straight_paths
 from ..trajectory import Path
 from .drone_tracker import DroneTracker
 from .moderation_client import ModerationClient
@@ -197,7 +197,7 @@ class Manoeuvres:
         self, phase: Phase, plan: MissionPlan, names: list[str], rows: dict[str, int]
     ) -> Generator[None, None, tuple[Phase, dict[str, int]]]:
         """The phase with the paths of path moderation; as planned if no usable answer comes."""
-        wished = phase.wish or phase.knots
+        wished = phase.nominal or phase.knots
         wish = [wished[rows[name]] for name in names]
         goals = np.array([phase.ends[rows[name]] for name in names])
         later = sum(other.duration_s for other in plan.phases if other.step > phase.step)
@@ -207,7 +207,7 @@ class Manoeuvres:
             return phase, rows
         duration = max(knots[-1].t_s for knots in found)
         ends = np.array([knots[-1].position_enu_m for knots in found])
-        fresh = replace(phase, knots=found, ends=ends, duration_s=duration, wish=tuple(wish))
+        fresh = replace(phase, knots=found, ends=ends, duration_s=duration, nominal=tuple(wish))
         return fresh, {name: row for row, name in enumerate(names)}
 
     def _duration_limit(self, names: Sequence[str], planned_s: float, later_s: float) -> float:
@@ -224,16 +224,16 @@ class Manoeuvres:
         goals = np.array([goals_of[n] for n in names])
         places = np.array([self._tracker.reference(n) for n in names])
         fresh, why = replan_move(self._mission, phase, names, places, goals)
-        wish = fresh.knots if fresh is not None else direct(self._mission, places, goals)
+        wish = fresh.knots if fresh is not None else straight_paths(self._mission, places, goals)
         if wish:
             planned = fresh.duration_s if fresh is not None else max(knots[-1].t_s for knots in wish)
             longest = self._duration_limit(names, planned, 0.0)
             found = yield from self._moderation.request(phase.title, names, wish, goals, longest)
             if found is not None:
                 duration = max(knots[-1].t_s for knots in found)
-                return replace(phase, knots=found, ends=goals, duration_s=duration, wish=())
+                return replace(phase, knots=found, ends=goals, duration_s=duration, nominal=())
         if fresh is None:
-            fresh, why = replan_move(self._mission, phase, names, places, goals, TIGHT_MARGIN_M)
+            fresh, why = replan_move(self._mission, phase, names, places, goals, REDUCED_MARGIN_M)
         if fresh is None and self._tracker.lost:
             raise ReplanRequired(f"{phase.title} cannot be resumed: {why}".rstrip("."))
         if fresh is None:
@@ -241,7 +241,7 @@ class Manoeuvres:
         return fresh
 
     def _execute(
-        self, phase: Phase, parts: Mapping[str, Knots], start_ns: int, ends: Mapping[str, np.ndarray]
+        self, phase: Phase, parts: Mapping[str, KnotSequence], start_ns: int, ends: Mapping[str, np.ndarray]
     ) -> Generator[None, None, str]:
         """Starts a plan that all have accepted; returns what failed, or an empty string."""
         names = list(parts)

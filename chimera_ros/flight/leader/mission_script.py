@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ..messages import CommandKind, DroneState
 from ..moderation_call import Moderate
 from ..planning.mission import Formation, Land, Mission, Step, Takeoff
-from ..planning.planner import TIGHT_MARGIN_M, TRACKING_MARGIN_M, MissionPlan, plan_mission, plan_steps
+from ..planning.planner import REDUCED_MARGIN_M, TRACKING_MARGIN_M, MissionPlan, plan_mission, plan_steps
 from .drone_tracker import DroneTracker
 from .manoeuvres import Manoeuvres
 from .outbox import Outbox
@@ -111,7 +111,7 @@ class MissionScript:
             if names:
                 here = [to_vec3(tracker.reference(n)) for n in names]
                 land = Land(wave=20, interval_s=0.5)
-                for margin_m in (TRACKING_MARGIN_M, TIGHT_MARGIN_M):
+                for margin_m in (TRACKING_MARGIN_M, REDUCED_MARGIN_M):
                     plan = plan_steps(
                         self._mission, [land], names, here, tracker.free_pads(), True, margin_m=margin_m
                     )
@@ -228,7 +228,7 @@ class MissionScript:
             steps = steps[1:]  # a move relative to a formation that is broken: continue with the next step
         plan = self.plan_from_here(steps) if steps else "no step is left"
         if not isinstance(plan, str) and not plan.ok:
-            plan = self.plan_from_here(steps, TIGHT_MARGIN_M)
+            plan = self.plan_from_here(steps, REDUCED_MARGIN_M)
         if isinstance(plan, str) or not plan.ok:
             reason = plan if isinstance(plan, str) else " ".join(plan.verdict.reasons)
             raise MissionFailed(f"{why}; and the rest is NO-GO: {reason}".rstrip("."))

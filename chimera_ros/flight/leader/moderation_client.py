@@ -11,13 +11,20 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..moderation_call import Knots, ModerationAnswer, ModerationCall, ModerationStatus, deadline_for
+from ..moderation_call import (
+    KnotSequence,
+    ModerationAnswer,
+    ModerationRequest,
+    ModerationStatus,
+    Separation,
+    deadline_for,
+)
 from ..planning.mission import Mission
-from ..planning.plan_check import Ask, refuses_answer
+from ..planning.plan_check import answer_fault
 from ..planning.planner import TRACKING_MARGIN_M
 from ..trajectory import Array
 from .outbox import Outbox
-from .state import LeaderConfig, LeaderState, to_vec3
+from .state import LeaderConfig, LeaderState
 
 _TIMES_KEPT: Final = 1000
 _MAX_TEXT: Final = 160
@@ -25,7 +32,7 @@ _MAX_TEXT: Final = 160
 
 @dataclass(slots=True)
 class _PendingCall:
-    call: ModerationCall
+    call: ModerationRequest
     sent_s: float
     answer: ModerationAnswer | None = None
     failure: str = ""
@@ -59,11 +66,11 @@ class ModerationClient:
         self,
         title: str,
         names: Sequence[str],
-        wish: Sequence[Knots],
+        wish: Sequence[KnotSequence],
         goals: Array,
         longest_s: float,
         tracking_error_m: float = TRACKING_MARGIN_M / 2.0,
-    ) -> Generator[None, None, tuple[Knots, ...] | None]:
+    ) -> Generator[None, None, tuple[KnotSequence, ...] | None]:
         """Requests conflict-free paths instead of `wish`; None without a usable answer.
 
         Args:
@@ -79,9 +86,10 @@ class ModerationClient:
         state, mission = self._state, self._mission
         self._call_id += 1
         deadline_s = deadline_for(len(names))
-        call = ModerationCall(
-            self._call_id, tuple(names), tuple(wish), state.swarm_ns, mission.separation_m, tracking_error_m,
-            mission.limits, mission.fence, deadline_s, seed=self._call_id,
+        separation = Separation(mission.separation_m, mission.separation_m, tracking_error_m)
+        call = ModerationRequest(
+            tuple(names), tuple(wish), separation, mission.limits, mission.fence, deadline_s,
+            seed=self._call_id, call_id=self._call_id, start_ns=state.swarm_ns,
         )  # fmt: skip
         self._pending = pending = _PendingCall(call, state.now)
         self.calls += 1
@@ -105,14 +113,11 @@ class ModerationClient:
             self.unused[answer.status.name.lower()] += 1
             self._report_unused(title, answer.reason)
             return None
-        by_name: Mapping[str, Knots] = dict(zip(answer.drones, answer.knots, strict=False))
-        asks = [Ask(knots[0], to_vec3(goal)) for knots, goal in zip(wish, goals, strict=True)]
+        by_name: Mapping[str, KnotSequence] = dict(zip(answer.drones, answer.knots, strict=False))
         if len(answer.drones) != len(names) or set(by_name) != set(names):
             why = "the answer names other drones"
         else:
-            separation_m = mission.separation_m + 2.0 * tracking_error_m
-            found = [by_name[name] for name in names]
-            why, _ = refuses_answer(mission, names, asks, found, separation_m, longest_s)
+            why = answer_fault(mission, call, goals, [by_name[name] for name in names], longest_s)
         if why:
             self.unused["wrong"] += 1
             self._report_unused(title, why)

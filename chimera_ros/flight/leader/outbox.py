@@ -13,7 +13,7 @@ from math import nan
 
 from ..effects import LeaderEffect, MissionEvent, RequestModeration, SendCommand, SendTrajectory
 from ..messages import AckStatus, CommandAck, CommandKind, SwarmCommand, Trajectory
-from ..moderation_call import ModerationCall
+from ..moderation_call import ModerationRequest
 from ..vehicle import Vec3
 from .state import LeaderConfig, LeaderState
 
@@ -96,7 +96,7 @@ class Outbox:
         """Sends trajectories of the present plan."""
         self._out += [SendTrajectory(part) for part in parts]
 
-    def request_moderation(self, call: ModerationCall) -> None:
+    def request_moderation(self, call: ModerationRequest) -> None:
         """Calls path moderation."""
         self._out.append(RequestModeration(call))
 

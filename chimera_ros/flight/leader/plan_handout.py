@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from ..messages import AckStatus, CommandKind, Trajectory
-from ..moderation_call import Knots, deadline_for
+from ..moderation_call import KnotSequence, deadline_for
 from ..planning.mission import Mission
 from ..planning.planner import TRACKING_MARGIN_M
 from ..planning.prediction import Risk, predicted_risk
@@ -56,7 +56,7 @@ class PlanHandout:
         self._config, self._mission, self._tracker = config, mission, tracker
         self._outbox, self._moderation, self._state = outbox, moderation, state
 
-    def hand_out(self, parts: Mapping[str, Knots], start_ns: int) -> Generator[None, None, str]:
+    def hand_out(self, parts: Mapping[str, KnotSequence], start_ns: int) -> Generator[None, None, str]:
         """Distributes a plan; returns an empty string once all have accepted it, or what failed."""
         acks = self._outbox.new_plan()
         plan = [

@@ -1,4 +1,4 @@
-"""Who goes where: drones to slots by minimum total squared distance."""
+"""Assignment of drones to slots by minimum total squared distance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..trajectory import Array
 
 
 def assign(starts: Array, targets: Array) -> Array:
-    """The targets (N, 3) reordered to the drones at `starts` (N, 3); `targets` may be more than the drones.
+    """Targets (N, 3), one for each drone at `starts` (N, 3); there may be more targets than drones.
 
     Minimum total squared distance keeps synchronous straight lines apart by 1/sqrt(2) of the spacing of
     starts and goals (Turpin, Michael, Kumar: CAPT).

@@ -1,4 +1,4 @@
-"""Formations as slots around their centre: grid, line, vee, circle, sphere."""
+"""Formations: slots of a grid, line, vee, circle or sphere around its centre."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import numpy as np
 
 from ..trajectory import Array
 
-_ARM = radians(
-    40.0
-)  # angle of a vee's arms from straight back: neighbours across the apex stay 1.29 spacings apart
+_ARM = radians(40.0)  # of a vee from straight back: neighbours across the apex are 1.29 spacings apart
 
 
 def slots(shape: str, count: int, spacing_m: float, heading_deg: float = 0.0) -> Array:
-    """Slots (count, 3) of a formation, ENU metres, centred on the origin, neighbours at least `spacing_m`
-    apart.
+    """Slots (count, 3), ENU metres, centred on the origin, neighbours at least `spacing_m` apart.
 
-    `heading_deg` is the direction that the formation faces, clockwise from north: a line stands abreast, a
-    vee points there. Raises KeyError for an unknown shape.
+    A line is perpendicular to `heading_deg` (clockwise from north), a vee points along it. Raises KeyError
+    for an unknown shape.
     """
     points = SHAPES[shape](count, spacing_m)
     points = points - points.mean(axis=0)
@@ -55,7 +52,7 @@ def _circle(count: int, spacing: float) -> Array:
 
 
 def _sphere(count: int, spacing: float) -> Array:
-    """Fibonacci lattice, scaled so that the nearest two are one spacing apart."""
+    """Fibonacci lattice, scaled so that the closest two slots are one spacing apart."""
     golden = pi * (3.0 - sqrt(5.0))
     points = []
     for i in range(count):

@@ -1,9 +1,12 @@
-"""A mission as data: where, how fast, how far apart, and the steps. ENU metres, degrees for headings."""
+"""Mission: datum, separation, geofence, motion limits, pads, battery and steps as frozen dataclasses.
+
+ENU metres in the frame `map`; headings in degrees clockwise from north.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import cos, radians, sin
+from math import radians
 
 import numpy as np
 
@@ -26,15 +29,15 @@ class Takeoff:
 
 @dataclass(frozen=True, slots=True)
 class Formation:
-    """Take a formation around `center_enu_m`; each drone gets the slot that costs least in sum.
+    """A formation around `center_enu_m`; slots are assigned at the least total cost.
 
-    With `moderate` drone i flies straight to slot i, and path moderation keeps them apart.
+    With `moderate` drone i flies straight to slot i, and path moderation resolves the conflicts.
     """
 
     shape: str
     spacing_m: float
     center_enu_m: Vec3
-    heading_deg: float = 0.0  # clockwise from north
+    heading_deg: float = 0.0
     moderate: bool = False
     line: int = 0
 
@@ -60,7 +63,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """Turn the whole formation about its centre, clockwise seen from above when positive."""
+    """Rotate the formation about its centre, clockwise seen from above when positive."""
 
     angle_deg: float
     line: int = 0
@@ -68,8 +71,9 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Each drone flies to the opposite side of the formation's centre, in `layers` altitude layers, inwards
-    and around. With `moderate` all fly straight through the middle, and path moderation keeps them apart.
+    """Each drone flies to the opposite side of the centre, on a spiral in one of `layers` altitude layers.
+
+    With `moderate` all fly straight through the centre, and path moderation resolves the conflicts.
     """
 
     layers: int = 4
@@ -107,7 +111,7 @@ def step_title(step: Step) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PadGrid:
-    """Where the drones stand at the start: a grid on the ground, facing `heading_deg`."""
+    """Launch pads: a grid on the ground, facing `heading_deg`."""
 
     spacing_m: float = 4.0
     center_enu_m: Vec3 = (0.0, 0.0, 0.0)
@@ -121,7 +125,7 @@ class PadGrid:
 
 @dataclass(frozen=True, slots=True)
 class Battery:
-    """How long a full battery flies, and the share that must be left on landing."""
+    """Endurance of a full battery, and the fraction that must be left on landing."""
 
     endurance_s: float = 900.0
     reserve: float = 0.25
@@ -129,7 +133,7 @@ class Battery:
 
 @dataclass(frozen=True, slots=True)
 class Mission:
-    """A whole mission. `datum` None means the local frame of an external pose source."""
+    """A mission. `datum` None: the local frame of an external pose source."""
 
     name: str
     datum: Datum | None
@@ -141,14 +145,8 @@ class Mission:
     steps: tuple[Step, ...] = ()
 
     def pad_positions(self, count: int) -> list[Vec3]:
-        """Where drones 0..count-1 stand before take-off, ENU metres in the frame map."""
+        """Pads of drones 0..count-1, ENU metres in the frame `map`."""
         return self.pads.positions(count)
-
-
-def turned(points: np.ndarray, center: np.ndarray, angle_rad: float) -> np.ndarray:
-    """Points (N, 3) turned counter-clockwise about the vertical through `center`."""
-    c, s = cos(angle_rad), sin(angle_rad)
-    return center + (points - center) @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]).T
 
 
 def compass_to_enu(angle_deg: float) -> float:

@@ -1,15 +1,14 @@
-"""Mission files: YAML in, a checked `Mission` out; every mistake is told with file, line, field and what is
-allowed.
-"""
+"""Mission files: YAML to a checked `Mission`; an error names file, line, field and what is allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path as FilePath
-from typing import Any
 
 import yaml
+
+from chimera_ros.formats import yaml_nodes
+from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 
 from ..datum import (
     MAX_ALTITUDE_AMSL_M,
@@ -18,7 +17,8 @@ from ..datum import (
     MIN_ALTITUDE_AMSL_M,
     Datum,
 )
-from ..limits import Fence
+from ..limits import MAX_CORNERS, MAX_DISTANCE_M, MAX_HEIGHT_M, MIN_HEIGHT_M, MOTION_RANGES, Fence
+from ..messages import MAX_NAME, MAX_TARGETS
 from ..trajectory import MotionLimits
 from ..vehicle import Vec3
 from .formations import SHAPES
@@ -45,7 +45,7 @@ class MissionError(ValueError):
 
 
 class _MissionFields:
-    """The fields of one YAML mapping, each read once; unknown ones are refused."""
+    """Typed access to the fields of one YAML mapping; unknown fields are refused."""
 
     def __init__(self, name: str, where: str, node: yaml.Node, allowed: tuple[str, ...]) -> None:
         self.name, self.where, self.node = name, where, node
@@ -55,12 +55,9 @@ class _MissionFields:
         if not isinstance(node, yaml.MappingNode):
             raise self.error(node, "", f"must be a mapping with the fields {', '.join(allowed)}")
         for key, value in node.value:
-            text = key.value if isinstance(key, yaml.ScalarNode) else "?"
-            if text not in allowed:
-                raise self.error(key, str(text)[:40], f"unknown field; allowed are {', '.join(allowed)}")
-            if text in self.items:
-                raise self.error(key, text, "is given twice")
-            self.items[text] = value
+            if key.value not in allowed:
+                raise self.error(key, excerpt(key.value), f"unknown field; allowed are {', '.join(allowed)}")
+            self.items[key.value] = value
 
     def error(self, node: yaml.Node, field: str, text: str) -> MissionError:
         path = ".".join(part for part in (self.where, field) if part) or "mission"
@@ -80,21 +77,11 @@ class _MissionFields:
         return self.as_number(self.need(field), field, low, high)
 
     def as_number(self, node: yaml.Node, field: str, low: float, high: float) -> float:
-        value: Any = None
-        if isinstance(node, yaml.ScalarNode) and node.tag in (
-            "tag:yaml.org,2002:int",
-            "tag:yaml.org,2002:float",
-        ):
-            try:
-                value = float(node.value.replace("_", ""))
-            except ValueError:
-                value = None
-        if value is None or not isfinite(value) or not low <= value <= high:
-            said = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-            raise self.error(
-                node, field, f"must be a number from {low:g} to {high:g}, not {str(said)[:40]!r}"
-            )
-        return float(value)
+        value = yaml_nodes.number(node)
+        if value is None or not low <= value <= high:
+            allowed = f"must be a number from {low:g} to {high:g}"
+            raise self.error(node, field, f"{allowed}, not {yaml_nodes.shown(node)}")
+        return value
 
     def whole(self, field: str, low: int, high: int, default: int) -> int:
         value = self.number(field, low, high, default)
@@ -103,7 +90,7 @@ class _MissionFields:
         return int(value)
 
     def flag(self, field: str) -> bool:
-        """True or false; false where it is left out."""
+        """True or false; false if absent."""
         node = self.items.get(field)
         if node is None:
             return False
@@ -138,25 +125,29 @@ class _MissionFields:
 
 
 _ENU = ("east", "north", "up")
-_FAR = 20000.0
+_EXTENT_M = -MAX_DISTANCE_M, MAX_DISTANCE_M
+_WAVE = 1, MAX_TARGETS  # drones
+_INTERVAL_S = 0.0, 60.0
+_SPACING_M = 0.5, 200.0
+_HEADING_DEG = -360.0, 360.0
 
 
 def _point(fields: _MissionFields, field: str) -> Vec3:
-    east, north, up = fields.numbers(field, _ENU, -_FAR, _FAR)
+    east, north, up = fields.numbers(field, _ENU, *_EXTENT_M)
     return east, north, up
 
 
 def _takeoff(f: _MissionFields, line: int) -> Step:
-    wave, interval = f.whole("wave", 1, 256, 5), f.number("interval_s", 0.0, 60.0, 2.0)
-    return Takeoff(f.number("height_m", 1.0, 500.0), wave, interval, line)
+    wave, interval = f.whole("wave", *_WAVE, 5), f.number("interval_s", *_INTERVAL_S, 2.0)
+    return Takeoff(f.number("height_m", 1.0, MAX_HEIGHT_M), wave, interval, line)
 
 
 def _formation(f: _MissionFields, line: int) -> Step:
     return Formation(
         f.word("shape", tuple(SHAPES)),
-        f.number("spacing_m", 0.5, 200.0),
+        f.number("spacing_m", *_SPACING_M),
         _point(f, "center_m"),
-        f.number("heading_deg", -360.0, 360.0, 0.0),
+        f.number("heading_deg", *_HEADING_DEG, 0.0),
         f.flag("moderate"),
         line,
     )
@@ -164,7 +155,7 @@ def _formation(f: _MissionFields, line: int) -> Step:
 
 def _swap(f: _MissionFields, line: int) -> Step:
     if f.flag("moderate") and f.has("layers"):
-        raise f.error(f.node, "", "has either layers or moderate: true")
+        raise f.error(f.node, "", "takes either layers or moderate: true")
     return Swap(f.whole("layers", 1, 20, 4), f.flag("moderate"), line)
 
 
@@ -177,7 +168,7 @@ def _goto(f: _MissionFields, line: int) -> Step:
 
 
 def _land(f: _MissionFields, line: int) -> Step:
-    wave, interval = f.whole("wave", 1, 256, 10), f.number("interval_s", 0.0, 60.0, 1.0)
+    wave, interval = f.whole("wave", *_WAVE, 10), f.number("interval_s", *_INTERVAL_S, 1.0)
     return Land(wave, interval, f.word("pads", ("any", "own"), "any"), line)
 
 
@@ -196,25 +187,24 @@ _TOP = ("mission", "datum", "separation_m", "fence", "limits", "pads", "battery"
 def load_mission(path: str | FilePath) -> Mission:
     """Reads a mission file. Raises MissionError, also when the file cannot be read."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode()
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise MissionError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise MissionError(f"{path}: is not text in UTF-8") from None
-    return parse_mission(text, str(path))
+    except FormatError as error:
+        raise _refused(str(path), error) from None
+    return parse_mission(data, str(path))
 
 
-def parse_mission(text: str, name: str = "mission.yaml") -> Mission:
-    """A mission from YAML text; `name` stands for the file in error texts. Raises MissionError."""
-    top = _MissionFields(name, "", _compose(text, name), _TOP)
+def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
+    """A mission from YAML; `name` is the file's in errors. Raises MissionError."""
+    top = _MissionFields(name, "", _compose(content, name), _TOP)
     title = top.need("mission")
-    if not isinstance(title, yaml.ScalarNode) or not 1 <= len(title.value) <= 48:
-        raise top.error(title, "mission", "must be a name of 1 to 48 characters")
+    text = title.value if isinstance(title, yaml.ScalarNode) else ""
+    if not (1 <= len(text) <= MAX_NAME and text.isprintable()):
+        raise top.error(title, "mission", f"must be a name of 1 to {MAX_NAME} printable characters")
     limits = _MissionFields(
         name, "limits", top.items.get("limits", yaml.ScalarNode("", "", top.node.start_mark)),
-        ("speed_m_s", "climb_m_s", "descent_m_s", "acceleration_m_s2", "jerk_m_s3"),
+        tuple(MOTION_RANGES),
     )  # fmt: skip
     usual = MotionLimits()
     pads = _MissionFields(
@@ -226,21 +216,20 @@ def parse_mission(text: str, name: str = "mission.yaml") -> Mission:
         ("endurance_s", "reserve"),
     )  # fmt: skip
     return Mission(
-        name=title.value,
+        name=text,
         datum=_datum(top),
         separation_m=top.number("separation_m", 0.5, 100.0),
         fence=_fence(top),
         limits=MotionLimits(
-            speed_m_s=limits.number("speed_m_s", 0.2, 30.0, usual.speed_m_s),
-            climb_m_s=limits.number("climb_m_s", 0.2, 10.0, usual.climb_m_s),
-            descent_m_s=limits.number("descent_m_s", 0.2, 10.0, usual.descent_m_s),
-            acceleration_m_s2=limits.number("acceleration_m_s2", 0.1, 15.0, usual.acceleration_m_s2),
-            jerk_m_s3=limits.number("jerk_m_s3", 0.1, 100.0, usual.jerk_m_s3),
+            *(
+                limits.number(field, low, high, getattr(usual, field))
+                for field, (low, high) in MOTION_RANGES.items()
+            )
         ),
         pads=PadGrid(
-            pads.number("spacing_m", 0.5, 200.0, 4.0),
+            pads.number("spacing_m", *_SPACING_M, 4.0),
             _point(pads, "center_m") if pads.has("center_m") else (0.0, 0.0, 0.0),
-            pads.number("heading_deg", -360.0, 360.0, 0.0),
+            pads.number("heading_deg", *_HEADING_DEG, 0.0),
         ),
         battery=Battery(
             battery.number("endurance_s", 30.0, 86400.0, 900.0), battery.number("reserve", 0.0, 0.9, 0.25)
@@ -254,20 +243,15 @@ def parse_steps(text: str, name: str = "steps") -> tuple[Step, ...]:
     return _steps(_compose(text, name), name, "")
 
 
-def _compose(text: str, name: str) -> yaml.Node:
-    if len(text.encode()) > MAX_BYTES:
-        raise MissionError(f"{name}: is larger than {MAX_BYTES} bytes")
+def _compose(content: str | bytes, name: str) -> yaml.Node:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise MissionError(f"{name}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise MissionError(f"{name}: is nested too deeply") from None
-    if node is None:
-        raise MissionError(f"{name}:1: is empty")
-    return node
+        return yaml_nodes.compose(content, MAX_BYTES)
+    except FormatError as error:
+        raise _refused(name, error) from None
+
+
+def _refused(name: str, error: FormatError) -> MissionError:
+    return MissionError(f"{name}{'' if error.line is None else f':{error.line}'}: {error.text}")
 
 
 def _datum(top: _MissionFields) -> Datum | None:
@@ -286,19 +270,23 @@ def _datum(top: _MissionFields) -> Datum | None:
 
 def _fence(top: _MissionFields) -> Fence:
     f = _MissionFields(top.name, "fence", top.need("fence"), ("east_m", "north_m", "polygon_m", "height_m"))
-    low, high = f.span("height_m", -100.0, 2000.0)
+    low, high = f.span("height_m", MIN_HEIGHT_M, MAX_HEIGHT_M)
     if f.has("polygon_m"):
         if f.has("east_m") or f.has("north_m"):
-            raise f.error(f.node, "polygon_m", "stands instead of east_m and north_m")
+            raise f.error(f.node, "polygon_m", "excludes east_m and north_m")
         node = f.need("polygon_m")
-        if not isinstance(node, yaml.SequenceNode) or not 3 <= len(node.value) <= 64:
-            raise f.error(node, "polygon_m", "must be a list of 3 to 64 corners [east, north]")
-        corners = [f.as_numbers(corner, "polygon_m", ("east", "north"), -_FAR, _FAR) for corner in node.value]
+        if not isinstance(node, yaml.SequenceNode) or not 3 <= len(node.value) <= MAX_CORNERS:
+            raise f.error(node, "polygon_m", f"must be a list of 3 to {MAX_CORNERS} corners [east, north]")
+        corners = [f.as_numbers(corner, "polygon_m", ("east", "north"), *_EXTENT_M) for corner in node.value]
         try:
             return Fence(tuple((c[0], c[1]) for c in corners), low, high)
         except ValueError as error:
             raise f.error(node, "polygon_m", str(error)) from None
-    return Fence.box(f.span("east_m", -_FAR, _FAR), f.span("north_m", -_FAR, _FAR), (low, high))
+    return Fence.box(
+        f.span("east_m", *_EXTENT_M),
+        f.span("north_m", *_EXTENT_M),
+        (low, high),
+    )
 
 
 def _steps(node: yaml.Node, name: str, where: str) -> tuple[Step, ...]:
@@ -317,11 +305,11 @@ def _steps(node: yaml.Node, name: str, where: str) -> tuple[Step, ...]:
             word, fields = item.value, yaml.ScalarNode("", "", item.start_mark)
         elif isinstance(item, yaml.MappingNode) and len(item.value) == 1:
             key, fields = item.value[0]
-            word = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            word = key.value
         else:
             raise MissionError(f"{name}:{line}: {path}: must be one of {names}, with its fields")
         if word not in _STEPS:
-            raise MissionError(f"{name}:{line}: {path}: unknown step {str(word)[:40]!r}; allowed are {names}")
+            raise MissionError(f"{name}:{line}: {path}: unknown step '{excerpt(word)}'; allowed are {names}")
         allowed, make = _STEPS[word]
         steps.append(make(_MissionFields(name, f"{path}.{word}", fields, allowed), line))
     return tuple(steps)

@@ -1,33 +1,23 @@
-"""What every move must keep before it is flown, whoever has planned it: fence, limits, separation."""
+"""Check of every move before it is flown, whoever planned it: geofence, motion limits, separation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import dist
 
-from ..messages import TrajectoryKnot
-from ..trajectory import Path
-from ..vehicle import Vec3
+from ..moderation_call import KnotSequence, ModerationRequest
+from ..trajectory import Array, Path
 from .mission import Mission
 from .separation import smallest_separation
 
-SLACK_M = 0.05  # what the lower bound on curved paths may lie below the truth
+SLACK_M = 0.05  # how far the lower bound on curved paths may lie below the true separation
 _JOIN_M, _JOIN_M_S, _JOIN_M_S2 = 1e-3, 1e-3, 1e-2
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is asked of a drone's path: where it begins and how it moves there, and where it ends, at rest."""
-
-    begin: TrajectoryKnot
-    goal_enu_m: Vec3
-
-
 def limit_faults(mission: Mission, paths: Sequence[Path], low_m: float) -> list[tuple[int, str]]:
-    """Rows and sentences (without the drone) of paths that leave fence, heights or limits; one for each kind.
+    """Rows and sentences (without the drone) of paths that exceed fence, heights or limits; one of each kind.
 
-    `low_m` is the lowest height allowed where a move begins below the fence's lowest.
+    `low_m` is the lowest height allowed if a move begins below the fence's lowest.
     """
     fence, limits = mission.fence, mission.limits
     low_m = min(fence.min_height_m, low_m)
@@ -63,46 +53,46 @@ def limit_faults(mission: Mission, paths: Sequence[Path], low_m: float) -> list[
     return found
 
 
-def refuses_answer(
+def answer_fault(
     mission: Mission,
-    drones: Sequence[str],
-    asks: Sequence[Ask],
-    answer: Sequence[Sequence[TrajectoryKnot]],
-    separation_m: float,
+    request: ModerationRequest,
+    goals: Array,
+    answer: Sequence[KnotSequence],
     longest_s: float,
-) -> tuple[str, list[Path]]:
-    """Why paths that somebody else has computed are not flown (empty: they are), and the compiled paths.
+) -> str:
+    """Why the answer to a moderation request is refused; empty if it is not.
 
     Args:
-        drones: names, in the order of `asks` and `answer`.
-        asks: what was asked of each.
-        answer: knots of each; anything may stand in there.
-        separation_m: smallest distance that must be kept between any two, m.
-        longest_s: a path that takes longer is refused: no battery was counted for it.
+        mission: geofence and motion limits.
+        request: the drones, and the state in which each path must begin.
+        goals: (N, 3) where each path must end, at rest.
+        answer: knots by drone, from an untrusted source.
+        longest_s: limit for the duration of each path; the battery was checked for no more.
     """
-    paths = []
+    drones, paths = request.drones, []
     if len(answer) != len(drones):
-        return f"{len(answer)} trajectories came back for {len(drones)} drones", []
-    for name, ask, knots in zip(drones, asks, answer, strict=True):
+        return f"{len(answer)} trajectories came back for {len(drones)} drones"
+    begins = [knots[0] for knots in request.knots]
+    for name, begin, goal, knots in zip(drones, begins, goals, answer, strict=True):
         try:
             path = Path(knots)
         except ValueError as error:
-            return f"{name}: {error}", []
+            return f"{name}: {error}"
         first, last = path.knots[0], path.knots[-1]
         if (
-            dist(first.position_enu_m, ask.begin.position_enu_m) > _JOIN_M
-            or dist(first.velocity_enu_m_s, ask.begin.velocity_enu_m_s) > _JOIN_M_S
-            or dist(first.acceleration_enu_m_s2, ask.begin.acceleration_enu_m_s2) > _JOIN_M_S2
+            dist(first.position_enu_m, begin.position_enu_m) > _JOIN_M
+            or dist(first.velocity_enu_m_s, begin.velocity_enu_m_s) > _JOIN_M_S
+            or dist(first.acceleration_enu_m_s2, begin.acceleration_enu_m_s2) > _JOIN_M_S2
         ):
-            return f"{name} would not begin where and as it moves", []
-        if dist(last.position_enu_m, ask.goal_enu_m) > _JOIN_M:
-            return f"{name} would end {dist(last.position_enu_m, ask.goal_enu_m):.2f} m from its goal", []
+            return f"{name} would not begin in its present state"
+        if dist(last.position_enu_m, goal) > _JOIN_M:
+            return f"{name} would end {dist(last.position_enu_m, goal):.2f} m from its goal"
         if max(map(abs, (*last.velocity_enu_m_s, *last.acceleration_enu_m_s2))) > _JOIN_M_S:
-            return f"{name} would not stand at its goal", []
+            return f"{name} would not be at rest at its goal"
         if path.duration_s > longest_s:
-            return f"{name} would fly for {path.duration_s:.0f} s, {longest_s:.0f} s are left to it", []
+            return f"{name} would fly for {path.duration_s:.0f} s; {longest_s:.0f} s are allowed"
         paths.append(path)
-    low_m = min(ask.begin.position_enu_m[2] for ask in asks)
+    low_m = min(begin.position_enu_m[2] for begin in begins)
     faults = limit_faults(mission, paths, low_m)
     climb = max(mission.limits.climb_m_s, mission.limits.descent_m_s) * 1.05
     faults += [
@@ -112,17 +102,17 @@ def refuses_answer(
     ]
     if faults:
         row, text = faults[0]
-        return f"{drones[row]} {text}", []
-    closest = smallest_separation(paths, step_for(len(paths)))
-    if closest.distance_m < separation_m - SLACK_M:
+        return f"{drones[row]} {text}"
+    closest = smallest_separation(paths, sampling_step_s(len(paths)))
+    required = request.separation
+    if closest.distance_m < required.horizontal_m + 2.0 * required.tracking_error_m - SLACK_M:
         return (
             f"{drones[closest.first]} and {drones[closest.second]} would come within "
-            f"{closest.distance_m:.2f} m after {closest.t_s:.1f} s",
-            [],
+            f"{closest.distance_m:.2f} m after {closest.t_s:.1f} s"
         )
-    return "", paths
+    return ""
 
 
-def step_for(count: int) -> float:
-    """How finely, s, the separation of so many paths is looked at."""
+def sampling_step_s(count: int) -> float:
+    """Sampling step, s, for the separation of so many paths."""
     return 0.1 if count <= 40 else 0.2

@@ -1,4 +1,4 @@
-"""Looks ahead while a plan is flown: planned tracks, shifted by the deviations measured."""
+"""Conflict prediction in flight: planned paths, shifted by the measured deviations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..trajectory import Path
 
 HORIZON_S = 6.0
 _STEP_S = 0.2
-_GROWS_S = 0.8  # a deviation goes on growing at its present rate for so long
-_FRESH_NS = 700_000_000  # older telemetry says nothing about now, nor does one from the future
-_USUAL_M = 0.25  # what every plan allows each drone to be off
-_SMALL_M = 0.3  # who deviates less than this is where the plan was checked for
+_GROWTH_S = 0.8  # a deviation is extrapolated at its present rate for so long
+_MAX_AGE_NS = 700_000_000  # of telemetry, and how far it may be ahead
+_PLANNED_ERROR_M = 0.25  # tracking error of each drone that every plan allows for
+_MIN_DEVIATION_M = 0.3  # below, a drone is where the plan was checked
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """Two drones are predicted to come too near; `error_m` is what two drones may be off, halved."""
+    """A predicted conflict of two drones; `error_m` is the mean of the two largest deviations."""
 
     first: str
     second: str
@@ -39,15 +39,15 @@ def predicted_risk(
     separation_m: float,
     horizon_s: float = HORIZON_S,
 ) -> Risk | None:
-    """The nearest predicted approach below `separation_m`, or None.
+    """The closest predicted approach below `separation_m`, or None.
 
     Args:
         names: drones that fly the plan.
-        paths: of each, t = 0 at `start_ns` (swarm time).
-        telemetry: newest of each; without a fresh one a drone is taken to be where it should be.
+        paths: path of each, t = 0 at `start_ns` (swarm time).
+        telemetry: newest of each; without a recent one a drone is assumed to be on its path.
         now_ns: swarm time.
 
-    Only a pair of which one deviates measurably counts: the plan itself has been checked.
+    Only pairs with a drone off its path count: the plan itself has been checked.
     """
     if len(names) < 2:
         return None
@@ -56,24 +56,24 @@ def predicted_risk(
     offsets, rates = np.zeros((len(names), 3)), np.zeros((len(names), 3))
     for row, name in enumerate(names):
         t = telemetry.get(name)
-        if t is None or not -_FRESH_NS < now_ns - t.stamp_ns < _FRESH_NS:
+        if t is None or not -_MAX_AGE_NS < now_ns - t.stamp_ns < _MAX_AGE_NS:
             continue
         if not all(map(isfinite, (*t.position_enu_m, *t.velocity_enu_m_s))):
             continue
         position, velocity, _ = paths[name].evaluate((t.stamp_ns - start_ns) * 1e-9)
         offsets[row] = np.subtract(t.position_enu_m, position)
         rates[row] = np.subtract(t.velocity_enu_m_s, velocity)
-    off = np.linalg.norm(offsets + rates * _GROWS_S, axis=1)
+    off = np.linalg.norm(offsets + rates * _GROWTH_S, axis=1)
     off = np.maximum(off, np.linalg.norm(offsets, axis=1))
-    moved = np.flatnonzero(off > _SMALL_M)
-    if not len(moved):
+    deviating = np.flatnonzero(off > _MIN_DEVIATION_M)
+    if not len(deviating):
         return None
     places = np.stack([paths[name].sample(np.maximum(now_s + ahead, 0.0)) for name in names])
-    grown = np.minimum(ahead, _GROWS_S)
+    grown = np.minimum(ahead, _GROWTH_S)
     places = places + offsets[:, None] + rates[:, None] * grown[None, :, None]
-    worst = np.sort(np.maximum(off, _USUAL_M))[-2:]
+    worst = np.sort(np.maximum(off, _PLANNED_ERROR_M))[-2:]
     best: Risk | None = None
-    for row in moved.tolist():
+    for row in deviating.tolist():
         gaps = places - places[row]
         first, step = gaps[:, :-1], np.diff(gaps, axis=1)
         square = np.maximum((step**2).sum(-1), 1e-12)

@@ -1,4 +1,4 @@
-"""How near drones come to one another: exact on synchronous straight legs, conservative on any paths."""
+"""Separation between drones: exact on synchronous straight lines, a lower bound on any paths."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _CHUNK = 1_500_000  # pair-intervals held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
-class Closest:
-    """The smallest separation found: a lower bound in metres, the two rows, and when (s)."""
+class ClosestApproach:
+    """Closest approach of two paths: a lower bound in metres, their rows, and the time (s)."""
 
     distance_m: float
     first: int
@@ -23,11 +23,11 @@ class Closest:
     t_s: float
 
 
-NOBODY = Closest(inf, -1, -1, 0.0)
+NO_PAIR = ClosestApproach(inf, -1, -1, 0.0)
 
 
 def line_separations(starts: Array, goals: Array) -> Array:
-    """Exact smallest distances (N, N) of drones on synchronous straight legs; the diagonal is infinite.
+    """Exact smallest distances (N, N) on synchronous straight lines; the diagonal is infinite.
 
     The relative position is linear in the common path parameter s, so the closest approach is the foot of a
     perpendicular, clamped to [0, 1].
@@ -42,32 +42,32 @@ def line_separations(starts: Array, goals: Array) -> Array:
     return out
 
 
-def nearest_pair(points: Array) -> Closest:
-    """The two nearest of (N, 3) points."""
+def nearest_pair(points: Array) -> ClosestApproach:
+    """The closest two of points (N, 3)."""
     if len(points) < 2:
-        return NOBODY
+        return NO_PAIR
     distances = line_separations(points, points)
     first, second = divmod(int(distances.argmin()), len(points))
-    return Closest(float(distances[first, second]), first, second, 0.0)
+    return ClosestApproach(float(distances[first, second]), first, second, 0.0)
 
 
-def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
-    """A lower bound of the smallest distance between any two paths flown from the same start time.
+def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> ClosestApproach:
+    """A lower bound of the smallest distance between any two paths with a common start time.
 
     Each interval of `step_s` is replaced by its chord, on which the closest approach has a closed form;
-    between its samples a relative path leaves its chord by at most h^2/8 times the relative acceleration,
-    which is subtracted. A path that has ended stands at its end.
+    between samples a relative path leaves its chord by at most h^2/8 times the relative acceleration, which
+    is subtracted. After its end a path stays at its last point.
     """
     count = len(paths)
     if count < 2:
-        return NOBODY
+        return NO_PAIR
     duration = max(path.duration_s for path in paths)
     times = np.linspace(0.0, duration, max(2, int(np.ceil(duration / step_s)) + 1))
     points = np.stack([path.sample(times) for path in paths], axis=1)  # (T, N, 3)
     slack = np.array([path.bounds().acceleration_m_s2 for path in paths]) * (times[1] - times[0]) ** 2 / 8.0
     rows, columns = np.triu_indices(count, 1)
     margin = slack[rows] + slack[columns]
-    best = NOBODY
+    best = NO_PAIR
     block = max(1, _CHUNK // len(rows))
     for low in range(0, len(times) - 1, block):
         part = points[low : low + block + 1]
@@ -81,5 +81,5 @@ def smallest_separation(paths: Sequence[Path], step_s: float = 0.1) -> Closest:
         when, pair = divmod(index, len(rows))
         if distance[when, pair] < best.distance_m:
             at = float(times[low + when])
-            best = Closest(float(distance[when, pair]), int(rows[pair]), int(columns[pair]), at)
+            best = ClosestApproach(float(distance[when, pair]), int(rows[pair]), int(columns[pair]), at)
     return best

@@ -1,8 +1,6 @@
-"""Moves of a whole swarm from one set of places to another without coming too near, verified before it is
-returned.
+"""Conflict-free moves of a swarm between two sets of positions, verified before they are returned.
 
-Tried in this order: straight synchronous lines; altitude layers (climb, cross, descend); by way of a flat
-grid.
+In this order: synchronous straight lines; altitude layers (climb, cross, descend); via a flat grid.
 """
 
 from __future__ import annotations
@@ -16,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..limits import Fence
-from ..messages import TrajectoryKnot
+from ..moderation_call import KnotSequence
 from ..trajectory import Array, MotionLimits, curved_legs, joined, straight_legs
 from .assignment import assign
 from .formations import slots
 from .separation import line_separations
 
-Legs = list[tuple[TrajectoryKnot, ...]]  # one knot list per drone; empty lists when nobody moves
 
-
-class Infeasible(ValueError):
-    """No conflict-free way was found; the text says between whom and how near. `pair` are two rows."""
+class MoveInfeasible(ValueError):
+    """No conflict-free move was found; the text says how close two drones come, `pair` are their rows."""
 
     def __init__(self, text: str, pair: tuple[int, int] | None = None) -> None:
         super().__init__(text)
@@ -34,19 +30,19 @@ class Infeasible(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What a move must respect: wanted centre distance, its part of margin, motion limits and the fence."""
+class MoveLimits:
+    """Limits of a move: separations with margins, motion and geofence."""
 
-    separation_m: float  # planned smallest distance, tracking margin included
-    layer_m: float  # vertical distance of altitude layers
-    limits: MotionLimits
+    separation_m: float  # smallest planned distance, tracking margin included
+    layer_m: float  # vertical spacing of altitude layers
+    motion: MotionLimits
     fence: Fence
 
 
-def clear(stops: Sequence[Array], room: Room) -> tuple[float, tuple[int, int]]:
-    """The smallest separation over synchronous straight legs through the stops, and between which rows."""
+def smallest_line_separation(waypoints: Sequence[Array]) -> tuple[float, tuple[int, int]]:
+    """The smallest distance on synchronous straight lines through waypoints, and between which rows."""
     best, pair = float("inf"), (0, 0)
-    for start, goal in pairwise(stops):
+    for start, goal in pairwise(waypoints):
         distances = line_separations(start, goal)
         index = int(distances.argmin())
         if distances.flat[index] < best:
@@ -54,45 +50,43 @@ def clear(stops: Sequence[Array], room: Room) -> tuple[float, tuple[int, int]]:
     return best, pair
 
 
-def move(starts: Array, goals: Array, room: Room) -> Legs:
-    """Fixed goals: drone i flies from row i of `starts` to row i of `goals` (N, 3). Raises Infeasible."""
+def move(starts: Array, goals: Array, limits: MoveLimits) -> list[KnotSequence]:
+    """Drone i moves from row i of `starts` to row i of `goals` (N, 3). Raises MoveInfeasible."""
     tried = []
-    stops = [starts, goals]
-    best, pair = clear(stops, room)
+    waypoints = [starts, goals]
+    best, pair = smallest_line_separation(waypoints)
     tried.append((best, pair))
-    if best >= room.separation_m:
-        return _legs(stops, room)
-    for candidate in (_layers(starts, goals, room), _over_grid(starts, goals, room)):
+    if best >= limits.separation_m:
+        return _straight_paths(waypoints, limits)
+    for candidate in (_layers(starts, goals, limits), _over_grid(starts, goals, limits)):
         if candidate is None:
             continue
-        best, pair = clear(candidate, room)
-        if best >= room.separation_m and _inside(candidate, room):
-            return _legs(candidate, room)
+        best, pair = smallest_line_separation(candidate)
+        if best >= limits.separation_m and _inside_fence(candidate, limits):
+            return _straight_paths(candidate, limits)
         tried.append((best, pair))
     best, pair = max(tried)
-    raise Infeasible(
-        f"come within {best:.2f} m on the best way found, {room.separation_m:.2f} m are needed", pair
+    raise MoveInfeasible(
+        f"come within {best:.2f} m on the best move found; {limits.separation_m:.2f} m are required",
+        pair,
     )
 
 
-def move_any(starts: Array, targets: Array, room: Room) -> tuple[Legs, Array]:
-    """Free goals: each drone gets the target that costs least in sum. Returns the legs and the goals by
-    drone.
-    """
+def move_any(starts: Array, targets: Array, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
+    """Targets are assigned at the least total cost. Returns paths and goals by drone."""
     goals = assign(starts, targets)
-    return move(starts, goals, room), goals
+    return move(starts, goals, limits), goals
 
 
-def turn(starts: Array, angle_rad: float, room: Room) -> tuple[Legs, Array]:
-    """The whole formation turns rigidly about its centre (counter-clockwise): distances stay as they are."""
-    return _swirl(starts, angle_rad, 1.0, room)
+def rotate(starts: Array, angle_rad: float, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
+    """A rigid rotation about the centre (counter-clockwise), which keeps all distances."""
+    return _spiral(starts, angle_rad, 1.0, limits)
 
 
-def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
-    """Each drone goes to the opposite side: layers by turns, each layer spirals inwards, around and out
-    again.
+def swap(starts: Array, layers: int, limits: MoveLimits) -> tuple[list[KnotSequence], Array]:
+    """Each drone flies to the opposite side of the centre, neighbours in different altitude layers.
 
-    Inside a layer the figure only turns and shrinks, so distances scale by one known factor.
+    Within a layer the formation rotates while it shrinks and grows, so distances scale by a known factor.
     """
     center = starts.mean(axis=0)
     offset = starts - center
@@ -100,26 +94,29 @@ def swap(starts: Array, layers: int, room: Room) -> tuple[Legs, Array]:
     layer = np.empty(len(starts), dtype=int)
     layer[order] = np.arange(len(starts)) % layers
     used = int(layer.max()) + 1
-    rise = _layer_heights(used, float(starts[:, 2].min()), room, float(starts[:, 2].min()))
+    rise = _layer_heights(used, float(starts[:, 2].min()), limits, float(starts[:, 2].min()))
     if rise is None:
-        raise Infeasible(
-            f"need {used} layers of {room.layer_m:.1f} m, which do not fit below the fence's highest height"
+        raise MoveInfeasible(
+            f"need {used} layers of {limits.layer_m:.1f} m, which do not fit below the fence's highest height"
         )
     lifted = starts.copy()
     lifted[:, 2] += (rise - float(starts[:, 2].min()))[layer]
     flat = np.hypot(*(offset[:, None, :2] - offset[None, :, :2]).transpose(2, 0, 1))
     same = (layer[:, None] == layer[None, :]) & ~np.eye(len(starts), dtype=bool)
     nearest = float(flat[same].min()) if same.any() else float("inf")
-    shrink = min(1.0, max(0.2, 1.02 * room.separation_m / max(nearest, 1e-6)))
-    spiral, opposite = _swirl(lifted, pi, shrink, room)
+    shrink = min(1.0, max(0.2, 1.02 * limits.separation_m / max(nearest, 1e-6)))
+    spiral, opposite = _spiral(lifted, pi, shrink, limits)
     goals = opposite.copy()
     goals[:, 2] = starts[:, 2]
-    up, down = straight_legs(starts, lifted, room.limits), straight_legs(opposite, goals, room.limits)
+    up = straight_legs(starts, lifted, limits.motion)
+    down = straight_legs(opposite, goals, limits.motion)
     return [joined(parts) for parts in zip(up, spiral, down, strict=True)], goals
 
 
-def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[Legs, Array]:
-    """Turn by an angle while the horizontal figure shrinks to `shrink` at half way."""
+def _spiral(
+    starts: Array, angle_rad: float, shrink: float, limits: MoveLimits
+) -> tuple[list[KnotSequence], Array]:
+    """Rotation by an angle while the formation shrinks to `shrink` at half way."""
     center = starts.mean(axis=0)
     x, y = (starts - center)[:, 0], (starts - center)[:, 1]
 
@@ -148,55 +145,58 @@ def _swirl(starts: Array, angle_rad: float, shrink: float, room: Room) -> tuple[
     goals = curve(np.array([1.0]))[0][0]
     if float(np.linalg.norm(starts[:, :2] - center[:2], axis=1).max()) * abs(angle_rad) < 0.05:
         return [() for _ in starts], goals
-    return [tuple(knots) for knots in curved_legs(curve, room.limits)], goals
+    return [tuple(knots) for knots in curved_legs(curve, limits.motion)], goals
 
 
-def _legs(stops: Sequence[Array], room: Room) -> Legs:
-    parts = [straight_legs(a, b, room.limits) for a, b in pairwise(stops)]
-    return [joined(mine) for mine in zip(*parts, strict=True)]
+def _straight_paths(waypoints: Sequence[Array], limits: MoveLimits) -> list[KnotSequence]:
+    parts = [straight_legs(a, b, limits.motion) for a, b in pairwise(waypoints)]
+    return [joined(path) for path in zip(*parts, strict=True)]
 
 
-def _inside(stops: Sequence[Array], room: Room) -> bool:
-    points = np.vstack(list(stops[1:-1]))
-    return room.fence.worst(points) >= 0 and points[:, 2].max() <= room.fence.max_height_m
+def _inside_fence(waypoints: Sequence[Array], limits: MoveLimits) -> bool:
+    points = np.vstack(list(waypoints[1:-1]))
+    return limits.fence.worst(points) >= 0 and points[:, 2].max() <= limits.fence.max_height_m
 
 
-def _layer_heights(count: int, level: float, room: Room, lowest: float) -> Array | None:
-    """Heights (count,) of layers, as near to `level` as fence and `lowest` allow; None if they do not fit."""
-    floor, ceiling = max(room.fence.min_height_m + 0.5, min(lowest, level)), room.fence.max_height_m - 0.5
-    if (count - 1) * room.layer_m > ceiling - floor:
-        floor = room.fence.min_height_m + 0.5
-        if (count - 1) * room.layer_m > ceiling - floor:
+def _layer_heights(count: int, level: float, limits: MoveLimits, lowest: float) -> Array | None:
+    """Heights (count,) of layers, as close to `level` as fence and `lowest` allow, or None."""
+    fence, span = limits.fence, (count - 1) * limits.layer_m
+    floor, ceiling = max(fence.min_height_m + 0.5, min(lowest, level)), fence.max_height_m - 0.5
+    if span > ceiling - floor:
+        floor = fence.min_height_m + 0.5
+        if span > ceiling - floor:
             return None
-    base = max(floor, min(level, ceiling - (count - 1) * room.layer_m))
-    heights: Array = base + room.layer_m * np.arange(count, dtype=float)
+    base = max(floor, min(level, ceiling - span))
+    heights: Array = base + limits.layer_m * np.arange(count, dtype=float)
     return heights
 
 
-def _colours(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
-    """A greedy colouring (largest saturation first, Brelaz) of a conflict graph (N, N) of booleans."""
+def _greedy_colouring(conflict: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Greedy colouring of a conflict graph (N, N), largest saturation first (Brelaz, DSATUR)."""
     count = len(conflict)
     colour = np.full(count, -1)
     degree = conflict.sum(1)
     for _ in range(count):
-        open_ = np.flatnonzero(colour < 0)
-        seen = [len({int(c) for c in colour[conflict[i]] if c >= 0}) for i in open_]
-        chosen = open_[max(range(len(open_)), key=lambda k: (seen[k], degree[open_[k]], -open_[k]))]
+        uncoloured = np.flatnonzero(colour < 0)
+        seen = [len({int(c) for c in colour[conflict[i]] if c >= 0}) for i in uncoloured]
+        chosen = uncoloured[
+            max(range(len(uncoloured)), key=lambda k: (seen[k], degree[uncoloured[k]], -uncoloured[k]))
+        ]
         taken = set(colour[conflict[chosen]].tolist())
         colour[chosen] = next(c for c in range(count) if c not in taken)
     return colour
 
 
-def _layers(starts: Array, goals: Array, room: Room) -> list[Array] | None:
-    """Climb to layers, cross, descend; drones that would meet horizontally are in different layers."""
+def _layers(starts: Array, goals: Array, limits: MoveLimits) -> list[Array] | None:
+    """Waypoints via altitude layers; drones whose horizontal paths conflict are in different layers."""
     flat_start, flat_goal = starts * (1, 1, 0), goals * (1, 1, 0)
-    colour = _colours(line_separations(flat_start, flat_goal) < room.separation_m)
+    colour = _greedy_colouring(line_separations(flat_start, flat_goal) < limits.separation_m)
     used = int(colour.max()) + 1
     level = float(max(starts[:, 2].min(), goals[:, 2].min()))
-    heights = _layer_heights(used, level, room, level)
+    heights = _layer_heights(used, level, limits, level)
     if heights is None:
         return None
-    # the lowest start takes the lowest layer, so that drones standing above one another keep their order
+    # the lowest start takes the lowest layer, so that drones above one another keep their order
     mean = [starts[colour == c, 2].mean() for c in range(used)]
     rank = np.argsort(np.argsort(mean, kind="stable"), kind="stable")
     z = heights[rank[colour]]
@@ -205,13 +205,13 @@ def _layers(starts: Array, goals: Array, room: Room) -> list[Array] | None:
     return [starts, lifted, crossed, goals]
 
 
-def _over_grid(starts: Array, goals: Array, room: Room) -> list[Array] | None:
-    """First a flat grid where everyone has the nearest place, then layers to the goals."""
-    spacing = 1.5 * room.separation_m
+def _over_grid(starts: Array, goals: Array, limits: MoveLimits) -> list[Array] | None:
+    """Waypoints via a flat grid with assigned places, then altitude layers to the goals."""
+    spacing = 1.5 * limits.separation_m
     center = (starts.mean(axis=0) + goals.mean(axis=0)) / 2
-    center[2] = min(max(float(starts[:, 2].max()), float(goals[:, 2].max())), room.fence.max_height_m - 0.5)
+    center[2] = min(max(float(starts[:, 2].max()), float(goals[:, 2].max())), limits.fence.max_height_m - 0.5)
     grid = assign(starts, slots("grid", len(starts), spacing) + center)
-    if clear([grid, goals], room)[0] >= room.separation_m:
+    if smallest_line_separation([grid, goals])[0] >= limits.separation_m:
         return [starts, grid, goals]
-    rest = _layers(grid, goals, room)
+    rest = _layers(grid, goals, limits)
     return None if rest is None else [starts, *rest]

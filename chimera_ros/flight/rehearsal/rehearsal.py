@@ -31,7 +31,7 @@ from ..follower.core import FollowerConfig, FollowerCore
 from ..leader.core import LeaderConfig, LeaderCore
 from ..limits import FlightEnvelope
 from ..messages import CommandAck, DroneTelemetry
-from ..moderation_call import Moderate, ModerationCall
+from ..moderation_call import Moderate, ModerationRequest
 from ..planning.mission import Mission
 from ..planning.separation import line_separations
 from ..vehicle import OrderResult
@@ -185,7 +185,7 @@ class Rehearsal:
         elif isinstance(effect, RequestModeration):
             self._moderate(effect.call)
 
-    def _moderate(self, call: ModerationCall) -> None:
+    def _moderate(self, call: ModerationRequest) -> None:
         if self.moderate is None:
             self.core_of_leader.on_moderation_failed(call.call_id, "the service is not available")
             return
