@@ -1,4 +1,8 @@
-"""`chimera check FILE`: GO or NO-GO for a mission file, and a plot of its plan."""
+"""`chimera check FILE`: GO, NO-GO or UNDECIDED for a mission file, and a plot of its plan.
+
+UNDECIDED: path moderation found no solution within its work budget, which does not show that there is none.
+No clock is read: the verdict depends neither on the machine nor on its load.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def add_drones(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the mission; 0 for GO, 1 for NO-GO, 2 if the file is wrong."""
+    """Checks the mission; 0 for GO, 1 for NO-GO and UNDECIDED, 2 if the file is wrong."""
     mission, plan = plan_file(arguments.mission, arguments.drones)
     picture = None
     if arguments.plot is not None and plan.phases:
@@ -71,6 +75,11 @@ def plan_file(text: str, drones: int) -> tuple[Mission, MissionPlan]:
         raise CommandFailed(f"mission {path} cannot be read: {error.strerror or error}", MISUSE) from error
 
 
+def verdict(plan: MissionPlan) -> str:
+    """GO, NO-GO, or UNDECIDED if a solution was not found but may exist."""
+    return "GO" if plan.ok else "UNDECIDED" if plan.verdict.undecided else "NO-GO"
+
+
 def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
     """The verdict as plain data."""
     smallest = plan.min_separation_m
@@ -78,6 +87,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
         "mission": mission.name,
         "drones": len(plan.drones),
         "go": plan.ok,
+        "verdict": verdict(plan).lower(),
         "reasons": list(plan.verdict.reasons),
         "duration_s": round(plan.duration_s, 1),
         "min_separation_m": round(smallest, 3) if math.isfinite(smallest) else None,
@@ -91,7 +101,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
 
 
 def _print(mission: Mission, plan: MissionPlan) -> None:
-    print(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
+    print(f"{verdict(plan)}: {mission.name} with {len(plan.drones)} drones")
     for reason in plan.verdict.reasons:
         print(f"  - {reason}")
     if not plan.phases:
