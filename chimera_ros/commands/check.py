@@ -1,4 +1,8 @@
-"""`chimera check FILE`: GO or NO-GO for a mission file, and a plot of its plan."""
+"""`chimera check FILE`: GO, NO-GO or UNDECIDED for a mission file, and a plot of its plan.
+
+UNDECIDED: path moderation found no solution within its work budget, which does not show that there is none.
+No clock is read: the verdict depends neither on the machine nor on its load.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the mission; 0 for GO, 1 for NO-GO, 2 if the file is wrong."""
+    """Checks the mission; 0 for GO, 1 for NO-GO and UNDECIDED, 2 if the file is wrong."""
     if arguments.drones not in DRONES:
         raise CommandFailed(f"--drones is {arguments.drones}; allowed are {DRONES}", MISUSE)
     mission, plan = plan_file(find_mission(arguments.mission), arguments.drones)
@@ -51,6 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if plan.ok else 1
 
 
+def verdict(plan: MissionPlan) -> str:
+    """GO, NO-GO, or UNDECIDED if a solution was not found but may exist."""
+    return "GO" if plan.ok else "UNDECIDED" if plan.verdict.undecided else "NO-GO"
+
+
 def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
     """The verdict as plain data."""
     smallest = plan.min_separation_m
@@ -58,6 +67,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
         "mission": mission.name,
         "drones": len(plan.drones),
         "go": plan.ok,
+        "verdict": verdict(plan).lower(),
         "reasons": list(plan.verdict.reasons),
         "duration_s": round(plan.duration_s, 1),
         "min_separation_m": round(smallest, 3) if math.isfinite(smallest) else None,
@@ -71,7 +81,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
 
 
 def _print(mission: Mission, plan: MissionPlan) -> None:
-    print_line(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
+    print_line(f"{verdict(plan)}: {mission.name} with {len(plan.drones)} drones")
     for reason in plan.verdict.reasons:
         print_line(f"  - {reason}")
     if not plan.phases:

@@ -53,7 +53,7 @@ def _backend(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 for an invalid scene."""
+    """Moderates a scene; 0 for conflict-free, 1 for infeasible and undecided, 2 for an invalid scene."""
     from chimera_ros.flight.moderation_call import ModerationStatus
     from chimera_ros.moderation.file_format import result_to_dict
 
@@ -133,7 +133,7 @@ def _ready(worker: AerWorker) -> bool:
 def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
-    state = answer.status.name.replace("_", "-")
+    state = "UNDECIDED" if answer.undecided else answer.status.name.replace("_", "-")
     print_line(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
         print_line(f"  {answer.reason}")
