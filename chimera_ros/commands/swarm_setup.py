@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from chimera_ros.autopilot.kinds import AutopilotKind
+from chimera_ros.command_line import ros_namespace
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
@@ -27,6 +28,7 @@ from chimera_ros.swarm import (
     FIRST_PORT,
     GCS_PORT,
     MAX_SHARDS,
+    NAMESPACE,
     READY_TIMEOUT_S,
     ROTATION_S,
     STANDBYS,
@@ -83,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[kind.value for kind in AutopilotKind],
         default=AutopilotKind.EMBEDDED.value,
         help="default: embedded SITL",
+    )
+    add(
+        "--namespace",
+        type=ros_namespace,
+        default=NAMESPACE,
+        metavar="NS",
+        help=f"ROS namespace of the swarm (default {NAMESPACE})",
     )
     add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
     add("--report", type=Path, metavar="FILE", help="also write the report here, as JSON")
@@ -151,6 +160,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         spec = SwarmSpec(
             drones=arguments.drones,
             mission=mission_path.absolute(),
+            namespace=arguments.namespace,
             keystore=(arguments.keystore or simulation_keystore()).absolute(),
             autopilot=autopilot,
             connect=arguments.connect,
