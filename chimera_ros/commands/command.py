@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chimera_ros.command_line import member_name, number, one_line, path, ros_namespace
+from chimera_ros.command_line import member_name, number, one_line, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
 from chimera_ros.formats.text import excerpt
@@ -39,7 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
     common = argparse.ArgumentParser(add_help=False)
     add = common.add_argument
-    add("--keystore", type=path, metavar="DIR", help="identities (default: the keystore of simulations)")
+    add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
         "--operator",
         type=member_name,
@@ -201,11 +201,12 @@ class _Operator:
 
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
+        from chimera_ros.ros.log_files import init_arguments
         from chimera_ros.ros.session import SecureSession
 
         self._arguments = arguments
         try:
-            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=init_arguments([]), signal_handler_options=SignalHandlerOptions.NO)
             self._node = rclpy.create_node(
                 f"chimera_command_{os.getpid()}",
                 namespace=arguments.namespace,

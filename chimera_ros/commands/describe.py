@@ -16,7 +16,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from chimera_ros.command_line import OneSentenceParser, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.params_file import read_params_file
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.spec import SwarmSpec, processes
@@ -33,8 +35,8 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _ARGPARSE = re.compile(r"\bargument (--[a-z-]+): ")
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises its errors."""
+class _Parser(OneSentenceParser):
+    """A parser that raises its errors."""
 
     def error(self, message: str) -> NoReturn:
         raise CommandFailed(message, MISUSE)
@@ -94,19 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a swarm with the options of `chimera swarm`, print its processes; returns the exit status."""
     parser = _Parser(prog="describe", description="print a swarm's processes as JSON", allow_abbrev=False)
     add_arguments(parser)
-    parser.add_argument("--params-file", type=Path, metavar="FILE", help="ROS parameter file to be checked")
+    parser.add_argument(
+        "--params-file", type=some_path, metavar="FILE", help="ROS parameter file to be checked"
+    )
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        arguments = parser.parse_args(words)
-        file = None
-        if arguments.params_file is not None:
-            file = _read(arguments)
-        given = {word.split("=")[0] for word in words}
-        print(json.dumps(description(prepare(arguments), given, file)))
-    except CommandFailed as error:
-        print(in_words_of_launch(str(error)), file=sys.stderr)
-        return error.status
-    return 0
+
+    def describe() -> int:
+        try:
+            arguments = parser.parse_args(words)
+            file = _read(arguments) if arguments.params_file is not None else None
+            given = {word.split("=")[0] for word in words}
+            print(json.dumps(description(prepare(arguments), given, file)))
+        except CommandFailed as error:
+            raise CommandFailed(in_words_of_launch(str(error)), error.status) from None
+        return 0
+
+    return guarded("swarm.launch.py", describe)
 
 
 def _read(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmC
 from chimera_ros.node_parameters import LoggerParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
-from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
+from chimera_ros.records.flight_files import Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordLossMonitor
 from chimera_ros.records.process_status import DroneStatus, LoggerStatus
@@ -152,7 +152,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 item.blind_key,
                 sender.certificate_der,
             )
-            recorder.write_json("evidence", EVIDENCE, evidence.to_json(), session.swarm_ns())
+            recorder.write_evidence(evidence.to_json(), session.swarm_ns())
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         if message.drone != sender:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 from xml.parsers import expat
 
+from chimera_ros.command_line import unwritable_folder
+
 DOMAIN: Final = "ROS_DOMAIN_ID"
 RANGE: Final = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 RMW: Final = "RMW_IMPLEMENTATION"
@@ -71,18 +73,6 @@ def library_folders(environ: Mapping[str, str]) -> list[Path]:
     return folders + [Path(part) for part in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
 
 
-def unwritable(folder: Path) -> str:
-    """Why files cannot be made in a folder, which need not exist yet; empty if they can."""
-    try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir():
-            return f"{folder} is not a folder"
-        return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
-    except OSError as error:
-        return error.strerror or str(error)
-
-
 def _domain(environ: Mapping[str, str], participants: int) -> EnvironmentFault | None:
     text = environ.get(DOMAIN, "")
     if not text:
@@ -130,7 +120,7 @@ def _logs(environ: Mapping[str, str]) -> EnvironmentFault | None:
     folder = Path(
         os.path.expanduser(text), {"ROS_LOG_DIR": "", "ROS_HOME": "log", "HOME": ".ros/log"}[variable]
     )
-    why = unwritable(folder)
+    why = unwritable_folder(folder)
     if not why:
         return None
     return EnvironmentFault(

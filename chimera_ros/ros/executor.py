@@ -7,6 +7,7 @@ time-out.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -128,6 +129,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
 
 def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int:
     disable_core_dumps()
+    os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
     requests = StopRequests()
     requests.install()  # first: a request during the start is answered at its end
     startup.initialise(args)

@@ -25,13 +25,12 @@ from chimera_ros.command_line import one_line
 
 from .environment import environment_faults, home_of
 from .lifecycle import SwarmNode
+from .log_files import init_arguments
 from .parameters import ParameterError
 
 MISUSE = 2  # exit status
 _OWN_OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that rclpy declares itself
-_SOURCE = re.compile(
-    r",? at (/\S+:\d+|(guard|graph)\S*)"
-)  # where in its C sources an error of rcl was raised
+_SOURCE = re.compile(r",? at /\S+:\d+")  # where in its C sources an error of rcl was raised
 
 
 N = TypeVar("N")
@@ -56,14 +55,13 @@ def initialise(args: Sequence[str] | None) -> None:
     for fault in environment_faults(os.environ):
         raise StartRefused(str(fault))
     try:
-        others = (
-            remove_ros_args(args=list(args))[1:] if args is not None else []
-        )  # else the program reads them
+        # Without `args` those of the process count, which the program may read as well.
+        others = [] if args is None else remove_ros_args(args=list(args))[1:]
         if others:
             raise StartRefused(
                 f"'{others[0]}' is not a ROS argument; parameters are given as --ros-args -p NAME:=VALUE"
             )
-        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=init_arguments(args), signal_handler_options=SignalHandlerOptions.NO)
     except StartRefused:
         raise
     except Exception as error:  # rclpy raises classes without a common base
