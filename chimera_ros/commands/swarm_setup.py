@@ -19,7 +19,7 @@ from pathlib import Path
 from chimera_ros import private_files
 from chimera_ros.autopilot.connect import ConnectError, VehicleUrl, expand_all, require_free_port
 from chimera_ros.autopilot.kinds import AutopilotKind
-from chimera_ros.command_line import number, some_path, some_text, unwritable_folder, whole
+from chimera_ros.command_line import number, ros_namespace, some_path, some_text, unwritable_folder, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
 from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
@@ -48,6 +48,7 @@ from chimera_ros.swarm import (
     FIRST_PORT,
     GCS_PORT,
     MAX_SHARDS,
+    NAMESPACE,
     READY_TIMEOUT_S,
     ROTATION_S,
     SEED,
@@ -114,6 +115,13 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
         choices=[kind.value for kind in AutopilotKind],
         default=AutopilotKind.EMBEDDED.value,
         help="default: embedded SITL",
+    )
+    add(
+        "--namespace",
+        type=ros_namespace,
+        default=NAMESPACE,
+        metavar="NS",
+        help=f"ROS namespace of the swarm (default {NAMESPACE})",
     )
     add(
         "--connect",
@@ -225,6 +233,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
         spec = SwarmSpec(
             drones=arguments.drones,
             mission=mission,
+            namespace=arguments.namespace,
             keystore=_absolute("--keystore", arguments.keystore or simulation_keystore()),
             autopilot=autopilot,
             connect=arguments.connect,

@@ -147,6 +147,7 @@ class ProcessSpec:
     arguments: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     is_node: bool = True
+    parameters: dict[str, object] = field(default_factory=dict)  # of a node; `arguments` hold them too
 
     def argv(self, python: str = sys.executable) -> list[str]:
         """Command line for this machine's Python."""
@@ -157,10 +158,10 @@ def _node(
     spec: SwarmSpec, name: str, module: str, executable: str, parameters: dict[str, object]
 ) -> ProcessSpec:
     arguments = ["--ros-args", "-r", f"__ns:={spec.namespace}", "-r", f"__node:={name}"]
-    common: dict[str, object] = {"keystore": str(spec.keystore)}
-    for key, value in {**common, **parameters}.items():
+    parameters = {"keystore": str(spec.keystore), **parameters}
+    for key, value in parameters.items():
         arguments += ["-p", f"{key}:={_literal(value)}"]
-    return ProcessSpec(name=name, module=module, executable=executable, arguments=tuple(arguments))
+    return ProcessSpec(name, module, executable, tuple(arguments), parameters=parameters)
 
 
 def _literal(value: object) -> str:

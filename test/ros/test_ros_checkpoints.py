@@ -122,7 +122,7 @@ def test_diagnostics_say_how_security_stands_and_never_where_anybody_is(party):
         for data in raw:
             for status in deserialize_message(data, DiagnosticArray).status:
                 seen[status.name] = status
-        leading = seen.get("leader_0_node: security")
+        leading = seen.get("/chimera/leader_0_node: security")
         if len(seen) < 3 or leading is None:
             return False
         values = {item.key: item.value for item in leading.values}
@@ -130,7 +130,7 @@ def test_diagnostics_say_how_security_stands_and_never_where_anybody_is(party):
 
     party.wait(look, "for diagnostics of all three")
     timer.cancel()
-    status = seen["leader_0_node: security"]
+    status = seen["/chimera/leader_0_node: security"]
     values = {item.key: item.value for item in status.values}
     assert status.hardware_id == "test"
     assert "security is on: epoch" in status.message

@@ -1,5 +1,6 @@
 """The package's own bookkeeping: import rules, versions, prerequisites, interfaces, stamps."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -57,6 +58,47 @@ def test_rooms_that_exist_are_named_plainly_in_the_import_rules():
 def test_versions_agree():
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     assert package.findtext("version") == PROJECT["project"]["version"] == chimera_ros.__version__
+
+
+# What pip alone installs, and what only pip's packages bring (tools/ros_venv.sh).
+OF_PIP = {
+    *("blake3", "cryptography", "fastcrc", "mavsdk", "mcap", "oqs", "ortools", "pymavlink", "qiskit"),
+    *("qiskit_aer", "zstandard"),
+}
+
+
+def imported(*folders):
+    """Top-level names of what the Python files below some folders import, inside functions too."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"chimera_ros"}
+
+
+def declared(*kinds):
+    """Dependencies of package.xml by kind, as the names that Python imports."""
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    return {element.text.removeprefix("python3-") for kind in kinds for element in package.findall(kind)}
+
+
+def test_package_xml_names_what_is_imported_and_only_that():
+    of_the_build = {"builtin_interfaces", "service_msgs", "rosidl_default_runtime"}
+    assert imported("chimera_ros", "launch") - OF_PIP == declared("depend", "exec_depend") - of_the_build
+
+
+def test_package_xml_names_what_tests_import():
+    known = declared("depend", "exec_depend", "test_depend") | OF_PIP
+    named = re.compile(r"(ros|launch|rcl|ament).*|.*_(msgs|srvs|interfaces)")
+    assert {name for name in imported("test/ros") if named.fullmatch(name)} <= known
+
+
+def test_package_xml_has_no_invented_address():
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert not package.findall("url")
 
 
 def test_the_simulator_takes_what_a_swarm_may_ask_of_it():
