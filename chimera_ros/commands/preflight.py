@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 from chimera_ros.commands.check import add_drones, plan_file
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.commands.start_checks import domain_reasons, keystore_reasons
+from chimera_ros.commands.swarm_setup import simulation_keystore
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         "mission": _mission(arguments.mission, arguments.drones),
     }
     if arguments.keystore is not None:
-        areas["keys"] = _keys(arguments.keystore, arguments.drones)
+        areas["keys"] = keystore_reasons(arguments.keystore, arguments.drones)
+    areas["ROS domain"] = domain_reasons(arguments.keystore or simulation_keystore(), arguments.drones)
     go = not any(areas.values())
     if arguments.json:
         print(json.dumps({"go": go, "reasons": areas}, indent=2))
@@ -53,25 +55,3 @@ def _mission(text: str, drones: int) -> list[str]:
     except CommandFailed as error:
         return [str(error)]
     return list(plan.verdict.reasons) if not plan.ok else []
-
-
-def _keys(path: Path, drones: int) -> list[str]:
-    from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore.keystore import Keystore
-    from chimera_ros.swarm import CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER, drone_name
-
-    keystore = Keystore(path)
-    now_ns = time.time_ns()
-    names = [CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER]
-    names += [drone_name(i) for i in range(1, drones + 1)]
-    reasons = []
-    try:
-        keystore.load_trust(wall_ns=now_ns)
-    except (CryptoError, OSError) as error:
-        return [str(error)]
-    for name in names:
-        try:
-            keystore.load_identity(name, wall_ns=now_ns)
-        except (CryptoError, OSError) as error:
-            reasons.append(str(error))
-    return reasons

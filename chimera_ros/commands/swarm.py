@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from chimera_ros.commands.start_checks import hold_keystore
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.supervisor import Event, Exited, StartFailed, StatusReceived, Supervisor
 from chimera_ros.records.process_status import SitlStatus
@@ -40,7 +41,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
-    return Flight(prepare(arguments)).run()
+    prepared = prepare(arguments)
+    with hold_keystore(prepared.spec.keystore):
+        return Flight(prepared).run()
 
 
 def restart_policy(event: Exited) -> float | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.start_checks import DomainListener, check_identities, place_suffix
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
@@ -27,6 +28,7 @@ from chimera_ros.swarm import (
     FIRST_PORT,
     GCS_PORT,
     MAX_SHARDS,
+    NAMESPACE,
     READY_TIMEOUT_S,
     ROTATION_S,
     STANDBYS,
@@ -170,6 +172,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
         )
+        listener = DomainListener(spec)
         mission = load_mission(mission_path)
     except (ValueError, MissionError) as error:
         raise CommandFailed(str(error), MISUSE) from None
@@ -184,6 +187,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     plan = plan_mission(mission, names, pads, moderate=local_moderate(time.monotonic))
     if not plan.ok:
         raise CommandFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}")
+    check_identities(spec, listener)
     if embedded:
         check_ports(spec)
     try:
@@ -255,11 +259,13 @@ def find_mission(text: str) -> Path:
     )
 
 
-def simulation_keystore() -> Path:
-    """The keystore that simulations share: made on first use, and again when the shipped policy changes."""
+def simulation_keystore(namespace: str = NAMESPACE) -> Path:
+    """The keystore that simulations in one ROS domain and namespace share: made on first use, and again when
+    the shipped policy changes.
+    """
     base = os.environ.get("CHIMERA_HOME") or os.path.join(os.path.expanduser("~"), ".chimera")
     policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
-    return Path(base) / f"simulation_keystore_{policy}"
+    return Path(base) / f"simulation_keystore_{policy}{place_suffix(namespace)}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
@@ -304,9 +310,9 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
                 file=sys.stderr,
             )
-        keystore.load_trust(wall_ns=wall_ns)
+        trust = keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
-            keystore.load_identity(name, wall_ns=wall_ns)
+            keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
     except CryptoError as error:
         raise CommandFailed(str(error)) from None
     except OSError as error:
