@@ -282,6 +282,11 @@ def _list(keystore: Keystore, *, as_json: bool) -> int:
     else:
         _print_table(rows)
     of_keystore = keystore_faults(keystore, [member.name for member in members if member.has_key])
+    for check in (lambda: keystore.load_trust(wall_ns=time.time_ns()), keystore.fallback):
+        try:
+            check()
+        except CryptoError as error:
+            of_keystore.append(str(error))
     return _report([*of_keystore, *merged(keystore, {row["name"]: row["faults"] for row in rows})])
 
 

@@ -157,8 +157,8 @@ def lock_faults(keystore: Keystore, names: Sequence[str]) -> list[str]:
     used = []
     for name in names:
         try:
-            if name != OPERATOR_MEMBER and _is_enrolled(keystore, name):
-                keystore.lock(name).release()
+            if name != OPERATOR_MEMBER:
+                keystore.check_unlocked(name)
         except IdentityInUse as error:
             used.append(str(error))
         except KeystoreError:
@@ -224,6 +224,8 @@ class DomainListener:
         try:
             output, errors = self._process.communicate(timeout=LISTEN_LIMIT_S)
             found = json.loads(output)
+            if not isinstance(found, dict):
+                raise ValueError
             self._problem = str(found.get("skipped", ""))
             return [name for name in self._names if name in found.get("live", ())]
         except subprocess.TimeoutExpired:

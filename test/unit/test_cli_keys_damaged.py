@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa, rsa
 
 from chimera_ros.cli import main
+from chimera_ros.crypto.errors import KeystoreError
 from chimera_ros.crypto.keystore.authority import AuthorityKeystore
+from chimera_ros.crypto.keystore.watch import KeystoreWatch
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.trust.certificates import make_authority, make_member
 from chimera_ros.crypto.trust.roles import Role
@@ -354,11 +356,14 @@ def test_what_all_need_is_named_in_one_sentence(
 @pytest.mark.parametrize(
     "content",
     [b"", b"version: 1\n", bytes(range(256)), b"{" * 5000],
-    ids=["empty", "cut_short", "noise", "deep"],
+    ids=["empty", "cut short", "noise", "deep"],
 )
 def test_a_damaged_policy_is_named(content: bytes, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (keys / "policy.yaml").write_bytes(content)
-    assert run(capsys, "list", "--keystore", str(keys))[0] == 0
+    status, out, err = run(capsys, "list", "--keystore", str(keys))
+    assert (status, err.count("\n")) == (1, 1)
+    assert "policy.yaml was changed after it was signed" in err
+    assert all(name in out for name, _ in MEMBERS)
     newer = keys.parent / "newer.yaml"
     newer.write_text(default_policy.TEXT.replace("version: 1\n", "version: 2\n"))
     for verb in (("enroll", "drone_03", "drone"), ("policy", str(newer)), ("fallback",)):
@@ -383,8 +388,12 @@ def test_a_damaged_fallback_secret_is_made_again(
     damage: Callable[[Path], object], keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(keys / "fallback.key")
-    assert run(capsys, "list", "--keystore", str(keys))[0] == 0
+    status, out, err = run(capsys, "list", "--keystore", str(keys))
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"make a new one with `chimera keys fallback --keystore {keys}`" in err
+    assert all(name in out for name, _ in MEMBERS)
     assert run(capsys, "fallback", "--keystore", str(keys))[0] == 0
+    assert run(capsys, "list", "--keystore", str(keys))[0] == 0
     assert AuthorityKeystore(keys).fallback() is not None
 
 
@@ -424,3 +433,14 @@ def test_an_authority_of_another_kind_is_refused(keys: Path, capsys: pytest.Capt
     for verb in (("list",), ("show", "drone_02"), ("renew", "drone_02"), ("fallback",)):
         status, _, err = run(capsys, *verb, "--keystore", str(keys))
         assert (status, "the key is not ML-DSA-87" in err) == (1, True)
+
+
+@pytest.mark.parametrize("file", ["crl.pem", "policy.yaml", "policy.sig", "authority.pem"])
+def test_a_running_crypto_node_goes_on_beside_files_that_are_none(file: str, keys: Path) -> None:
+    store = AuthorityKeystore(keys, durable=False)
+    watch = KeystoreWatch(keys, store.load_trust(wall_ns=time.time_ns()))
+    as_fifo(keys / file)  # reading it would block the node
+    assert watch.poll() is None, "it may still be written"
+    with pytest.raises(KeystoreError, match=rf"{file} is not a file.* goes on with what it has loaded"):
+        watch.poll()
+    assert watch.poll() is None

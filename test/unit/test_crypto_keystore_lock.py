@@ -83,6 +83,18 @@ def test_a_second_process_is_refused_and_told_whom_to_end(store: Keystore) -> No
         store.lock("drone_02").release()
 
 
+def test_a_look_at_a_lock_changes_nothing(store: Keystore) -> None:
+    path = store.member_path("drone_01") / LOCK_FILE
+    store.check_unlocked("drone_01")
+    assert not path.exists()
+    with store.lock("drone_01"), pytest.raises(IdentityInUse, match="drone_01 is in use by"):
+        store.check_unlocked("drone_01")
+    before = path.read_bytes()
+    store.check_unlocked("drone_01")
+    assert path.read_bytes() == before
+    store.lock("drone_01").release()
+
+
 def test_so_is_a_second_session_of_one_process(store: Keystore) -> None:
     lock = store.lock("drone_01")
     with pytest.raises(IdentityInUse, match="by this process itself"):

@@ -46,6 +46,15 @@ def foreign_owner(path: Path, owner: int) -> str:
     return f"it belongs to user {owner}: run this as that user, or `chown -R {us} {path}` (this is user {us})"
 
 
+def own_protection(path: Path, status: os.stat_result) -> str:
+    """What to do about a mode that keeps the owner from using a file or folder; empty if it does not."""
+    is_folder, mode = stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode)
+    needed = stat.S_IRWXU if is_folder else stat.S_IRUSR | stat.S_IWUSR
+    if mode & needed == needed:
+        return ""
+    return f"the mode of {path} is {mode:04o}: run `chmod u+{'rwx' if is_folder else 'rw'} {path}`"
+
+
 def _remedy(path: Path, error: OSError) -> str:
     match error.errno:
         case errno.EROFS:
@@ -69,7 +78,7 @@ def _permission(path: Path) -> str:
             status = found.stat()
         except OSError:
             continue
-        is_folder, mode = stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode)
+        is_folder = stat.S_ISDIR(status.st_mode)
         wanted = os.X_OK if found not in (path, path.parent) else os.R_OK | os.W_OK | (os.X_OK * is_folder)
         if os.access(found, wanted, effective_ids=True):
             continue
@@ -77,8 +86,8 @@ def _permission(path: Path) -> str:
             if found == path:
                 return foreign_owner(path, status.st_uid)
             return f"{found} belongs to user {status.st_uid}: run this as that user, or copy the keystore"
-        needed = stat.S_IRWXU if is_folder else stat.S_IRUSR | stat.S_IWUSR
-        if mode & needed != needed:
-            return f"the mode of {found} is {mode:04o}: run `chmod u+{'rwx' if is_folder else 'rw'} {found}`"
+        protection = own_protection(found, status)
+        if protection:
+            return protection
         break
     return f"look for an attribute that forbids it with `lsattr -d {path.parent} {path}` and `chattr -i` it"

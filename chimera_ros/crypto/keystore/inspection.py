@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import KeystoreError
-from .file_access import foreign_owner, read_error, write_error
+from .file_access import foreign_owner, own_protection, read_error, write_error
 from .keystore import Keystore
 from .member_lock import LOCK_FILE
 from .member_state import CRL_FILE, POLICY_FILE, STATE_FILES
@@ -128,7 +128,8 @@ def _file_fault(path: Path) -> str:
 def _owner_fault(path: Path, status: os.stat_result) -> str:
     if status.st_uid != os.geteuid():
         return f"{path}: {foreign_owner(path, status.st_uid)}."
-    return _mode_fault(path, status)
+    protection = own_protection(path, status)  # root can write in spite of it; what it starts may not
+    return f"{path} is protected from its owner: {protection}." if protection else _mode_fault(path, status)
 
 
 def _mode_fault(path: Path, status: os.stat_result) -> str:

@@ -57,7 +57,7 @@ from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
 from .file_access import read_error, read_regular, write_error
 from .key_file import MAX_FILE, check_passphrase, is_encrypted, key_pem, read_key
-from .member_lock import LOCK_FILE, HeldLock, lock_folder, lock_member
+from .member_lock import LOCK_FILE, HeldLock, check_unlocked, lock_folder, lock_member
 from .member_state import STATE_FILE, FileStore
 
 _PEM: Final = serialization.Encoding.PEM
@@ -119,12 +119,16 @@ class Keystore:
         """Locks a member for this process. Raises IdentityInUse if another process has it."""
         return lock_member(name, self.member_path(name) / LOCK_FILE)
 
+    def check_unlocked(self, name: str) -> None:
+        """Raises IdentityInUse if a process uses the member. Changes nothing."""
+        check_unlocked(name, self.member_path(name) / LOCK_FILE)
+
     def lock_swarm(self) -> HeldLock:
         """Locks the keystore for one swarm, beside the locks of its members."""
         lock = lock_folder(self.path / "members")
         if lock is None:
             raise IdentityInUse(
-                f"another swarm has just been started with {self.path}; use another keystore."
+                f"another swarm has just been started with {self.path}; end it, or use another keystore."
             )
         return lock
 
@@ -474,8 +478,8 @@ class Keystore:
     def _interrupted_signature(self) -> bytes:
         """Signature of a policy whose update was interrupted after policy.yaml was replaced; else empty."""
         try:
-            return (self.path / "policy.sig.new").read_bytes()
-        except OSError:
+            return read_regular(self.path / "policy.sig.new", MAX_FILE)
+        except (FileNotFoundError, KeystoreError):
             return b""
 
     def _write(self, name: str, data: bytes, mode: int) -> None:

@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from ..errors import IdentityInUse
 from .atomic_file import SECRET_MODE
-from .file_access import write_error
+from .file_access import read_error, write_error
 
 LOCK_FILE: Final = "in_use.lock"
 _DIGITS: Final = 20  # fixed length: rewriting the process id needs no space on a full disk
@@ -71,8 +71,28 @@ def lock_member(name: str, path: Path) -> HeldLock:
         handle = os.open(path, flags, SECRET_MODE)
     except OSError as error:
         raise write_error(path, error) from None
+    _flock(handle, fcntl.LOCK_EX, name, path)
+    with contextlib.suppress(OSError):
+        os.pwrite(handle, f"{os.getpid():<{_DIGITS}}\n".encode(), 0)
+    return HeldLock(handle)
+
+
+def check_unlocked(name: str, path: Path) -> None:
+    """Raises IdentityInUse if a process holds the member's lock. Makes no file and keeps no lock."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise read_error(path, error) from None
+    _flock(handle, fcntl.LOCK_SH, name, path)
+    os.close(handle)
+
+
+def _flock(handle: int, kind: int, name: str, path: Path) -> None:
+    """Locks an open file, which is closed if this fails."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = _holder(handle)
         os.close(handle)
@@ -83,9 +103,6 @@ def lock_member(name: str, path: Path) -> HeldLock:
     except OSError as error:
         os.close(handle)
         raise write_error(path, error) from None
-    with contextlib.suppress(OSError):
-        os.pwrite(handle, f"{os.getpid():<{_DIGITS}}\n".encode(), 0)
-    return HeldLock(handle)
 
 
 def lock_folder(folder: Path) -> HeldLock | None:
