@@ -6,12 +6,12 @@ Python, which need not have this package's dependencies.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
-from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.command_line import OneSentenceParser
+from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.spec import processes
 
@@ -37,14 +37,14 @@ def description(prepared: Prepared) -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a swarm with the options of `chimera swarm`, print its processes; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="describe", description="print a swarm's processes as JSON")
+    parser = OneSentenceParser(prog="chimera swarm", description="print a swarm's processes as JSON")
     add_arguments(parser)
-    try:
+
+    def describe() -> int:
         print(json.dumps(description(prepare(parser.parse_args(argv)))))
-    except CommandFailed as error:
-        print(f"chimera swarm: {error}", file=sys.stderr)
-        return error.status
-    return 0
+        return 0
+
+    return guarded("chimera swarm", describe)
 
 
 if __name__ == "__main__":

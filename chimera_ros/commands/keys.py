@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.command_line import member_name, number, one_line, some_path, swarm_name
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError, RankTaken
 from chimera_ros.crypto.keystore.authority import REASONS, AuthorityKeystore
@@ -40,32 +41,40 @@ def register(parser: argparse.ArgumentParser) -> None:
     create = verbs.add_parser(
         "create", help="create a keystore: authority, signed policy, empty revocation list"
     )
-    create.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="same as --keystore")
+    create.add_argument("directory", nargs="?", type=some_path, metavar="DIR", help="same as --keystore")
     create.add_argument(
-        "--swarm", default="chimera", metavar="NAME", help="name of the swarm (default chimera)"
+        "--swarm",
+        type=swarm_name,
+        default="chimera",
+        metavar="NAME",
+        help="name of the swarm (default chimera)",
     )
     create.add_argument(
-        "--policy", type=Path, metavar="FILE", help="policy to sign (default: the shipped one)"
+        "--policy", type=some_path, metavar="FILE", help="policy to sign (default: the shipped one)"
     )
-    create.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    create.add_argument("--days", type=number, default=825.0, metavar="N", help="validity (default 825 days)")
     create.add_argument(
         "--no-passphrase",
         action="store_true",
         help="do not encrypt the authority's key: for simulations, never for a real swarm",
     )
     enroll = verbs.add_parser("enroll", help="create a member's key and certificate")
-    enroll.add_argument("name", metavar="NAME", help="for example drone_07")
-    enroll.add_argument("role", metavar="ROLE", help=", ".join(role.value for role in Role))
-    enroll.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    enroll.add_argument("name", type=member_name, metavar="NAME", help="for example drone_07")
+    enroll.add_argument("role", type=_role, metavar="ROLE", help=", ".join(role.value for role in Role))
+    enroll.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
     renew = verbs.add_parser("renew", help="create a new key and certificate for a member")
-    renew.add_argument("name", metavar="NAME")
-    renew.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    renew.add_argument("name", type=member_name, metavar="NAME")
+    renew.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
     renew.add_argument(
-        "--key-passphrase-file", type=Path, metavar="FILE", help="first line encrypts the new key"
+        "--key-passphrase-file", type=some_path, metavar="FILE", help="first line encrypts the new key"
     )
     revoke = verbs.add_parser("revoke", help="revoke a member's certificates")
     revoke.add_argument(
-        "name", nargs="?", metavar="NAME", help="none with --refresh: only new dates for the list"
+        "name",
+        nargs="?",
+        type=member_name,
+        metavar="NAME",
+        help="none with --refresh: only new dates for the list",
     )
     revoke.add_argument("--reason", choices=REASONS, default=REASONS[0], help=f"default {REASONS[0]}")
     revoke.add_argument(
@@ -75,26 +84,36 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--refresh", action="store_true", help="revoke nothing; sign the list again for --days"
     )
     revoke.add_argument(
-        "--days", type=float, default=90.0, metavar="N", help="validity of the list (default 90 days)"
+        "--days", type=number, default=90.0, metavar="N", help="validity of the list (default 90 days)"
     )
     policy = verbs.add_parser("policy", help="sign a newer policy and install it")
-    policy.add_argument("file", type=Path, metavar="FILE", help="policy with a higher `version`")
-    policy.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    policy.add_argument("file", type=some_path, metavar="FILE", help="policy with a higher `version`")
+    policy.add_argument("--days", type=number, default=825.0, metavar="N", help="validity (default 825 days)")
     fallback = verbs.add_parser(
         "fallback", help="create a pre-shared secret for a swarm without crypto node, valid for 24 hours"
     )
     listing = verbs.add_parser("list", help="list all members")
     show = verbs.add_parser("show", help="show one member")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", type=member_name, metavar="NAME")
     for verb in (create, enroll, renew, revoke, policy, fallback, listing, show):
         verb.add_argument(
-            "--keystore", type=Path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
+            "--keystore", type=some_path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
         )
         verb.add_argument("--json", action="store_true", help="machine-readable output")
     for verb in (create, enroll, renew, revoke, policy):
         verb.add_argument(
-            "--passphrase-file", type=Path, metavar="FILE", help="first line decrypts the authority's key"
+            "--passphrase-file",
+            type=some_path,
+            metavar="FILE",
+            help="first line decrypts the authority's key",
         )
+
+
+def _role(text: str) -> str:
+    roles = [role.value for role in Role]
+    if text not in roles:
+        raise argparse.ArgumentTypeError(f"'{excerpt(text)}' is no role; use one of {', '.join(roles)}")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -326,7 +345,7 @@ def _report(faults: Iterable[str]) -> int:
     """Prints each fault as a sentence; the exit status."""
     status = 0
     for fault in faults:
-        print(f"chimera keys: {fault}", file=sys.stderr)
+        print(f"chimera keys: {one_line(fault)}", file=sys.stderr)
         status = FAILURE
     return status
 

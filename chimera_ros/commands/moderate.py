@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros.command_line import number, output_file, some_text, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 
 if TYPE_CHECKING:
@@ -25,19 +26,30 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "scene",
+        type=some_text,
         metavar="FILE.json",
         help="trajectories, separation, limits and fence; - reads standard input",
     )
-    add("--deadline", type=float, metavar="S", help="seconds for the answer (default: the scene's)")
-    add("--seed", type=int, metavar="N", help="seed of the solvers (default: the scene's)")
+    add("--deadline", type=number, metavar="S", help="seconds for the answer (default: the scene's)")
+    add("--seed", type=whole, metavar="N", help="seed of the solvers (default: the scene's)")
     add(
         "--backend",
+        type=_backend,
         default="aer",
         metavar="NAME",
         help="backend of quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
     )
-    add("--plot", type=Path, metavar="FILE.png", help="plot the trajectories before and after")
+    add("--plot", type=output_file, metavar="FILE.png", help="plot the trajectories before and after")
     add("--json", action="store_true", help="print the whole answer, trajectories included, as JSON")
+
+
+def _backend(text: str) -> str:
+    from chimera_ros.quantum.sampler import check_backend
+
+    try:
+        return check_backend(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

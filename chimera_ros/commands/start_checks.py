@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.formats.text import excerpt
+from chimera_ros.commands.machine import environment
 from chimera_ros.launcher.spec import SwarmSpec
+from chimera_ros.ros.environment import DOMAIN, domain_of
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 LISTEN_LIMIT_S = 20.0  # for a second of listening, and the start of Python and ROS on a busy machine
 _NAMED = 3  # members in a sentence
-_DOMAIN = "ROS_DOMAIN_ID"
 
 
 def check_identities(spec: SwarmSpec, listener: DomainListener) -> None:
@@ -72,13 +72,17 @@ def hold_keystore(path: Path) -> HeldLock:
         raise CommandFailed(str(error), MISUSE) from None
 
 
-def keystore_reasons(path: Path, drones: int) -> list[str]:
-    """Why a swarm of so many drones cannot fly with a keystore, for `chimera preflight`."""
+def keystore_reasons(spec: SwarmSpec, *, simulated: bool = False) -> list[str]:
+    """Why a swarm cannot fly with its keystore, for `chimera preflight`. That of simulations is made and
+    completed by the start.
+    """
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
 
-    keystore = Keystore(path)
-    names = [name for name, _ in _spec(path, drones).members()]
+    keystore = Keystore(spec.keystore)
+    if simulated and not keystore.exists():
+        return []
+    names = [name for name, _ in spec.members() if not simulated or _is_enrolled(keystore, name)]
     faults = disk_faults(keystore, names)
     try:
         keystore.fallback()
@@ -87,9 +91,9 @@ def keystore_reasons(path: Path, drones: int) -> list[str]:
     return faults + lock_faults(keystore, names)
 
 
-def domain_reasons(path: Path, drones: int) -> list[str]:
-    """Why a swarm of so many drones cannot start in the ROS domain, for `chimera preflight`."""
-    return DomainListener(_spec(path, drones)).faults("chimera preflight")
+def domain_reasons(spec: SwarmSpec) -> list[str]:
+    """Why a swarm cannot start in the ROS domain, for `chimera preflight`."""
+    return DomainListener(spec).faults("chimera preflight")
 
 
 def disk_faults(keystore: Keystore, names: Sequence[str]) -> list[str]:
@@ -188,7 +192,7 @@ class DomainListener:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ},
+                env=os.environ | environment(),
                 start_new_session=True,
             )
             weakref.finalize(self, _end, self._process)
@@ -210,13 +214,13 @@ class DomainListener:
         some = ", ".join(live[:_NAMED]) + _more(len(live) - _NAMED, "members")
         return [
             f"{some} of keystore {self._spec.keystore} {'are' if len(live) > 1 else 'is'} alive already in "
-            f"{self.place}; end that swarm, or choose another {_DOMAIN} for this one."
+            f"{self.place}; end that swarm, or choose another {DOMAIN} for this one."
         ]
 
     @property
     def place(self) -> str:
         """Domain and namespace, for messages."""
-        return f"ROS domain {excerpt(os.environ.get(_DOMAIN) or '0')}, namespace {self._spec.namespace}"
+        return f"ROS domain {domain_of(os.environ)}, namespace {self._spec.namespace}"
 
     def _live(self) -> list[str]:
         if self._process is None:
@@ -246,15 +250,11 @@ def place_suffix(namespace: str) -> str:
     """What distinguishes the keystores of simulations in different ROS domains and namespaces, which may fly
     at the same time; empty for domain 0 and the default namespace.
     """
-    domain = os.environ.get(_DOMAIN, "")
+    domain = domain_of(os.environ)
     of_domain = f"_domain_{int(domain)}" if re.fullmatch(r"0*[1-9][0-9]{0,2}", domain) else ""
     return of_domain + (
         "" if namespace == NAMESPACE else re.sub(r"[^a-z0-9]+", "_", f"_in{namespace.lower()}")
     )
-
-
-def _spec(path: Path, drones: int) -> SwarmSpec:
-    return SwarmSpec(drones=drones, mission=Path(), keystore=path)
 
 
 def _is_enrolled(keystore: Keystore, name: str) -> bool:

@@ -28,6 +28,7 @@ from chimera_ros.swarm import (
     OPERATOR_MEMBER,
     READY_TIMEOUT_S,
     ROTATION_S,
+    SEED,
     STANDBYS,
     WIND_M_S,
     crypto_name,
@@ -70,6 +71,7 @@ class SwarmSpec:
         for option, value, allowed in (
             ("--drones", self.drones, DRONES),
             ("--wind", self.wind_m_s, WIND_M_S),
+            ("--seed", self.seed, SEED),
             ("--first-port", self.first_port, replace(FIRST_PORT, high=FIRST_PORT.high - (self.drones - 1))),
             ("--gcs-port", self.gcs_port, GCS_PORT),
             ("--ready-timeout", self.ready_timeout_s, READY_TIMEOUT_S),
@@ -88,6 +90,11 @@ class SwarmSpec:
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
+
+    @property
+    def embedded(self) -> bool:
+        """True if the embedded SITL is started with the swarm."""
+        return self.autopilot == AutopilotKind.EMBEDDED and self.connect is None
 
     @property
     def connect_template(self) -> str:
@@ -158,8 +165,8 @@ def _literal(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `spawn_file` is JSON with ENU metres."""
+def sitl_process(spec: SwarmSpec, datum: Datum, spawn: Path | str) -> ProcessSpec:
+    """The embedded SITL; `spawn` is a file of JSON with ENU metres, or the JSON itself."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
@@ -167,7 +174,7 @@ def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec
         *("--seed", str(spec.seed)),
         *("--wind", str(spec.wind_m_s)),
         f"--datum={datum.latitude_deg!r},{datum.longitude_deg!r},{datum.altitude_amsl_m!r}",
-        *("--spawn", str(spawn_file)),
+        *("--spawn", str(spawn)),
     ]
     if spec.tracks is not None:
         arguments += ["--tracks", str(spec.tracks)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from chimera_ros import private_files
 from chimera_ros.formats import json_values
 
 if TYPE_CHECKING:
@@ -190,14 +191,12 @@ def draw_tracks(
 
 def save_picture(figure: Figure, picture: Path) -> None:
     """Writes a figure as PNG, atomically. Raises TracksFailed."""
-    temporary = picture.with_name(f".{picture.name}.tmp")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png")
-        temporary.replace(picture)
+        private_files.make_folder(picture.parent)
+        private_files.write_file(picture, drawn.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
 
 

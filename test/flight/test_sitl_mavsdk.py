@@ -307,7 +307,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert main(["--drones", "1", "--gcs-port", "0", "--first-port", str(free_ports(1)), *options]) == 1
+        assert main(["--drones", "1", "--gcs-port", "0", "--first-port", str(free_ports(1)), *options]) == 2
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

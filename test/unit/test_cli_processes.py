@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -203,6 +204,57 @@ time.sleep(60)
     while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end, "the child outlived its supervisor"
         time.sleep(0.01)
+
+
+def test_children_in_the_air_that_do_not_end_are_killed_after_the_landing(tmp_path: Path) -> None:
+    parent_code = f"""
+import sys, time
+from pathlib import Path
+from chimera_ros.launcher import supervisor
+children = supervisor.Supervisor(Path({str(tmp_path)!r}), landing_s=1.5)
+code = {TALK!r} + "say(); time.sleep(60)"
+pid = children.start(supervisor.ChildSpec("x", (sys.executable, "-I", "-S", "-c", code)))
+children.report_in_air(True)
+while not children.poll(1.0):
+    pass
+print(pid, flush=True)
+time.sleep(60)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, env=env) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    killed = time.monotonic()
+    time.sleep(0.5)
+    assert orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE, "it had no time to land"
+    psutil.wait_procs([orphan], timeout=WAIT_S)
+    assert 1.0 < time.monotonic() - killed < WAIT_S
+
+
+def test_a_child_that_flies_is_stopped_by_its_supervisor_only(tmp_path: Path) -> None:
+    with Supervisor(tmp_path, landing_s=10.0) as supervisor:
+        pid = supervisor.start(child("one", "say(); time.sleep(60)"))
+        poll_until(supervisor, lambda seen: bool(statuses(seen)))
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGHUP)
+        assert supervisor.poll(0.5) == []
+        (exited,) = exits(supervisor.stop(deadline_s=5.0))
+    assert exited.returncode == -signal.SIGINT
+    assert not exited.killed
+
+
+def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))
+        before = len(os.listdir("/proc/self/fd"))
+        try:
+            with pytest.raises(StartFailed, match="process one cannot start: Too many open files"):
+                supervisor.start(child("one", "pass"))
+            assert len(os.listdir("/proc/self/fd")) == before
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:

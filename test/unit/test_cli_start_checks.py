@@ -29,8 +29,8 @@ from chimera_ros.launcher.spec import SwarmSpec
 from chimera_ros.ros.live_members import LiveMembers
 
 
-def spec(keystore: Path) -> SwarmSpec:
-    return SwarmSpec(drones=2, mission=Path("m.yaml"), keystore=keystore)
+def spec(keystore: Path, drones: int = 2) -> SwarmSpec:
+    return SwarmSpec(drones=drones, mission=Path("m.yaml"), keystore=keystore)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +103,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_a_member_could_not_use_is_found(
     kind: str, keys: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert keystore_reasons(keys, 2) == []
+    assert keystore_reasons(spec(keys)) == []
     assert not list(keys.glob("members/*/in_use.lock")), "a check makes no file"
     make, words = FAULTS[kind]
     make(keys)
-    (reason,) = keystore_reasons(keys, 2)
+    (reason,) = keystore_reasons(spec(keys))
     assert words in reason
     with pytest.raises(CommandFailed) as caught:
         check_identities(spec(keys), Silence(spec(keys)))
@@ -122,7 +122,7 @@ def test_what_a_member_could_not_use_is_found(
 
 def test_a_damaged_fallback_secret_is_found(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (keys / "fallback.key").write_bytes(b"")
-    (reason,) = keystore_reasons(keys, 2)
+    (reason,) = keystore_reasons(spec(keys))
     assert f"make a new one with `chimera keys fallback --keystore {keys}`" in reason
     assert main(["swarm", "--drones=2", f"--keystore={keys}", "--first-port=29540"]) == 1
     assert reason in capsys.readouterr().err
@@ -135,23 +135,23 @@ def test_a_document_taken_over_in_flight_is_as_good_as_a_newer_one(keys: Path, t
     trust = newer.load_trust(wall_ns=time.time_ns())
     store = Keystore(keys).state_store("drone_01")
     store.save(StoredState(crl_number=trust.crl.number))
-    (reason,) = keystore_reasons(keys, 2)
+    (reason,) = keystore_reasons(spec(keys))
     assert "install the newer revocation list" in reason
     store.save_document("crl.der", trust.crl_der)
-    assert keystore_reasons(keys, 2) == []
+    assert keystore_reasons(spec(keys)) == []
 
 
 def test_members_of_other_swarms_in_a_keystore_do_not_matter(keys: Path) -> None:
     keystore = Keystore(keys)
     keystore.enroll("drone_03", "drone", wall_ns=time.time_ns())
     (keys / "members/drone_03/identity.pem").write_bytes(b"")
-    assert keystore_reasons(keys, 2) == []
-    assert len(keystore_reasons(keys, 3)) == 1
+    assert keystore_reasons(spec(keys)) == []
+    assert len(keystore_reasons(spec(keys, 3))) == 1
 
 
 def test_members_that_are_missing_are_named(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(keys / "members" / "crypto_1")
-    (reason,) = keystore_reasons(keys, 2)
+    (reason,) = keystore_reasons(spec(keys))
     assert "crypto_1 is not enrolled in this keystore; use `chimera keys enroll crypto_1" in reason
     assert main(["swarm", "--drones=2", f"--keystore={keys}", "--first-port=29540"]) == 2
     assert "lacks 1 of the swarm's members (crypto_1)" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_an_identity_in_use_is_named_with_process_and_domain(
     with keystore.lock("drone_01"), keystore.lock("leader_0"):
         with pytest.raises(CommandFailed) as caught:
             check_identities(spec(keys), Silence(spec(keys)))
-        assert len(keystore_reasons(keys, 2)) == 1
+        assert len(keystore_reasons(spec(keys))) == 1
     sentence = str(caught.value)
     assert caught.value.status == 2
     assert "leader_0 is in use by this process itself on this machine" in sentence

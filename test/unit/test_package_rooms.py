@@ -12,6 +12,7 @@ import pytest
 
 import chimera_ros
 from chimera_ros import swarm
+from chimera_ros.flight.moderation_call import MAX_SEED
 from chimera_ros.sitl.config import (
     DEFAULT_FIRST_PORT,
     DEFAULT_GCS_PORT,
@@ -59,9 +60,10 @@ def test_versions_agree():
 
 
 def test_the_simulator_takes_what_a_swarm_may_ask_of_it():
-    # sitl/ imports no other package, so it states its limits itself.
+    # sitl/ knows nothing of swarms, so it states its limits itself.
     assert (swarm.FIRST_PORT.default, swarm.GCS_PORT.default) == (DEFAULT_FIRST_PORT, DEFAULT_GCS_PORT)
     assert swarm.DRONES.high == MAX_DRONES
+    assert swarm.SEED.high == MAX_SEED
     assert swarm.FIRST_PORT.high + OWN_PORT_OFFSET == 65535
     for wind_m_s in (swarm.WIND_M_S.low, swarm.WIND_M_S.high):
         SitlConfig(drones=1, first_port=swarm.FIRST_PORT.high, gcs_port=0, wind_m_s=wind_m_s).check()
