@@ -24,6 +24,7 @@ from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
 from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
 from chimera_ros.commands.run_folder import make_run_folder
+from chimera_ros.commands.start_checks import DomainListener, check_identities, place_suffix
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.errors import ProviderError
 from chimera_ros.crypto.primitives import providers
@@ -189,12 +190,14 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     spec, run_dir = read_options(arguments)
     simulated = arguments.keystore is None
     _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
+    listener = DomainListener(spec)
     with RosTrial() as trial:
         mission, plan = plan_file(spec.mission, spec.drones)
         if not plan.ok:
             raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
-        _first(port_faults(spec), FAILURE)
         _first(trial_faults(trial), MISUSE)
+        check_identities(spec, listener)
+        _first(port_faults(spec), FAILURE)
     spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
     ensure_keystore(spec, simulated=simulated)
 
@@ -342,14 +345,16 @@ def _absolute(option: str, given: Path) -> Path:
     return absolute
 
 
-def simulation_keystore() -> Path:
-    """The keystore that simulations share: made on first use, and again when the shipped policy changes."""
+def simulation_keystore(namespace: str = NAMESPACE) -> Path:
+    """The keystore that simulations in one ROS domain and namespace share: made on first use, and again when
+    the shipped policy changes.
+    """
     home = home_of(os.environ)
     base = os.environ.get("CHIMERA_HOME") or (home and os.path.join(home, ".chimera"))
     if not base:
         raise CommandFailed("HOME is not set; set it, or CHIMERA_HOME, or name a keystore", MISUSE)
     policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
-    return Path(base) / f"simulation_keystore_{policy}"
+    return Path(base) / f"simulation_keystore_{policy}{place_suffix(namespace)}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
@@ -394,9 +399,9 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
                 error=True,
             )
-        keystore.load_trust(wall_ns=wall_ns)
+        trust = keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
-            keystore.load_identity(name, wall_ns=wall_ns)
+            keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
     except CryptoError as error:
         raise CommandFailed(str(error)) from None
     except OSError as error:

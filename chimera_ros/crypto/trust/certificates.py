@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from .identity import CrlView, datetime_ns, wall_datetime
 from .roles import Role
 
+_AUTHORITY: Final = " authority"  # after the swarm's name in the authority's common name
 _BACKDATE: Final = timedelta(minutes=5)  # tolerance for members' clocks behind the authority's
 
 
@@ -42,7 +43,7 @@ def make_authority(
 ) -> x509.Certificate:
     """The self-signed certificate of a swarm's authority; the serial number is random unless given."""
     start = _moment(wall_ns)
-    name = _name(f"{swarm} authority")
+    name = _name(swarm + _AUTHORITY)
     return _sign(
         x509.CertificateBuilder()
         .subject_name(name)
@@ -55,6 +56,14 @@ def make_authority(
         .add_extension(_usage(authority=True), critical=True),
         key,
     )
+
+
+def swarm_of(authority: x509.Certificate) -> str:
+    """The swarm of an authority's certificate, empty if `make_authority` has not made it."""
+    for attribute in authority.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        if str(attribute.value).endswith(_AUTHORITY):
+            return str(attribute.value).removesuffix(_AUTHORITY)
+    return ""
 
 
 def make_member(
