@@ -9,7 +9,7 @@ import argparse
 import json
 import time
 
-from chimera_ros.command_line import some_text, unwritable_folder
+from chimera_ros.command_line import one_line, some_text, unwritable_folder
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.mission import DEFAULT_MISSION, plan_file
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     for area, reasons in areas.items():
         print(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {reason}")
+            print(f"    - {one_line(reason)}")
     return 0 if go else 1
 
 
