@@ -4,3 +4,13 @@ Each connects a pure core (flight, moderation, crypto) to a `SecureSession` and,
 autopilots. No package imports this one, and nodes do not import commands or launcher. Begin reading with
 `member_node`, the common base, then the shortest node, `crypto`; `leader` and `follower` fly.
 """
+
+import os
+import sys
+
+from chimera_ros.ros.environment import middleware_fault
+
+# Where the middleware that is asked for is not installed, importing rclpy ends the process without an exception.
+if (fault := middleware_fault(os.environ)) is not None:
+    print(f"this node cannot start: {fault}", file=sys.stderr)
+    raise SystemExit(2)
