@@ -10,7 +10,7 @@ import sys
 
 from chimera_ros.ros.environment import middleware_fault
 
-# Where the middleware that is asked for is not installed, importing rclpy ends the process without an exception.
+# Where the middleware asked for is not installed, importing rclpy ends the process without an exception.
 if (fault := middleware_fault(os.environ)) is not None:
     print(f"this node cannot start: {fault}", file=sys.stderr)
     raise SystemExit(2)
