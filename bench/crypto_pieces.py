@@ -126,6 +126,7 @@ def _shake(suite_name: str, count: int) -> float | None:
     swarm = _joined(default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {suite_name} "))
     suite = suite_named(suite_name)
     member = swarm.hosts["shard_0"].context.members[SENDER]
+    member._suite = suite  # a simulation derives its package keys from a seed, which takes longer
     owner = swarm.identities[SENDER].member
     seed, transcript_hash = os.urandom(SEED_BYTES), os.urandom(32)
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chimera_ros.command_line import member_name, number, one_line, ros_namespace, some_path
+from chimera_ros.command_line import OneSentenceParser, member_name, number, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
+from chimera_ros.formats.display import is_plain
 from chimera_ros.formats.text import excerpt
 from chimera_ros.ros.environment import domain_of
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
@@ -37,7 +38,7 @@ SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = OneSentenceParser(add_help=False)
     add = common.add_argument
     add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
@@ -96,9 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         operator.close()
     if arguments.json:
-        print(json.dumps({"order": arguments.order, "accepted": accepted, "reason": text}))
+        print_json({"order": arguments.order, "accepted": accepted, "reason": text})
     else:
-        print(one_line(text), file=sys.stdout if accepted else sys.stderr)
+        print_line(text, error=not accepted)
     return 0 if accepted else 1
 
 
@@ -126,7 +127,7 @@ def keystore_of(arguments: argparse.Namespace) -> Path:
 
 
 def _reason(text: str) -> str:
-    if not text.isprintable() or not 1 <= len(text) <= MAX_REASON:
+    if not is_plain(text) or not 1 <= len(text) <= MAX_REASON:
         raise argparse.ArgumentTypeError(
             f"'{excerpt(text)}' is not a reason: 1 to {MAX_REASON} printable characters"
         )
@@ -201,11 +202,12 @@ class _Operator:
 
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
+        from chimera_ros.ros.log_files import init_arguments
         from chimera_ros.ros.session import SecureSession
 
         self._arguments = arguments
         try:
-            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=init_arguments([]), signal_handler_options=SignalHandlerOptions.NO)
             self._node = rclpy.create_node(
                 f"chimera_command_{os.getpid()}",
                 namespace=arguments.namespace,

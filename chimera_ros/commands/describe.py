@@ -6,7 +6,6 @@ Python, which need not have this package's dependencies.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from chimera_ros.command_line import OneSentenceParser
 from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.spec import processes
+from chimera_ros.terminal.lines import print_json
 
 
 def description(prepared: Prepared) -> dict[str, object]:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
 
     def describe() -> int:
-        print(json.dumps(description(prepare(parser.parse_args(argv)))))
+        print_json(description(prepare(parser.parse_args(argv))))
         return 0
 
     return guarded("chimera swarm", describe)

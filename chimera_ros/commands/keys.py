@@ -6,8 +6,6 @@ The authority's passphrase is read from the terminal or a file, never from the c
 from __future__ import annotations
 
 import argparse
-import getpass
-import json
 import os
 import sys
 import time
@@ -24,6 +22,7 @@ from chimera_ros.crypto.keystore.keystore import Keystore, MemberInfo
 from chimera_ros.crypto.trust.policy_yaml import MAX_DOCUMENT
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.formats.text import FormatError, excerpt, plain_text, read_bytes
+from chimera_ros.terminal.lines import ask_secret, print_json, print_line
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0
@@ -171,12 +170,12 @@ def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
     )
     if arguments.json:
         made = {"keystore": str(keystore.path), "swarm": arguments.swarm, "encrypted": passphrase is not None}
-        print(json.dumps(made))
+        print_json(made)
         return 0
-    print(f"keystore of swarm {arguments.swarm} made in {keystore.path}")
+    print_line(f"keystore of swarm {arguments.swarm} made in {keystore.path}")
     if passphrase is None:
-        print("the authority's key is not encrypted: use this keystore for simulations only")
-    print(f"next: chimera keys enroll NAME ROLE --keystore {keystore.path}")
+        print_line("the authority's key is not encrypted: use this keystore for simulations only")
+    print_line(f"next: chimera keys enroll NAME ROLE --keystore {keystore.path}")
     return 0
 
 
@@ -208,7 +207,7 @@ def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
     )
     status = _show(keystore.show(arguments.name), as_json=arguments.json)
     if not arguments.json:
-        print(f"next: restart {arguments.name}; it rejoins with the new certificate")
+        print_line(f"next: restart {arguments.name}; it rejoins with the new certificate")
     return status
 
 
@@ -227,11 +226,13 @@ def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         old_only=arguments.old,
     )
     if arguments.json:
-        print(json.dumps({"name": arguments.name, "revoked": added, "crl_number": number}))
+        print_json({"name": arguments.name, "revoked": added, "crl_number": number})
         return 0
     if arguments.name is not None:
-        print(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
-    print(f"revocation list {number} written; running crypto nodes with this keystore load it by themselves")
+        print_line(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
+    print_line(
+        f"revocation list {number} written; running crypto nodes with this keystore load it by themselves"
+    )
     return 0
 
 
@@ -244,9 +245,9 @@ def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         days=arguments.days,
     )
     if arguments.json:
-        print(json.dumps({"keystore": str(keystore.path), "policy_version": version}))
+        print_json({"keystore": str(keystore.path), "policy_version": version})
         return 0
-    print(f"policy {version} signed; running crypto nodes with this keystore load it by themselves")
+    print_line(f"policy {version} signed; running crypto nodes with this keystore load it by themselves")
     return 0
 
 
@@ -272,22 +273,23 @@ def _fallback(keystore: Keystore, *, as_json: bool) -> int:
     secret = keystore.renew_fallback(time.time_ns())
     path, until = keystore.path / FILE_NAME, _date(secret.issued_ns + LIFE_NS)
     if as_json:
-        print(json.dumps({"path": str(path), "valid_until": until}))
+        print_json({"path": str(path), "valid_until": until})
         return 0
-    print(f"{path} is valid until {until}; copy it to every member before it starts")
+    print_line(f"{path} is valid until {until}; copy it to every member before it starts")
     return 0
 
 
 def _list(keystore: Keystore, *, as_json: bool) -> int:
     members = keystore.list()
     if as_json:
-        print(json.dumps([_plain(member) for member in members], indent=2))
+        print_json([_plain(member) for member in members], indent=2)
         return 0
     if not members:
-        print(f"no member is enrolled in {keystore.path}; add one with: chimera keys enroll NAME ROLE")
+        print_line(f"no member is enrolled in {keystore.path}; add one with: chimera keys enroll NAME ROLE")
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from chimera_ros.terminal.styled import Console, Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("name", "role", "valid until", "state", "fingerprint"):
@@ -297,9 +299,7 @@ def _list(keystore: Keystore, *, as_json: bool) -> int:
         state = plain["state"]
         style = "green" if state == "ok" else "yellow" if state.startswith("expires") else "red"
         until = plain["valid_until"][:10]
-        table.add_row(
-            member.name, member.role.value, until, f"[{style}]{state}[/]", plain["fingerprint"][:16]
-        )
+        table.add_row(member.name, member.role.value, until, Text(state, style), plain["fingerprint"][:16])
     Console().print(table)
     return 0
 
@@ -307,11 +307,11 @@ def _list(keystore: Keystore, *, as_json: bool) -> int:
 def _show(member: MemberInfo, *, as_json: bool) -> int:
     plain = _plain(member)
     if as_json:
-        print(json.dumps(plain, indent=2))
+        print_json(plain, indent=2)
         return 0
     width = max(map(len, plain))
     for key, value in plain.items():
-        print(f"{key.replace('_', ' '):<{width}}  {value}")
+        print_line(f"{key.replace('_', ' '):<{width}}  {value}")
     return 0
 
 
@@ -390,6 +390,6 @@ def _ask(prompt: str) -> bytes:
             MISUSE,
         )
     try:
-        return os.fsencode(getpass.getpass(prompt))
+        return os.fsencode(ask_secret(prompt))
     except EOFError:
         raise CommandFailed("no passphrase was given; nothing was changed", MISUSE) from None

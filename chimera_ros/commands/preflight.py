@@ -6,10 +6,9 @@ It takes the options of `chimera swarm` and calls the checks of its start; nothi
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
-from chimera_ros.command_line import one_line, some_text, unwritable_folder
+from chimera_ros.command_line import some_text, unwritable_folder
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.mission import DEFAULT_MISSION, plan_file
@@ -21,6 +20,7 @@ from chimera_ros.commands.swarm_setup import (
     read_options,
 )
 from chimera_ros.launcher.spec import SwarmSpec
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -39,23 +39,23 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints GO (0) or NO-GO (1) with reasons; 2 if an option is wrong."""
-    spec, run_dir = read_options(arguments)
+    spec, _ = read_options(arguments)
     areas = {
         "machine": _machine(spec),
         "mission": _mission(spec),
         "ports": port_faults(spec),
-        "folders": folder_faults(run_dir, arguments.report),
+        "folders": folder_faults(spec.record, arguments.report),
         "keys": _keys(spec) if arguments.keystore is not None else _simulation_keys(spec),
     }
     go = not any(areas.values())
     if arguments.json:
-        print(json.dumps({"go": go, "reasons": areas}, indent=2))
+        print_json({"go": go, "reasons": areas}, indent=2)
         return 0 if go else 1
-    print("GO" if go else "NO-GO")
+    print_line("GO" if go else "NO-GO")
     for area, reasons in areas.items():
-        print(f"  {area}: {'ok' if not reasons else ''}")
+        print_line(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {one_line(reason)}")
+            print_line(f"    - {reason}")
     return 0 if go else 1
 
 

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros import private_files
 from chimera_ros.autopilot.connect import ConnectError, VehicleUrl, expand_all, require_free_port
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.command_line import number, some_path, some_text, unwritable_folder, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
 from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
+from chimera_ros.commands.run_folder import make_run_folder
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.errors import ProviderError
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.ros.environment import home_of
@@ -55,6 +56,7 @@ from chimera_ros.swarm import (
     Range,
     drone_name,
 )
+from chimera_ros.terminal.lines import print_line
 
 SWARM_NAME = "chimera"
 LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # least remaining validity of a simulation's fallback secret
@@ -121,7 +123,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--report", type=some_path, metavar="FILE", help="also write the report here, as JSON")
     add("--record", type=some_path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
-    add("--no-record", action="store_true", help="record no MCAP files")
+    add("--no-record", action="store_true", help="record neither messages nor tracks")
     add("--duration", type=number, metavar="S", help=f"land the swarm in any case after S: {DURATION_S}")
     add(
         "--seed",
@@ -178,20 +180,15 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     """
     spec, run_dir = read_options(arguments)
     simulated = arguments.keystore is None
-    _first(machine_faults(spec) + folder_faults(run_dir, arguments.report), MISUSE)
+    _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
     with RosTrial() as trial:
         mission, plan = plan_file(spec.mission, spec.drones)
         if not plan.ok:
             raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
         _first(port_faults(spec), FAILURE)
         _first(trial_faults(trial), MISUSE)
+    spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
     ensure_keystore(spec, simulated=simulated)
-    spawn = run_dir / "spawn.json"
-    try:
-        (run_dir / "log").mkdir(parents=True, exist_ok=True)
-        spawn.write_text(json.dumps([list(pad) for pad in plan.pads]))
-    except OSError as error:
-        raise CommandFailed(f"folder {run_dir}: {error.strerror}; choose another with --record") from None
 
     specs = list(processes(spec))
     if spec.embedded:
@@ -220,7 +217,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
     if arguments.duration is not None and arguments.duration not in DURATION_S:
         raise CommandFailed(f"--duration is {arguments.duration:g}; allowed are {DURATION_S}", MISUSE)
     mission = _absolute("--mission", find_mission(arguments.mission))
-    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission.stem}"
+    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{file_stem(mission.stem)}"
     run_dir = _absolute("--record", arguments.record or default)
     autopilot = AutopilotKind(arguments.autopilot)
     embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
@@ -237,7 +234,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
             first_port=arguments.first_port,
             gcs_port=arguments.gcs_port,
             record=None if arguments.no_record else run_dir,
-            tracks=run_dir / "tracks.jsonl" if embedded else None,
+            tracks=run_dir / "tracks.jsonl" if embedded and not arguments.no_record else None,
             allow_arm=arguments.arm,
             allow_kill=arguments.allow_kill,
             rotation_s=arguments.rotation,
@@ -282,12 +279,15 @@ def trial_faults(trial: RosTrial) -> list[str]:
     return [f"ROS 2 does not start with this environment: {why}"] if why else []
 
 
-def folder_faults(run_dir: Path, report: Path | None) -> list[str]:
-    """Why the run's files could not be written."""
+def folder_faults(record: Path | None, report: Path | None) -> list[str]:
+    """Why the requested files could not be written; without records the folder of the run is no condition."""
     found = []
-    why = unwritable_folder(run_dir)
+    why = unwritable_folder(record) if record is not None else ""
     if why:
-        found.append(f"folder {run_dir} cannot be written: {why}; choose another with --record")
+        found.append(
+            f"folder {record} cannot be written: {why}; choose another with --record, or fly without records "
+            "with --no-record"
+        )
     if report is not None:
         why = f"{report} is a folder" if report.is_dir() else unwritable_folder(report.parent)
         if why:
@@ -362,7 +362,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                     f"make one with: chimera keys create {spec.keystore}",
                     MISUSE,
                 )
-            spec.keystore.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(spec.keystore.parent)
             _make(lambda: keystore.create(SWARM_NAME, wall_ns=wall_ns), keystore.exists)
         enrolled = {member.name for member in keystore.list()}
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]
@@ -380,10 +380,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
         elif secret is None or not secret.valid_at(wall_ns):
-            print(
+            print_line(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
-                file=sys.stderr,
+                error=True,
             )
         keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():

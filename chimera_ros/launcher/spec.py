@@ -14,6 +14,7 @@ from pathlib import Path
 from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.flight.datum import Datum
+from chimera_ros.formats.display import escaped
 from chimera_ros.swarm import (
     DRONES,
     DRONES_PER_SHARD,
@@ -87,6 +88,14 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
+        for option, text in (
+            ("--mission", str(self.mission)),
+            ("--keystore", str(self.keystore)),
+            ("--record", str(self.record)),
+            ("--connect", str(self.connect)),
+        ):
+            if text.encode(errors="ignore").decode() != text:
+                raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
@@ -162,11 +171,11 @@ def _literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_literal(item) for item in value) + "]"
     # Quoted, so that YAML does not take a path or URL such as {14540+i} for a mapping or number.
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + escaped(str(value).replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `spawn_file` is JSON with ENU metres."""
+def sitl_process(spec: SwarmSpec, datum: Datum, spawn: Path | str) -> ProcessSpec:
+    """The embedded SITL; `spawn` is a file of JSON with ENU metres, or the JSON itself."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
@@ -174,7 +183,7 @@ def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec
         *("--seed", str(spec.seed)),
         *("--wind", str(spec.wind_m_s)),
         f"--datum={datum.latitude_deg!r},{datum.longitude_deg!r},{datum.altitude_amsl_m!r}",
-        *("--spawn", str(spawn_file)),
+        *("--spawn", str(spawn)),
     ]
     if spec.tracks is not None:
         arguments += ["--tracks", str(spec.tracks)]

@@ -111,6 +111,8 @@ class _Model:
         for mine, a in zip(self._taken, hint, strict=True):
             self._model.add_hint(mine[int(a)], True)
         solver = cp.CpSolver()
+        # by default every solve replaces the process's SIGINT handler and leaves SIG_DFL behind
+        solver.parameters.catch_sigint_signal = False
         solver.parameters.max_time_in_seconds = max(time_limit_s, 1e-3)
         solver.parameters.num_workers = workers
         solver.parameters.random_seed = seed % 2**31

@@ -18,6 +18,7 @@ from typing import Final
 from xml.parsers import expat
 
 from chimera_ros.command_line import unwritable_folder
+from chimera_ros.formats import display
 
 DOMAIN: Final = "ROS_DOMAIN_ID"
 RANGE: Final = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -160,5 +161,5 @@ def _transports(environ: Mapping[str, str]) -> EnvironmentFault | None:
 
 
 def _shown(text: str) -> str:
-    """A value for a sentence: bounded, with escapes where it is not printable."""
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    """A value for a sentence."""
+    return f"'{display.line(text, _SHOWN)}'"

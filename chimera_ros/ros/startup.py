@@ -21,10 +21,11 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import one_line
+from chimera_ros.terminal.lines import print_line
 
 from .environment import environment_faults, home_of
 from .lifecycle import SwarmNode
+from .log_files import init_arguments
 from .parameters import ParameterError
 
 MISUSE = 2  # exit status
@@ -38,7 +39,7 @@ class StartRefused(Exception):
 
 def refused(args: Sequence[str] | None, error: StartRefused) -> int:
     """Print why the process cannot start; returns the exit status."""
-    print(f"{Path(_arguments(args)[0]).stem} cannot start: {one_line(str(error))}", file=sys.stderr)
+    print_line(f"{Path(_arguments(args)[0]).stem} cannot start: {error}", error=True)
     return MISUSE
 
 
@@ -57,7 +58,7 @@ def initialise(args: Sequence[str] | None) -> None:
             raise StartRefused(
                 f"'{others[0]}' is not a ROS argument; parameters are given as --ros-args -p NAME:=VALUE"
             )
-        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=init_arguments(args), signal_handler_options=SignalHandlerOptions.NO)
     except StartRefused:
         raise
     except Exception as error:  # rclpy raises classes without a common base

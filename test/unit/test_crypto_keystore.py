@@ -25,15 +25,15 @@ def store(tmp_path: Path) -> Keystore:
     return made
 
 
-def test_twenty_two_members_in_two_seconds(tmp_path: Path) -> None:
-    begin = time.perf_counter()
+def test_twenty_two_members_in_two_seconds_of_processor_time(tmp_path: Path) -> None:
+    begin = time.process_time()
     store = Keystore(tmp_path / "keys")
     store.create("testswarm", wall_ns=WALL)
     for name, role in [("crypto", "crypto"), ("leader", "leader")] + [
         (f"drone_{index:02d}", "drone") for index in range(20)
     ]:
         store.enroll(name, role, wall_ns=WALL)
-    assert time.perf_counter() - begin < 2.0
+    assert time.process_time() - begin < 2.0
     assert len(store.list()) == 22
 
 
@@ -156,7 +156,7 @@ def test_encrypted_authority_key(tmp_path: Path) -> None:
 
 
 def test_certificate_faults() -> None:
-    keystore, other = MemoryKeystore(), MemoryKeystore()
+    keystore, other = MemoryKeystore(), MemoryKeystore(seed=1)
     good = keystore.enroll("drone_01", Role.DRONE)
     cases = {
         CertificateFault.ISSUER: (other.enroll("drone_01", Role.DRONE).certificate_der, WALL),

@@ -37,8 +37,10 @@ def _usage(authority: bool) -> x509.KeyUsage:
     )
 
 
-def make_authority(swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days: float) -> x509.Certificate:
-    """The self-signed certificate of a swarm's authority."""
+def make_authority(
+    swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days: float, serial: int | None = None
+) -> x509.Certificate:
+    """The self-signed certificate of a swarm's authority; the serial number is random unless given."""
     start = _moment(wall_ns)
     name = _name(f"{swarm} authority")
     return _sign(
@@ -46,7 +48,7 @@ def make_authority(swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days:
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(start - _BACKDATE)
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -64,8 +66,9 @@ def make_member(
     authority_key: mldsa.MLDSA87PrivateKey,
     wall_ns: int,
     days: float,
+    serial: int | None = None,
 ) -> x509.Certificate:
-    """A member's certificate with the URI urn:chimera:<swarm>:<role>:<name>."""
+    """A member's certificate with the URI urn:chimera:<swarm>:<role>:<name>; `serial` as above."""
     start = _moment(wall_ns)
     uri = x509.UniformResourceIdentifier(f"urn:chimera:{swarm}:{role}:{name}")
     return _sign(
@@ -73,7 +76,7 @@ def make_member(
         .subject_name(_name(name))
         .issuer_name(authority.subject)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(start - _BACKDATE)
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
