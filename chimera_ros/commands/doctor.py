@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from chimera_ros.command_line import one_line
 from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, Check, run_checks
 from chimera_ros.launcher import shared_memory
 from chimera_ros.terminal.lines import print_json, print_line
@@ -51,11 +50,11 @@ def _print(checks: list[Check], fit: bool) -> None:
         line = Text.assemble(
             "  ",
             (f"{check.status:<8}", _STYLES.get(check.status, "")),
-            f"  {check.name:<{width}}  {one_line(check.detail)}",
+            f"  {check.name:<{width}}  {check.detail}",
         )
         console.print(line, soft_wrap=True)
         if check.advice:
-            console.print(Text(f"{'':<12}{one_line(check.advice)}", style="yellow"), soft_wrap=True)
+            console.print(Text(f"{'':<12}{check.advice}", style="yellow"), soft_wrap=True)
     missing = sum(check.status == MISSING for check in checks)
     verdict = "a swarm can fly here" if fit else f"no swarm can fly here yet: {missing} missing, see above"
     console.print(Text(verdict, style="bold green" if fit else "bold red"))

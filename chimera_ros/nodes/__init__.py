@@ -6,11 +6,11 @@ autopilots. No package imports this one, and nodes do not import commands or lau
 """
 
 import os
-import sys
 
 from chimera_ros.ros.environment import middleware_fault
+from chimera_ros.terminal.lines import print_line
 
 # Where the middleware asked for is not installed, importing rclpy ends the process without an exception.
 if (fault := middleware_fault(os.environ)) is not None:
-    print(f"this node cannot start: {fault}", file=sys.stderr)
+    print_line(f"this node cannot start: {fault}", error=True)
     raise SystemExit(2)
