@@ -246,9 +246,8 @@ class Flight:
         return False
 
     def _land(self, why: str, supervisor: Supervisor, now: float) -> None:
-        words = f"{why}: landing all drones (a second Ctrl-C ends at once)"
-        self._aggregator.event(words, now)
-        self._show(words)
+        self._aggregator.event(f"{why}: landing all drones (a second Ctrl-C ends at once)", now)
+        self._show(f"{why}: all drones are ordered to land (a second Ctrl-C ends at once)")
         self._fail(f"{why} before the mission was complete; all drones were ordered to land")
         self._landing_s = now
         supervisor.kill("leader", signal.SIGUSR1)
