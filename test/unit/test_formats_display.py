@@ -59,7 +59,7 @@ def test_what_a_terminal_would_obey_or_hide_is_escaped(text: str, shown: str) ->
 
 @given(
     st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Lu", "Lo", "Mn", "So"))),
-    st.sampled_from((None, " ")),
+    st.sampled_from([None, " ", "?"]),
 )
 def test_a_line_holds_nothing_but_shown_characters(text: str, instead: str | None) -> None:
     shown = line(text, instead=instead)
