@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+
+from chimera_ros.nodes.warm_up import warm_up
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
 from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
@@ -32,6 +35,13 @@ class MemberNode(SwarmNode[P]):
         """The session, between `setup` and `close`."""
         assert self._session is not None
         return self._session
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure, then pay the first-time costs of what the node does in flight."""
+        result = super().on_configure(state)
+        if result == TransitionCallbackReturn.SUCCESS:
+            warm_up(self)
+        return result
 
     def close(self) -> None:
         """Leave the swarm."""
