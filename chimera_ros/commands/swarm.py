@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, cast
 
-from rich.console import Console
-
 from chimera_ros.commands.interrupts import Interrupts
 from chimera_ros.commands.output import DetachedOutput
 from chimera_ros.commands.picture import NotDrawn, draw
+from chimera_ros.commands.start_checks import hold_keystore
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.formats.display import json_escaped
 from chimera_ros.launcher.supervisor import (
     ErrorLogged,
     Event,
@@ -42,6 +42,8 @@ from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
+from chimera_ros.terminal.lines import print_line
+from chimera_ros.terminal.styled import Console
 
 if TYPE_CHECKING:
     from chimera_ros.launcher.usage import Usage
@@ -52,6 +54,7 @@ RETURN_S = 120.0  # without a leader: followers hold, return after 15 s, and lan
 STOP_S = 15.0  # for processes to exit; the logger signs its totals then
 RESTARTS = 5  # of one process
 RESTART_S = 1.0
+LOGGER_RESTART_S = 10.0  # of the telemetry logger, once it was started so often
 CRYPTO_RESTART_S = 0.2  # active crypto node and standbys
 AIRBORNE_M = 0.3  # above the pad
 MAX_DEATHS = 50
@@ -69,11 +72,15 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
-    return Flight(prepare(arguments)).run()
+    prepared = prepare(arguments)
+    with hold_keystore(prepared.spec.keystore):
+        return Flight(prepared).run()
 
 
 def restart_policy(event: Exited) -> float | None:
     """Seconds until a process that exited by itself is started again; None: it is lost for this flight."""
+    if event.process == "telemetry_logger":  # records end no flight
+        return RESTART_S if event.starts <= RESTARTS else LOGGER_RESTART_S
     if event.process in ("leader", "sitl") or event.starts > RESTARTS:
         return None
     return CRYPTO_RESTART_S if event.process.startswith("crypto") else RESTART_S
@@ -327,7 +334,7 @@ class Flight:
         output.drain()
         if prepared.json:
             with DetachedOutput(sys.stdout) as result:
-                result.write(json.dumps(json.loads(report.to_json())) + "\n")
+                result.write(json_escaped(json.dumps(json.loads(report.to_json()))) + "\n")
                 result.drain()
             if result.problem:
                 complaints.append(f"the report cannot be printed: {result.problem}")
@@ -348,4 +355,4 @@ def _console(output: DetachedOutput, terminal: bool | None = None) -> Console:
 def _complain(sentence: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
-            print(f"chimera swarm: {sentence}", file=sys.stderr, flush=True)
+            print_line(f"chimera swarm: {sentence}", error=True, flush=True)

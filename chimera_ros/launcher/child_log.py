@@ -9,6 +9,9 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+from chimera_ros import private_files
+from chimera_ros.formats.display import escaped
+
 LAST_LINES = 40
 MAX_LINE_CHARS = 500
 MAX_LINE_BYTES = 4 * MAX_LINE_CHARS  # what is read of a line, escape sequences included
@@ -50,7 +53,7 @@ class ChildLog:
         self._rest = bytearray()  # beginning of a line that is not complete
         self._file: BinaryIO | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(path.parent)
             self._file = _open(path)
             self._size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
@@ -123,7 +126,7 @@ class ChildLog:
 def printable(text: str) -> str:
     """One line of at most `MAX_LINE_CHARS` without escape sequences; other control characters become `?`."""
     line = _ESCAPE.sub("", text).rstrip()[:MAX_LINE_CHARS]
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+    return "\t".join(escaped(part, instead="?") for part in line.split("\t"))
 
 
 def error_in(line: str) -> str | None:
@@ -135,4 +138,4 @@ def error_in(line: str) -> str | None:
 
 
 def _open(path: Path) -> BinaryIO:
-    return open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))
+    return open(path, "ab", buffering=0, opener=private_files.opener)

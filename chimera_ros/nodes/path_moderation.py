@@ -26,6 +26,7 @@ from chimera_ros.ros.convert_moderation import (
 )
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import raised_at
+from chimera_ros.ros.log import log
 from chimera_ros.ros.services import Deferred
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories
@@ -75,7 +76,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             try:
                 self._worker.start()
             except WorkerUnavailable as error:
-                self.get_logger().warning(f"no quantum circuits: {error}")
+                log(self, "warning", f"no quantum circuits: {error}")
 
     def begin(self) -> None:
         """Join the swarm."""
@@ -129,7 +130,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
                 response = self._moderate(queued)
             except Exception as error:  # a bug must not end the service; the text may contain data
                 self._counts["errors"] += 1
-                self.get_logger().error(f"moderation failed: {type(error).__name__} at {raised_at(error)}")
+                log(self, "error", f"moderation failed: {type(error).__name__} at {raised_at(error)}")
                 response = moderation_failure_to_msg(f"moderation failed: {type(error).__name__}")
             queued.deferred.answer(response)
             self._ms.add(1e3 * (time.monotonic() - queued.began_s))

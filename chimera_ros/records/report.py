@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -13,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros import private_files
+from chimera_ros.formats import display
 from chimera_ros.records.histogram import Histogram, percentile
 from chimera_ros.records.status_line import finite
 from chimera_ros.records.status_view import SwarmTotals
@@ -154,8 +155,7 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON text; numbers have four decimals, NaN becomes null."""
         text = json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False)
-        # A path need not be text: its bytes that are none are lone surrogates, which JSON can escape.
-        return text.encode("utf-8", "backslashreplace").decode() + "\n"
+        return display.json_escaped(text) + "\n"
 
 
 def build_report(
@@ -238,20 +238,13 @@ def write_report(report: Report, path: Path) -> None:
 
     A stream (`is_stream`) is written to. Raises ReportFailed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if is_stream(path):
             _append(path, report.to_json())
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(report.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        private_files.make_folder(path.parent)
+        private_files.write_file(path, report.to_json().encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise ReportFailed(f"the report cannot be written to {path}: {error.strerror or error}") from error
 
 
@@ -285,7 +278,8 @@ def render_report(report: Report) -> RenderableType:
     """The summary for a terminal."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
+
+    from chimera_ros.terminal.styled import Text
 
     if report.ok:
         title = Text("MISSION COMPLETED", style="bold green")
@@ -302,8 +296,8 @@ def render_report(report: Report) -> RenderableType:
     if len(report.errors) > SHOWN:
         grid.add_row("", f"and {len(report.errors) - SHOWN} more errors in the report")
     deaths = _death_texts(report)
-    for text in deaths[:SHOWN]:
-        grid.add_row("process", Text(text, style="red"))
+    for lines in deaths[:SHOWN]:
+        grid.add_row("process", Group(*(Text(line, style="red") for line in lines)))
     if len(deaths) > SHOWN:
         grid.add_row("", f"and {len(deaths) - SHOWN} more ended processes in the report")
     if report.drones_lost:
@@ -341,7 +335,7 @@ def render_report(report: Report) -> RenderableType:
     )
     if report.moderation.calls:
         grid.add_row("moderation", Text(_moderation_text(report.moderation)))
-    grid.add_row("processor", _cpu_text(report))
+    grid.add_row("processor", Text(_cpu_text(report)))
     grid.add_row(
         "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
     )
@@ -356,7 +350,7 @@ def render_report(report: Report) -> RenderableType:
     return Group(head, grid)
 
 
-def _death_texts(report: Report) -> list[str]:
+def _death_texts(report: Report) -> list[list[str]]:
     """Processes that died, each way once, with what they wrote last and what is not among the errors."""
     alike: dict[tuple[str, str], list[ProcessDeath]] = {}
     for death in report.deaths:
@@ -368,12 +362,12 @@ def _death_texts(report: Report) -> list[str]:
         lines = [line for line in newest.last_lines if not any(text in line for text in known)]
         when = f"{newest.elapsed_s:.0f} s after the start"
         often = f", {len(deaths)} times, the last time " if len(deaths) > 1 else " "
-        texts.append("\n".join((f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:])))
+        texts.append([f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:]])
     return texts
 
 
 def _separation_text(report: Report) -> Any:
-    from rich.text import Text
+    from chimera_ros.terminal.styled import Text
 
     smallest, asked = report.min_separation_m, report.asked_separation_m
     text = f"smallest {_show(smallest)} m" + (f" · required {_show(asked)} m" if asked is not None else "")

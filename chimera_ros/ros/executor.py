@@ -7,8 +7,8 @@ time-out.
 
 from __future__ import annotations
 
+import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +19,7 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
 
 from . import startup
 from .lifecycle import SwarmNode
@@ -128,6 +129,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
 
 def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int:
     disable_core_dumps()
+    os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
     requests = StopRequests()
     requests.install()  # first: a request during the start is answered at its end
     startup.initialise(args)
@@ -145,7 +147,7 @@ def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int
                 spinner.spin()
                 status = 0 if node.failure is None else 1
             else:
-                print(node.failure or f"{node.get_name()} could not start", file=sys.stderr)
+                print_line(node.failure or f"{node.get_name()} could not start", error=True)
         finally:
             node.end()
             spinner.close()

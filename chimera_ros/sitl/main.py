@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import OneSentenceParser, number, one_line, output_file, path, whole
+from chimera_ros.command_line import (
+    OneSentenceParser,
+    number,
+    output_file,
+    some_text,
+    whole,
+)
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
 
 from .config import (
     DEFAULT_DATUM,
@@ -52,7 +59,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="ground station, default 14550; 0: none",
     )
-    add("--personality", default="px4", metavar="NAME", help="px4 (default)")
+    add("--personality", type=some_text, default="px4", metavar="NAME", help="px4 (default)")
     add(
         "--seed",
         type=whole,
@@ -74,7 +81,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="LAT,LON,ALT",
         help="degrees, metres AMSL",
     )
-    add("--spawn", type=path, metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
+    add(
+        "--spawn",
+        type=some_text,
+        metavar="FILE.json",
+        help="spawn places: a file of [[east, north, up], ...] in metres, or that JSON itself",
+    )
     add("--spacing", type=number, default=4.0, metavar="M", help="of the spawn grid, 0.5 to 100 (default 4)")
     add("--first-system-id", type=whole, default=1, metavar="N", help="default 1")
     add(
@@ -85,9 +97,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="simulated over wall time, 0.05 to 20 (default 1)",
     )
     add("--tracks", type=output_file, metavar="FILE.jsonl", help="write true positions here, 5 per second")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="PX4 parameter of all vehicles")
+    add(
+        "--param",
+        type=some_text,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="PX4 parameter of all vehicles",
+    )
     add(
         "--fault",
+        type=some_text,
         action="append",
         default=[],
         metavar=FAULT_GRAMMAR,
@@ -128,27 +148,30 @@ def read_datum(degrees_and_metres: tuple[float, float, float]) -> Datum:
         raise SitlMisuse(f"--datum: {error}.") from None
 
 
-def read_spawn(file: Path) -> list[Vec3]:
-    """Spawn positions from a JSON file: [[east, north, up], ...] in metres from the datum.
+def read_spawn(source: str) -> list[Vec3]:
+    """Spawn positions from a JSON file, or that JSON itself.
+
+    It is [[east, north, up], ...] in metres from the datum.
 
     Raises:
         SitlMisuse: if it cannot be read or holds anything else.
     """
     try:
-        rows = json_values.parse(read_bytes(file, MAX_SPAWN_BYTES), MAX_SPAWN_BYTES)
+        data = source.encode() if source.startswith("[") else read_bytes(Path(source), MAX_SPAWN_BYTES)
+        rows = json_values.parse(data, MAX_SPAWN_BYTES)
     except OSError as error:
-        raise SitlMisuse(f"--spawn {file}: cannot be read ({error.strerror}).") from None
+        raise SitlMisuse(f"--spawn {excerpt(source)}: cannot be read ({error.strerror}).") from None
     except FormatError as error:
-        raise SitlMisuse(f"--spawn {file}: {error}.") from None
+        raise SitlMisuse(f"--spawn {excerpt(source)}: {error}.") from None
     if not isinstance(rows, list):
-        raise SitlMisuse(f"--spawn {file}: must be a list of [east, north, up] in metres.")
+        raise SitlMisuse(f"--spawn {excerpt(source)}: must be a list of [east, north, up] in metres.")
     places: list[Vec3] = []
     for index, row in enumerate(rows):
         good = isinstance(row, list) and len(row) == 3
         if not good or not all(
             isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e5 for v in row
         ):
-            raise SitlMisuse(f"--spawn {file}: place {index} must be [east, north, up] in metres.")
+            raise SitlMisuse(f"--spawn {excerpt(source)}: place {index} must be [east, north, up] in metres.")
         places.append((float(row[0]), float(row[1]), float(row[2])))
     return places
 
@@ -247,7 +270,7 @@ def simulate(options: argparse.Namespace) -> None:
     stop = StopCondition(requests, follow_parent=descriptor is not None)
     if writer is None:
         last = config.first_port + config.drones - 1
-        print(
+        print_line(
             f"Simulating {config.drones} PX4-like vehicles: UDP 127.0.0.1:{config.first_port}"
             f"{f' to {last}' if config.drones > 1 else ''}"
             f"{f', ground station on {config.gcs_port}' if config.gcs_port else ''}. Ctrl-C ends it.",
@@ -266,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         simulate(parser().parse_args(argv))
     except SitlError as error:
-        print(f"chimera sitl: {one_line(str(error))}", file=sys.stderr)
+        print_line(f"chimera sitl: {error}", error=True)
         return 2 if isinstance(error, SitlMisuse) else 1
     except SystemExit as exit_:  # of argparse, which has printed the sentence or the help
         return int(exit_.code or 0)

@@ -108,6 +108,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_report(report(), path)
     assert json.loads(path.read_text())["drones"] == 2
     assert [item.name for item in path.parent.iterdir()] == ["report.json"]
+    assert path.stat().st_mode & 0o777 == 0o600
     blocked = path / "report.json"
     with pytest.raises(ReportFailed, match="cannot be written to"):
         write_report(report(), blocked)
