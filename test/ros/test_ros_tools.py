@@ -242,17 +242,21 @@ def test_two_swarms_fly_in_one_domain_and_are_seen_but_not_read(tmp_path):
         )
         with second:
             second.wait_airborne()
-            nodes = eventually(
-                ("node", "list", "--no-daemon"), lambda text: "/beta/leader" in text and "/fleet" in text
+            expected = [f"{namespace}/{name}" for namespace in ("/fleet/chimera", "/beta") for name in NODES]
+            eventually(
+                ("node", "list", "--no-daemon", "--spin-time", "5"),
+                lambda text: set(expected) <= set(text.splitlines()),
             )
-            for name in NODES:
-                assert f"/fleet/chimera/{name}\n" in nodes
-                assert f"/beta/{name}\n" in nodes
-            topics = eventually(
-                ("topic", "list", "--no-daemon", "-t"), lambda text: "/beta/leader/command" in text
+            eventually(
+                ("topic", "list", "--no-daemon", "--spin-time", "5", "-t"),
+                lambda text: (
+                    {
+                        "/beta/leader/command [chimera_ros/msg/SecureEnvelope]",
+                        "/fleet/chimera/drone_01/telemetry [chimera_ros/msg/SecureEnvelope]",
+                    }
+                    <= set(text.splitlines())
+                ),
             )
-            assert "/beta/leader/command [chimera_ros/msg/SecureEnvelope]" in topics
-            assert "/fleet/chimera/drone_01/telemetry [chimera_ros/msg/SecureEnvelope]" in topics
             for namespace in ("/fleet/chimera", "/beta"):
                 text = eventually(
                     (*ECHO, "--filter", f"m.status[0].name == '{namespace}/leader: security'"),
@@ -260,7 +264,8 @@ def test_two_swarms_fly_in_one_domain_and_are_seen_but_not_read(tmp_path):
                 )
                 assert "message: 'security is on" in text, text
             _, parameters = ros2("param", "list", "--no-daemon", "--spin-time", "3")
-            assert "/beta" not in parameters
+            assert "timed out waiting for parameter services for node NodeName(name='leader'" in parameters
+            assert "keystore" not in parameters
             _, managed = ros2("lifecycle", "nodes", "--no-daemon", "--spin-time", "3")
             assert "/beta" not in managed
             second.process("launch").send_signal(signal.SIGINT)
