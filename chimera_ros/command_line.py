@@ -12,16 +12,14 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from chimera_ros.crypto.encoding import MAX_NAME, is_name
-from chimera_ros.formats import numbers
+from chimera_ros.formats import display, numbers
 from chimera_ros.formats.text import excerpt
 
-MAX_SENTENCE: Final = 8192
 _NAMESPACE = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 _MAX_NAMESPACE = 200  # ROS allows 245 for namespace and node name together with /
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_PATH, _MAX_PATH_PART = 4095, 255  # bytes (Linux)
 
 
@@ -30,14 +28,7 @@ class OneSentenceParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error in one sentence; exit status 2."""
-        self.exit(2, f"{self.prog}: {one_line(message)}; `{self.prog} --help` shows what is allowed\n")
-
-
-def one_line(text: str) -> str:
-    """A message for a terminal: escapes for what is not printable, shortened in the middle where too long."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    half = MAX_SENTENCE // 2
-    return plain if len(plain) <= MAX_SENTENCE else f"{plain[:half]} … {plain[-half:]}"
+        self.exit(2, f"{self.prog}: {display.line(message)}; `{self.prog} --help` shows what is allowed\n")
 
 
 def whole(text: str) -> int:
@@ -93,10 +84,8 @@ def ros_namespace(text: str) -> str:
 
 
 def some_path(text: str) -> Path:
-    """A path that the file system can hold, without control characters. Nothing need exist there."""
+    """A path that the file system can hold. Nothing need exist there."""
     encoded = os.fsencode(some_text(text))
-    if _CONTROL.search(text):
-        raise argparse.ArgumentTypeError(f"'{excerpt(text)}' has control characters")
     if len(encoded) > _MAX_PATH or max(map(len, encoded.split(b"/"))) > _MAX_PATH_PART:
         raise argparse.ArgumentTypeError(f"'{excerpt(text)}…' is longer than a path can be")
     return Path(text)

@@ -2,7 +2,7 @@
 
 A descriptor 0, 1 or 2 that is closed (`>&-`, some service managers) would be taken by the next file or socket
 that is opened, and Python would have no stream for it: it is opened on /dev/null instead. Characters that the
-encoding of an output lacks are written with backslashes.
+encoding of an output lacks are written with backslashes; messages of `logging` pass the gate of `terminal`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+
+from chimera_ros.terminal.lines import guard_logging
 
 
 def repair() -> None:
@@ -24,3 +26,4 @@ def repair() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    guard_logging()

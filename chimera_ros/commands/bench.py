@@ -21,6 +21,7 @@ from chimera_ros.command_line import some_text, whole
 from chimera_ros.commands.bench_table import has_section, markdown, show, with_section
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.interrupts import Interrupts
+from chimera_ros.terminal.lines import print_json, print_line
 
 ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation", "attacks")
 LONG = ("failover", "attacks")  # many minutes even when quick: with --quick they run only when named
@@ -70,13 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     reports: list[dict[str, Any]] = []
     failed = False
     for name in names:
-        print(f"benchmark {name} …", file=sys.stderr, flush=True)
+        print_line(f"benchmark {name} …", error=True, flush=True)
         try:
             seed = arguments.seed if name in SEEDED else None
             report = run_one(name, scripts[name], quick=arguments.quick, seed=seed)
         except CommandFailed as error:
             failed = True
-            print(f"chimera bench: {error}", file=sys.stderr)
+            print_line(f"chimera bench: {error}", error=True)
             continue
         reports.append(report)
         if arguments.markdown:
@@ -84,10 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         elif not arguments.json:
             show(report)
     if arguments.json:
-        print(json.dumps(reports[0] if len(names) == 1 and reports else reports, indent=2))
+        print_json(reports[0] if len(names) == 1 and reports else reports, indent=2)
     missed = [row for report in reports for row in report["results"] if row["met"] is False]
     if missed and not (arguments.json or arguments.markdown):
-        print(f"{len(missed)} target(s) missed")
+        print_line(f"{len(missed)} target(s) missed")
     return 1 if failed or (arguments.strict and missed) else 0
 
 
@@ -112,10 +113,11 @@ def _check_document(arguments: argparse.Namespace, names: list[str]) -> None:
 def _write(lines: list[str], name: str, document: Path | None) -> None:
     """Print a table, or put it into its section of a document."""
     if document is None:
-        print("\n".join(lines))
+        for line in lines:
+            print_line(line)
     else:
         document.write_text(with_section(document.read_text(), name, lines))
-        print(f"{document}: table of {name} replaced", file=sys.stderr)
+        print_line(f"{document}: table of {name} replaced", error=True)
 
 
 def _command(name: str, quick: bool, seed: int | None) -> str:

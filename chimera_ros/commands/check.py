@@ -1,9 +1,12 @@
-"""`chimera check FILE`: GO or NO-GO for a mission file, and a plot of its plan."""
+"""`chimera check FILE`: GO, NO-GO or UNDECIDED for a mission file, and a plot of its plan.
+
+UNDECIDED: path moderation found no solution within its work budget, which does not show that there is none.
+No clock is read: the verdict depends neither on the machine nor on its load.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +15,7 @@ from chimera_ros.command_line import output_file, some_text, whole
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.mission import find_mission, plan_file
 from chimera_ros.swarm import DRONES
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.flight.planning.mission import Mission
@@ -35,7 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the mission; 0 for GO, 1 for NO-GO, 2 if the file is wrong."""
+    """Checks the mission; 0 for GO, 1 for NO-GO and UNDECIDED, 2 if the file is wrong."""
     if arguments.drones not in DRONES:
         raise CommandFailed(f"--drones is {arguments.drones}; allowed are {DRONES}", MISUSE)
     mission, plan = plan_file(find_mission(arguments.mission), arguments.drones)
@@ -43,12 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and plan.phases:
         picture = _plot(mission, plan, arguments.plot)
     if arguments.json:
-        print(json.dumps(summary(mission, plan) | {"picture": picture}, indent=2))
+        print_json(summary(mission, plan) | {"picture": picture}, indent=2)
     else:
         _print(mission, plan)
         if picture:
-            print(f"picture     {picture}")
+            print_line(f"picture     {picture}")
     return 0 if plan.ok else 1
+
+
+def verdict(plan: MissionPlan) -> str:
+    """GO, NO-GO, or UNDECIDED if a solution was not found but may exist."""
+    return "GO" if plan.ok else "UNDECIDED" if plan.verdict.undecided else "NO-GO"
 
 
 def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
@@ -58,6 +67,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
         "mission": mission.name,
         "drones": len(plan.drones),
         "go": plan.ok,
+        "verdict": verdict(plan).lower(),
         "reasons": list(plan.verdict.reasons),
         "duration_s": round(plan.duration_s, 1),
         "min_separation_m": round(smallest, 3) if math.isfinite(smallest) else None,
@@ -71,18 +81,18 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
 
 
 def _print(mission: Mission, plan: MissionPlan) -> None:
-    print(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
+    print_line(f"{verdict(plan)}: {mission.name} with {len(plan.drones)} drones")
     for reason in plan.verdict.reasons:
-        print(f"  - {reason}")
+        print_line(f"  - {reason}")
     if not plan.phases:
         return
     smallest = plan.min_separation_m
     apart = f"{smallest:.2f} m" if math.isfinite(smallest) else "one drone only"
-    print(f"duration    {plan.duration_s:.0f} s")
-    print(f"separation  {apart} (required {mission.separation_m:g} m)")
-    print(f"battery     {100.0 * plan.battery_used:.0f} % at most")
+    print_line(f"duration    {plan.duration_s:.0f} s")
+    print_line(f"separation  {apart} (required {mission.separation_m:g} m)")
+    print_line(f"battery     {100.0 * plan.battery_used:.0f} % at most")
     for phase in plan.phases:
-        print(f"  {phase.duration_s:6.1f} s  {phase.title}")
+        print_line(f"  {phase.duration_s:6.1f} s  {phase.title}")
 
 
 def _plot(mission: Mission, plan: MissionPlan, path: Path) -> str:

@@ -10,24 +10,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chimera_ros.command_line import member_name, number, one_line, ros_namespace, some_path
+from chimera_ros.command_line import OneSentenceParser, member_name, number, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
+from chimera_ros.formats.display import is_plain
 from chimera_ros.formats.text import excerpt
 from chimera_ros.ros.environment import domain_of
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
 
 JOIN_S = 20.0
+WAIT_S = 10.0  # for another `chimera command` of the same operator
+STOP_WAIT_S = 1.0
 STOP_S = 5.0
 REPLY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
 TRIES = 3
@@ -37,7 +40,7 @@ SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = OneSentenceParser(add_help=False)
     add = common.add_argument
     add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
@@ -96,9 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         operator.close()
     if arguments.json:
-        print(json.dumps({"order": arguments.order, "accepted": accepted, "reason": text}))
+        print_json({"order": arguments.order, "accepted": accepted, "reason": text})
     else:
-        print(one_line(text), file=sys.stdout if accepted else sys.stderr)
+        print_line(text, error=not accepted)
     return 0 if accepted else 1
 
 
@@ -122,11 +125,11 @@ def keystore_of(arguments: argparse.Namespace) -> Path:
     """The keystore that holds the operator's identity."""
     from chimera_ros.commands.swarm_setup import simulation_keystore
 
-    return arguments.keystore or simulation_keystore()
+    return arguments.keystore or simulation_keystore(arguments.namespace)
 
 
 def _reason(text: str) -> str:
-    if not text.isprintable() or not 1 <= len(text) <= MAX_REASON:
+    if not is_plain(text) or not 1 <= len(text) <= MAX_REASON:
         raise argparse.ArgumentTypeError(
             f"'{excerpt(text)}' is not a reason: 1 to {MAX_REASON} printable characters"
         )
@@ -166,15 +169,16 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
 
 
 def enrolled_drones(keystore: Path) -> frozenset[str]:
-    """Drones in a keystore; none if it cannot be listed: that must not prevent a stop."""
+    """Drones in a keystore; none if it cannot be listed completely: that must not prevent a stop."""
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.crypto.trust.roles import Role
 
     try:
-        return frozenset(member.name for member in Keystore(keystore).list() if member.role is Role.DRONE)
+        members, damaged = Keystore(keystore).entries()
     except CryptoError:
         return frozenset()
+    return frozenset(member.name for member in members if member.role is Role.DRONE and not damaged)
 
 
 def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
@@ -202,7 +206,7 @@ class _Operator:
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
         from chimera_ros.ros.log_files import init_arguments
-        from chimera_ros.ros.session import SecureSession
+        from chimera_ros.ros.session import SecureSession, SessionConfig
 
         self._arguments = arguments
         try:
@@ -220,7 +224,14 @@ class _Operator:
         self._spinner.add(self._node)
         try:
             self._session: SecureSession = SecureSession(
-                self._node, member=arguments.operator, keystore=keystore_of(arguments), autostart=False
+                self._node,
+                member=arguments.operator,
+                keystore=keystore_of(arguments),
+                # Nothing may prevent a stop; other orders of one operator wait for each other.
+                config=SessionConfig(lock_wait_s=STOP_WAIT_S, lock_required=False)
+                if arguments.order == "stop"
+                else SessionConfig(lock_wait_s=WAIT_S),
+                autostart=False,
             )
         except CryptoError as error:
             self.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 import sys
 from array import array
@@ -22,6 +21,7 @@ from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.params_file import read_params_file
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.launcher.spec import SwarmSpec, processes
+from chimera_ros.terminal.lines import print_json
 
 # Parameters that a parameter file may set: launch gives them only if their argument was given.
 TUNABLE: Final = {
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = parser.parse_args(words)
             file = _read(arguments) if arguments.params_file is not None else None
             given = {word.split("=")[0] for word in words}
-            print(json.dumps(description(prepare(arguments), given, file)))
+            print_json(description(prepare(arguments), given, file))
         except CommandFailed as error:
             raise CommandFailed(in_words_of_launch(str(error)), error.status) from None
         return 0

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import one_line
 from chimera_ros.commands.errors import FAILURE, CommandFailed
+from chimera_ros.terminal.lines import print_line
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -47,7 +47,7 @@ def guarded(program: str, call: Callable[[], int]) -> int:
 
 
 def _failed(program: str, sentence: str, status: int) -> int:
-    print(f"{program}: {one_line(sentence)}", file=sys.stderr)
+    print_line(f"{program}: {sentence}", error=True)
     return status
 
 

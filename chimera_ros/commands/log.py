@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from chimera_ros.command_line import number, output_file, some_path
 from chimera_ros.commands import log_evidence
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.terminal.lines import print_json, print_line
 
 MAX_ROWS = 10_000
 
@@ -51,15 +51,16 @@ def _show(arguments: argparse.Namespace) -> int:
     files = _find(arguments.path, "*.mcap", "MCAP files")
     found = [(path, *_read(path)) for path in files]
     if arguments.json:
-        print(json.dumps([_plain(path, topics, whole) for path, topics, whole in found], indent=2))
+        print_json([_plain(path, topics, whole) for path, topics, whole in found], indent=2)
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from chimera_ros.terminal.styled import Console, Text
 
     console = Console()
     for path, topics, whole in found:
         note = "" if whole else "  (not closed, or damaged: what precedes the fault is shown)"
-        console.print(f"{path}{note}", style="bold", highlight=False)
+        console.print(Text(f"{path}{note}", "bold"))
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("topic", "type", "messages", "kB", "Hz", "from", "senders"):
             table.add_column(title, justify="right" if title in ("messages", "kB", "Hz") else "left")
@@ -133,7 +134,7 @@ def _plot(arguments: argparse.Namespace) -> int:
         draw_tracks(tracks, picture, title=title, asked_separation_m=arguments.separation)
     except TracksFailed as error:
         raise CommandFailed(str(error)) from error
-    print(picture)
+    print_line(picture)
     return 0
 
 

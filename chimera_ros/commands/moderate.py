@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chimera_ros.command_line import number, output_file, some_text, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.flight.moderation_call import ModerationRequest
@@ -53,7 +53,7 @@ def _backend(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 for an invalid scene."""
+    """Moderates a scene; 0 for conflict-free, 1 for infeasible and undecided, 2 for an invalid scene."""
     from chimera_ros.flight.moderation_call import ModerationStatus
     from chimera_ros.moderation.file_format import result_to_dict
 
@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         picture = _plot(request, answer, arguments.plot)
     if arguments.json:
-        print(json.dumps(result_to_dict(request, answer) | {"picture": picture}, indent=1))
+        print_json(result_to_dict(request, answer) | {"picture": picture}, indent=1)
     else:
         _print(request, answer)
         if picture:
-            print(f"picture     {picture}")
+            print_line(f"picture     {picture}")
     return 0 if answer.status is ModerationStatus.CONFLICT_FREE else FAILURE
 
 
@@ -125,7 +125,7 @@ def _ready(worker: AerWorker) -> bool:
     try:
         worker.wait_ready(START_S)
     except WorkerUnavailable as error:
-        print(f"chimera moderate: without quantum circuits: {error}", file=sys.stderr)
+        print_line(f"chimera moderate: without quantum circuits: {error}", error=True)
         return False
     return True
 
@@ -133,15 +133,15 @@ def _ready(worker: AerWorker) -> bool:
 def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
-    state = answer.status.name.replace("_", "-")
-    print(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
+    state = "UNDECIDED" if answer.undecided else answer.status.name.replace("_", "-")
+    print_line(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
-        print(f"  {answer.reason}")
+        print_line(f"  {answer.reason}")
     for clash in answer.remaining[:10]:
-        print(f"  - {clash.sentence()}")
+        print_line(f"  - {clash.sentence()}")
     if answer.winner:
         proven = " (proven optimal among these manoeuvres)" if answer.proven and answer.before else ""
-        print(f"winner      {answer.winner}{proven}")
+        print_line(f"winner      {answer.winner}{proven}")
     if isfinite(answer.cost):
         gains = [
             f"{gain:.2f} better than {name}"
@@ -151,12 +151,12 @@ def _print(request: ModerationRequest, answer: ModerationResult) -> None:
             )
             if isfinite(gain)
         ]
-        print(f"cost        {answer.cost:.2f} m" + (f" ({', '.join(gains)})" if gains else ""))
+        print_line(f"cost        {answer.cost:.2f} m" + (f" ({', '.join(gains)})" if gains else ""))
     if answer.backend:
-        print(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
-    print(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
+        print_line(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
+    print_line(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
     for rung in answer.stages:
-        print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
+        print_line(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 
 def _plot(request: ModerationRequest, answer: ModerationResult, path: Path) -> str:

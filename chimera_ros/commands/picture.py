@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chimera_ros.launcher.supervisor import ChildSpec, Exited, StartFailed, Supervisor
+from chimera_ros.terminal.lines import print_line
 
 LIMIT_S = 120.0
 NAME = "picture"
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
     try:
         draw_tracks(Path(tracks), Path(picture), title=title, asked_separation_m=float(separation_m))
     except TracksFailed as error:
-        print(error, file=sys.stderr)
+        print_line(error, error=True)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""`chimera preflight`: GO or NO-GO for machine, mission, ports, folders and keys together, with reasons.
+"""`chimera preflight`: GO or NO-GO for machine, mission, ports, folders, keys and ROS domain, with reasons.
 
 It takes the options of `chimera swarm` and calls the checks of its start; nothing is made or started.
 """
@@ -6,13 +6,12 @@ It takes the options of `chimera swarm` and calls the checks of its start; nothi
 from __future__ import annotations
 
 import argparse
-import json
-import time
 
 from chimera_ros.command_line import some_text, unwritable_folder
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
 from chimera_ros.commands.mission import DEFAULT_MISSION, plan_file
+from chimera_ros.commands.start_checks import domain_reasons, keystore_reasons
 from chimera_ros.commands.swarm_setup import (
     add_start_options,
     folder_faults,
@@ -21,6 +20,7 @@ from chimera_ros.commands.swarm_setup import (
     read_options,
 )
 from chimera_ros.launcher.spec import SwarmSpec
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -45,17 +45,18 @@ def run(arguments: argparse.Namespace) -> int:
         "mission": _mission(spec),
         "ports": port_faults(spec),
         "folders": folder_faults(spec.record, arguments.report),
-        "keys": _keys(spec) if arguments.keystore is not None else _simulation_keys(spec),
+        "keys": keystore_reasons(spec) if arguments.keystore is not None else _simulation_keys(spec),
+        "ROS domain": domain_reasons(spec),
     }
     go = not any(areas.values())
     if arguments.json:
-        print(json.dumps({"go": go, "reasons": areas}, indent=2))
+        print_json({"go": go, "reasons": areas}, indent=2)
         return 0 if go else 1
-    print("GO" if go else "NO-GO")
+    print_line("GO" if go else "NO-GO")
     for area, reasons in areas.items():
-        print(f"  {area}: {'ok' if not reasons else ''}")
+        print_line(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {reason}")
+            print_line(f"    - {reason}")
     return 0 if go else 1
 
 
@@ -78,23 +79,6 @@ def _mission(spec: SwarmSpec) -> list[str]:
 def _simulation_keys(spec: SwarmSpec) -> list[str]:
     """The keystore of simulations is made and completed by the start."""
     why = unwritable_folder(spec.keystore)
-    return [f"keystore {spec.keystore} cannot be made or completed: {why}"] if why else []
-
-
-def _keys(spec: SwarmSpec) -> list[str]:
-    from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore.keystore import Keystore
-
-    keystore = Keystore(spec.keystore)
-    now_ns = time.time_ns()
-    reasons = []
-    try:
-        keystore.load_trust(wall_ns=now_ns)
-    except (CryptoError, OSError) as error:
-        return [str(error)]
-    for name, _ in spec.members():
-        try:
-            keystore.load_identity(name, wall_ns=now_ns)
-        except (CryptoError, OSError) as error:
-            reasons.append(str(error))
-    return reasons
+    if why:
+        return [f"keystore {spec.keystore} cannot be made or completed: {why}"]
+    return keystore_reasons(spec, simulated=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from chimera_ros import private_files
 from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.terminal.lines import print_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -39,6 +39,6 @@ def make_run_folder(
                 f"{why}; choose another with --record, or fly without records with --no-record"
             ) from None
         with contextlib.suppress(OSError):
-            print(f"chimera swarm: {why}; logs, records and report are lost there", file=sys.stderr)
+            print_line(f"chimera swarm: {why}; logs, records and report are lost there", error=True)
         return places
     return run_dir / "spawn.json"

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, cast
 
-from rich.console import Console
-
 from chimera_ros.commands.interrupts import Interrupts
 from chimera_ros.commands.output import DetachedOutput
 from chimera_ros.commands.picture import NotDrawn, draw
+from chimera_ros.commands.start_checks import hold_keystore
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.formats.display import json_escaped
 from chimera_ros.launcher.supervisor import (
     ErrorLogged,
     Event,
@@ -42,6 +42,8 @@ from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmView
 from chimera_ros.records.table import LiveTable
 from chimera_ros.swarm import drone_name
+from chimera_ros.terminal.lines import print_line
+from chimera_ros.terminal.styled import Console
 
 if TYPE_CHECKING:
     from chimera_ros.launcher.usage import Usage
@@ -69,7 +71,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
-    return Flight(prepare(arguments)).run()
+    prepared = prepare(arguments)
+    with hold_keystore(prepared.spec.keystore):
+        return Flight(prepared).run()
 
 
 def restart_policy(event: Exited) -> float | None:
@@ -109,7 +113,7 @@ class Flight:
             with self._interrupts:
                 with (
                     Supervisor(prepared.log_dir, on_exit=restart_policy, landing_s=ORPHANED_S) as supervisor,
-                    LiveTable(title, console=_console(output)) as table,
+                    LiveTable(title, console=_console(output, output.isatty())) as table,
                 ):
                     self._interrupts.wake(supervisor.wake)
                     self._show = table.print_above
@@ -242,9 +246,8 @@ class Flight:
         return False
 
     def _land(self, why: str, supervisor: Supervisor, now: float) -> None:
-        words = f"{why}: landing all drones (a second Ctrl-C ends at once)"
-        self._aggregator.event(words, now)
-        self._show(words)
+        self._aggregator.event(f"{why}: landing all drones (a second Ctrl-C ends at once)", now)
+        self._show(f"{why}: all drones are ordered to land (a second Ctrl-C ends at once)")
         self._fail(f"{why} before the mission was complete; all drones were ordered to land")
         self._landing_s = now
         supervisor.kill("leader", signal.SIGUSR1)
@@ -329,7 +332,7 @@ class Flight:
         output.drain()
         if prepared.json:
             with DetachedOutput(sys.stdout) as result:
-                result.write(json.dumps(json.loads(report.to_json())) + "\n")
+                result.write(json_escaped(json.dumps(json.loads(report.to_json()))) + "\n")
                 result.drain()
             if result.problem:
                 complaints.append(f"the report cannot be printed: {result.problem}")
@@ -343,11 +346,11 @@ class Flight:
         return not complaints
 
 
-def _console(output: DetachedOutput) -> Console:
-    return Console(file=cast("IO[str]", output))
+def _console(output: DetachedOutput, terminal: bool | None = None) -> Console:
+    return Console(file=cast("IO[str]", output), force_terminal=terminal)  # None: FORCE_COLOR may decide
 
 
 def _complain(sentence: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
-            print(f"chimera swarm: {sentence}", file=sys.stderr, flush=True)
+            print_line(f"chimera swarm: {sentence}", error=True, flush=True)

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
 from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
 from chimera_ros.commands.run_folder import make_run_folder
+from chimera_ros.commands.start_checks import DomainListener, check_identities, place_suffix
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.errors import ProviderError
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
 from chimera_ros.ros.environment import home_of
@@ -57,6 +58,7 @@ from chimera_ros.swarm import (
     Range,
     drone_name,
 )
+from chimera_ros.terminal.lines import print_line
 
 SWARM_NAME = "chimera"
 LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # least remaining validity of a simulation's fallback secret
@@ -188,12 +190,14 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     spec, run_dir = read_options(arguments)
     simulated = arguments.keystore is None
     _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
+    listener = DomainListener(spec)
     with RosTrial() as trial:
         mission, plan = plan_file(spec.mission, spec.drones)
         if not plan.ok:
             raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
-        _first(port_faults(spec), FAILURE)
         _first(trial_faults(trial), MISUSE)
+        check_identities(spec, listener)
+        _first(port_faults(spec), FAILURE)
     spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
     ensure_keystore(spec, simulated=simulated)
 
@@ -224,7 +228,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
     if arguments.duration is not None and arguments.duration not in DURATION_S:
         raise CommandFailed(f"--duration is {arguments.duration:g}; allowed are {DURATION_S}", MISUSE)
     mission = _absolute("--mission", find_mission(arguments.mission))
-    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission.stem}"
+    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{file_stem(mission.stem)}"
     run_dir = _absolute("--record", arguments.record or default)
     autopilot = AutopilotKind(arguments.autopilot)
     embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
@@ -341,14 +345,16 @@ def _absolute(option: str, given: Path) -> Path:
     return absolute
 
 
-def simulation_keystore() -> Path:
-    """The keystore that simulations share: made on first use, and again when the shipped policy changes."""
+def simulation_keystore(namespace: str = NAMESPACE) -> Path:
+    """The keystore that simulations in one ROS domain and namespace share: made on first use, and again when
+    the shipped policy changes.
+    """
     home = home_of(os.environ)
     base = os.environ.get("CHIMERA_HOME") or (home and os.path.join(home, ".chimera"))
     if not base:
         raise CommandFailed("HOME is not set; set it, or CHIMERA_HOME, or name a keystore", MISUSE)
     policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
-    return Path(base) / f"simulation_keystore_{policy}"
+    return Path(base) / f"simulation_keystore_{policy}{place_suffix(namespace)}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
@@ -388,14 +394,14 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
         elif secret is None or not secret.valid_at(wall_ns):
-            print(
+            print_line(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
-                file=sys.stderr,
+                error=True,
             )
-        keystore.load_trust(wall_ns=wall_ns)
+        trust = keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
-            keystore.load_identity(name, wall_ns=wall_ns)
+            keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
     except CryptoError as error:
         raise CommandFailed(str(error)) from None
     except OSError as error:

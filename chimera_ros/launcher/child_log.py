@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chimera_ros import private_files
+from chimera_ros.formats.display import escaped
 
 LAST_LINES = 40
 MAX_LINE_CHARS = 500
@@ -125,7 +126,7 @@ class ChildLog:
 def printable(text: str) -> str:
     """One line of at most `MAX_LINE_CHARS` without escape sequences; other control characters become `?`."""
     line = _ESCAPE.sub("", text).rstrip()[:MAX_LINE_CHARS]
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+    return "\t".join(escaped(part, instead="?") for part in line.split("\t"))
 
 
 def error_in(line: str) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.flight.datum import Datum
+from chimera_ros.formats.display import escaped
 from chimera_ros.swarm import (
     DRONES,
     DRONES_PER_SHARD,
@@ -87,6 +88,14 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
+        for option, text in (
+            ("--mission", str(self.mission)),
+            ("--keystore", str(self.keystore)),
+            ("--record", str(self.record)),
+            ("--connect", str(self.connect)),
+        ):
+            if text.encode(errors="ignore").decode() != text:
+                raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
@@ -163,7 +172,7 @@ def _literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_literal(item) for item in value) + "]"
     # Quoted, so that YAML does not take a path or URL such as {14540+i} for a mapping or number.
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + escaped(str(value).replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def sitl_process(spec: SwarmSpec, datum: Datum, spawn: Path | str) -> ProcessSpec:

@@ -33,6 +33,7 @@ from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s, raised_at
+from chimera_ros.ros.log import log
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 from .ack_sender import AckSender
@@ -317,7 +318,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             return
         alarms, self._alarms = self._alarms[:50], []
         for text in alarms:
-            self.get_logger().warning(text)
+            log(self, "warning", text)
         self.report(FollowerStatus(tuple(self._names), self._latency_ms, self._tracking_m), alarms)
 
 

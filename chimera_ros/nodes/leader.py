@@ -17,6 +17,7 @@ from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.moderation.for_flight import local_moderate
+from chimera_ros.moderation.warm_up import load_solvers
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.node_parameters import LeaderParameters
 from chimera_ros.nodes.member_node import MemberNode
@@ -26,6 +27,7 @@ from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
+from chimera_ros.ros.log import log
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
 from chimera_ros.ros.session import SecureSession
@@ -69,6 +71,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             mission = load_mission(values.mission)
         except MissionError as error:
             raise SetupError(str(error)) from None
+        load_solvers(time.monotonic)  # an operator's steps may be the first to need them, in flight
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # The term rises with every start, so that command ids of an earlier leader are no duplicates.
         config = LeaderConfig(
@@ -150,7 +153,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
         for effect in self._core.tick(now, swarm_ns):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
-                self.get_logger().info(effect.text)
+                log(self, "info", effect.text)
             elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:
@@ -163,7 +166,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def _may_end(self, landing_s: float) -> bool:
         """True once all have landed, or nobody is left to end a landing that takes too long."""
         if not self._core.finished and landing_s > LANDING_S and self.is_orphaned():
-            self.get_logger().error(f"the swarm had not landed {LANDING_S:g} s after the parent ended")
+            log(self, "error", f"the swarm had not landed {LANDING_S:g} s after the parent ended")
             return True
         return self._core.finished
 

@@ -23,6 +23,7 @@ from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import boot_time_s
+from chimera_ros.ros.log import log
 from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
@@ -103,13 +104,13 @@ class LoggerNode(MemberNode[LoggerParameters]):
         if self._recorder is not None:
             status, self._recorder = self._recorder.close(), None
             if status.dropped:
-                self.get_logger().error(f"{status.dropped} messages could not be recorded")
+                log(self, "error", f"{status.dropped} messages could not be recorded")
             if status.problem:
-                self.get_logger().error(status.problem)
+                log(self, "error", status.problem)
             elif session is not None and 0 < status.opened <= MAX_FOR_TOTALS:
                 self._sign_totals(session)
             elif status.opened:
-                self.get_logger().info("totals of this long record: run `chimera log totals`")
+                log(self, "info", "totals of this long record: run `chimera log totals`")
 
     def _sign_totals(self, session: SecureSession) -> None:
         folder = Path(self.parameters.record)
@@ -117,7 +118,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
             files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
             write_totals(folder / "totals.json", Auditor(files, session.authority), session.identity())
         except (OSError, RecordError, CryptoError) as error:
-            self.get_logger().error(f"no totals of this flight: {error}")
+            log(self, "error", f"no totals of this flight: {error}")
 
     def _record(self, raw: RawMessage, schema: str) -> None:
         if self._recorder is not None:

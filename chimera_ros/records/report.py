@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chimera_ros import private_files
+from chimera_ros.formats import display
 from chimera_ros.records.histogram import Histogram, percentile
 from chimera_ros.records.status_line import finite
 from chimera_ros.records.status_view import SwarmTotals
@@ -153,7 +154,8 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON text; numbers have four decimals, NaN becomes null."""
-        return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False)
+        return display.json_escaped(text) + "\n"
 
 
 def build_report(
@@ -276,7 +278,8 @@ def render_report(report: Report) -> RenderableType:
     """The summary for a terminal."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
+
+    from chimera_ros.terminal.styled import Text
 
     if report.ok:
         title = Text("MISSION COMPLETED", style="bold green")
@@ -293,8 +296,8 @@ def render_report(report: Report) -> RenderableType:
     if len(report.errors) > SHOWN:
         grid.add_row("", f"and {len(report.errors) - SHOWN} more errors in the report")
     deaths = _death_texts(report)
-    for text in deaths[:SHOWN]:
-        grid.add_row("process", Text(text, style="red"))
+    for lines in deaths[:SHOWN]:
+        grid.add_row("process", Group(*(Text(line, style="red") for line in lines)))
     if len(deaths) > SHOWN:
         grid.add_row("", f"and {len(deaths) - SHOWN} more ended processes in the report")
     if report.drones_lost:
@@ -332,7 +335,7 @@ def render_report(report: Report) -> RenderableType:
     )
     if report.moderation.calls:
         grid.add_row("moderation", Text(_moderation_text(report.moderation)))
-    grid.add_row("processor", _cpu_text(report))
+    grid.add_row("processor", Text(_cpu_text(report)))
     grid.add_row(
         "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
     )
@@ -347,7 +350,7 @@ def render_report(report: Report) -> RenderableType:
     return Group(head, grid)
 
 
-def _death_texts(report: Report) -> list[str]:
+def _death_texts(report: Report) -> list[list[str]]:
     """Processes that died, each way once, with what they wrote last and what is not among the errors."""
     alike: dict[tuple[str, str], list[ProcessDeath]] = {}
     for death in report.deaths:
@@ -359,12 +362,12 @@ def _death_texts(report: Report) -> list[str]:
         lines = [line for line in newest.last_lines if not any(text in line for text in known)]
         when = f"{newest.elapsed_s:.0f} s after the start"
         often = f", {len(deaths)} times, the last time " if len(deaths) > 1 else " "
-        texts.append("\n".join((f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:])))
+        texts.append([f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:]])
     return texts
 
 
 def _separation_text(report: Report) -> Any:
-    from rich.text import Text
+    from chimera_ros.terminal.styled import Text
 
     smallest, asked = report.min_separation_m, report.asked_separation_m
     text = f"smallest {_show(smallest)} m" + (f" · required {_show(asked)} m" if asked is not None else "")

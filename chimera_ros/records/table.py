@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from chimera_ros.formats import display
 from chimera_ros.records.process_status import DroneStatus
 from chimera_ros.records.status_view import SwarmView
+from chimera_ros.terminal.styled import Console, Text
 
 PLAIN_EVERY_S = 5.0
 REFRESH_EVERY_S = 0.5
@@ -87,12 +88,12 @@ class LiveTable:
             elif self.plain:
                 self._due_s = now + PLAIN_EVERY_S
                 line = plain_line(view)
-                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+                self._console.print(Text(line), soft_wrap=True)
 
     def print_above(self, text: str) -> None:
         """Prints a line above the table."""
         with self._failing():
-            self._console.print(text, highlight=False, markup=False, soft_wrap=self.plain)
+            self._console.print(Text(text), soft_wrap=self.plain)
 
     def close(self) -> None:
         """Keeps the last table on the screen and releases the terminal."""
@@ -142,7 +143,7 @@ def plain_line(view: SwarmView) -> str:
         parts.append(f"FAILURE: {view.failure}")
     if view.alarms:
         parts.append(f"{len(view.alarms)} alarms, last: {view.alarms[-1]}")
-    return " | ".join(parts)
+    return display.line(" | ".join(parts))
 
 
 def render_view(view: SwarmView, title: str, width: int = 80, height: int = 30) -> RenderableType:

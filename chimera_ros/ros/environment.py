@@ -18,6 +18,7 @@ from typing import Final
 from xml.parsers import expat
 
 from chimera_ros.command_line import unwritable_folder
+from chimera_ros.formats import display
 
 DOMAIN: Final = "ROS_DOMAIN_ID"
 RANGE: Final = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -50,9 +51,20 @@ class EnvironmentFault:
 
 def environment_faults(environ: Mapping[str, str], participants: int = 1) -> list[EnvironmentFault]:
     """All that is wrong. `participants` is the number of ROS processes that will run on this machine."""
-    found = [_domain(environ, participants), _discovery(environ), _middleware(environ), _logs(environ)]
+    found = [_domain(environ, participants), _discovery(environ), middleware_fault(environ), _logs(environ)]
     found += [_file(environ, variable) for variable in _FILES]
     return [fault for fault in (*found, _transports(environ)) if fault is not None]
+
+
+def middleware_fault(environ: Mapping[str, str]) -> EnvironmentFault | None:
+    """What is wrong with RMW_IMPLEMENTATION, if anything."""
+    text = environ.get(RMW) or DEFAULT_RMW
+    library = f"lib{text}.so"
+    if re.fullmatch(r"\w{1,100}", text) and any((f / library).is_file() for f in library_folders(environ)):
+        return None
+    return EnvironmentFault(
+        f"{RMW} is {_shown(text)}, which is not installed", f"unset it to use {DEFAULT_RMW}"
+    )
 
 
 def domain_of(environ: Mapping[str, str]) -> str:
@@ -97,16 +109,6 @@ def _discovery(environ: Mapping[str, str]) -> EnvironmentFault | None:
         return None
     why = ", with which no process finds another" if text == "OFF" else ""
     return EnvironmentFault(f"{RANGE} is {_shown(text)}{why}", f"allowed are {', '.join(_RANGES)}")
-
-
-def _middleware(environ: Mapping[str, str]) -> EnvironmentFault | None:
-    text = environ.get(RMW) or DEFAULT_RMW
-    library = f"lib{text}.so"
-    if re.fullmatch(r"\w{1,100}", text) and any((f / library).is_file() for f in library_folders(environ)):
-        return None
-    return EnvironmentFault(
-        f"{RMW} is {_shown(text)}, which is not installed", f"unset it to use {DEFAULT_RMW}"
-    )
 
 
 def _logs(environ: Mapping[str, str]) -> EnvironmentFault | None:
@@ -159,5 +161,5 @@ def _transports(environ: Mapping[str, str]) -> EnvironmentFault | None:
 
 
 def _shown(text: str) -> str:
-    """A value for a sentence: bounded, with escapes where it is not printable."""
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    """A value for a sentence."""
+    return f"'{display.line(text, _SHOWN)}'"

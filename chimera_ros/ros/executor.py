@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
 
 from . import startup
 from .lifecycle import SwarmNode
@@ -147,7 +147,7 @@ def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int
                 spinner.spin()
                 status = 0 if node.failure is None else 1
             else:
-                print(node.failure or f"{node.get_name()} could not start", file=sys.stderr)
+                print_line(node.failure or f"{node.get_name()} could not start", error=True)
         finally:
             node.end()
             spinner.close()

@@ -24,6 +24,7 @@ from rclpy.timer import Timer
 
 from chimera_ros.parent_watch import ParentWatch
 
+from .log import log
 from .names import DEFAULT_NAMESPACE
 from .parameters import ParameterError, declare, problem, read
 
@@ -88,7 +89,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
         LifecycleNodeMixin.__init__(self, enable_communication_interface=self._exposes_services)
         if self._exposes_services:
             self._parameter_service = ParameterService(self)
-            self.get_logger().warning(EXPOSED)
+            log(self, "warning", EXPOSED)
         self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
         self._on_stop_spinning: Callable[[], None] | None = None
         self.add_on_set_parameters_callback(self._check_new_values)
@@ -190,7 +191,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
 
     def fail(self, reason: str) -> None:
         """Enter error processing from any state: keys are erased, the node becomes unconfigured."""
-        self.get_logger().error(reason)
+        log(self, "error", reason)
         self._failure = reason
         if self._active:
             self._failing = reason
@@ -278,13 +279,13 @@ class SwarmNode(LifecycleNode, Generic[P]):
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
         detail = str(error) if expected else f"{type(error).__name__} at {raised_at(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
-        self.get_logger().error(self._failure)
+        log(self, "error", self._failure)
 
     def _safely(self, hook: Any) -> None:
         try:
             hook()
         except Exception as error:
-            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
+            log(self, "error", f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
 
 
 def raised_at(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chimera_ros import private_files
+from chimera_ros.terminal.lines import print_line
 
 
 def init_arguments(args: Sequence[str] | None) -> list[str]:
@@ -23,7 +24,7 @@ def init_arguments(args: Sequence[str] | None) -> list[str]:
     problem = log_problem()
     if problem:
         with contextlib.suppress(OSError):
-            print(f"no ROS log files: {problem}", file=sys.stderr)
+            print_line(f"no ROS log files: {problem}", error=True)
         words += ["--ros-args", "--disable-external-lib-logs"]
     return words
 

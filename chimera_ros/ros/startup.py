@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import one_line
+from chimera_ros.terminal.lines import print_line
 
 from .environment import environment_faults, home_of
 from .lifecycle import SwarmNode
@@ -42,7 +42,7 @@ class StartRefused(Exception):
 
 def refused(args: Sequence[str] | None, error: StartRefused) -> int:
     """Print why the process cannot start; returns the exit status."""
-    print(f"{Path(_arguments(args)[0]).stem} cannot start: {one_line(str(error))}", file=sys.stderr)
+    print_line(f"{Path(_arguments(args)[0]).stem} cannot start: {error}", error=True)
     return MISUSE
 
 

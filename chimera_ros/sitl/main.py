@@ -16,7 +16,6 @@ from chimera_ros import standard_streams
 from chimera_ros.command_line import (
     OneSentenceParser,
     number,
-    one_line,
     output_file,
     some_text,
     whole,
@@ -25,6 +24,7 @@ from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
 
 from .config import (
     DEFAULT_DATUM,
@@ -270,7 +270,7 @@ def simulate(options: argparse.Namespace) -> None:
     stop = StopCondition(requests, follow_parent=descriptor is not None)
     if writer is None:
         last = config.first_port + config.drones - 1
-        print(
+        print_line(
             f"Simulating {config.drones} PX4-like vehicles: UDP 127.0.0.1:{config.first_port}"
             f"{f' to {last}' if config.drones > 1 else ''}"
             f"{f', ground station on {config.gcs_port}' if config.gcs_port else ''}. Ctrl-C ends it.",
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         simulate(parser().parse_args(argv))
     except SitlError as error:
-        print(f"chimera sitl: {one_line(str(error))}", file=sys.stderr)
+        print_line(f"chimera sitl: {error}", error=True)
         return 2 if isinstance(error, SitlMisuse) else 1
     except SystemExit as exit_:  # of argparse, which has printed the sentence or the help
         return int(exit_.code or 0)

@@ -11,12 +11,13 @@ import contextlib
 import errno
 import selectors
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from chimera_ros.terminal.lines import print_line
 
 from . import mavlink_messages as messages
 from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
@@ -288,7 +289,7 @@ def _loop(
                 status({"real_time_factor": round(factor, 4), "alarms": alarms, **server.simulation.status()})
             for alarm in alarms:
                 with contextlib.suppress(OSError):
-                    print(alarm, file=sys.stderr, flush=True)
+                    print_line(alarm, error=True, flush=True)
         deadline += period
         wait = deadline - time.monotonic()
         if wait > 0.0:

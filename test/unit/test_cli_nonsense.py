@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from chimera_ros import cli
-from chimera_ros.command_line import MAX_SENTENCE, number, output_file, some_path, some_text, whole
+from chimera_ros.command_line import number, output_file, some_path, some_text, whole
+from chimera_ros.formats.display import MAX_LINE
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 30.0  # of one run, on a loaded machine
@@ -269,7 +270,7 @@ def run(
         assert "\x1b" not in out and "\x07" not in out, (shown, out)
         if status == 2 or (status == 1 and not out):
             assert err.count("\n") == 1 and err.endswith("\n"), (shown, err)
-            assert 20 < len(err) <= MAX_SENTENCE + 200, (shown, len(err))
+            assert 20 < len(err) <= MAX_LINE + 200, (shown, len(err))
         return status, out, err
 
     return run

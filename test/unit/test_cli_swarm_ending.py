@@ -181,7 +181,7 @@ def test_repeats_within_a_second_are_one(act: Callable[..., Acted]) -> None:
 def test_the_second_interrupt_ends_at_once(act: Callable[..., Acted]) -> None:
     flight = act(acts={"leader": ["leader", "60", "60"]}, picture=True).flying()
     flight.send(signal.SIGINT)
-    flight.wait_for(lambda: "landing all drones" in flight.text(), "the landing")
+    flight.wait_for(lambda: "are ordered to land" in flight.text(), "the landing")
     time.sleep(REPEAT_S + 0.1)
     flight.send(signal.SIGINT)
     assert flight.end() == 1
@@ -221,7 +221,7 @@ def test_when_the_command_is_killed_on_the_ground_nothing_is_left(act: Callable[
 def test_a_terminal_closed_during_the_landing_does_not_end_it(act: Callable[..., Acted]) -> None:
     flight = act(acts={"leader": ["leader", "60", "2.5"]}).flying()
     flight.send(signal.SIGINT)
-    flight.wait_for(lambda: "landing all drones" in flight.text(), "the landing")
+    flight.wait_for(lambda: "are ordered to land" in flight.text(), "the landing")
     time.sleep(REPEAT_S + 0.1)
     flight.send(signal.SIGHUP)
     flight.landed()
@@ -284,6 +284,20 @@ def test_closed_streams(act: Callable[..., Acted]) -> None:
     flight = act(closed=(0, 1, 2), acts={"leader": ["leader", "1"]})
     assert flight.end() == 0
     assert flight.report()["completed"] is True
+
+
+def test_colour_that_is_forced_makes_no_terminal_of_a_file(act: Callable[..., Acted]) -> None:
+    flight = act(acts={"leader": ["leader", "1"]}, env={"FORCE_COLOR": "1"})
+    assert flight.end() == 0
+    assert "\x1b[?25l" not in flight.text(), "the cursor is hidden"
+    assert " | cruise | 2 drones: " in flight.text() or " | over | 2 drones: " in flight.text()
+
+
+def test_a_record_folder_whose_name_is_no_text(act: Callable[..., Acted]) -> None:
+    flight = act(acts={"leader": ["leader", "1"]}, record="\udcff")
+    assert flight.end() == 0, flight.text()
+    (report,) = (path for path in flight.folder.glob("*/report.json") if b"\xff" in os.fsencode(path))
+    assert json.loads(report.read_text())["completed"] is True
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
