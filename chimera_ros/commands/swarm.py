@@ -61,6 +61,7 @@ MAX_DEATHS = 50
 MAX_ERRORS = 200
 
 _AIRBORNE = frozenset({"taking_off", "holding", "following", "returning", "landing", "failsafe"})
+_BEFORE_MISSION = frozenset({"starting", "waiting"})  # phases of the leader
 _CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
 
 
@@ -145,7 +146,8 @@ class Flight:
                 self._take(event, supervisor)
             now = time.monotonic()
             view = self._aggregator.view(now)
-            supervisor.report_in_air(self._in_air(view))
+            started = view.phase not in _BEFORE_MISSION and not view.finished  # motors may run
+            supervisor.report_in_air(started or self._in_air(view))
             table.update(view, now)
             if self._over(view, supervisor, now):
                 return

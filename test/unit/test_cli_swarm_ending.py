@@ -203,6 +203,7 @@ def test_a_signal_to_every_process_lands(act: Callable[..., Acted], ignored: Ign
 
 def test_when_the_command_is_killed_in_flight_the_swarm_lands(act: Callable[..., Acted]) -> None:
     flight = act(acts={"follower_0": ["follower"]}).flying()
+    flight.wait_for(lambda: "| cruise |" in flight.text(), "the command to know")
     flight.send(signal.SIGKILL)
     flight.end()
     flight.nothing_left()
