@@ -1,29 +1,23 @@
 """The `chimera` command: dispatches to the module of the sub-command, and imports only that one.
 
 A module declares its options in `register(parser)` and runs in `run(arguments) -> int`. Exit status: 0 for
-success, 1 for failure, 2 for misuse, 130 after Ctrl-C. Whatever goes wrong is one sentence on standard error;
-CHIMERA_TRACEBACK=1 shows where an unforeseen error was raised.
+success, 1 for failure, 2 for misuse, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from chimera_ros import __version__, standard_streams
+from chimera_ros import __version__
 from chimera_ros.command_line import OneSentenceParser
-from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.guard import guarded
 from chimera_ros.formats.text import excerpt
-from chimera_ros.terminal.lines import print_line
-
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-TRACEBACK_VARIABLE = "CHIMERA_TRACEBACK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,46 +52,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `chimera` with these arguments (default: those of the process); returns the exit status."""
-    standard_streams.repair()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
-    try:
-        status = _run(name, arguments[1:]) if name in COMMANDS else _overview(arguments)
-        sys.stdout.flush()
-        return status
-    except CommandFailed as error:
-        return _failed(name, str(error), error.status)
-    except SystemExit as error:  # argparse has printed help or the misuse
-        return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
-    except KeyboardInterrupt:
-        return _failed(name, "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of the output (head, less) has exited
-        _leave_output()
-        return BROKEN_PIPE
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        status = _failed(name, where + (error.strerror or str(error)), FAILURE)
-        _leave_output()
-        return status
-    except Exception as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        text = f"internal error: {type(error).__name__}: {error} ({TRACEBACK_VARIABLE}=1 shows where)"
-        return _failed(name, text, FAILURE)
-
-
-def _failed(name: str, sentence: str, status: int) -> int:
-    command = f"chimera {name}" if name in COMMANDS else "chimera"
-    print_line(f"{command}: {sentence}", error=True)
-    return status
-
-
-def _leave_output() -> None:
-    """Flush buffered output, or discard it: Python would try again on exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if name in COMMANDS:
+        return guarded(f"chimera {name}", lambda: _run(name, arguments[1:]))
+    return guarded("chimera", lambda: _overview(arguments))
 
 
 def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
@@ -134,8 +93,7 @@ def _overview(arguments: list[str]) -> int:
         parser.print_help()
         return 0 if arguments else MISUSE
     known = ", ".join(COMMANDS)
-    print_line(f"chimera: there is no command '{excerpt(rest[0])}'; the commands are: {known}", error=True)
-    return MISUSE
+    raise CommandFailed(f"there is no command '{excerpt(rest[0])}'; the commands are: {known}", MISUSE)
 
 
 def _sentence(text: str) -> str:

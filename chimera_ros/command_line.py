@@ -7,8 +7,10 @@ depend on more than one option are checked by the command.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,9 +56,18 @@ def some_text(text: str) -> str:
 
 def member_name(text: str) -> str:
     """Name of a member of a swarm."""
+    return _name(text, "member")
+
+
+def swarm_name(text: str) -> str:
+    """Name of a swarm."""
+    return _name(text, "swarm")
+
+
+def _name(text: str, what: str) -> str:
     if not is_name(text):
         raise argparse.ArgumentTypeError(
-            f"'{excerpt(text)}' is no member name: use 1 to {MAX_NAME} of a-z 0-9 _"
+            f"'{excerpt(text)}' is no {what} name: use 1 to {MAX_NAME} of a-z 0-9 _"
         )
     return text
 
@@ -64,7 +75,7 @@ def member_name(text: str) -> str:
 def ros_namespace(text: str) -> str:
     """A ROS namespace, as rmw_validate_namespace has it; absolute, as rclpy makes it."""
     absolute = text if text.startswith("/") else f"/{text}"
-    if not _NAMESPACE.fullmatch(absolute) or len(absolute) > _MAX_NAMESPACE:
+    if not text or not _NAMESPACE.fullmatch(absolute) or len(absolute) > _MAX_NAMESPACE:
         raise argparse.ArgumentTypeError(
             f"'{excerpt(text)}' is no namespace: write /name or /name/name, each of a-z A-Z 0-9 _ and "
             "beginning with a letter or _"
@@ -72,7 +83,7 @@ def ros_namespace(text: str) -> str:
     return absolute
 
 
-def path(text: str) -> Path:
+def some_path(text: str) -> Path:
     """A path that the file system can hold. Nothing need exist there."""
     encoded = os.fsencode(some_text(text))
     if len(encoded) > _MAX_PATH or max(map(len, encoded.split(b"/"))) > _MAX_PATH_PART:
@@ -81,10 +92,11 @@ def path(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """Path of a file to be written: its folder exists and is writable, it is no folder itself."""
-    file = path(text)
+    """Path of a file to be made or replaced with its folder; it is no folder, device or pipe itself."""
+    file = some_path(text)
     try:
-        why = _unwritable(file)
+        replaceable = file.is_file() or not file.exists()
+        why = unwritable_folder(file.parent) if replaceable else "it is not a file"
     except OSError as error:
         why = error.strerror or str(error)
     if why:
@@ -92,9 +104,16 @@ def output_file(text: str) -> Path:
     return file
 
 
-def _unwritable(file: Path) -> str:
-    if file.is_dir():
-        return "it is a folder"
-    if not file.parent.is_dir():
-        return f"there is no folder {file.parent}"
-    return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "permission denied"
+def unwritable_folder(folder: Path) -> str:
+    """Why files cannot be made in a folder, which need not exist yet; empty if they can."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not show everything: read-only, /proc
+            return ""
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return ""  # a full disk may have room again; it costs records, not a flight
+        return f"{folder}: {error.strerror or error}"

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chimera_ros import swarm
+from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
-from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S
+from chimera_ros.flight.limits import (
+    MAX_DISTANCE_M,
+    MAX_HEIGHT_M,
+    MAX_SPEED_M_S,
+    OWN_MAX_DISTANCE_M,
+    OWN_MAX_HEIGHT_M,
+    OWN_MAX_SPEED_M_S,
+)
+from chimera_ros.quantum.sampler import check_backend
 from chimera_ros.ros.parameters import parameter
 
 
@@ -69,11 +78,13 @@ class FollowerParameters:
     allow_arm: bool = parameter(False, "allow arming")
     allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
     max_speed_m_s: float = parameter(
-        12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
+        OWN_MAX_SPEED_M_S, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
     )
-    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
+    max_height_m: float = parameter(
+        OWN_MAX_HEIGHT_M, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M
+    )
     max_distance_m: float = parameter(
-        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
+        OWN_MAX_DISTANCE_M, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
     )
     hang_limit_s: float = parameter(
         1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0
@@ -85,6 +96,17 @@ class FollowerParameters:
     )
     autostart: bool = _autostart()
     expose_services: bool = _expose_services()
+
+    def __post_init__(self) -> None:
+        if not self.drones or len(set(self.drones)) != len(self.drones):
+            raise ValueError(
+                f"parameter drones is {list(self.drones)}; it names at least one drone, each once"
+            )
+        try:
+            for number in self.drones:
+                expand(self.connect, number - 1)
+        except ConnectError as error:
+            raise ValueError(f"parameter connect: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,12 @@ class ModerationParameters:
     )
     autostart: bool = _autostart()
     expose_services: bool = _expose_services()
+
+    def __post_init__(self) -> None:
+        try:
+            check_backend(self.backend)
+        except ValueError as error:
+            raise ValueError(f"parameter backend: {error}") from None
 
 
 @dataclass(frozen=True)

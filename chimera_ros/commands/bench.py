@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.command_line import some_text, whole
 from chimera_ros.commands.bench_table import has_section, markdown, show, with_section
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.interrupts import Interrupts
@@ -31,7 +32,9 @@ INTERRUPTED_WITHIN_S = 0.5
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `chimera bench`."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", type=some_text, metavar="NAME", help=f"{', '.join(ORDER)} (default: all)"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -46,7 +49,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --markdown: put each table into its section of FILE, in the place of the former one",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
+    parser.add_argument("--seed", type=whole, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
 
 

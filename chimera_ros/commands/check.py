@@ -1,15 +1,20 @@
-"""`chimera check FILE`: GO or NO-GO for a mission file, and a plot of its plan."""
+"""`chimera check FILE`: GO, NO-GO or UNDECIDED for a mission file, and a plot of its plan.
+
+UNDECIDED: path moderation found no solution within its work budget, which does not show that there is none.
+No clock is read: the verdict depends neither on the machine nor on its load.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros.command_line import output_file, some_text, whole
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.swarm import DRONES, drone_name
+from chimera_ros.commands.mission import find_mission, plan_file
+from chimera_ros.swarm import DRONES
 from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
@@ -19,26 +24,25 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera check`."""
-    parser.add_argument("mission", metavar="FILE", help="mission file, or the name of a shipped one")
-    add_drones(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the planned tracks")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
-def add_drones(parser: argparse.ArgumentParser) -> None:
-    """Declares the option --drones."""
+    parser.add_argument(
+        "mission", type=some_text, metavar="FILE", help="mission file, or the name of a shipped one"
+    )
     parser.add_argument(
         "--drones",
-        type=int,
+        type=whole,
         default=DRONES.default,
         metavar="N",
         help=f"number of drones: {DRONES} (default {DRONES.default})",
     )
+    parser.add_argument("--plot", type=output_file, metavar="FILE.png", help="draw the planned tracks")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the mission; 0 for GO, 1 for NO-GO, 2 if the file is wrong."""
-    mission, plan = plan_file(arguments.mission, arguments.drones)
+    """Checks the mission; 0 for GO, 1 for NO-GO and UNDECIDED, 2 if the file is wrong."""
+    if arguments.drones not in DRONES:
+        raise CommandFailed(f"--drones is {arguments.drones}; allowed are {DRONES}", MISUSE)
+    mission, plan = plan_file(find_mission(arguments.mission), arguments.drones)
     picture = None
     if arguments.plot is not None and plan.phases:
         picture = _plot(mission, plan, arguments.plot)
@@ -51,24 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if plan.ok else 1
 
 
-def plan_file(text: str, drones: int) -> tuple[Mission, MissionPlan]:
-    """Reads a mission and plans it for this number of drones. Raises CommandFailed."""
-    from chimera_ros.commands.swarm_setup import find_mission
-    from chimera_ros.flight.planning.mission_file import MissionError, load_mission
-    from chimera_ros.flight.planning.planner import plan_mission
-    from chimera_ros.moderation.for_flight import local_moderate
-
-    if drones not in DRONES:
-        raise CommandFailed(f"--drones is {drones}; allowed are {DRONES}", MISUSE)
-    path = find_mission(text)
-    try:
-        mission = load_mission(path)
-        names = [drone_name(i) for i in range(1, drones + 1)]
-        return mission, plan_mission(mission, names, moderate=local_moderate(time.monotonic))
-    except MissionError as error:
-        raise CommandFailed(str(error), MISUSE) from error
-    except OSError as error:
-        raise CommandFailed(f"mission {path} cannot be read: {error.strerror or error}", MISUSE) from error
+def verdict(plan: MissionPlan) -> str:
+    """GO, NO-GO, or UNDECIDED if a solution was not found but may exist."""
+    return "GO" if plan.ok else "UNDECIDED" if plan.verdict.undecided else "NO-GO"
 
 
 def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
@@ -78,6 +67,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
         "mission": mission.name,
         "drones": len(plan.drones),
         "go": plan.ok,
+        "verdict": verdict(plan).lower(),
         "reasons": list(plan.verdict.reasons),
         "duration_s": round(plan.duration_s, 1),
         "min_separation_m": round(smallest, 3) if math.isfinite(smallest) else None,
@@ -91,7 +81,7 @@ def summary(mission: Mission, plan: MissionPlan) -> dict[str, object]:
 
 
 def _print(mission: Mission, plan: MissionPlan) -> None:
-    print_line(f"{'GO' if plan.ok else 'NO-GO'}: {mission.name} with {len(plan.drones)} drones")
+    print_line(f"{verdict(plan)}: {mission.name} with {len(plan.drones)} drones")
     for reason in plan.verdict.reasons:
         print_line(f"  - {reason}")
     if not plan.phases:

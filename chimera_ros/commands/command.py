@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chimera_ros.command_line import OneSentenceParser, member_name, number, path, ros_namespace
+from chimera_ros.command_line import OneSentenceParser, member_name, number, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
 from chimera_ros.formats.display import is_plain
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
 
 JOIN_S = 20.0
+WAIT_S = 10.0  # for another `chimera command` of the same operator
+STOP_WAIT_S = 1.0
 STOP_S = 5.0
 REPLY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
 TRIES = 3
@@ -40,7 +42,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
     common = OneSentenceParser(add_help=False)
     add = common.add_argument
-    add("--keystore", type=path, metavar="DIR", help="identities (default: the keystore of simulations)")
+    add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
         "--operator",
         type=member_name,
@@ -123,7 +125,7 @@ def keystore_of(arguments: argparse.Namespace) -> Path:
     """The keystore that holds the operator's identity."""
     from chimera_ros.commands.swarm_setup import simulation_keystore
 
-    return arguments.keystore or simulation_keystore()
+    return arguments.keystore or simulation_keystore(arguments.namespace)
 
 
 def _reason(text: str) -> str:
@@ -167,15 +169,16 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
 
 
 def enrolled_drones(keystore: Path) -> frozenset[str]:
-    """Drones in a keystore; none if it cannot be listed: that must not prevent a stop."""
+    """Drones in a keystore; none if it cannot be listed completely: that must not prevent a stop."""
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.crypto.trust.roles import Role
 
     try:
-        return frozenset(member.name for member in Keystore(keystore).list() if member.role is Role.DRONE)
+        members, damaged = Keystore(keystore).entries()
     except CryptoError:
         return frozenset()
+    return frozenset(member.name for member in members if member.role is Role.DRONE and not damaged)
 
 
 def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
@@ -203,7 +206,7 @@ class _Operator:
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
         from chimera_ros.ros.log_files import init_arguments
-        from chimera_ros.ros.session import SecureSession
+        from chimera_ros.ros.session import SecureSession, SessionConfig
 
         self._arguments = arguments
         try:
@@ -221,7 +224,14 @@ class _Operator:
         self._spinner.add(self._node)
         try:
             self._session: SecureSession = SecureSession(
-                self._node, member=arguments.operator, keystore=keystore_of(arguments), autostart=False
+                self._node,
+                member=arguments.operator,
+                keystore=keystore_of(arguments),
+                # Nothing may prevent a stop; other orders of one operator wait for each other.
+                config=SessionConfig(lock_wait_s=STOP_WAIT_S, lock_required=False)
+                if arguments.order == "stop"
+                else SessionConfig(lock_wait_s=WAIT_S),
+                autostart=False,
             )
         except CryptoError as error:
             self.close()

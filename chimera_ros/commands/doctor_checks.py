@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from chimera_ros.commands.machine import RosTrial, loopback_fault, ros_faults
+from chimera_ros.commands.machine import RosTrial, busy_ports, loopback_fault, ros_faults
 from chimera_ros.launcher import shared_memory
 from chimera_ros.ros.environment import DEFAULT_RMW, RANGE, RMW, domain_of
 from chimera_ros.swarm import DRONES, FIRST_PORT, GCS_PORT
@@ -236,18 +236,6 @@ def _ports() -> Check:
         f"{shown} busy" if busy else f"{ports} free",
         advice if busy else "",
     )
-
-
-def busy_ports(ports: list[int]) -> list[int]:
-    """Those of the UDP ports on loopback that are in use."""
-    busy = []
-    for port in ports:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                busy.append(port)
-    return busy
 
 
 def _multicast_problem() -> str:

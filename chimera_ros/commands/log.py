@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.command_line import number, output_file, some_path
 from chimera_ros.commands import log_evidence
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.terminal.lines import print_json, print_line
@@ -31,12 +32,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         dest="verb", required=True, metavar="show|plot|verify|disclose|verify-disclosure|totals|verify-totals"
     )
     show = verbs.add_parser("show", help="topics, senders, counts and times of MCAP files")
-    show.add_argument("path", type=Path, metavar="PATH", help="an MCAP file, or the folder of a flight")
+    show.add_argument("path", type=some_path, metavar="PATH", help="an MCAP file, or the folder of a flight")
     show.add_argument("--json", action="store_true", help="machine-readable output")
     plot = verbs.add_parser("plot", help="plot the flown tracks")
-    plot.add_argument("path", type=Path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
-    plot.add_argument("--output", type=Path, metavar="FILE.png", help="default: beside the tracks")
-    plot.add_argument("--separation", type=float, metavar="M", help="required separation, drawn as a line")
+    plot.add_argument("path", type=some_path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
+    plot.add_argument("--output", type=output_file, metavar="FILE.png", help="default: beside the tracks")
+    plot.add_argument("--separation", type=number, metavar="M", help="required separation, drawn as a line")
     log_evidence.register(verbs)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from chimera_ros.command_line import member_name, some_path, some_text, whole
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.evidence_files import MAX_FILE, Revocations, authority_of, read_json, write_json
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
@@ -31,33 +32,45 @@ APPENDED: Final = {"chimera_ros/msg/DroneTelemetry": ("reason_code", 1)}
 def register(verbs: Any) -> None:
     """Declares the verbs beside those of log.py."""
     verify = verbs.add_parser("verify", help="verify a record by its senders' signed checkpoints")
-    verify.add_argument("path", type=Path, metavar="RECORD_DIR")
+    verify.add_argument("path", type=some_path, metavar="RECORD_DIR")
     disclose = verbs.add_parser("disclose", help="export the proof of one message, without others or keys")
-    disclose.add_argument("path", type=Path, metavar="RECORD_DIR")
-    disclose.add_argument("--channel", required=True, metavar="NAME", help="such as drone_07/telemetry")
+    disclose.add_argument("path", type=some_path, metavar="RECORD_DIR")
+    disclose.add_argument(
+        "--channel", type=some_text, required=True, metavar="NAME", help="such as drone_07/telemetry"
+    )
     which = disclose.add_mutually_exclusive_group(required=True)
-    which.add_argument("--counter", type=int, metavar="N", help="the sender's counter (see --epoch)")
-    which.add_argument("--time", metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns")
-    disclose.add_argument("--epoch", type=int, metavar="N", help="where a counter occurs in several epochs")
-    disclose.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.json")
+    which.add_argument("--counter", type=whole, metavar="N", help="the sender's counter (see --epoch)")
+    which.add_argument(
+        "--time", type=some_text, metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns"
+    )
+    disclose.add_argument("--epoch", type=whole, metavar="N", help="where a counter occurs in several epochs")
+    disclose.add_argument("-o", "--output", required=True, type=some_path, metavar="FILE.json")
     check = verbs.add_parser("verify-disclosure", help="verify a disclosed message")
-    check.add_argument("path", type=Path, metavar="FILE.json")
+    check.add_argument("path", type=some_path, metavar="FILE.json")
     totals = verbs.add_parser("totals", help="distance, area and time in the air of each drone, signed")
-    totals.add_argument("path", type=Path, metavar="RECORD_DIR")
-    totals.add_argument("--sign", metavar="MEMBER", help="sign as this member (needs --keystore)")
-    totals.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the statements here")
+    totals.add_argument("path", type=some_path, metavar="RECORD_DIR")
+    totals.add_argument(
+        "--sign", type=member_name, metavar="MEMBER", help="sign as this member (needs --keystore)"
+    )
+    totals.add_argument(
+        "-o", "--output", type=some_path, metavar="FILE.json", help="write the statements here"
+    )
     check_totals = verbs.add_parser("verify-totals", help="verify signed totals, with the record or without")
-    check_totals.add_argument("path", type=Path, metavar="FILE.json")
-    check_totals.add_argument("record", nargs="?", type=Path, metavar="RECORD_DIR", help="recompute them")
+    check_totals.add_argument("path", type=some_path, metavar="FILE.json")
+    check_totals.add_argument(
+        "record", nargs="?", type=some_path, metavar="RECORD_DIR", help="recompute them"
+    )
     for verb in (verify, disclose, check, totals, check_totals):
         whom = verb.add_mutually_exclusive_group()
         whom.add_argument(
             "--keystore",
-            type=Path,
+            type=some_path,
             metavar="DIR",
             help=f"keystore whose authority is the trust anchor (${KEYSTORE_VARIABLE})",
         )
-        whom.add_argument("--authority", type=Path, metavar="FILE", help="authority.pem as the trust anchor")
+        whom.add_argument(
+            "--authority", type=some_path, metavar="FILE", help="authority.pem as the trust anchor"
+        )
         verb.add_argument("--json", action="store_true", help="machine-readable output")
 
 

@@ -74,6 +74,18 @@ def loopback_fault() -> str:
     return ""
 
 
+def busy_ports(ports: list[int]) -> list[int]:
+    """Those of the UDP ports on loopback that are in use."""
+    busy = []
+    for port in ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                busy.append(port)
+    return busy
+
+
 class RosTrial:
     """A ROS node in a process of its own: it finds what no list of variables foresees.
 

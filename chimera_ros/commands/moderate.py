@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros.command_line import number, output_file, some_text, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.terminal.lines import print_json, print_line
 
@@ -25,23 +26,34 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "scene",
+        type=some_text,
         metavar="FILE.json",
         help="trajectories, separation, limits and fence; - reads standard input",
     )
-    add("--deadline", type=float, metavar="S", help="seconds for the answer (default: the scene's)")
-    add("--seed", type=int, metavar="N", help="seed of the solvers (default: the scene's)")
+    add("--deadline", type=number, metavar="S", help="seconds for the answer (default: the scene's)")
+    add("--seed", type=whole, metavar="N", help="seed of the solvers (default: the scene's)")
     add(
         "--backend",
+        type=_backend,
         default="aer",
         metavar="NAME",
         help="backend of quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
     )
-    add("--plot", type=Path, metavar="FILE.png", help="plot the trajectories before and after")
+    add("--plot", type=output_file, metavar="FILE.png", help="plot the trajectories before and after")
     add("--json", action="store_true", help="print the whole answer, trajectories included, as JSON")
 
 
+def _backend(text: str) -> str:
+    from chimera_ros.quantum.sampler import check_backend
+
+    try:
+        return check_backend(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Moderates a scene; 0 for conflict-free, 1 for infeasible, 2 for an invalid scene."""
+    """Moderates a scene; 0 for conflict-free, 1 for infeasible and undecided, 2 for an invalid scene."""
     from chimera_ros.flight.moderation_call import ModerationStatus
     from chimera_ros.moderation.file_format import result_to_dict
 
@@ -121,7 +133,7 @@ def _ready(worker: AerWorker) -> bool:
 def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
-    state = answer.status.name.replace("_", "-")
+    state = "UNDECIDED" if answer.undecided else answer.status.name.replace("_", "-")
     print_line(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
         print_line(f"  {answer.reason}")

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, cast
 from chimera_ros.commands.interrupts import Interrupts
 from chimera_ros.commands.output import DetachedOutput
 from chimera_ros.commands.picture import NotDrawn, draw
+from chimera_ros.commands.start_checks import hold_keystore
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
 from chimera_ros.formats.display import json_escaped
 from chimera_ros.launcher.supervisor import (
@@ -70,7 +71,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
-    return Flight(prepare(arguments)).run()
+    prepared = prepare(arguments)
+    with hold_keystore(prepared.spec.keystore):
+        return Flight(prepared).run()
 
 
 def restart_policy(event: Exited) -> float | None:
@@ -110,7 +113,7 @@ class Flight:
             with self._interrupts:
                 with (
                     Supervisor(prepared.log_dir, on_exit=restart_policy, landing_s=ORPHANED_S) as supervisor,
-                    LiveTable(title, console=_console(output)) as table,
+                    LiveTable(title, console=_console(output, output.isatty())) as table,
                 ):
                     self._interrupts.wake(supervisor.wake)
                     self._show = table.print_above
@@ -344,8 +347,8 @@ class Flight:
         return not complaints
 
 
-def _console(output: DetachedOutput) -> Console:
-    return Console(file=cast("IO[str]", output))
+def _console(output: DetachedOutput, terminal: bool | None = None) -> Console:
+    return Console(file=cast("IO[str]", output), force_terminal=terminal)  # None: FORCE_COLOR may decide
 
 
 def _complain(sentence: str) -> None:

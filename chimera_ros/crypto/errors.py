@@ -94,6 +94,14 @@ class KeystoreError(CryptoError):
     for_people = True
 
 
+class IdentityInUse(KeystoreError):
+    """A member's identity is in use by another process of this machine; the sentence names it."""
+
+
+class KeyEncrypted(KeystoreError):
+    """A private key is encrypted, and no passphrase was given."""
+
+
 class RankTaken(KeystoreError):
     """A crypto node of this name would have the rank of another one."""
 

@@ -79,8 +79,9 @@ class Separation:
 class ModerationRequest:
     """Trajectories with a common start, to be made conflict-free: by drone a name and knots (ENU m).
 
-    `deadline_s` counts from the call. `call_id` returns in the answer, `start_ns` is the swarm time of t = 0;
-    path moderation uses neither.
+    `deadline_s` counts from the call. With `offline` (not on the wire) it is a work budget in nominal seconds
+    instead: the answer is the same on every machine, however loaded. `call_id` returns in the answer,
+    `start_ns` is the swarm time of t = 0; path moderation uses neither.
     """
 
     drones: tuple[str, ...]
@@ -92,11 +93,15 @@ class ModerationRequest:
     seed: int = 1
     call_id: int = 0
     start_ns: int = 0
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ModerationAnswer:
-    """Answer to a request, untrusted. `conflicts` is the number of conflicts in the request."""
+    """Answer to a request, untrusted. `conflicts` is the number of conflicts in the request.
+
+    `undecided` (not on the wire), with INFEASIBLE: a solution was not found, but may exist.
+    """
 
     call_id: int
     status: ModerationStatus
@@ -105,6 +110,7 @@ class ModerationAnswer:
     drones: tuple[str, ...] = ()
     knots: tuple[KnotSequence, ...] = ()
     conflicts: int = 0
+    undecided: bool = False
 
 
 Moderate = Callable[[ModerationRequest], ModerationAnswer]

@@ -29,6 +29,7 @@ from chimera_ros.swarm import (
     OPERATOR_MEMBER,
     READY_TIMEOUT_S,
     ROTATION_S,
+    SEED,
     STANDBYS,
     WIND_M_S,
     crypto_name,
@@ -71,6 +72,7 @@ class SwarmSpec:
         for option, value, allowed in (
             ("--drones", self.drones, DRONES),
             ("--wind", self.wind_m_s, WIND_M_S),
+            ("--seed", self.seed, SEED),
             ("--first-port", self.first_port, replace(FIRST_PORT, high=FIRST_PORT.high - (self.drones - 1))),
             ("--gcs-port", self.gcs_port, GCS_PORT),
             ("--ready-timeout", self.ready_timeout_s, READY_TIMEOUT_S),
@@ -86,17 +88,16 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
-        for option, text in (
-            ("--mission", str(self.mission)),
-            ("--keystore", str(self.keystore)),
-            ("--record", str(self.record)),
-            ("--connect", str(self.connect)),
-        ):
-            if text.encode(errors="ignore").decode() != text:
-                raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
+        if self.connect is not None and self.connect.encode(errors="ignore").decode() != self.connect:
+            raise ValueError(f"--connect is {self.connect}; allowed is text in UTF-8, as ROS parameters are")
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
+
+    @property
+    def embedded(self) -> bool:
+        """True if the embedded SITL is started with the swarm."""
+        return self.autopilot == AutopilotKind.EMBEDDED and self.connect is None
 
     @property
     def connect_template(self) -> str:
@@ -140,6 +141,7 @@ class ProcessSpec:
     arguments: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     is_node: bool = True
+    parameters: dict[str, object] = field(default_factory=dict)  # of a node; `arguments` hold them too
 
     def argv(self, python: str = sys.executable) -> list[str]:
         """Command line for this machine's Python."""
@@ -150,10 +152,10 @@ def _node(
     spec: SwarmSpec, name: str, module: str, executable: str, parameters: dict[str, object]
 ) -> ProcessSpec:
     arguments = ["--ros-args", "-r", f"__ns:={spec.namespace}", "-r", f"__node:={name}"]
-    common: dict[str, object] = {"keystore": str(spec.keystore)}
-    for key, value in {**common, **parameters}.items():
+    parameters = {"keystore": str(spec.keystore), **parameters}
+    for key, value in parameters.items():
         arguments += ["-p", f"{key}:={_literal(value)}"]
-    return ProcessSpec(name=name, module=module, executable=executable, arguments=tuple(arguments))
+    return ProcessSpec(name, module, executable, tuple(arguments), parameters=parameters)
 
 
 def _literal(value: object) -> str:

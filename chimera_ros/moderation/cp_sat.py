@@ -1,6 +1,8 @@
 """CP-SAT (OR-Tools) on the whole problem: feasibility, then the optimum.
 
 A slice is one call of the solver and lasts up to `time_limit_s`. The library is loaded on first use.
+With `count_work` the limit is of CP-SAT's deterministic time instead of the wall clock, so that the same
+problem gives the same result on every machine, however loaded; with one worker only.
 """
 
 from __future__ import annotations
@@ -20,14 +22,22 @@ _UNIT = 1000.0  # CP-SAT takes integers: energies in millimetres
 class CpSat:
     """First feasibility, then (with `optimise`) the optimum. `time_limit_s` may be changed between slices.
 
-    The last progress has `details["status"]`: feasible, optimal, infeasible or unknown. Without a start, the
+    The last progress has `details["status"]`: feasible, optimal, infeasible or unknown, and every progress
+    `details["work_s"]`, the deterministic time of its slice. Without a start, the
     result of an infeasible or undecided problem is each drone's cheapest candidate, `feasible` False.
     """
 
     name = "cp_sat"
 
-    def __init__(self, time_limit_s: float = 1.0, workers: int = 1, optimise: bool = True) -> None:
+    def __init__(
+        self,
+        time_limit_s: float = 1.0,
+        workers: int = 1,
+        optimise: bool = True,
+        count_work: bool = False,
+    ) -> None:
         self.time_limit_s = time_limit_s
+        self._count_work = count_work
         self._workers, self._optimise = workers, optimise
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
@@ -40,19 +50,27 @@ class CpSat:
         yield progress(problem, choice, details={"status": "unknown"})
         status, found = "feasible", None
         if problem.violations(choice):
-            status, found = model.solve(choice, self.time_limit_s, self._workers, seed)
+            status, found = self._solve(model, choice, seed)
         if found is not None:
             choice = found
         over = status == "infeasible" or not self._optimise
-        yield progress(problem, choice, done=over, proven=False, details={"status": status})
+        yield progress(
+            problem, choice, done=over, proven=False, details={"status": status, "work_s": model.work_s}
+        )
         if over:
             return
         model.minimise()
         yield progress(problem, choice, details={"status": status})
-        status, found = model.solve(choice, self.time_limit_s, self._workers, seed)
+        status, found = self._solve(model, choice, seed)
         if found is not None and problem.energy(found) < problem.energy(choice):
             choice = found
-        yield progress(problem, choice, done=True, proven=status == "optimal", details={"status": status})
+        yield progress(
+            problem, choice, done=True, proven=status == "optimal",
+            details={"status": status, "work_s": model.work_s},
+        )  # fmt: skip
+
+    def _solve(self, model: _Model, hint: IntArray, seed: int) -> tuple[str, IntArray | None]:
+        return model.solve(hint, self.time_limit_s, self._workers, seed, self._count_work)
 
 
 def load() -> Any:
@@ -72,6 +90,7 @@ class _Model:
     def __init__(self, problem: Problem) -> None:
         self._cp = load()
         self._problem = problem
+        self.work_s = 0.0  # deterministic time of the last call
         self._model = self._cp.CpModel()
         model = self._model
         self._taken = [[model.new_bool_var("") for _ in range(size)] for size in problem.sizes]
@@ -103,7 +122,7 @@ class _Model:
         model.minimize(self._cp.LinearExpr.weighted_sum(terms, weights))
 
     def solve(
-        self, hint: IntArray, time_limit_s: float, workers: int, seed: int
+        self, hint: IntArray, time_limit_s: float, workers: int, seed: int, count_work: bool
     ) -> tuple[str, IntArray | None]:
         """Status and the choice found, if any."""
         cp = self._cp
@@ -113,10 +132,12 @@ class _Model:
         solver = cp.CpSolver()
         # by default every solve replaces the process's SIGINT handler and leaves SIG_DFL behind
         solver.parameters.catch_sigint_signal = False
-        solver.parameters.max_time_in_seconds = max(time_limit_s, 1e-3)
+        limit = "max_deterministic_time" if count_work else "max_time_in_seconds"
+        setattr(solver.parameters, limit, max(time_limit_s, 1e-3))
         solver.parameters.num_workers = workers
         solver.parameters.random_seed = seed % 2**31
         status = solver.solve(self._model)
+        self.work_s = float(solver.response_proto.deterministic_time)
         if status == cp.INFEASIBLE:
             return "infeasible", None
         if status not in (cp.OPTIMAL, cp.FEASIBLE):

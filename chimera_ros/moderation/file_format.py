@@ -113,6 +113,7 @@ def result_to_dict(request: ModerationRequest, result: ModerationResult) -> dict
     """A result as a dict; NaN becomes None."""
     return {
         "status": result.status.name.lower(),
+        "undecided": result.undecided,
         "reason": result.reason,
         "winner": result.winner,
         "proven": result.proven,

@@ -1,4 +1,7 @@
-"""Path moderation as a function of this process: without a service, without quantum circuits."""
+"""Path moderation as a function of this process: without a service, without quantum circuits.
+
+An offline request is answered by counted work and not by the clock (`ModerationRequest.offline`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def local_moderate(clock: Callable[[], float]) -> Moderate:
         answer = Moderator(clock).run(request)
         return ModerationAnswer(
             request.call_id, answer.status, answer.reason, answer.winner, request.drones, answer.knots,
-            len(answer.before),
+            len(answer.before), answer.undecided,
         )  # fmt: skip
 
     return moderate

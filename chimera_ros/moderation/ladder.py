@@ -3,7 +3,7 @@
 Stages: the trajectories as requested; greedy, annealing, exact or CP-SAT, and VQE on blocks, with 8, then 16
 manoeuvres per drone; priority planning; a verified hold. The knots of a result are verified
 (`outgoing.result_fault`) before they are returned; if they fail, the next stage is tried. The clock is an
-argument.
+argument; an offline request has a work budget instead (`work_clock`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from .request import DroneConflict, ModerationResult, Stage, check, infeasible_r
 from .solver import Solver, SolverProgress, SolverUnavailable
 from .tracks import IntArray, Track
 from .vqe import Vqe
+from .work_clock import CANDIDATES_S, PRIORITY_S, SLICE_S, WorkClock
 
 Clock = Callable[[], float]
 
@@ -103,17 +104,23 @@ class Moderator:
     ) -> ModerationResult:
         """The result; `began_s` is when the deadline began to run, None: now. An invalid request is FAILED.
 
-        `sampler` and `reserve_s` override those of the moderator.
+        `sampler` and `reserve_s` override those of the moderator; an offline request uses neither.
         """
-        began_s = self._clock() if began_s is None else began_s
         reserve_s = self._reserve_s if reserve_s is None else reserve_s
-        run = _Run(request, self._clock, sampler or self._sampler, began_s, reserve_s, self._durations)
+        if request.offline:  # nothing that was measured on this machine, no call that may time out
+            clock: Clock = WorkClock()
+            run = _Run(request, clock, None, 0.0, 0.0, StageDurations())
+            began_s = 0.0
+        else:
+            clock = self._clock
+            began_s = clock() if began_s is None else began_s
+            run = _Run(request, clock, sampler or self._sampler, began_s, reserve_s, self._durations)
         try:
             result = run.result()
         except ModerationError as error:
             result = ModerationResult(ModerationStatus.FAILED, f"{error}"[:480])
         return replace(
-            result, stages=tuple(run.stages), total_ms=1e3 * (self._clock() - began_s),
+            result, stages=tuple(run.stages), total_ms=1e3 * (clock() - began_s),
             backend=run.backend, qubits=run.qubits, shots=run.shots,
         )  # fmt: skip
 
@@ -134,6 +141,8 @@ class _Run:
         self._end_s = began_s + _TOTAL_SHARE * request.deadline_s - reserve_s
         self._improve_until_s = min(began_s + _IMPROVE_SHARE * request.deadline_s, self._end_s)
         self._durations = durations
+        self._work = clock if isinstance(clock, WorkClock) else None
+        self._cut_short = False  # a stage was skipped or interrupted for lack of time
         self._feasible = False  # a conflict-free choice is known
         self._verify_s = 0.0  # reserved for the verification
         self._menu_s = 0.0  # duration of the last menu
@@ -155,6 +164,11 @@ class _Run:
             return True
         self._durations.decay(step, size)
         return False
+
+    def _charge(self, seconds: float) -> None:
+        """Counts work of an offline request."""
+        if self._work is not None:
+            self._work.charge(seconds)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[_OpenStage]:
@@ -182,6 +196,7 @@ class _Run:
             stage.outcome = f"{len(before)} conflicts" if before or at_ends else "conflict-free"
             stage.outcome += "" if complete else " in a sample"
         if not complete:
+            self._cut_short = True
             return self._hold(
                 drone_conflicts(request, before), at_ends or drone_conflicts(request, before), bool(at_ends)
             )
@@ -214,11 +229,13 @@ class _Run:
         tables_s = work * self._durations.expected("tables", 1, _TABLES_S)
         if self.left() < max(_MIN_STAGE_S, _NEXT_MENU_FACTOR * self._menu_s, tables_s):
             self._durations.decay("tables", 1)
+            self._cut_short = True
             return None
         with self._stage(f"manoeuvres-{count}") as stage:
             options = self._candidates(count, before)
             tables_from = self._clock()
             problem = build(options, self._request.separation)
+            self._charge(work * _TABLES_S)
             if work >= _MEASURED:
                 self._durations.record("tables", 1, (self._clock() - tables_from) / work)
             if problem.infeasible_pairs():
@@ -232,6 +249,7 @@ class _Run:
         for solver in self._solvers(small):
             step = solver.name
             if self.left() < _MIN_STAGE_S or (self._feasible and not self._fits(step, tracks, _MIN_STAGE_S)):
+                self._cut_short = True
                 break
             with self._stage(f"{solver.name}-{count}") as stage:
                 try:
@@ -318,8 +336,12 @@ class _Run:
         options = [[kept] for kept in self._kept]
         began, share_s = self._clock(), _CANDIDATES_SHARE * self.left()
         for row in sorted(range(len(options)), key=lambda row: -conflicts[row]):
-            if self._clock() - began > share_s or not (all_move or conflicts[row]):
+            if not (all_move or conflicts[row]):
                 break
+            if self._clock() - began > share_s:
+                self._cut_short = True
+                break
+            self._charge(CANDIDATES_S)
             options[row] = candidates(
                 self._tracks[row], request.limits, request.fence, request.separation, count,
                 request.drones[row],
@@ -334,7 +356,7 @@ class _Run:
         if max(sizes, default=0.0) <= ENUMERATED:
             yield Exact()
         else:
-            yield CpSat(self._cp_sat_s())
+            yield CpSat(self._cp_sat_s(), count_work=self._work is not None)
 
     def _cp_sat_s(self) -> float:
         """Time limit of one slice of CP-SAT, which may exceed it."""
@@ -343,6 +365,8 @@ class _Run:
     def _improve(self, solver: Solver, best: Incumbent) -> None:
         tracks, began = sum(best.problem.sizes), self._clock()
         for progress in solver.run(best.problem, best.choice, self._request.seed):
+            work_s = progress.details.get("work_s")
+            self._charge(work_s if isinstance(work_s, float) else SLICE_S)
             self._durations.record(solver.name, tracks, self._clock() - began)  # of one slice
             best.offer(solver.name, progress.choice)
             best.proven = best.proven or (progress.proven and progress.feasible)
@@ -353,7 +377,11 @@ class _Run:
             )
             if isinstance(solver, CpSat):
                 solver.time_limit_s = self._cp_sat_s()
-            if progress.done or self.left() <= 0.0:
+            if progress.done:
+                self._cut_short |= progress.details.get("status") == "unknown"
+                return
+            if self.left() <= 0.0:
+                self._cut_short = True
                 return
             began = self._clock()
 
@@ -370,17 +398,20 @@ class _Run:
         """Priority planning: one drone after the other, each avoiding those before."""
         request = self._request
         if self.left() < _MIN_STAGE_S:
+            self._cut_short = True
             return None
         attempt = None
         with self._stage("priority") as stage:
             for attempt in prioritise(
                 self._tracks, request.limits, request.fence, request.separation, request.seed
             ):
+                self._charge(PRIORITY_S)
                 if attempt.done or self.left() <= 0.0:
                     break
             chosen = attempt.chosen if attempt is not None else None
             if chosen is None:
                 stage.outcome = "out of time" if attempt is None or not attempt.done else "no solution"
+                self._cut_short |= stage.outcome == "out of time"
                 return None
             stage.outcome = f"cost {sum(c.cost for c in chosen):.2f}"
         return self._verified(
@@ -413,4 +444,4 @@ class _Run:
                 knots = hold_knots(request, self._tracks)
                 why = hold_fault(request, knots)
             stage.outcome = why or "conflict-free"
-        return infeasible_result(before, remaining, at_ends, knots, why)
+        return infeasible_result(request, before, remaining, at_ends, self._cut_short, knots, why)

@@ -53,7 +53,8 @@ class ModerationResult:
     `before` are the conflicts of the request, `remaining` those that no solution resolves. `cost` is extra
     path in metres plus delay as metres plus penalties of small margins; a gain is how much more another
     solver's choice costs, NaN if that found none. `backend` executed quantum circuits, empty: none were.
-    `proven`: optimal among the candidates.
+    `proven`: optimal among the candidates. `undecided`, with INFEASIBLE: no solution was found, but none was
+    shown to be impossible; without it, starts or goals overlap.
     """
 
     status: ModerationStatus
@@ -66,6 +67,7 @@ class ModerationResult:
     gain_over_greedy: float = nan
     gain_over_annealing: float = nan
     proven: bool = False
+    undecided: bool = False
     backend: str = ""
     qubits: int = 0
     shots: int = 0
@@ -91,14 +93,26 @@ def check(request: ModerationRequest) -> None:
 
 
 def infeasible_result(
+    request: ModerationRequest,
     before: Sequence[DroneConflict],
     remaining: Sequence[DroneConflict],
     at_ends: bool,
+    cut_short: bool,
     hold: tuple[KnotSequence, ...],
     why_not: str,
 ) -> ModerationResult:
-    """The result without a solution: `hold` unless `why_not` says why it cannot be flown."""
-    what = "starts or goals are too close" if at_ends else "no conflict-free solution was found in time"
+    """The result without a solution: `hold` unless `why_not` says why it cannot be flown.
+
+    Overlapping starts or goals (`at_ends`) are a proof of infeasibility, a search that found nothing is none:
+    manoeuvres are a finite choice, and with `cut_short` not even all of them were tried.
+    """
+    if at_ends:
+        what = "starts or goals are too close"
+    elif not cut_short:
+        what = "no combination of the manoeuvres tried is conflict-free, which does not show that none exists"
+    else:
+        limit = "the work budget" if request.offline else f"the deadline of {request.deadline_s:g} s"
+        what = f"no conflict-free solution was found within {limit}, which does not show that none exists"
     more = f" and {len(remaining) - 1} more pairs" if len(remaining) > 1 else ""
     first = f": {remaining[0].sentence()}{more}" if remaining else ""
     where = f"nor can all hold: {why_not}" if why_not else "all can hold where they are"
@@ -109,4 +123,5 @@ def infeasible_result(
         knots=() if why_not else hold,
         before=tuple(before),
         remaining=tuple(remaining),
+        undecided=not at_ends,
     )

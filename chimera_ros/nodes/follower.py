@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import sys
-from dataclasses import replace
 
 from rclpy.serialization import deserialize_message
 
@@ -22,6 +21,7 @@ from chimera_ros.flight.follower.shard import Effects, Shard
 from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import MissionError, load_mission
+from chimera_ros.flight.planning.start_check import require_datum
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.node_parameters import FollowerParameters
@@ -68,17 +68,14 @@ class FollowerNode(MemberNode[FollowerParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
+            datum = require_datum(mission)
+            envelope = FlightEnvelope.of_mission(
+                mission.fence, values.max_height_m, values.max_speed_m_s, values.max_distance_m
+            )
         except MissionError as error:
             raise SetupError(str(error)) from None
-        if mission.datum is None:
-            raise SetupError(
-                f"mission {values.mission} has `datum: local`, which needs a pose from outside; "
-                "this version flies by GPS: give the datum as latitude, longitude and altitude"
-            )
-        fence = replace(mission.fence, max_height_m=min(mission.fence.max_height_m, values.max_height_m))
-        envelope = FlightEnvelope(
-            fence=fence, max_speed_m_s=values.max_speed_m_s, max_distance_m=values.max_distance_m
-        )
+        except ValueError as error:
+            raise SetupError(f"mission {values.mission}: {error}") from None
         self._names = [swarm.drone_name(number) for number in values.drones]
         cores = {}
         vehicles = []
@@ -126,7 +123,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             if drone not in cores:
                 session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
         self._bridge = Bridge(
-            vehicles, mission.datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
+            vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
         )
         self._acks = AckSender()
         self._watchdog = InterpreterWatchdog(values.hang_limit_s)

@@ -74,7 +74,7 @@ class MemberNode(SwarmNode[P]):
 
         Launch itself ends the leader first, so a node that launch ends finds no leader and does not stay.
         """
-        if count > 1 or not (self._parent.launched or self.is_orphaned()):
+        if count > 1 or not (self.launched or self.is_orphaned()):
             return False
         self._stop_requested_s = boot_time_s()
         self._stop_timer = self.create_steady_timer(LOOK_S, self._end_after_leader)

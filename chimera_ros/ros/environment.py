@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 from xml.parsers import expat
 
+from chimera_ros.command_line import unwritable_folder
 from chimera_ros.formats import display
 
 DOMAIN: Final = "ROS_DOMAIN_ID"
@@ -50,9 +51,20 @@ class EnvironmentFault:
 
 def environment_faults(environ: Mapping[str, str], participants: int = 1) -> list[EnvironmentFault]:
     """All that is wrong. `participants` is the number of ROS processes that will run on this machine."""
-    found = [_domain(environ, participants), _discovery(environ), _middleware(environ), _logs(environ)]
+    found = [_domain(environ, participants), _discovery(environ), middleware_fault(environ), _logs(environ)]
     found += [_file(environ, variable) for variable in _FILES]
     return [fault for fault in (*found, _transports(environ)) if fault is not None]
+
+
+def middleware_fault(environ: Mapping[str, str]) -> EnvironmentFault | None:
+    """What is wrong with RMW_IMPLEMENTATION, if anything."""
+    text = environ.get(RMW) or DEFAULT_RMW
+    library = f"lib{text}.so"
+    if re.fullmatch(r"\w{1,100}", text) and any((f / library).is_file() for f in library_folders(environ)):
+        return None
+    return EnvironmentFault(
+        f"{RMW} is {_shown(text)}, which is not installed", f"unset it to use {DEFAULT_RMW}"
+    )
 
 
 def domain_of(environ: Mapping[str, str]) -> str:
@@ -71,18 +83,6 @@ def library_folders(environ: Mapping[str, str]) -> list[Path]:
     prefixes = (*environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix)
     folders = [Path(prefix) / "lib" for prefix in prefixes if prefix]
     return folders + [Path(part) for part in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
-
-
-def unwritable(folder: Path) -> str:
-    """Why files cannot be made in a folder, which need not exist yet; empty if they can."""
-    try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir():
-            return f"{folder} is not a folder"
-        return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _domain(environ: Mapping[str, str], participants: int) -> EnvironmentFault | None:
@@ -111,16 +111,6 @@ def _discovery(environ: Mapping[str, str]) -> EnvironmentFault | None:
     return EnvironmentFault(f"{RANGE} is {_shown(text)}{why}", f"allowed are {', '.join(_RANGES)}")
 
 
-def _middleware(environ: Mapping[str, str]) -> EnvironmentFault | None:
-    text = environ.get(RMW) or DEFAULT_RMW
-    library = f"lib{text}.so"
-    if re.fullmatch(r"\w{1,100}", text) and any((f / library).is_file() for f in library_folders(environ)):
-        return None
-    return EnvironmentFault(
-        f"{RMW} is {_shown(text)}, which is not installed", f"unset it to use {DEFAULT_RMW}"
-    )
-
-
 def _logs(environ: Mapping[str, str]) -> EnvironmentFault | None:
     """The folder that rcl logs to; without it rclpy raises."""
     variable = next((name for name in ("ROS_LOG_DIR", "ROS_HOME") if environ.get(name)), "HOME")
@@ -132,7 +122,7 @@ def _logs(environ: Mapping[str, str]) -> EnvironmentFault | None:
     folder = Path(
         os.path.expanduser(text), {"ROS_LOG_DIR": "", "ROS_HOME": "log", "HOME": ".ros/log"}[variable]
     )
-    why = unwritable(folder)
+    why = unwritable_folder(folder)
     if not why:
         return None
     return EnvironmentFault(

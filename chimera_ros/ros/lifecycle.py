@@ -134,6 +134,11 @@ class SwarmNode(LifecycleNode, Generic[P]):
         return self._parameters_type
 
     @property
+    def launched(self) -> bool:
+        """True if `ros2 launch` has started this process."""
+        return self._parent.launched
+
+    @property
     def exposes_services(self) -> bool:
         """True if this node offers lifecycle and parameter services to everyone on the network."""
         return self._exposes_services

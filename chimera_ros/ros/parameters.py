@@ -121,6 +121,31 @@ def problem(parameters_type: type[Any], name: str, value: Any) -> str:
     return ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParameterRow:
+    """A declared parameter, for documents."""
+
+    name: str
+    default: Any
+    required: bool
+    allowed: str
+    description: str
+
+
+def rows(parameters_type: type[Any]) -> list[ParameterRow]:
+    """The declared parameters in order."""
+    return [
+        ParameterRow(
+            name,
+            default,
+            spec.required,
+            f"an existing {spec.kind}" if spec.kind else _allowed(kind, spec),
+            spec.description,
+        )
+        for name, kind, spec, default in _fields(parameters_type)
+    ]
+
+
 def _fields(parameters_type: type[Any]) -> tuple[tuple[str, Any, _Spec, Any], ...]:
     """Name, type, specification and default, as ROS has it, of every parameter."""
     hints = typing.get_type_hints(parameters_type)

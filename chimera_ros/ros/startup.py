@@ -10,10 +10,10 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import rclpy
 import yaml
@@ -30,9 +30,10 @@ from .parameters import ParameterError
 
 MISUSE = 2  # exit status
 _OWN_OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that rclpy declares itself
-_SOURCE = re.compile(
-    r",? at (/\S+:\d+|(guard|graph)\S*)"
-)  # where in its C sources an error of rcl was raised
+_SOURCE = re.compile(r",? at /\S+:\d+")  # where in its C sources an error of rcl was raised
+
+
+N = TypeVar("N")
 
 
 class StartRefused(Exception):
@@ -54,9 +55,8 @@ def initialise(args: Sequence[str] | None) -> None:
     for fault in environment_faults(os.environ):
         raise StartRefused(str(fault))
     try:
-        others = (
-            remove_ros_args(args=list(args))[1:] if args is not None else []
-        )  # else the program reads them
+        # Without `args` those of the process count, which the program may read as well.
+        others = [] if args is None else remove_ros_args(args=list(args))[1:]
         if others:
             raise StartRefused(
                 f"'{others[0]}' is not a ROS argument; parameters are given as --ros-args -p NAME:=VALUE"
@@ -68,7 +68,7 @@ def initialise(args: Sequence[str] | None) -> None:
         raise StartRefused(_sentence(error)) from None
 
 
-def make(make_node: Callable[[], SwarmNode[Any]]) -> SwarmNode[Any]:
+def make(make_node: Callable[[], N]) -> N:
     """Create the node. Raises StartRefused for what rclpy refuses, such as a node name."""
     try:
         return make_node()
@@ -88,10 +88,7 @@ def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None, *, starts:
             "parameter autostart is false, and so is expose_services: nothing could start this node; "
             "on a bench give -p expose_services:=true too"
         )
-    names = [field.name for field in dataclasses.fields(node.parameters_type)] if node.parameters_type else []
-    for name in sorted(set(node._parameter_overrides) - {*names, *_OWN_OF_ROS}):
-        if not name.startswith("qos_overrides.") and not _is_shared(name, _arguments(args)):
-            raise StartRefused(f"there is no parameter {name}; the parameters are {', '.join(names)}")
+    check_names(node.parameters_type, node._parameter_overrides, _arguments(args), launched=node.launched)
     try:
         if starts:
             node.load_parameters()
@@ -99,6 +96,23 @@ def load_parameters(node: SwarmNode[Any], args: Sequence[str] | None, *, starts:
             node.declare_parameters_only()
     except ParameterError as error:
         raise StartRefused(str(error)) from None
+
+
+def check_names(
+    declarations: type[Any] | None,
+    given: Iterable[str],
+    arguments: Sequence[str],
+    *,
+    launched: bool = False,
+) -> None:
+    """Raises StartRefused for a name that is not declared, unless it was given to several nodes.
+
+    Launch gives the parameters of `SetParameter` to all nodes, on their command lines.
+    """
+    names = [field.name for field in dataclasses.fields(declarations)] if declarations else []
+    for name in sorted(set(given) - {*names, *_OWN_OF_ROS}):
+        if not name.startswith("qos_overrides.") and not _is_shared(name, arguments, launched):
+            raise StartRefused(f"there is no parameter {name}; the parameters are {', '.join(names)}")
 
 
 def _arguments(args: Sequence[str] | None) -> list[str]:
@@ -113,14 +127,14 @@ def _sentence(error: Exception) -> str:
     return _SOURCE.sub("", first) or type(error).__name__
 
 
-def _is_shared(name: str, arguments: Sequence[str]) -> bool:
-    """True if a parameter was given in a file's section for all nodes, and not on the command line."""
+def _is_shared(name: str, arguments: Sequence[str], launched: bool) -> bool:
+    """True if a parameter was given to several nodes: in a file's section for all of them, or by launch."""
     following = list(pairwise(arguments))
     if any(
         option in ("-p", "--param") and value.split(":=")[0].split(":")[-1] == name
         for option, value in following
     ):
-        return False
+        return launched
     return any(name in _shared_names(value) for option, value in following if option == "--params-file")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from chimera_ros.flight.datum import Datum
+from chimera_ros.flight.moderation_call import MAX_SEED
 from chimera_ros.formats.numbers import integer, number
 from chimera_ros.formats.text import excerpt
 
@@ -17,7 +18,6 @@ Vec3 = tuple[float, float, float]
 
 MAX_DRONES = 244  # system id 245 is MAVSDK's
 MAX_SYSTEM_ID = 250  # ids are one byte, and the highest are customary for ground stations
-MAX_SEED = 2**63 - 1
 DEFAULT_FIRST_PORT = 15540
 DEFAULT_GCS_PORT = 14550
 DEFAULT_DATUM = Datum(47.397742, 8.545594, 488.0)  # default home of PX4's SITL

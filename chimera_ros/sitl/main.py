@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from chimera_ros import standard_streams
-from chimera_ros.command_line import OneSentenceParser, number, output_file, whole
+from chimera_ros.command_line import (
+    OneSentenceParser,
+    number,
+    output_file,
+    some_text,
+    whole,
+)
 from chimera_ros.flight.datum import Datum
 from chimera_ros.formats import json_values, numbers
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
@@ -53,7 +59,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="ground station, default 14550; 0: none",
     )
-    add("--personality", default="px4", metavar="NAME", help="px4 (default)")
+    add("--personality", type=some_text, default="px4", metavar="NAME", help="px4 (default)")
     add(
         "--seed",
         type=whole,
@@ -77,6 +83,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--spawn",
+        type=some_text,
         metavar="FILE.json",
         help="spawn places: a file of [[east, north, up], ...] in metres, or that JSON itself",
     )
@@ -90,9 +97,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="simulated over wall time, 0.05 to 20 (default 1)",
     )
     add("--tracks", type=output_file, metavar="FILE.jsonl", help="write true positions here, 5 per second")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="PX4 parameter of all vehicles")
+    add(
+        "--param",
+        type=some_text,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="PX4 parameter of all vehicles",
+    )
     add(
         "--fault",
+        type=some_text,
         action="append",
         default=[],
         metavar=FAULT_GRAMMAR,

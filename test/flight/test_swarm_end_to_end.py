@@ -280,10 +280,9 @@ def test_second_interrupt_ends_at_once(start: Callable[..., Swarm]) -> None:
     swarm.wait_for(swarm.all_airborne, "all drones in the air")
     swarm.process.send_signal(signal.SIGTERM)
     swarm.wait_for(lambda: "landing" in swarm.text(), "the landing to begin")
-    began = time.monotonic()
     swarm.process.send_signal(signal.SIGTERM)
-    assert swarm.end(15.0) == 1
-    assert time.monotonic() - began < 10.0
+    assert swarm.end(60.0) == 1
+    assert max(swarm.heights()) > 1.0, "it waited for the landing"
     assert swarm.orphans() == []
     assert swarm.abandoned_memory() == set()
 
@@ -319,7 +318,7 @@ def test_killing_the_parent_leaves_nothing(start: Callable[..., Swarm]) -> None:
     swarm.wait_for(lambda: len(swarm.children()) >= 5, "the processes to start")
     swarm.process.kill()
     swarm.process.wait()
-    _, alive = psutil.wait_procs(list(swarm._seen), timeout=10.0)
+    _, alive = psutil.wait_procs(list(swarm._seen), timeout=60.0)
     assert alive == []
 
 

@@ -154,7 +154,7 @@ def test_doors_are_shut(ros):
     for each in (node, stranger, open_node):
         spinner.add(each)
     client_open = stranger.create_client(SetParameters, "/open/set_parameters")
-    limit = time.monotonic() + 10.0
+    limit = time.monotonic() + 60.0
     spinner.spin(lambda: client_open.service_is_ready() or time.monotonic() > limit)
     assert client_open.service_is_ready()
     services = {name for name, _ in stranger.get_service_names_and_types()}
@@ -229,14 +229,18 @@ def test_spinner_stops_from_another_thread_and_idles(ros):
     node = Probe()
     spinner = Spinner()
     spinner.add(node)
-    ticks = []
-    node.create_steady_timer(0.1, lambda: ticks.append(time.monotonic()))
+    ticks, enough = [], threading.Event()
+
+    def tick():
+        ticks.append(time.monotonic())
+        if len(ticks) == 10:
+            enough.set()
+
+    node.create_steady_timer(0.1, tick)
     cpu = time.process_time()
-    threading.Timer(1.0, spinner.stop).start()
-    began = time.monotonic()
+    threading.Thread(target=lambda: enough.wait(60.0) and spinner.stop(), daemon=True).start()
     spinner.spin()
-    assert 0.9 < time.monotonic() - began < 5.0
-    assert len(ticks) >= 5
+    assert len(ticks) >= 10
     assert time.process_time() - cpu < 0.4
     spinner.close()
     node.destroy_node()

@@ -65,6 +65,7 @@ def leader(folder: Path, mission_s: str = "60", landing_s: str = "0.5") -> None:
 
 def sitl(folder: Path) -> None:
     """Report and track the height."""
+    (folder / "record").mkdir(exist_ok=True)
     with (folder / "record" / "tracks.jsonl").open("w") as tracks:
         began = time.monotonic()
         while True:
@@ -110,7 +111,7 @@ def command(options: dict[str, Any]) -> int:
     from chimera_ros.launcher.supervisor import ChildSpec
 
     folder = Path(options["folder"])
-    run_dir = folder / "record"
+    run_dir = folder / options.get("record", "record")
     run_dir.mkdir(parents=True, exist_ok=True)
     mission = folder / "mission.yaml"
     acts = {"sitl": ["sitl"], "leader": ["leader"]} | options.get("acts", {})

@@ -135,11 +135,11 @@ def test_a_child_deaf_to_sigterm_is_killed_after_the_deadline(tmp_path: Path) ->
         supervisor.start(child("good", "say(); time.sleep(60)"))
         poll_until(supervisor, lambda seen: len(statuses(seen)) == 2)
         began = time.monotonic()
-        ended = {exited.process: exited for exited in exits(supervisor.stop(deadline_s=0.5))}
+        ended = {exited.process: exited for exited in exits(supervisor.stop(deadline_s=3.0))}
         took_s = time.monotonic() - began
     assert ended["deaf"].killed
     assert not ended["good"].killed
-    assert 0.5 <= took_s < 2.0
+    assert 3.0 <= took_s < WAIT_S
 
 
 def test_a_flood_from_one_child_neither_starves_the_other_nor_grows_the_log(tmp_path: Path) -> None:
@@ -259,15 +259,15 @@ def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
 
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
     with Supervisor(tmp_path, own_name="me") as supervisor:
-        busy = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nsay()\ntime.sleep(60)"
+        busy = "end = time.process_time() + 1.0\nwhile time.process_time() < end: pass\nsay()\ntime.sleep(60)"
         supervisor.start(child("busy", busy))
         supervisor.start(child("idle", "say(done=1); time.sleep(60)"))
         supervisor.restart_measuring()
         poll_until(supervisor, lambda seen: len(statuses(seen)) == 2)
         usage = supervisor.usage()
     busy_s = usage.cpu_percent["busy"] / 100.0 * usage.window_s
-    assert 0.2 < busy_s < 0.6
-    assert usage.cpu_percent["idle"] / 100.0 * usage.window_s < 0.1
+    assert 0.9 < busy_s < 2.0
+    assert usage.cpu_percent["idle"] / 100.0 * usage.window_s < 0.5  # its start; longer on a busy machine
     assert usage.cpu_percent["total"] == pytest.approx(
         sum(value for name, value in usage.cpu_percent.items() if name != "total")
     )
@@ -281,7 +281,7 @@ def test_wake_ends_a_poll(tmp_path: Path) -> None:
         supervisor.wake()
         began = time.monotonic()
         assert supervisor.poll(30.0) == []
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 25.0
 
 
 def test_what_cannot_start_is_said_in_one_sentence(tmp_path: Path) -> None:

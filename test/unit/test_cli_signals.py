@@ -33,7 +33,7 @@ def ignore() -> None:
     "words",
     [
         "--version",
-        "check antipodal_swap --drones 3",
+        "check crossing --drones 8",
         "preflight --drones 2",
         "doctor",
         "keys list",

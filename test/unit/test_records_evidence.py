@@ -19,7 +19,7 @@ from chimera_ros import cli
 from chimera_ros.commands.log_evidence import _decoded
 from chimera_ros.crypto.evidence.signed_totals import sign_totals
 from chimera_ros.crypto.keystore.member_state import MemoryStore
-from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.member.host import HostConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.records.audit import Auditor
@@ -54,7 +54,9 @@ class Flight:
         for group in swarm.groups:
             swarm.start_host(group)
         config = HostConfig(keep_evidence=True)
-        host = SecureHost([swarm.identities["leader"]], swarm.trust, {"leader": MemoryStore()}, config=config)
+        host = swarm.new_host(
+            "leader", [swarm.identities["leader"]], {"leader": MemoryStore()}, config=config
+        )
         swarm.hosts["leader"] = self.host = host
         swarm.wire.add("leader", host)
         swarm.wire.run_until(swarm.together)

@@ -97,6 +97,12 @@ def test_json_is_strict_even_for_odd_numbers() -> None:
     assert value["duration_s"] is None
 
 
+def test_a_path_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    made = report(records="runs/\udcff高")
+    write_report(made, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["records"] == "runs/\udcff高"
+
+
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.json"
     write_report(report(), path)

@@ -38,18 +38,22 @@ REDUCED_MARGIN_M = 0.15  # instead, for a re-plan that is infeasible with the fu
 LAYER_MARGIN_M = 0.75  # instead, between altitude layers: barometer errors add
 APPROACH_M = 3.0  # height above the pad at which the autopilot's own landing begins
 MAX_REASONS = 20
-_DEADLINE_ON_GROUND_S = 2.0  # of path moderation, for one step; ...
-_DEADLINE_IN_FLIGHT_S = 0.4  # ... while drones fly, planning must not stop the leader's heartbeat
+_BUDGET_ON_GROUND_S = 10.0  # nominal seconds of path moderation for one step, counted as work, ...
+_DEADLINE_IN_FLIGHT_S = 0.4  # ... but while drones fly, planning must not stop the leader's heartbeat
 _TAKEOFF_M_S, _TAKEOFF_DEAD_S = 1.2, 4.0  # estimates: in flight the leader uses telemetry
 _LAND_M_S, _LAND_DEAD_S = 0.6, 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class PlanVerdict:
-    """GO if `ok`; otherwise reasons, each a sentence with step, drones, time and distance."""
+    """GO if `ok`; otherwise reasons, each a sentence with step, drones, time and distance.
+
+    `undecided`: not GO, because a search found no solution, which does not show that there is none.
+    """
 
     ok: bool
     reasons: tuple[str, ...] = ()
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class _PlanBuilder:
     margin_m: float = TRACKING_MARGIN_M
     moderate: Moderate | None = None
     in_flight: bool = False
+    undecided: bool = False
     phases: list[Phase] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
@@ -192,7 +197,7 @@ def plan_steps(
         plan.drones,
         starts,
         tuple((float(x), float(y), float(z)) for x, y, z in plan.pads),
-        PlanVerdict(not plan.reasons, tuple(plan.reasons[:MAX_REASONS])),
+        PlanVerdict(not plan.reasons, tuple(plan.reasons[:MAX_REASONS]), plan.undecided),
         tuple(plan.phases),
         duration,
         min((phase.min_separation_m for phase in plan.phases), default=inf),
@@ -306,12 +311,17 @@ def _add_moderated(plan: _PlanBuilder, index: int, step: Formation | Swap, limit
     if plan.moderate is None:
         plan.refuse(index, step, "needs path moderation, which is not installed")
         return False
-    deadline_s = _DEADLINE_IN_FLIGHT_S if plan.in_flight else _DEADLINE_ON_GROUND_S
+    deadline_s = _DEADLINE_IN_FLIGHT_S if plan.in_flight else _BUDGET_ON_GROUND_S
     separation = Separation(mission.separation_m, mission.separation_m, plan.margin_m / 2.0)
-    request = ModerationRequest(plan.drones, nominal, separation, mission.limits, mission.fence, deadline_s)
+    request = ModerationRequest(
+        plan.drones, nominal, separation, mission.limits, mission.fence, deadline_s,
+        offline=not plan.in_flight,
+    )  # fmt: skip
     answer = plan.moderate(request)
     if answer.status is not ModerationStatus.CONFLICT_FREE:
-        plan.refuse(index, step, f"path moderation finds no solution: {answer.reason.rstrip('.')}")
+        plan.undecided = answer.undecided
+        what = "has found no solution" if answer.undecided else "has no solution"
+        plan.refuse(index, step, f"path moderation {what}: {answer.reason.rstrip('.')}")
         return False
     longest = 10.0 * max(knots[-1].t_s for knots in nominal) + 60.0
     why = answer_fault(mission, request, goals, answer.knots, longest)
