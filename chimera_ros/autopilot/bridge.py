@@ -108,6 +108,7 @@ class Bridge:
             Bridge._exclusive.release()
             raise
         atexit.register(self._at_exit)
+        self._pool.start()
         self._supervisor = threading.Thread(target=self._supervise, name="autopilot-supervisor", daemon=True)
         self._supervisor.start()
 

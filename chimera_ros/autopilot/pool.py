@@ -13,7 +13,7 @@ _MAX_WAITING_JOBS = 1024
 
 
 class CallPool:
-    """Runs jobs on at most `limit` daemon threads, started as needed."""
+    """Runs jobs on at most `limit` daemon threads, started as needed or all at once by `start`."""
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
@@ -23,6 +23,12 @@ class CallPool:
         self._threads: list[threading.Thread] = []
         self._open_jobs = 0  # waiting or running
         self._closed = False
+
+    def start(self) -> None:
+        """Start all threads, so that none has to be started in a control cycle. Idempotent."""
+        with self._lock:
+            while not self._closed and len(self._threads) < self._limit:
+                self._add_thread()
 
     def submit(self, job: Callable[[], None]) -> bool:
         """Queue a job; False if the pool is closed or the queue is full."""
@@ -35,12 +41,13 @@ class CallPool:
                 return False
             self._open_jobs += 1
             if self._open_jobs > len(self._threads) and len(self._threads) < self._limit:
-                thread = threading.Thread(
-                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
+                self._add_thread()
         return True
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self, wait_s: float) -> bool:
         """Cancel waiting jobs and wait for running ones; True if all have returned."""

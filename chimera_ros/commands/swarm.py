@@ -61,6 +61,7 @@ MAX_DEATHS = 50
 MAX_ERRORS = 200
 
 _AIRBORNE = frozenset({"taking_off", "holding", "following", "returning", "landing", "failsafe"})
+_BEFORE_MISSION = frozenset({"starting", "waiting"})  # phases of the leader
 _CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
 
 
@@ -145,7 +146,8 @@ class Flight:
                 self._take(event, supervisor)
             now = time.monotonic()
             view = self._aggregator.view(now)
-            supervisor.report_in_air(self._in_air(view))
+            started = view.phase not in _BEFORE_MISSION and not view.finished  # motors may run
+            supervisor.report_in_air(started or self._in_air(view))
             table.update(view, now)
             if self._over(view, supervisor, now):
                 return
@@ -246,9 +248,8 @@ class Flight:
         return False
 
     def _land(self, why: str, supervisor: Supervisor, now: float) -> None:
-        words = f"{why}: landing all drones (a second Ctrl-C ends at once)"
-        self._aggregator.event(words, now)
-        self._show(words)
+        self._aggregator.event(f"{why}: landing all drones (a second Ctrl-C ends at once)", now)
+        self._show(f"{why}: all drones are ordered to land (a second Ctrl-C ends at once)")
         self._fail(f"{why} before the mission was complete; all drones were ordered to land")
         self._landing_s = now
         supervisor.kill("leader", signal.SIGUSR1)

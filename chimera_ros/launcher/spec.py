@@ -88,8 +88,14 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
-        if self.connect is not None and self.connect.encode(errors="ignore").decode() != self.connect:
-            raise ValueError(f"--connect is {self.connect}; allowed is text in UTF-8, as ROS parameters are")
+        for option, text in (
+            ("--mission", str(self.mission)),
+            ("--keystore", str(self.keystore)),
+            ("--record", str(self.record)),
+            ("--connect", str(self.connect)),
+        ):
+            if text.encode(errors="ignore").decode() != text:
+                raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")

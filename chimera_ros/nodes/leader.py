@@ -17,6 +17,7 @@ from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationRequest
 from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.moderation.for_flight import local_moderate
+from chimera_ros.moderation.warm_up import load_solvers
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
 from chimera_ros.node_parameters import LeaderParameters
 from chimera_ros.nodes.member_node import MemberNode
@@ -70,6 +71,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
             mission = load_mission(values.mission)
         except MissionError as error:
             raise SetupError(str(error)) from None
+        load_solvers(time.monotonic)  # an operator's steps may be the first to need them, in flight
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # The term rises with every start, so that command ids of an earlier leader are no duplicates.
         config = LeaderConfig(

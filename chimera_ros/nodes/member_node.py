@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
+from chimera_ros.nodes.warm_up import warm_up
 from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
 from chimera_ros.records.status_fields import StatusFields
@@ -46,6 +47,13 @@ class MemberNode(SwarmNode[P]):
         """The session, between `setup` and `close`."""
         assert self._session is not None
         return self._session
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure, then pay the first-time costs of what the node does in flight."""
+        result = super().on_configure(state)
+        if result == TransitionCallbackReturn.SUCCESS:
+            warm_up(self)
+        return result
 
     def close(self) -> None:
         """Leave the swarm."""

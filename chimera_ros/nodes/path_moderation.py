@@ -6,7 +6,6 @@ import queue
 import sys
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 
 from chimera_ros.flight.moderation_call import MAX_DEADLINE_S
@@ -16,7 +15,6 @@ from chimera_ros.node_parameters import ModerationParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.quantum.sampler import AerSampler
 from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
-from chimera_ros.records.histogram import Histogram
 from chimera_ros.ros import names
 from chimera_ros.ros.convert import ConversionError
 from chimera_ros.ros.convert_moderation import (
@@ -60,8 +58,6 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         self._moderator = Moderator(time.monotonic)
         self._queue: queue.Queue[_QueuedRequest | None] = queue.Queue(MAX_QUEUED)
         self._thread: threading.Thread | None = None
-        self._counts: Counter[str] = Counter()
-        self._ms = Histogram()
 
     def setup(self) -> None:
         """Load keys, start the quantum worker before the first request."""
@@ -120,7 +116,6 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         try:
             self._queue.put_nowait(queued)
         except queue.Full:
-            self._counts["busy"] += 1
             return moderation_failure_to_msg(f"{MAX_QUEUED} requests wait already")
         return queued.deferred
 
@@ -129,18 +124,14 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             try:
                 response = self._moderate(queued)
             except Exception as error:  # a bug must not end the service; the text may contain data
-                self._counts["errors"] += 1
                 log(self, "error", f"moderation failed: {type(error).__name__} at {raised_at(error)}")
                 response = moderation_failure_to_msg(f"moderation failed: {type(error).__name__}")
             queued.deferred.answer(response)
-            self._ms.add(1e3 * (time.monotonic() - queued.began_s))
 
     def _moderate(self, queued: _QueuedRequest) -> ModerateTrajectories.Response:
-        self._counts["calls"] += 1
         try:
             request = moderation_request_from_msg(queued.message)
         except ConversionError as error:
-            self._counts["refused"] += 1
             return moderation_failure_to_msg(str(error))
         knots = sum(map(len, request.knots))
         reserve_s = ENCODE_S + ENCODE_PER_KNOT_S * knots + queued.transit_s
@@ -148,8 +139,6 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         if self._worker is not None and not self._worker.absent:
             sampler = AerSampler(self._worker, self.parameters.backend)
         answer = self._moderator.run(request, queued.began_s, sampler, reserve_s)
-        self._counts["conflicts"] += len(answer.before)
-        self._counts[answer.status.name.lower()] += 1
         return moderation_result_to_msg(queued.message, answer)
 
     def _report_status(self) -> None:

@@ -113,7 +113,7 @@ def test_ctrl_c_in_a_terminal_lands_a_swarm_that_flies_a_moderated_step(start: C
     terminal.press_ctrl_c()  # at once, as an impatient hand does
     report = landed(swarm)
     assert report["moderation"]["calls"] >= 2
-    assert terminal.shows("landing all drones")
+    assert terminal.shows("are ordered to land")
     assert terminal.shows("MISSION NOT COMPLETED")
     terminal.close()
 

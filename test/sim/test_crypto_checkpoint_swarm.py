@@ -119,10 +119,10 @@ def test_an_honest_swarm_in_a_storm_accuses_nobody():
             ranges = [(c.first, c.last) for n, c in flight.checkpoints if (n, c.epoch) == (name, epoch)]
             assert all(after[0] == before[1] + 1 for before, after in pairwise(ranges))
             assert not ranges or ranges[0][0] == 1
-    for process in ("leader", "crypto", "shard_0"):
-        counts = flight.counts(process)
-        assert counts.mismatched == 0
-        assert counts.confirmed > 4 * counts.unconfirmed > 0  # some checkpoints were lost in the storm
+    counts = [flight.counts(process) for process in ("leader", "crypto", "shard_0")]
+    assert all(found.mismatched == 0 for found in counts)
+    # A tenth of the checkpoints is lost, each with all its packets; in one process it may be twice as many.
+    assert sum(found.confirmed for found in counts) > 4 * sum(found.unconfirmed for found in counts) > 0
 
 
 def test_without_loss_every_packet_is_confirmed_also_the_last_of_each_epoch():

@@ -181,7 +181,7 @@ def test_repeats_within_a_second_are_one(act: Callable[..., Acted]) -> None:
 def test_the_second_interrupt_ends_at_once(act: Callable[..., Acted]) -> None:
     flight = act(acts={"leader": ["leader", "60", "60"]}, picture=True).flying()
     flight.send(signal.SIGINT)
-    flight.wait_for(lambda: "landing all drones" in flight.text(), "the landing")
+    flight.wait_for(lambda: "are ordered to land" in flight.text(), "the landing")
     time.sleep(REPEAT_S + 0.1)
     flight.send(signal.SIGINT)
     assert flight.end() == 1
@@ -203,6 +203,7 @@ def test_a_signal_to_every_process_lands(act: Callable[..., Acted], ignored: Ign
 
 def test_when_the_command_is_killed_in_flight_the_swarm_lands(act: Callable[..., Acted]) -> None:
     flight = act(acts={"follower_0": ["follower"]}).flying()
+    flight.wait_for(lambda: "| cruise |" in flight.text(), "the command to know")
     flight.send(signal.SIGKILL)
     flight.end()
     flight.nothing_left()
@@ -221,7 +222,7 @@ def test_when_the_command_is_killed_on_the_ground_nothing_is_left(act: Callable[
 def test_a_terminal_closed_during_the_landing_does_not_end_it(act: Callable[..., Acted]) -> None:
     flight = act(acts={"leader": ["leader", "60", "2.5"]}).flying()
     flight.send(signal.SIGINT)
-    flight.wait_for(lambda: "landing all drones" in flight.text(), "the landing")
+    flight.wait_for(lambda: "are ordered to land" in flight.text(), "the landing")
     time.sleep(REPEAT_S + 0.1)
     flight.send(signal.SIGHUP)
     flight.landed()

@@ -403,11 +403,7 @@ def test_findings_of_doctor_and_rows_of_a_benchmark_are_lines(shown: Any) -> Non
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [
-        ("$[a] *b.yaml", None),
-        ("m" * 240 + ".yaml", "m" * 100),
-        ("-- 任务.yaml", "_任务"),
-    ],
+    [("$[a] *b.yaml", None), ("m" * 240 + ".yaml", "m" * 100), ("-- 任务.yaml", "_任务")],
 )
 def test_the_folder_of_a_run_has_a_plain_name(name: str, stem: str | None, tmp_path: Path) -> None:
     parser = OneSentenceParser()
