@@ -5,13 +5,14 @@
 #   make messages      compile msg/ and srv/ again into an existing .venv
 #   make swarm         fly; ARGS="--drones 5" and the like are passed on to `chimera swarm`
 #   make test          all tests; ARGS="test/unit -k replay" and the like are passed on to pytest
+#   make check-liboqs  tests of the second crypto provider and of swarms that use it; OQS_INSTALL_PATH=where the library is
 #   make check         format, lint, types, import rules, structure
 #   make format        put the source into the format that `make check` wants
 #   make bench         benchmarks; ARGS="--quick" and the like are passed on to `chimera bench`
 #   make verify        longer checks: more examples per property, fuzzers (FUZZ_SECONDS each), the Spin model
 #   make clean         remove .venv and everything built
 #
-# Variables: PYTHON (the interpreter .venv is made with), VENV (where), ARGS, FUZZ_SECONDS.
+# Variables: PYTHON (the interpreter .venv is made with), VENV (where), ARGS, FUZZ_SECONDS, OQS_INSTALL_PATH.
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -20,7 +21,7 @@ FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 setup := $(PYTHON) tools/install.py --venv $(VENV)
 
-.PHONY: help install install-all install-dev messages swarm test check format bench verify clean
+.PHONY: help install install-all install-dev messages swarm test check-liboqs check format bench verify clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +45,11 @@ swarm: install
 
 test: install-dev
 	$(bin)/python -m pytest $(ARGS)
+
+# Nothing is skipped here: without the library this fails. test/README.md says how to build it.
+check-liboqs: install-dev
+	CHIMERA_TEST_LIBOQS=required OQS_INSTALL_PATH="$(OQS_INSTALL_PATH)" \
+	  $(bin)/python -m pytest test/unit/test_crypto_providers.py test/sim/test_crypto_swarm.py $(ARGS)
 
 check: install-dev
 	$(bin)/ruff format --check .

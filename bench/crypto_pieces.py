@@ -1,4 +1,4 @@
-"""Rows of `chimera bench secure` that need no second process: sealing, opening, bulk, the handshake.
+"""Rows of `chimera bench secure` that need no second process: sealing, opening, bulk, handshake, keystore.
 
 Everything goes through the protocol core as a flying member uses it; keys and policy are made in memory. CPU
 time of this process, so that other work on the machine counts less.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness import Result, percentile
 
 from chimera_ros.crypto.errors import ProviderError
+from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.messages.announcement import seed_info
 from chimera_ros.crypto.messages.body import CONTEXT_OF
 from chimera_ros.crypto.messages.control import KeyPackage, KeyRequest
@@ -42,7 +45,7 @@ def measure(*, quick: bool) -> list[Result]:
             continue
         rows += _handshake(choice.name, 40 if quick else 200) + _signed(choice.name, 200 if quick else 1000)
     providers.select()
-    return rows
+    return [*rows, _keystore()]
 
 
 @contextmanager
@@ -126,6 +129,7 @@ def _shake(suite_name: str, count: int) -> float | None:
     swarm = _joined(default_policy.TEXT.replace("suite: CHIMERA-1 ", f"suite: {suite_name} "))
     suite = suite_named(suite_name)
     member = swarm.hosts["shard_0"].context.members[SENDER]
+    member._suite = suite  # a simulation derives its package keys from a seed, which takes longer
     owner = swarm.identities[SENDER].member
     seed, transcript_hash = os.urandom(SEED_BYTES), os.urandom(32)
 
@@ -154,3 +158,16 @@ def _signed(provider: str, count: int) -> list[Result]:
         Result(f"{provider}: sealing and signing {SMALL} bytes", sealing, "µs CPU"),
         Result(f"{provider}: opening and verifying {SMALL} bytes", opening, "µs CPU"),
     ]
+
+
+def _keystore() -> Result:
+    """A keystore on disk, made durably: authority, crypto node, leader, 20 drones."""
+    members = {"crypto": "crypto", "leader": "leader"} | {f"drone_{i:02d}": "drone" for i in range(20)}
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        began = time.perf_counter()
+        store = Keystore(Path(folder) / "keys")
+        store.create("bench", wall_ns=time.time_ns())
+        for name, role in members.items():
+            store.enroll(name, role, wall_ns=time.time_ns())
+        took_s = time.perf_counter() - began
+    return Result(f"keystore of {len(members)} members made", took_s, "s", ("<", 2.0))

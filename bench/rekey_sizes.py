@@ -15,6 +15,7 @@ from chimera_ros.crypto.effects import Effect, Installed, Send
 from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.keystore.member_state import MemoryStore
 from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.testing.seeded import stream
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Wire
 from chimera_ros.crypto.trust import default_policy
 from chimera_ros.crypto.trust.roles import Role
@@ -34,7 +35,11 @@ def measure_size(members: int, limit_ms: float, rounds: int) -> list[Result]:
     with ThreadPoolExecutor(8) as pool:  # as the session does it
         config = HostConfig(mapper=pool.map)
         server = KeyServer(
-            keystore.enroll("crypto", Role.CRYPTO), keystore.trust, MemoryStore(), host_config=config
+            keystore.enroll("crypto", Role.CRYPTO),
+            keystore.trust,
+            MemoryStore(),
+            stream(0, "crypto"),
+            host_config=config,
         )
         groups = {name: [name] for name in names[:MEASURED]}
         for first in range(MEASURED, len(names), CROWD):
@@ -44,7 +49,8 @@ def measure_size(members: int, limit_ms: float, rounds: int) -> list[Result]:
                 [identities[name] for name in hosted],
                 keystore.trust,
                 {name: MemoryStore() for name in hosted},
-                config=config,
+                stream(0, group),
+                config,
             )
             for group, hosted in groups.items()
         }

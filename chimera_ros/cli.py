@@ -1,26 +1,23 @@
 """The `chimera` command: dispatches to the module of the sub-command, and imports only that one.
 
-A module declares its options in `register(parser)` and runs in `run(arguments) -> int`; one with a parser of
-its own has `main(argv) -> int` instead. Exit status: 0 for success, 1 for failure, 2 for misuse, 130 after
-Ctrl-C.
+A module declares its options in `register(parser)` and runs in `run(arguments) -> int`. Exit status: 0 for
+success, 1 for failure, 2 for misuse, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from chimera_ros import __version__
-from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
-
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-MAX_ERROR = 8192
+from chimera_ros.command_line import OneSentenceParser
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.guard import guarded
+from chimera_ros.formats.text import excerpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `chimera` with these arguments (default: those of the process); returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path, or a terminal, of another encoding
-    try:
-        status = _run(name, arguments[1:]) if name in COMMANDS else _overview(arguments)
-        sys.stdout.flush()
-        return status
-    except CommandFailed as error:
-        print(f"chimera {name}: {_bounded(str(error))}", file=sys.stderr)
-        return error.status
-    except SystemExit as error:  # argparse has printed help or the misuse
-        return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
-    except KeyboardInterrupt:
-        print(f"chimera {name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output (head, less) has exited
-        _leave_output()
-        return BROKEN_PIPE
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"chimera {name}: {_bounded(where + (error.strerror or str(error)))}", file=sys.stderr)
-        _leave_output()
-        return FAILURE
+    if name in COMMANDS:
+        return guarded(f"chimera {name}", lambda: _run(name, arguments[1:]))
+    return guarded("chimera", lambda: _overview(arguments))
 
 
-def _leave_output() -> None:
-    """Flush buffered output, or discard it: Python would try again on exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The options of a sub-command, which its module declares."""
+    parser = OneSentenceParser(prog=f"chimera {name}", description=_sentence(COMMANDS[name].summary))
+    module.register(parser)
+    return parser
 
 
 def _run(name: str, argv: list[str]) -> int:
@@ -98,17 +74,13 @@ def _run(name: str, argv: list[str]) -> int:
         raise CommandFailed(
             f"{error.name} is not installed; run `chimera doctor` to see what is missing and how to get it"
         ) from error
-    if hasattr(module, "main"):
-        return int(module.main(argv))
-    parser = argparse.ArgumentParser(prog=f"chimera {name}", description=_sentence(command.summary))
-    module.register(parser)
-    return int(module.run(parser.parse_args(argv)))
+    return int(module.run(parser_of(name, module).parse_args(argv)))
 
 
 def _overview(arguments: list[str]) -> int:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = OneSentenceParser(
         prog="chimera",
         usage="chimera COMMAND [options]",
         description="Fly a drone swarm whose every message is protected by post-quantum cryptography.",
@@ -121,13 +93,7 @@ def _overview(arguments: list[str]) -> int:
         parser.print_help()
         return 0 if arguments else MISUSE
     known = ", ".join(COMMANDS)
-    print(f"chimera: there is no command {rest[0]!r}; the commands are: {known}", file=sys.stderr)
-    return MISUSE
-
-
-def _bounded(text: str) -> str:
-    """The text, shortened in the middle: a long argument must not hide the message about it."""
-    return text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR // 2]} … {text[-MAX_ERROR // 2 :]}"
+    raise CommandFailed(f"there is no command '{excerpt(rest[0])}'; the commands are: {known}", MISUSE)
 
 
 def _sentence(text: str) -> str:

@@ -36,14 +36,17 @@ class Range(Generic[N]):
         return self.low <= value <= self.high  # false for NaN
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
+        low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in (self.low, self.high))
+        return f"{low} to {high} {self.unit}".rstrip()
 
 
-DRONES: Final = Range(1, 250, 20)  # MAVLink system ids end at 255; 245 is MAVSDK's, some are ground stations'
+DRONES: Final = Range(1, 244, 20)  # a drone's number is its MAVLink system id, and 245 is MAVSDK's
 STANDBYS: Final = Range(0, RANKS - 1, 1)  # crypto nodes beside the first, each with a rank of its own
 ROTATION_S: Final = Range(2.0, 3600.0, 60.0, "s")  # between key rotations
 READY_TIMEOUT_S: Final = Range(5.0, 600.0, 60.0, "s")  # until every drone is ready
 WIND_M_S: Final = Range(0.0, 15.0, 0.0, "m/s")  # mean wind that the embedded SITL simulates
+SEED: Final = Range(0, 2**63 - 1, 1)
+DURATION_S: Final = Range(0.1, 86400.0, 86400.0, "s")  # until the swarm is landed in any case
 EAVESDROPPER: Final = Range(0.0, 1.0, 0.0)  # fraction of the simulated photons that are intercepted
 # Out of the way of PX4's own 14540-14550 and 14580 and up. The highest is for a single drone: each further
 # drone takes one port more, and the vehicles of the embedded SITL send from ports 1000 above.

@@ -11,9 +11,10 @@ from typing import IO
 import pytest
 from hypothesis import HealthCheck, settings
 
+# The same examples in every run, in CI too: a failure is due to a change. `make verify` draws others.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile(
-    "verify", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
+    "verify", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -38,6 +39,16 @@ def _claim_domain() -> tuple[int, IO[str]]:
             continue
         return domain, lock
     raise RuntimeError(f"all {len(_DOMAINS)} ROS domains are taken by other test runs (locks in {folder})")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sim-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="added to the seed of every simulation in test/sim (default: 0)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,8 @@ Each rule is a function from the parsed modules of the package to sentences, one
 * no two classes share a name;
 * no hook is bound after construction: nobody assigns a callable to another object's attribute;
 * a part never receives the whole `SecureSession` or `ControlPlane` it belongs to;
-* every module has a docstring, and a package's says what it is for.
+* every module has a docstring, and a package's says what it is for;
+* what shows text to people (terminal, log, picture) is called by the module that makes it safe for the place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,28 @@ Modules = Mapping[str, ast.Module]  # by path relative to the root
 WHOLES = {
     "SecureSession": (("chimera_ros/ros/",), ("chimera_ros/ros/session.py", "chimera_ros/ros/qkd.py")),
     "ControlPlane": (("chimera_ros/crypto/",), ("chimera_ros/crypto/member/host.py",)),
+}
+
+# What writes to a terminal, a log or a picture as it is -> the module that makes text safe for it.
+# A name that begins with a point is a method of whatever object.
+SINKS = {
+    "print": "chimera_ros/terminal/lines.py",
+    "input": "chimera_ros/terminal/lines.py",
+    "getpass.getpass": "chimera_ros/terminal/lines.py",
+    "sys.stdout.write": "chimera_ros/terminal/lines.py",
+    "sys.stderr.write": "chimera_ros/terminal/lines.py",
+    "logging.basicConfig": "chimera_ros/terminal/lines.py",
+    "logging.StreamHandler": "chimera_ros/terminal/lines.py",
+    "rich.print": "chimera_ros/terminal/styled.py",
+    "rich.console.Console": "chimera_ros/terminal/styled.py",
+    "rich.text.Text": "chimera_ros/terminal/styled.py",
+    "rich.text.Text.assemble": "chimera_ros/terminal/styled.py",
+    "rich.text.Text.from_markup": "chimera_ros/terminal/styled.py",
+    "argparse.ArgumentParser": "chimera_ros/command_line.py",
+    "matplotlib.figure.Figure": "chimera_ros/records/picture.py",
+    "matplotlib.pyplot.figure": "chimera_ros/records/picture.py",
+    "matplotlib.pyplot.subplots": "chimera_ros/records/picture.py",
+    ".get_logger": "chimera_ros/ros/log.py",
 }
 
 
@@ -117,11 +140,38 @@ def missing_docstrings(found: Modules) -> Iterator[str]:
             yield f"{path}:1: no docstring; say in a noun phrase what this is"
 
 
+def unguarded_sinks(found: Modules) -> Iterator[str]:
+    """Calls that show text, past the module that makes it safe."""
+    for path, tree in found.items():
+        names = _imported(tree)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            first, point, rest = ast.unparse(node.func).partition(".")
+            name = names.get(first, first) + point + rest
+            method = f".{node.func.attr}" if isinstance(node.func, ast.Attribute) else ""
+            gate = SINKS.get(name) or SINKS.get(method)
+            if gate is not None and path != gate:
+                yield f"{path}:{node.lineno}: {name} shows text as it is; use {gate}"
+
+
+def _imported(tree: ast.Module) -> dict[str, str]:
+    """Qualified names of what a module imports absolutely, by the name it has there."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {item.asname: item.name for item in node.names if item.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {item.asname or item.name: f"{node.module}.{item.name}" for item in node.names}
+    return names
+
+
 RULES: tuple[Callable[[Modules], Iterator[str]], ...] = (
     shared_class_names,
     late_hooks,
     whole_objects,
     missing_docstrings,
+    unguarded_sinks,
 )
 
 

@@ -33,11 +33,12 @@ echo "* a message through the install space"
 "$venv/bin/python" "$source_dir/tools/smoke_node.py" "$prefix"
 
 echo "* executables of the install space"
-for name in crypto leader follower telemetry_logger path_moderation sitl describe chimera; do
-  test -x "$prefix/lib/chimera_ros/$name" || { echo "lib/chimera_ros/$name is missing" >&2; exit 1; }
-done
+public="chimera crypto follower leader path_moderation sitl telemetry_logger"
+found=$(find "$prefix/lib/chimera_ros" -type f -perm -u+x -printf '%f\n' | sort | xargs)
+[ "$found" = "$public" ] || { echo "lib/chimera_ros holds $found, not $public" >&2; exit 1; }
+test -x "$prefix/libexec/chimera_ros/describe" || { echo "libexec/chimera_ros/describe is missing" >&2; exit 1; }
 "$prefix/bin/chimera" --help > /dev/null
-for file in launch/swarm.launch.py config/policy.yaml; do
+for file in launch/swarm.launch.py config/policy.yaml config/params.yaml; do
   test -f "$prefix/share/chimera_ros/$file" || { echo "share/chimera_ros/$file is missing" >&2; exit 1; }
 done
 where=$("$venv/bin/python" -c 'import chimera_ros.swarm as s; print(s.__file__)')

@@ -139,11 +139,11 @@ def parse_url(text: str) -> VehicleUrl:
         raise ConnectError(f"{text}: a connection starts with one of {', '.join(s + '://' for s in SCHEMES)}")
     if scheme in _SERIAL_SCHEMES:
         device, colon, baud = rest.rpartition(":")
-        if not colon or not device.startswith("/") or not baud.isdecimal() or int(baud) == 0:
+        if not colon or not device.startswith("/") or not re.fullmatch(r"[1-9][0-9]{0,8}", baud):
             raise ConnectError(f"{text}: a serial line is written serial:///dev/ttyACM0:57600")
         return VehicleUrl(text, scheme)
     host, colon, port = rest.rpartition(":")
-    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ConnectError(
             f"{text}: the port must be a number from 1 to 65535, as in {scheme}://127.0.0.1:14540"
         )
@@ -178,4 +178,7 @@ def bind(url: VehicleUrl, drone: str, kind: socket.SocketKind = socket.SOCK_DGRA
                 "another program: end that program or choose other ports"
             ) from None
         raise ConnectError(f"cannot listen at {url.text} for {drone}: {error.strerror}") from None
+    except UnicodeError:  # of the IDNA codec
+        opened.close()
+        raise ConnectError(f"cannot listen at {url.text} for {drone}: this is no host name") from None
     return opened

@@ -13,21 +13,28 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.command_line import some_text, whole
 from chimera_ros.commands.bench_table import has_section, markdown, show, with_section
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.commands.interrupts import Interrupts
+from chimera_ros.terminal.lines import print_json, print_line
 
 ORDER = ("secure", "command", "rekey", "failover", "entropy", "swarm", "moderation", "attacks")
 LONG = ("failover", "attacks")  # many minutes even when quick: with --quick they run only when named
 SEEDED = ("moderation",)  # benchmarks whose scenes are drawn from a seed
 TIMEOUT_S = 3600.0
+INTERRUPTED_WITHIN_S = 0.5
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `chimera bench`."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ORDER)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", type=some_text, metavar="NAME", help=f"{', '.join(ORDER)} (default: all)"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -42,7 +49,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --markdown: put each table into its section of FILE, in the place of the former one",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
+    parser.add_argument("--seed", type=whole, metavar="N", help=f"other scenes, for {', '.join(SEEDED)}")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target was missed")
 
 
@@ -64,13 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     reports: list[dict[str, Any]] = []
     failed = False
     for name in names:
-        print(f"benchmark {name} …", file=sys.stderr, flush=True)
+        print_line(f"benchmark {name} …", error=True, flush=True)
         try:
             seed = arguments.seed if name in SEEDED else None
             report = run_one(name, scripts[name], quick=arguments.quick, seed=seed)
         except CommandFailed as error:
             failed = True
-            print(f"chimera bench: {error}", file=sys.stderr)
+            print_line(f"chimera bench: {error}", error=True)
             continue
         reports.append(report)
         if arguments.markdown:
@@ -78,10 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         elif not arguments.json:
             show(report)
     if arguments.json:
-        print(json.dumps(reports[0] if len(names) == 1 and reports else reports, indent=2))
+        print_json(reports[0] if len(names) == 1 and reports else reports, indent=2)
     missed = [row for report in reports for row in report["results"] if row["met"] is False]
     if missed and not (arguments.json or arguments.markdown):
-        print(f"{len(missed)} target(s) missed")
+        print_line(f"{len(missed)} target(s) missed")
     return 1 if failed or (arguments.strict and missed) else 0
 
 
@@ -106,10 +113,11 @@ def _check_document(arguments: argparse.Namespace, names: list[str]) -> None:
 def _write(lines: list[str], name: str, document: Path | None) -> None:
     """Print a table, or put it into its section of a document."""
     if document is None:
-        print("\n".join(lines))
+        for line in lines:
+            print_line(line)
     else:
         document.write_text(with_section(document.read_text(), name, lines))
-        print(f"{document}: table of {name} replaced", file=sys.stderr)
+        print_line(f"{document}: table of {name} replaced", error=True)
 
 
 def _command(name: str, quick: bool, seed: int | None) -> str:
@@ -139,16 +147,17 @@ def run_one(name: str, script: Path, *, quick: bool, seed: int | None = None) ->
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, str(script), "--json", *(["--quick"] if quick else [])]
     command += [] if seed is None else ["--seed", str(seed)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
-    ) as process:
+    with (
+        Interrupts() as interrupts,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise CommandFailed(f"benchmark {name} did not end within {TIMEOUT_S:.0f} s") from None
+            output = _output(process, name, interrupts)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -156,6 +165,17 @@ def run_one(name: str, script: Path, *, quick: bool, seed: int | None = None) ->
     if report is None:
         raise CommandFailed(f"benchmark {name} ended with status {process.returncode} and gave no result")
     return report
+
+
+def _output(process: subprocess.Popen[bytes], name: str, interrupts: Interrupts) -> bytes:
+    until_s = time.monotonic() + TIMEOUT_S
+    while not interrupts.count:
+        try:
+            return process.communicate(timeout=INTERRUPTED_WITHIN_S)[0]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until_s:
+                raise CommandFailed(f"benchmark {name} did not end within {TIMEOUT_S:.0f} s") from None
+    raise KeyboardInterrupt
 
 
 def parse_report(output: bytes) -> dict[str, Any] | None:

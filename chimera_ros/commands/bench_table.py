@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chimera_ros import __version__
+from chimera_ros.formats import display
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _NOT_MEASURED: Final = (":!docs", ":!*.md", ":!*.rst")  # changes there change no figure
@@ -47,9 +48,9 @@ def provenance(machine: object) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """Print a report as a table for the terminal."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from chimera_ros.terminal.styled import Console, Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("what")
@@ -89,7 +90,7 @@ def markdown(report: dict[str, Any], command: str) -> list[str]:
         name = row["name"].replace("|", "\\|")
         value = f"{_figure(row['value'])} {row['unit']}".rstrip()
         lines.append(f"| {name} | {value} | {wanted} | {verdict} |")
-    return [*lines, ""]
+    return [*map(display.line, lines), ""]
 
 
 def has_section(text: str, name: str) -> bool:

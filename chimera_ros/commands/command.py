@@ -10,41 +10,52 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros.command_line import OneSentenceParser, member_name, number, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.formats.numbers import number
+from chimera_ros.commands.machine import environment, ros_faults
+from chimera_ros.formats.display import is_plain
+from chimera_ros.formats.text import excerpt
+from chimera_ros.ros.environment import domain_of
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.ros.session import SecureSession
 
 JOIN_S = 20.0
+WAIT_S = 10.0  # for another `chimera command` of the same operator
+STOP_WAIT_S = 1.0
 STOP_S = 5.0
 REPLY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
 TRIES = 3
+MAX_REASON = 48  # RotateEpoch.srv
 SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declare the orders and their options."""
-    from chimera_ros.commands.swarm_setup import simulation_keystore
-
-    common = argparse.ArgumentParser(add_help=False)
+    common = OneSentenceParser(add_help=False)
     add = common.add_argument
-    add("--keystore", type=Path, default=None, metavar="DIR", help=f"default: {simulation_keystore()}")
+    add("--keystore", type=some_path, metavar="DIR", help="identities (default: the keystore of simulations)")
     add(
         "--operator",
+        type=member_name,
         default=OPERATOR_MEMBER,
         metavar="NAME",
         help=f"member that signs (default {OPERATOR_MEMBER})",
     )
-    add("--namespace", default=NAMESPACE, help=f"namespace of the swarm (default {NAMESPACE})")
+    add(
+        "--namespace",
+        type=ros_namespace,
+        default=NAMESPACE,
+        help=f"namespace of the swarm (default {NAMESPACE})",
+    )
     add("--json", action="store_true", help="machine-readable output")
     verbs = parser.add_subparsers(dest="order", required=True, metavar="ORDER")
 
@@ -58,36 +69,71 @@ def register(parser: argparse.ArgumentParser) -> None:
     hold = verb("hold", "hold position")
     hold.add_argument("--seconds", type=number, default=0.0, metavar="S")
     goto = verb("goto", "move the formation")
-    goto.add_argument("enu_m", nargs=3, type=number, metavar=("EAST", "NORTH", "UP"), help="metres")
+    for axis in ("east", "north", "up"):  # one argument each: argparse cannot report a tuple as missing
+        goto.add_argument(axis, type=number, metavar=axis.upper(), help="metres")
     goto.add_argument("--by", action="store_true", help="relative to the present position")
     formation = verb("formation", "form up")
     formation.add_argument("shape", choices=SHAPES)
     formation.add_argument("--spacing", type=number, default=4.0, metavar="M")
     formation.add_argument(
-        "--center", nargs=3, type=number, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U")
+        "--center", nargs=3, type=number, default=(0.0, 0.0, 10.0), metavar=("E", "N", "U"), help="metres"
     )
     formation.add_argument("--heading", type=number, default=0.0, metavar="DEG", help="clockwise from north")
     stop = verb("stop", "stop drones directly, without leader or epoch")
-    stop.add_argument("drones", nargs="*", metavar="DRONE", help="names; none: all drones")
+    stop.add_argument("drones", nargs="*", type=member_name, metavar="DRONE", help="names; none: all drones")
     stop.add_argument("--level", choices=("hold", "land", "kill"), default="hold")
     evict = verb("evict", "evict a member: its keys open nothing that is sent afterwards")
-    evict.add_argument("member", metavar="NAME", help="for example drone_07")
+    evict.add_argument("member", type=member_name, metavar="NAME", help="for example drone_07")
     rotate = verb("rotate", "rotate the group key: the crypto node issues a new epoch")
-    rotate.add_argument("--reason", default="operator", metavar="TEXT")
+    rotate.add_argument(
+        "--reason", type=_reason, default="operator", metavar="TEXT", help=f"{MAX_REASON} characters at most"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send one order and print the response. Returns 0 if it was accepted, 1 if not."""
+    check(arguments)
     operator = _Operator(arguments)
     try:
         accepted, text = operator.stop() if arguments.order == "stop" else operator.order()
     finally:
         operator.close()
     if arguments.json:
-        print(json.dumps({"order": arguments.order, "accepted": accepted, "reason": text}))
+        print_json({"order": arguments.order, "accepted": accepted, "reason": text})
     else:
-        print(text, file=sys.stdout if accepted else sys.stderr)
+        print_line(text, error=not accepted)
     return 0 if accepted else 1
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises CommandFailed for an order that no leader would accept, and where ROS cannot start."""
+    from chimera_ros.flight.planning.mission_file import MissionError, parse_steps
+
+    if arguments.order == "stop":
+        check_drones(arguments.drones, enrolled_drones(keystore_of(arguments)))
+    elif arguments.order not in ("evict", "rotate"):
+        try:
+            parse_steps(steps_yaml(arguments), "the order")
+        except MissionError as error:
+            raise CommandFailed(str(error), MISUSE) from None
+    faults = ros_faults()
+    if faults:
+        raise CommandFailed(str(faults[0]), MISUSE)
+
+
+def keystore_of(arguments: argparse.Namespace) -> Path:
+    """The keystore that holds the operator's identity."""
+    from chimera_ros.commands.swarm_setup import simulation_keystore
+
+    return arguments.keystore or simulation_keystore(arguments.namespace)
+
+
+def _reason(text: str) -> str:
+    if not is_plain(text) or not 1 <= len(text) <= MAX_REASON:
+        raise argparse.ArgumentTypeError(
+            f"'{excerpt(text)}' is not a reason: 1 to {MAX_REASON} printable characters"
+        )
+    return text
 
 
 def steps_yaml(arguments: argparse.Namespace) -> str:
@@ -103,7 +149,11 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
         case "hold":
             step = {"hold": {"seconds": arguments.seconds}}
         case "goto":
-            step = {"goto": {"by_m" if arguments.by else "center_m": list(arguments.enu_m)}}
+            step = {
+                "goto": {
+                    "by_m" if arguments.by else "center_m": [arguments.east, arguments.north, arguments.up]
+                }
+            }
         case "formation":
             step = {
                 "formation": {
@@ -119,15 +169,16 @@ def steps_yaml(arguments: argparse.Namespace) -> str:
 
 
 def enrolled_drones(keystore: Path) -> frozenset[str]:
-    """Drones in a keystore; none if it cannot be listed: that must not prevent a stop."""
+    """Drones in a keystore; none if it cannot be listed completely: that must not prevent a stop."""
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.keystore import Keystore
     from chimera_ros.crypto.trust.roles import Role
 
     try:
-        return frozenset(member.name for member in Keystore(keystore).list() if member.role is Role.DRONE)
+        members, damaged = Keystore(keystore).entries()
     except CryptoError:
         return frozenset()
+    return frozenset(member.name for member in members if member.role is Role.DRONE and not damaged)
 
 
 def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
@@ -135,11 +186,11 @@ def check_drones(wanted: Sequence[str], known: frozenset[str]) -> None:
 
     An operator's station may hold no certificate but its own: then `known` is empty and every name passes.
     """
-    from chimera_ros.crypto.encoding import is_name
-
     for name in wanted:
-        if not is_name(name):
-            raise CommandFailed(f"{name!r} is no member name: use 1 to 48 of a-z 0-9 _", MISUSE)
+        try:
+            member_name(name)
+        except argparse.ArgumentTypeError as error:
+            raise CommandFailed(str(error), MISUSE) from None
         if known and name not in known:
             raise CommandFailed(f"the keystore has no drone {name!r}; names look like drone_07", MISUSE)
 
@@ -148,25 +199,24 @@ class _Operator:
     """A short-lived node with the identity of an operator."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        os.environ.update(environment())
         import rclpy
         from rclpy.signals import SignalHandlerOptions
 
-        from chimera_ros.commands.swarm_setup import simulation_keystore
         from chimera_ros.crypto.errors import CryptoError
         from chimera_ros.ros.executor import Spinner
-        from chimera_ros.ros.session import SecureSession
+        from chimera_ros.ros.log_files import init_arguments
+        from chimera_ros.ros.session import SecureSession, SessionConfig
 
         self._arguments = arguments
-        keystore = arguments.keystore or simulation_keystore()
         try:
-            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=init_arguments([]), signal_handler_options=SignalHandlerOptions.NO)
             self._node = rclpy.create_node(
                 f"chimera_command_{os.getpid()}",
                 namespace=arguments.namespace,
                 start_parameter_services=False,
             )
-        except Exception as error:  # an invalid namespace or ROS_DOMAIN_ID: rclpy raises many types
+        except Exception as error:  # rclpy raises many types
             rclpy.try_shutdown()
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise CommandFailed(f"ROS cannot start with these settings: {why}", MISUSE) from None
@@ -174,7 +224,14 @@ class _Operator:
         self._spinner.add(self._node)
         try:
             self._session: SecureSession = SecureSession(
-                self._node, member=arguments.operator, keystore=keystore, autostart=False
+                self._node,
+                member=arguments.operator,
+                keystore=keystore_of(arguments),
+                # Nothing may prevent a stop; other orders of one operator wait for each other.
+                config=SessionConfig(lock_wait_s=STOP_WAIT_S, lock_required=False)
+                if arguments.order == "stop"
+                else SessionConfig(lock_wait_s=WAIT_S),
+                autostart=False,
             )
         except CryptoError as error:
             self.close()
@@ -193,11 +250,8 @@ class _Operator:
 
     def stop(self) -> tuple[bool, str]:
         """Send a stop and wait until every named drone has acknowledged."""
-        from chimera_ros.commands.swarm_setup import simulation_keystore
-
         arguments = self._arguments
-        known = enrolled_drones(arguments.keystore or simulation_keystore())
-        check_drones(arguments.drones, known)
+        known = enrolled_drones(keystore_of(arguments))
         done: list[frozenset[str]] = []
         self._session.start()
         try:
@@ -222,7 +276,6 @@ class _Operator:
 
     def order(self) -> tuple[bool, str]:
         """Join the swarm and call the leader, or the active crypto node."""
-        from chimera_ros.crypto.encoding import is_name
         from chimera_ros.ros import names
         from chimera_ros.srv import EvictMember, RotateEpoch, SubmitSteps
 
@@ -230,12 +283,8 @@ class _Operator:
         request: Any
         if arguments.order == "rotate":
             service, kind = names.CRYPTO_ROTATE, RotateEpoch
-            request = RotateEpoch.Request(reason=arguments.reason[:48])
+            request = RotateEpoch.Request(reason=arguments.reason)
         elif arguments.order == "evict":
-            if not is_name(arguments.member):
-                raise CommandFailed(
-                    f"{arguments.member!r} is no member name: use 1 to 48 of a-z 0-9 _", MISUSE
-                )
             service, kind = names.CRYPTO_EVICT, EvictMember
             request = EvictMember.Request(member=arguments.member)
         else:
@@ -250,7 +299,7 @@ class _Operator:
         if not self._until(lambda: self._session.ready and client.service_is_ready(), JOIN_S):
             raise CommandFailed(
                 f"{arguments.operator} could not join within {JOIN_S:g} s; is a swarm running in ROS domain "
-                f"{os.environ.get('ROS_DOMAIN_ID', '0')} with this keystore?"
+                f"{domain_of(os.environ)} with this keystore?"
             )
         before = self._evictions()
         for _ in range(TRIES):

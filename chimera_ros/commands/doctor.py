@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 
 from chimera_ros.commands.doctor_checks import ADVICE, MISSING, OK, Check, run_checks
 from chimera_ros.launcher import shared_memory
+from chimera_ros.terminal.lines import print_json, print_line
 
 _STYLES = {OK: "green", MISSING: "bold red", ADVICE: "yellow", "optional": "dim"}
 
@@ -29,19 +29,18 @@ def run(arguments: argparse.Namespace) -> int:
     fit = all(check.status != MISSING for check in checks)
     if arguments.json:
         findings = [dataclasses.asdict(check) for check in checks]
-        print(json.dumps({"ok": fit, "removed": removed, "checks": findings}, indent=2))
+        print_json({"ok": fit, "removed": removed, "checks": findings}, indent=2)
         return 0 if fit else 1
     if arguments.clean:
-        print(f"removed {len(removed)} Fast DDS files left by dead processes")
+        print_line(f"removed {len(removed)} Fast DDS files left by dead processes")
     _print(checks, fit)
     return 0 if fit else 1
 
 
 def _print(checks: list[Check], fit: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from chimera_ros.terminal.styled import Console, Text
 
-    console = Console(highlight=False)
+    console = Console()
     width = max(len(check.name) for check in checks)
     group = ""
     for check in checks:

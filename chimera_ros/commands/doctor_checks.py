@@ -1,4 +1,4 @@
-"""Checks of `chimera doctor`. Each takes milliseconds, changes nothing and never raises."""
+"""Checks of `chimera doctor`: they change nothing and never raise. The trial start takes half a second."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from chimera_ros.commands.machine import RosTrial, busy_ports, loopback_fault, ros_faults
 from chimera_ros.launcher import shared_memory
+from chimera_ros.ros.environment import DEFAULT_RMW, RANGE, RMW, domain_of
 from chimera_ros.swarm import DRONES, FIRST_PORT, GCS_PORT
 
 OK, MISSING, ADVICE, OPTIONAL = "ok", "missing", "advice", "optional"
+LAST_QUIET_DOMAIN = 101  # the ports of higher ones lie in Linux's ephemeral range
 _STA_UNSYNC = 0x40
 
 
@@ -117,19 +120,21 @@ def _ros() -> Iterator[Check]:
             f"{version} {distribution}".strip(),
             "" if known else "tested are Jazzy and Kilted",
         )
-    wanted = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    library = next(
-        (path for root in _prefixes() if (path := root / "lib" / f"lib{wanted}.so").is_file()), None
-    )
-    advice = "" if library else f"install {wanted}, or unset RMW_IMPLEMENTATION to use rmw_fastrtps_cpp"
-    yield Check(
-        "ROS 2", "middleware", OK if library else MISSING, wanted if library else f"no {wanted}", advice
-    )
+    faults = ros_faults()
+    for fault in faults:
+        yield Check("ROS 2", "environment", MISSING, fault.what, fault.remedy)
+    if not faults:
+        yield Check("ROS 2", "environment", OK, os.environ.get(RMW) or DEFAULT_RMW)
     compiled = _has_module("chimera_ros.msg") and _has_module("chimera_ros.srv")
     advice = "" if compiled else "make install (or colcon build, then source install/setup.bash)"
     yield Check(
         "ROS 2", "messages", OK if compiled else MISSING, "compiled" if compiled else "not compiled", advice
     )
+    if not faults and _has_module("rclpy"):  # some of them would end the trial without a sentence
+        with RosTrial() as trial:
+            problem = trial.fault()
+        advice = "look at the environment variables of ROS 2 and its middleware" if problem else ""
+        yield Check("ROS 2", "trial start", MISSING if problem else OK, problem or "a node starts", advice)
 
 
 def _cryptography() -> Iterator[Check]:
@@ -192,41 +197,45 @@ def _libraries() -> Iterator[Check]:
 
 
 def _network() -> Iterator[Check]:
+    down = loopback_fault()
+    yield Check(
+        "network",
+        "loopback",
+        MISSING if down else OK,
+        down or "works",
+        "MAVLink and DDS need it: sudo ip link set lo up" if down else "",
+    )
+    if not down:
+        yield _ports()
+        problem = _multicast_problem()
+        yield Check(
+            "network",
+            "multicast on loopback",
+            ADVICE if problem else OK,
+            problem or "works",
+            "DDS discovery needs it: sudo ip link set lo multicast on" if problem else "",
+        )
+    domain, reach = domain_of(os.environ), os.environ.get(RANGE) or "LOCALHOST in chimera swarm"
+    shared = domain.isdecimal() and int(domain) > LAST_QUIET_DOMAIN
+    advice = (
+        f"its UDP ports are also given to other programs: choose 0 to {LAST_QUIET_DOMAIN}" if shared else ""
+    )
+    yield Check("network", "ROS domain", ADVICE if shared else OK, f"{domain}, range {reach}", advice)
+
+
+def _ports() -> Check:
     first, last = FIRST_PORT.default, FIRST_PORT.default + DRONES.default - 1
     busy = busy_ports([*range(first, last + 1), GCS_PORT.default])
     shown = ", ".join(map(str, busy[:6])) + (" …" if len(busy) > 6 else "")
     ports = f"UDP {first}-{last} and {GCS_PORT.default}"
     advice = "end what uses them (ss -lunp shows it), or choose others with --first-port and --gcs-port"
-    yield Check(
+    return Check(
         "network",
         "MAVLink ports",
         ADVICE if busy else OK,
         f"{shown} busy" if busy else f"{ports} free",
         advice if busy else "",
     )
-    problem = _multicast_problem()
-    yield Check(
-        "network",
-        "multicast on loopback",
-        ADVICE if problem else OK,
-        problem or "works",
-        "DDS discovery needs it: sudo ip link set lo multicast on" if problem else "",
-    )
-    domain = os.environ.get("ROS_DOMAIN_ID", "0")
-    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
-    yield Check("network", "ROS domain", OK, f"{domain}, range {reach or 'LOCALHOST in chimera swarm'}")
-
-
-def busy_ports(ports: list[int]) -> list[int]:
-    """Those of the UDP ports on loopback that are in use."""
-    busy = []
-    for port in ports:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                busy.append(port)
-    return busy
 
 
 def _multicast_problem() -> str:
@@ -337,8 +346,3 @@ def _version(*packages: str) -> str:
 def _tool(name: str) -> str | None:
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.is_file() else shutil.which(name)
-
-
-def _prefixes() -> list[Path]:
-    listed = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    return [Path(text) for text in (*listed, sys.prefix) if text]

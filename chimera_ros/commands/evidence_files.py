@@ -11,9 +11,9 @@ from typing import Any
 
 from cryptography import x509
 
+from chimera_ros import private_files
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
-from chimera_ros.crypto.keystore.atomic_file import write_atomic
 from chimera_ros.crypto.trust.identity import CertifiedMember
 from chimera_ros.formats import json_values
 from chimera_ros.formats.text import FormatError, read_bytes
@@ -75,12 +75,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a file atomically. Raises CommandFailed or KeystoreError."""
-    data = (json.dumps(value, indent=1) + "\n").encode()
+    """Writes a file atomically, for its owner alone. Raises CommandFailed."""
     try:
-        if path.exists() and not path.is_file():  # a terminal or a pipe
-            path.write_bytes(data)
-        else:
-            write_atomic(path, data, 0o644)
+        private_files.write_file(path, (json.dumps(value, indent=1) + "\n").encode())
     except OSError as error:
         raise CommandFailed(f"{path}: {error.strerror}") from error

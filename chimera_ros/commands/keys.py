@@ -6,23 +6,26 @@ The authority's passphrase is read from the terminal or a file, never from the c
 from __future__ import annotations
 
 import argparse
-import getpass
-import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.command_line import member_name, number, some_path, swarm_name
+from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError, RankTaken
 from chimera_ros.crypto.keystore.authority import REASONS, AuthorityKeystore
 from chimera_ros.crypto.keystore.fallback_secret import FILE_NAME, LIFE_NS
-from chimera_ros.crypto.keystore.keystore import Keystore, MemberInfo
+from chimera_ros.crypto.keystore.inspection import keystore_faults, member_faults, merged
+from chimera_ros.crypto.keystore.key_file import is_encrypted
+from chimera_ros.crypto.keystore.keystore import DamagedMember, Keystore, MemberInfo
 from chimera_ros.crypto.trust.policy_yaml import MAX_DOCUMENT
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.formats.text import FormatError, plain_text, read_bytes
+from chimera_ros.formats.text import FormatError, excerpt, plain_text, read_bytes
+from chimera_ros.terminal.lines import ask_secret, print_json, print_line
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0
@@ -37,32 +40,40 @@ def register(parser: argparse.ArgumentParser) -> None:
     create = verbs.add_parser(
         "create", help="create a keystore: authority, signed policy, empty revocation list"
     )
-    create.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="same as --keystore")
+    create.add_argument("directory", nargs="?", type=some_path, metavar="DIR", help="same as --keystore")
     create.add_argument(
-        "--swarm", default="chimera", metavar="NAME", help="name of the swarm (default chimera)"
+        "--swarm",
+        type=swarm_name,
+        default="chimera",
+        metavar="NAME",
+        help="name of the swarm (default chimera)",
     )
     create.add_argument(
-        "--policy", type=Path, metavar="FILE", help="policy to sign (default: the shipped one)"
+        "--policy", type=some_path, metavar="FILE", help="policy to sign (default: the shipped one)"
     )
-    create.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    create.add_argument("--days", type=number, default=825.0, metavar="N", help="validity (default 825 days)")
     create.add_argument(
         "--no-passphrase",
         action="store_true",
         help="do not encrypt the authority's key: for simulations, never for a real swarm",
     )
     enroll = verbs.add_parser("enroll", help="create a member's key and certificate")
-    enroll.add_argument("name", metavar="NAME", help="for example drone_07")
-    enroll.add_argument("role", metavar="ROLE", help=", ".join(role.value for role in Role))
-    enroll.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    enroll.add_argument("name", type=member_name, metavar="NAME", help="for example drone_07")
+    enroll.add_argument("role", type=_role, metavar="ROLE", help=", ".join(role.value for role in Role))
+    enroll.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
     renew = verbs.add_parser("renew", help="create a new key and certificate for a member")
-    renew.add_argument("name", metavar="NAME")
-    renew.add_argument("--days", type=float, default=365.0, metavar="N", help="validity (default 365 days)")
+    renew.add_argument("name", type=member_name, metavar="NAME")
+    renew.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
     renew.add_argument(
-        "--key-passphrase-file", type=Path, metavar="FILE", help="first line encrypts the new key"
+        "--key-passphrase-file", type=some_path, metavar="FILE", help="first line encrypts the new key"
     )
     revoke = verbs.add_parser("revoke", help="revoke a member's certificates")
     revoke.add_argument(
-        "name", nargs="?", metavar="NAME", help="none with --refresh: only new dates for the list"
+        "name",
+        nargs="?",
+        type=member_name,
+        metavar="NAME",
+        help="none with --refresh: only new dates for the list",
     )
     revoke.add_argument("--reason", choices=REASONS, default=REASONS[0], help=f"default {REASONS[0]}")
     revoke.add_argument(
@@ -72,26 +83,36 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--refresh", action="store_true", help="revoke nothing; sign the list again for --days"
     )
     revoke.add_argument(
-        "--days", type=float, default=90.0, metavar="N", help="validity of the list (default 90 days)"
+        "--days", type=number, default=90.0, metavar="N", help="validity of the list (default 90 days)"
     )
     policy = verbs.add_parser("policy", help="sign a newer policy and install it")
-    policy.add_argument("file", type=Path, metavar="FILE", help="policy with a higher `version`")
-    policy.add_argument("--days", type=float, default=825.0, metavar="N", help="validity (default 825 days)")
+    policy.add_argument("file", type=some_path, metavar="FILE", help="policy with a higher `version`")
+    policy.add_argument("--days", type=number, default=825.0, metavar="N", help="validity (default 825 days)")
     fallback = verbs.add_parser(
         "fallback", help="create a pre-shared secret for a swarm without crypto node, valid for 24 hours"
     )
     listing = verbs.add_parser("list", help="list all members")
     show = verbs.add_parser("show", help="show one member")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", type=member_name, metavar="NAME")
     for verb in (create, enroll, renew, revoke, policy, fallback, listing, show):
         verb.add_argument(
-            "--keystore", type=Path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
+            "--keystore", type=some_path, metavar="DIR", help=f"default ${KEYSTORE_VARIABLE} or ./keystore"
         )
         verb.add_argument("--json", action="store_true", help="machine-readable output")
     for verb in (create, enroll, renew, revoke, policy):
         verb.add_argument(
-            "--passphrase-file", type=Path, metavar="FILE", help="first line decrypts the authority's key"
+            "--passphrase-file",
+            type=some_path,
+            metavar="FILE",
+            help="first line decrypts the authority's key",
         )
+
+
+def _role(text: str) -> str:
+    roles = [role.value for role in Role]
+    if text not in roles:
+        raise argparse.ArgumentTypeError(f"'{excerpt(text)}' is no role; use one of {', '.join(roles)}")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -112,7 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _fallback(keystore, as_json=arguments.json)
         if arguments.verb == "list":
             return _list(keystore, as_json=arguments.json)
-        return _show(keystore.show(arguments.name), as_json=arguments.json)
+        member = keystore.show(arguments.name)
+        return _report(_show(member, _faults(keystore, member), as_json=arguments.json))
     except CryptoError as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
@@ -152,12 +174,12 @@ def _create(keystore: Keystore, arguments: argparse.Namespace) -> int:
     )
     if arguments.json:
         made = {"keystore": str(keystore.path), "swarm": arguments.swarm, "encrypted": passphrase is not None}
-        print(json.dumps(made))
+        print_json(made)
         return 0
-    print(f"keystore of swarm {arguments.swarm} made in {keystore.path}")
+    print_line(f"keystore of swarm {arguments.swarm} made in {keystore.path}")
     if passphrase is None:
-        print("the authority's key is not encrypted: use this keystore for simulations only")
-    print(f"next: chimera keys enroll NAME ROLE --keystore {keystore.path}")
+        print_line("the authority's key is not encrypted: use this keystore for simulations only")
+    print_line(f"next: chimera keys enroll NAME ROLE --keystore {keystore.path}")
     return 0
 
 
@@ -173,7 +195,8 @@ def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
     keystore.enroll(
         arguments.name, arguments.role, wall_ns=time.time_ns(), passphrase=passphrase, days=arguments.days
     )
-    return _show(keystore.show(arguments.name), as_json=arguments.json)
+    _show(keystore.show(arguments.name), [], as_json=arguments.json)
+    return 0
 
 
 def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
@@ -187,10 +210,10 @@ def _renew(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         key_passphrase=_passphrase_from(file) if file else None,
         days=arguments.days,
     )
-    status = _show(keystore.show(arguments.name), as_json=arguments.json)
+    _show(keystore.show(arguments.name), [], as_json=arguments.json)
     if not arguments.json:
-        print(f"next: restart {arguments.name}; it rejoins with the new certificate")
-    return status
+        print_line(f"next: restart {arguments.name}; it rejoins with the new certificate")
+    return 0
 
 
 def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
@@ -199,7 +222,7 @@ def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         raise CommandFailed("name one member to revoke, or give --refresh and none", MISUSE)
     if arguments.name is not None:
         keystore.show(arguments.name)
-    number, added = keystore.revoke(
+    number, added, unreadable = keystore.revoke(
         arguments.name,
         wall_ns=time.time_ns(),
         reason=arguments.reason,
@@ -208,12 +231,17 @@ def _revoke(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         old_only=arguments.old,
     )
     if arguments.json:
-        print(json.dumps({"name": arguments.name, "revoked": added, "crl_number": number}))
-        return 0
-    if arguments.name is not None:
-        print(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
-    print(f"revocation list {number} written; running crypto nodes with this keystore load it by themselves")
-    return 0
+        print_json({"name": arguments.name, "revoked": added, "crl_number": number})
+    else:
+        if arguments.name is not None:
+            print_line(f"{arguments.name}: {added} certificate{'s' if added != 1 else ''} revoked")
+        print_line(
+            f"revocation list {number} written; running crypto nodes with this keystore load it by themselves"
+        )
+    return _report(
+        f"{path} is no certificate, so that it was not revoked; restore it and run this again, or delete it."
+        for path in unreadable
+    )
 
 
 def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
@@ -225,9 +253,9 @@ def _policy(keystore: AuthorityKeystore, arguments: argparse.Namespace) -> int:
         days=arguments.days,
     )
     if arguments.json:
-        print(json.dumps({"keystore": str(keystore.path), "policy_version": version}))
+        print_json({"keystore": str(keystore.path), "policy_version": version})
         return 0
-    print(f"policy {version} signed; running crypto nodes with this keystore load it by themselves")
+    print_line(f"policy {version} signed; running crypto nodes with this keystore load it by themselves")
     return 0
 
 
@@ -243,7 +271,7 @@ def _policy_text(path: Path) -> str:
 def _authority_passphrase(keystore: Keystore, arguments: argparse.Namespace) -> bytes | None:
     if arguments.passphrase_file:
         return _passphrase_from(arguments.passphrase_file)
-    if _is_encrypted(keystore.path / "authority.key"):
+    if is_encrypted(keystore.path / "authority.key"):
         return _ask(f"passphrase of the authority in {keystore.path}: ")
     return None
 
@@ -253,50 +281,83 @@ def _fallback(keystore: Keystore, *, as_json: bool) -> int:
     secret = keystore.renew_fallback(time.time_ns())
     path, until = keystore.path / FILE_NAME, _date(secret.issued_ns + LIFE_NS)
     if as_json:
-        print(json.dumps({"path": str(path), "valid_until": until}))
+        print_json({"path": str(path), "valid_until": until})
         return 0
-    print(f"{path} is valid until {until}; copy it to every member before it starts")
+    print_line(f"{path} is valid until {until}; copy it to every member before it starts")
     return 0
 
 
 def _list(keystore: Keystore, *, as_json: bool) -> int:
-    members = keystore.list()
+    """Prints all members; what is wrong with them goes to standard error, and makes the status 1."""
+    members, damaged = keystore.entries()
+    rows = [_plain(member, _faults(keystore, member)) for member in members]
+    rows += [_plain_damaged(entry) for entry in damaged]
+    rows.sort(key=lambda row: str(row["name"]))
     if as_json:
-        print(json.dumps([_plain(member) for member in members], indent=2))
-        return 0
-    if not members:
-        print(f"no member is enrolled in {keystore.path}; add one with: chimera keys enroll NAME ROLE")
-        return 0
-    from rich.console import Console
+        print_json(rows, indent=2)
+    elif not rows:
+        print_line(f"no member is enrolled in {keystore.path}; add one with: chimera keys enroll NAME ROLE")
+    else:
+        _print_table(rows)
+    of_keystore = keystore_faults(keystore, [member.name for member in members if member.has_key])
+    for check in (lambda: keystore.load_trust(wall_ns=time.time_ns()), keystore.fallback):
+        try:
+            check()
+        except CryptoError as error:
+            of_keystore.append(str(error))
+    return _report([*of_keystore, *merged(keystore, {row["name"]: row["faults"] for row in rows})])
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     from rich.table import Table
+
+    from chimera_ros.terminal.styled import Console, Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("name", "role", "valid until", "state", "fingerprint"):
         table.add_column(title, no_wrap=True)
-    for member in members:
-        plain = _plain(member)
-        state = plain["state"]
+    for row in rows:
+        state = "unusable" if row["faults"] and row["state"] == "ok" else row["state"]
         style = "green" if state == "ok" else "yellow" if state.startswith("expires") else "red"
-        until = plain["valid_until"][:10]
-        table.add_row(
-            member.name, member.role.value, until, f"[{style}]{state}[/]", plain["fingerprint"][:16]
-        )
+        name = Text(row["name"])
+        until, fingerprint = (row["valid_until"] or "?")[:10], (row["fingerprint"] or "?")[:16]
+        table.add_row(name, row["role"] or "?", until, Text(state, style), fingerprint)
     Console().print(table)
-    return 0
 
 
-def _show(member: MemberInfo, *, as_json: bool) -> int:
-    plain = _plain(member)
+def _faults(keystore: Keystore, member: MemberInfo) -> list[str]:
+    """What keeps the member from running with the files that are here."""
+    # Without a key it runs elsewhere, and its state is there.
+    faults = member_faults(keystore, member.name) if member.has_key else []
+    try:
+        keystore.check_key(member.name)
+    except CryptoError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _report(faults: Iterable[str]) -> int:
+    """Prints each fault as a sentence; the exit status."""
+    status = 0
+    for fault in faults:
+        print_line(f"chimera keys: {fault}", error=True)
+        status = FAILURE
+    return status
+
+
+def _show(member: MemberInfo, faults: Sequence[str], *, as_json: bool) -> Sequence[str]:
+    plain = _plain(member, faults)
     if as_json:
-        print(json.dumps(plain, indent=2))
-        return 0
+        print_json(plain, indent=2)
+        return faults
+    del plain["faults"]
     width = max(map(len, plain))
     for key, value in plain.items():
-        print(f"{key.replace('_', ' '):<{width}}  {value}")
-    return 0
+        print_line(f"{key.replace('_', ' '):<{width}}  {value}")
+    return faults
 
 
-def _plain(member: MemberInfo) -> dict[str, Any]:
+def _plain(member: MemberInfo, faults: Sequence[str]) -> dict[str, Any]:
     return {
         "name": member.name,
         "role": member.role.value,
@@ -308,7 +369,13 @@ def _plain(member: MemberInfo) -> dict[str, Any]:
         "serial": f"{member.serial:x}",
         "key": "none here" if not member.has_key else "encrypted" if member.key_encrypted else "unencrypted",
         "certificate": str(member.certificate_path),
+        "faults": list(faults),
     }
+
+
+def _plain_damaged(entry: DamagedMember) -> dict[str, Any]:
+    unknown = ("role", "swarm", "valid_from", "valid_until", "fingerprint", "serial", "key", "certificate")
+    return {"name": entry.name, **dict.fromkeys(unknown), "state": "damaged", "faults": [entry.fault]}
 
 
 def _state(member: MemberInfo) -> str:
@@ -328,13 +395,6 @@ def _date(time_ns: int) -> str:
 def _check_days(days: float) -> None:
     if not 0.01 <= days <= 36500.0:
         raise CommandFailed(f"--days is {days:g}; allowed are 0.01 to 36500", MISUSE)
-
-
-def _is_encrypted(path: Path) -> bool:
-    try:
-        return b"BEGIN ENCRYPTED PRIVATE KEY" in path.read_bytes()
-    except OSError:
-        return False  # the keystore reports what is wrong with it
 
 
 def _passphrase_from(path: Path) -> bytes:
@@ -371,6 +431,6 @@ def _ask(prompt: str) -> bytes:
             MISUSE,
         )
     try:
-        return os.fsencode(getpass.getpass(prompt))
+        return os.fsencode(ask_secret(prompt))
     except EOFError:
         raise CommandFailed("no passphrase was given; nothing was changed", MISUSE) from None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chimera_ros.command_line import number, output_file, some_path
 from chimera_ros.commands import log_evidence
 from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.terminal.lines import print_json, print_line
 
 MAX_ROWS = 10_000
 
@@ -31,12 +32,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         dest="verb", required=True, metavar="show|plot|verify|disclose|verify-disclosure|totals|verify-totals"
     )
     show = verbs.add_parser("show", help="topics, senders, counts and times of MCAP files")
-    show.add_argument("path", type=Path, metavar="PATH", help="an MCAP file, or the folder of a flight")
+    show.add_argument("path", type=some_path, metavar="PATH", help="an MCAP file, or the folder of a flight")
     show.add_argument("--json", action="store_true", help="machine-readable output")
     plot = verbs.add_parser("plot", help="plot the flown tracks")
-    plot.add_argument("path", type=Path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
-    plot.add_argument("--output", type=Path, metavar="FILE.png", help="default: beside the tracks")
-    plot.add_argument("--separation", type=float, metavar="M", help="required separation, drawn as a line")
+    plot.add_argument("path", type=some_path, metavar="PATH", help="tracks.jsonl, or the folder of a flight")
+    plot.add_argument("--output", type=output_file, metavar="FILE.png", help="default: beside the tracks")
+    plot.add_argument("--separation", type=number, metavar="M", help="required separation, drawn as a line")
     log_evidence.register(verbs)
 
 
@@ -50,15 +51,16 @@ def _show(arguments: argparse.Namespace) -> int:
     files = _find(arguments.path, "*.mcap", "MCAP files")
     found = [(path, *_read(path)) for path in files]
     if arguments.json:
-        print(json.dumps([_plain(path, topics, whole) for path, topics, whole in found], indent=2))
+        print_json([_plain(path, topics, whole) for path, topics, whole in found], indent=2)
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from chimera_ros.terminal.styled import Console, Text
 
     console = Console()
     for path, topics, whole in found:
         note = "" if whole else "  (not closed, or damaged: what precedes the fault is shown)"
-        console.print(f"{path}{note}", style="bold", highlight=False)
+        console.print(Text(f"{path}{note}", "bold"))
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("topic", "type", "messages", "kB", "Hz", "from", "senders"):
             table.add_column(title, justify="right" if title in ("messages", "kB", "Hz") else "left")
@@ -132,7 +134,7 @@ def _plot(arguments: argparse.Namespace) -> int:
         draw_tracks(tracks, picture, title=title, asked_separation_m=arguments.separation)
     except TracksFailed as error:
         raise CommandFailed(str(error)) from error
-    print(picture)
+    print_line(picture)
     return 0
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from chimera_ros.command_line import member_name, some_path, some_text, whole
 from chimera_ros.commands.errors import MISUSE, CommandFailed
-from chimera_ros.commands.evidence_files import Revocations, authority_of, read_json, write_json
+from chimera_ros.commands.evidence_files import MAX_FILE, Revocations, authority_of, read_json, write_json
 from chimera_ros.commands.keys import KEYSTORE_VARIABLE
 from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.evidence.disclosure import Disclosure, read_disclosure
 from chimera_ros.records.status_line import finite
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.records.audit import Auditor
@@ -31,33 +32,45 @@ APPENDED: Final = {"chimera_ros/msg/DroneTelemetry": ("reason_code", 1)}
 def register(verbs: Any) -> None:
     """Declares the verbs beside those of log.py."""
     verify = verbs.add_parser("verify", help="verify a record by its senders' signed checkpoints")
-    verify.add_argument("path", type=Path, metavar="RECORD_DIR")
+    verify.add_argument("path", type=some_path, metavar="RECORD_DIR")
     disclose = verbs.add_parser("disclose", help="export the proof of one message, without others or keys")
-    disclose.add_argument("path", type=Path, metavar="RECORD_DIR")
-    disclose.add_argument("--channel", required=True, metavar="NAME", help="such as drone_07/telemetry")
+    disclose.add_argument("path", type=some_path, metavar="RECORD_DIR")
+    disclose.add_argument(
+        "--channel", type=some_text, required=True, metavar="NAME", help="such as drone_07/telemetry"
+    )
     which = disclose.add_mutually_exclusive_group(required=True)
-    which.add_argument("--counter", type=int, metavar="N", help="the sender's counter (see --epoch)")
-    which.add_argument("--time", metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns")
-    disclose.add_argument("--epoch", type=int, metavar="N", help="where a counter occurs in several epochs")
-    disclose.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.json")
+    which.add_argument("--counter", type=whole, metavar="N", help="the sender's counter (see --epoch)")
+    which.add_argument(
+        "--time", type=some_text, metavar="T", help="the message sent nearest to this: ISO 8601 in UTC, or ns"
+    )
+    disclose.add_argument("--epoch", type=whole, metavar="N", help="where a counter occurs in several epochs")
+    disclose.add_argument("-o", "--output", required=True, type=some_path, metavar="FILE.json")
     check = verbs.add_parser("verify-disclosure", help="verify a disclosed message")
-    check.add_argument("path", type=Path, metavar="FILE.json")
+    check.add_argument("path", type=some_path, metavar="FILE.json")
     totals = verbs.add_parser("totals", help="distance, area and time in the air of each drone, signed")
-    totals.add_argument("path", type=Path, metavar="RECORD_DIR")
-    totals.add_argument("--sign", metavar="MEMBER", help="sign as this member (needs --keystore)")
-    totals.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the statements here")
+    totals.add_argument("path", type=some_path, metavar="RECORD_DIR")
+    totals.add_argument(
+        "--sign", type=member_name, metavar="MEMBER", help="sign as this member (needs --keystore)"
+    )
+    totals.add_argument(
+        "-o", "--output", type=some_path, metavar="FILE.json", help="write the statements here"
+    )
     check_totals = verbs.add_parser("verify-totals", help="verify signed totals, with the record or without")
-    check_totals.add_argument("path", type=Path, metavar="FILE.json")
-    check_totals.add_argument("record", nargs="?", type=Path, metavar="RECORD_DIR", help="recompute them")
+    check_totals.add_argument("path", type=some_path, metavar="FILE.json")
+    check_totals.add_argument(
+        "record", nargs="?", type=some_path, metavar="RECORD_DIR", help="recompute them"
+    )
     for verb in (verify, disclose, check, totals, check_totals):
         whom = verb.add_mutually_exclusive_group()
         whom.add_argument(
             "--keystore",
-            type=Path,
+            type=some_path,
             metavar="DIR",
             help=f"keystore whose authority is the trust anchor (${KEYSTORE_VARIABLE})",
         )
-        whom.add_argument("--authority", type=Path, metavar="FILE", help="authority.pem as the trust anchor")
+        whom.add_argument(
+            "--authority", type=some_path, metavar="FILE", help="authority.pem as the trust anchor"
+        )
         verb.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -95,37 +108,39 @@ def _verify(arguments: argparse.Namespace) -> int:
     revocations = Revocations(arguments)
     revoked = [member.name for member in auditor.members() if revocations.revoked(member)]
     if arguments.json:
-        print(json.dumps({**audit.to_json(), "revoked": revoked if revocations.known else None}, indent=2))
+        print_json({**audit.to_json(), "revoked": revoked if revocations.known else None}, indent=2)
         return 0 if audit.good else 1
     verdicts = audit.verdicts
-    print(f"checkpoints   {audit.checkpoints} good, {audit.bad_checkpoint_count} bad")
-    print(
+    print_line(f"checkpoints   {audit.checkpoints} good, {audit.bad_checkpoint_count} bad")
+    print_line(
         f"unsigned      {verdicts['confirmed']} confirmed by their sender's checkpoint, "
         f"{verdicts['unconfirmed']} without one, {verdicts['contradicted']} contradicted"
     )
-    print(f"signed        {verdicts['signed']} good, {verdicts['bad_signature']} bad")
+    print_line(f"signed        {verdicts['signed']} good, {verdicts['bad_signature']} bad")
     received = verdicts["confirmed"] + verdicts["contradicted"]
-    print(
+    print_line(
         f"not recorded  {max(0, audit.committed - received)} of {audit.committed} that checkpoints commit to"
     )
     if verdicts["unknown"] or audit.unpaired:
-        print(f"not checked   {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart")
+        print_line(
+            f"not checked   {verdicts['unknown']} of unknown senders, {audit.unpaired} without counterpart"
+        )
     if audit.unattributed:
-        print(f"not used      {audit.unattributed} checkpoints of unknown senders")
+        print_line(f"not used      {audit.unattributed} checkpoints of unknown senders")
     for name in audit.broken:
-        print(f"! {name} breaks off or is damaged: what follows is not included")
+        print_line(f"! {name} breaks off or is damaged: what follows is not included")
     for name in revoked:
-        print(
+        print_line(
             f"! the certificate of {name} has been revoked: any holder of its key can have signed as {name}"
         )
     for text in (*audit.bad_checkpoints, *audit.suspects):
-        print(f"! {text}")
+        print_line(f"! {text}")
     if audit.contradicted:
-        print("THE RECORD CONTRADICTS ITS SENDERS")
+        print_line("THE RECORD CONTRADICTS ITS SENDERS")
     elif not audit.proven:
-        print("NOTHING IN THIS RECORD IS PROVEN")
+        print_line("NOTHING IN THIS RECORD IS PROVEN")
     else:
-        print(
+        print_line(
             "the record holds" + (f", but for {audit.unproven} that nothing proves" if audit.unproven else "")
         )
     return 0 if audit.good else 1
@@ -143,9 +158,9 @@ def _disclose(arguments: argparse.Namespace) -> int:
     write_json(arguments.output, found.to_json())
     summary = {"file": str(arguments.output), "channel": packet.channel, "counter": packet.counter}
     if arguments.json:
-        print(json.dumps({**summary, "epoch": packet.envelope.epoch, "sent_ns": packet.sent_ns}))
+        print_json({**summary, "epoch": packet.envelope.epoch, "sent_ns": packet.sent_ns})
     else:
-        print(
+        print_line(
             f"{arguments.output}: packet {packet.counter} of {packet.channel}, epoch "
             f"{packet.envelope.epoch}, sent {_when(packet.sent_ns)}; it is checked with authority.pem"
         )
@@ -213,17 +228,22 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
             "message": message,
             "cdr": found.payload.hex(),
         }
-        print(json.dumps(shown, indent=2))
+        print_json(shown, indent=2)
         return 0
-    print(f"{member.name} ({member.role.value} of {member.swarm}) signed that it sent this message")
-    print(f"channel  {found.channel} ({found.type_name})")
-    print(f"sent     {_when(found.sent_ns)} by its own clock")
-    print(f"packet   {found.counter} of epoch {found.checkpoint.epoch}")
+    print_line(f"{member.name} ({member.role.value} of {member.swarm}) signed that it sent this message")
+    print_line(f"channel  {found.channel} ({found.type_name})")
+    print_line(f"sent     {_when(found.sent_ns)} by its own clock")
+    print_line(f"packet   {found.counter} of epoch {found.checkpoint.epoch}")
     if revoked:
-        print("! its certificate has been revoked: any holder of its key can have made this, at any time")
+        print_line(
+            "! its certificate has been revoked: any holder of its key can have made this, at any time"
+        )
     elif revoked is None:
-        print("whether its certificate was revoked was not looked up (--keystore has the list)")
-    print(json.dumps(message, indent=2) if message is not None else f"cdr      {found.payload.hex()}")
+        print_line("whether its certificate was revoked was not looked up (--keystore has the list)")
+    if message is not None:
+        print_json(message, indent=2)
+    else:
+        print_line(f"cdr      {found.payload.hex()}", limit=MAX_FILE)
     return 0
 
 
@@ -277,11 +297,11 @@ def _totals(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         write_json(arguments.output, {"totals": documents})
     if arguments.json:
-        print(json.dumps({"totals": documents}, indent=2))
+        print_json({"totals": documents}, indent=2)
     else:
         _table(statements)
         if not arguments.sign:
-            print("not signed; --sign MEMBER --keystore DIR makes statements that others can verify")
+            print_line("not signed; --sign MEMBER --keystore DIR makes statements that others can verify")
     return 0
 
 
@@ -312,22 +332,20 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
                 differing.append(str(statement.get("member")))
         absent = sorted({*absent, *again.keys()} - here)
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "holds": not differing,
-                    "signers": sorted(members),
-                    "revoked": revoked if revocations.known else None,
-                    "absent": absent,
-                    "recomputed": arguments.record is not None,
-                    "differing": differing,
-                    "statements": [
-                        {**item, "roots": len(item["roots"]), "coverage": dataclasses.asdict(found)}
-                        for item, found in zip(statements, covered, strict=True)
-                    ],
-                },
-                indent=2,
-            )
+        print_json(
+            {
+                "holds": not differing,
+                "signers": sorted(members),
+                "revoked": revoked if revocations.known else None,
+                "absent": absent,
+                "recomputed": arguments.record is not None,
+                "differing": differing,
+                "statements": [
+                    {**item, "roots": len(item["roots"]), "coverage": dataclasses.asdict(found)}
+                    for item, found in zip(statements, covered, strict=True)
+                ],
+            },
+            indent=2,
         )
         return 1 if differing else 0
     _table(statements)
@@ -335,27 +353,29 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
         missing = found.committed - found.received
         lacking = f"{missing} of {found.committed} packets under its roots were not received"
         gaps = f", {found.between} more have no root" if found.between else ""
-        print(f"{statement['member']}: {lacking}{gaps}")
+        print_line(f"{statement['member']}: {lacking}{gaps}")
     if absent:
-        print(f"! not in this file: the totals of {', '.join(absent)}")
+        print_line(f"! not in this file: the totals of {', '.join(absent)}")
     for name in revoked:
-        print(f"! the certificate of {name} has been revoked: any holder of its key can have signed this")
-    print(f"signed by {', '.join(signers)}", end="")
+        print_line(
+            f"! the certificate of {name} has been revoked: any holder of its key can have signed this"
+        )
     if arguments.record is None:
-        print("; whether they follow from a record was not checked")
+        origin = "whether they follow from a record was not checked"
     elif differing:
-        print(f"; NOT what {arguments.record} gives for {', '.join(differing)}")
+        origin = f"NOT what {arguments.record} gives for {', '.join(differing)}"
     else:
-        print(f"; {arguments.record} gives the same")
+        origin = f"{arguments.record} gives the same"
+    print_line(f"signed by {', '.join(signers)}; {origin}")
     return 1 if differing else 0
 
 
 def _table(statements: list[dict[str, Any]]) -> None:
-    print(
+    print_line(
         f"{'drone':<12}{'distance m':>12}{'airborne s':>12}{'area m²':>10}{'messages':>10}{'unconfirmed':>13}"
     )
     for item in statements:
-        print(
+        print_line(
             f"{item['member']:<12}{item['distance_mm'] / 1000:>12.1f}{item['airborne_ms'] / 1000:>12.1f}"
             f"{item['area_m2']:>10}{item['messages']:>10}{item['unconfirmed']:>13}"
         )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros.command_line import number, output_file, some_text, whole
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+from chimera_ros.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
     from chimera_ros.flight.moderation_call import ModerationRequest
@@ -25,19 +26,30 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "scene",
+        type=some_text,
         metavar="FILE.json",
         help="trajectories, separation, limits and fence; - reads standard input",
     )
-    add("--deadline", type=float, metavar="S", help="seconds for the answer (default: the scene's)")
-    add("--seed", type=int, metavar="N", help="seed of the solvers (default: the scene's)")
+    add("--deadline", type=number, metavar="S", help="seconds for the answer (default: the scene's)")
+    add("--seed", type=whole, metavar="N", help="seed of the solvers (default: the scene's)")
     add(
         "--backend",
+        type=_backend,
         default="aer",
         metavar="NAME",
         help="backend of quantum circuits: aer, none, or a Qiskit backend (docs/moderation.md)",
     )
-    add("--plot", type=Path, metavar="FILE.png", help="plot the trajectories before and after")
+    add("--plot", type=output_file, metavar="FILE.png", help="plot the trajectories before and after")
     add("--json", action="store_true", help="print the whole answer, trajectories included, as JSON")
+
+
+def _backend(text: str) -> str:
+    from chimera_ros.quantum.sampler import check_backend
+
+    try:
+        return check_backend(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,11 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         picture = _plot(request, answer, arguments.plot)
     if arguments.json:
-        print(json.dumps(result_to_dict(request, answer) | {"picture": picture}, indent=1))
+        print_json(result_to_dict(request, answer) | {"picture": picture}, indent=1)
     else:
         _print(request, answer)
         if picture:
-            print(f"picture     {picture}")
+            print_line(f"picture     {picture}")
     return 0 if answer.status is ModerationStatus.CONFLICT_FREE else FAILURE
 
 
@@ -113,7 +125,7 @@ def _ready(worker: AerWorker) -> bool:
     try:
         worker.wait_ready(START_S)
     except WorkerUnavailable as error:
-        print(f"chimera moderate: without quantum circuits: {error}", file=sys.stderr)
+        print_line(f"chimera moderate: without quantum circuits: {error}", error=True)
         return False
     return True
 
@@ -122,14 +134,14 @@ def _print(request: ModerationRequest, answer: ModerationResult) -> None:
     from math import isfinite
 
     state = "UNDECIDED" if answer.undecided else answer.status.name.replace("_", "-")
-    print(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
+    print_line(f"{state}: {len(request.drones)} drones, {len(answer.before)} conflicts in what was asked")
     if answer.reason:
-        print(f"  {answer.reason}")
+        print_line(f"  {answer.reason}")
     for clash in answer.remaining[:10]:
-        print(f"  - {clash.sentence()}")
+        print_line(f"  - {clash.sentence()}")
     if answer.winner:
         proven = " (proven optimal among these manoeuvres)" if answer.proven and answer.before else ""
-        print(f"winner      {answer.winner}{proven}")
+        print_line(f"winner      {answer.winner}{proven}")
     if isfinite(answer.cost):
         gains = [
             f"{gain:.2f} better than {name}"
@@ -139,12 +151,12 @@ def _print(request: ModerationRequest, answer: ModerationResult) -> None:
             )
             if isfinite(gain)
         ]
-        print(f"cost        {answer.cost:.2f} m" + (f" ({', '.join(gains)})" if gains else ""))
+        print_line(f"cost        {answer.cost:.2f} m" + (f" ({', '.join(gains)})" if gains else ""))
     if answer.backend:
-        print(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
-    print(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
+        print_line(f"circuits    {answer.backend}, {answer.qubits} qubits, {answer.shots} shots")
+    print_line(f"time        {answer.total_ms:.0f} of {1e3 * request.deadline_s:.0f} ms")
     for rung in answer.stages:
-        print(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
+        print_line(f"  {rung.ms:8.1f} ms  {rung.name:16} {rung.outcome}")
 
 
 def _plot(request: ModerationRequest, answer: ModerationResult, path: Path) -> str:

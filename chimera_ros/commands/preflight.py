@@ -1,77 +1,84 @@
-"""`chimera preflight`: GO or NO-GO for machine, keys and mission together, with reasons."""
+"""`chimera preflight`: GO or NO-GO for machine, mission, ports, folders, keys and ROS domain, with reasons.
+
+It takes the options of `chimera swarm` and calls the checks of its start; nothing is made or started.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from pathlib import Path
 
-from chimera_ros.commands.check import add_drones, plan_file
+from chimera_ros.command_line import some_text, unwritable_folder
 from chimera_ros.commands.doctor_checks import MISSING, run_checks
 from chimera_ros.commands.errors import CommandFailed
+from chimera_ros.commands.mission import DEFAULT_MISSION, plan_file
+from chimera_ros.commands.start_checks import domain_reasons, keystore_reasons
+from chimera_ros.commands.swarm_setup import (
+    add_start_options,
+    folder_faults,
+    machine_faults,
+    port_faults,
+    read_options,
+)
+from chimera_ros.launcher.spec import SwarmSpec
+from chimera_ros.terminal.lines import print_json, print_line
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `chimera preflight`."""
     parser.add_argument(
-        "mission", nargs="?", default="antipodal_swap", metavar="FILE", help="mission file or name"
+        "mission",
+        nargs="?",
+        type=some_text,
+        default=DEFAULT_MISSION,
+        metavar="FILE",
+        help=f"mission file, or the name of a shipped one (default {DEFAULT_MISSION})",
     )
-    add_drones(parser)
-    parser.add_argument("--keystore", type=Path, metavar="DIR", help="also check this keystore")
+    add_start_options(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints GO (0) or NO-GO (1) with reasons."""
+    """Prints GO (0) or NO-GO (1) with reasons; 2 if an option is wrong."""
+    spec, _ = read_options(arguments)
     areas = {
-        "machine": _machine(),
-        "mission": _mission(arguments.mission, arguments.drones),
+        "machine": _machine(spec),
+        "mission": _mission(spec),
+        "ports": port_faults(spec),
+        "folders": folder_faults(spec.record, arguments.report),
+        "keys": keystore_reasons(spec) if arguments.keystore is not None else _simulation_keys(spec),
+        "ROS domain": domain_reasons(spec),
     }
-    if arguments.keystore is not None:
-        areas["keys"] = _keys(arguments.keystore, arguments.drones)
     go = not any(areas.values())
     if arguments.json:
-        print(json.dumps({"go": go, "reasons": areas}, indent=2))
+        print_json({"go": go, "reasons": areas}, indent=2)
         return 0 if go else 1
-    print("GO" if go else "NO-GO")
+    print_line("GO" if go else "NO-GO")
     for area, reasons in areas.items():
-        print(f"  {area}: {'ok' if not reasons else ''}")
+        print_line(f"  {area}: {'ok' if not reasons else ''}")
         for reason in reasons:
-            print(f"    - {reason}")
+            print_line(f"    - {reason}")
     return 0 if go else 1
 
 
-def _machine() -> list[str]:
+def _machine(spec: SwarmSpec) -> list[str]:
+    """What `chimera doctor` finds missing, and what only this swarm lacks."""
     found = [check for check in run_checks() if check.status == MISSING]
-    return [f"{check.name}: {check.detail}; {check.advice}" for check in found]
+    reasons = [f"{check.name}: {check.detail}; {check.advice}" for check in found]
+    known = " ".join(reasons)
+    return reasons + [fault for fault in machine_faults(spec) if fault not in known]
 
 
-def _mission(text: str, drones: int) -> list[str]:
+def _mission(spec: SwarmSpec) -> list[str]:
     try:
-        _, plan = plan_file(text, drones)
+        _, plan = plan_file(spec.mission, spec.drones)
     except CommandFailed as error:
         return [str(error)]
     return list(plan.verdict.reasons) if not plan.ok else []
 
 
-def _keys(path: Path, drones: int) -> list[str]:
-    from chimera_ros.crypto.errors import CryptoError
-    from chimera_ros.crypto.keystore.keystore import Keystore
-    from chimera_ros.swarm import CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER, drone_name
-
-    keystore = Keystore(path)
-    now_ns = time.time_ns()
-    names = [CRYPTO_MEMBER, LEADER_MEMBER, LOGGER_MEMBER, MODERATOR_MEMBER]
-    names += [drone_name(i) for i in range(1, drones + 1)]
-    reasons = []
-    try:
-        keystore.load_trust(wall_ns=now_ns)
-    except (CryptoError, OSError) as error:
-        return [str(error)]
-    for name in names:
-        try:
-            keystore.load_identity(name, wall_ns=now_ns)
-        except (CryptoError, OSError) as error:
-            reasons.append(str(error))
-    return reasons
+def _simulation_keys(spec: SwarmSpec) -> list[str]:
+    """The keystore of simulations is made and completed by the start."""
+    why = unwritable_folder(spec.keystore)
+    if why:
+        return [f"keystore {spec.keystore} cannot be made or completed: {why}"]
+    return keystore_reasons(spec, simulated=True)

@@ -1,43 +1,68 @@
-"""Preparation of `chimera swarm`: options, mission, plan, keystore, folders and ports, before any process."""
+"""Preparation of `chimera swarm`: options, machine, mission, ports, keystore and folders, before any process.
+
+Each check is a function of its own, which `chimera preflight` calls as well. Nothing is made until all have
+passed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-import socket
-import sys
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from chimera_ros import private_files
+from chimera_ros.autopilot.connect import ConnectError, VehicleUrl, expand_all, require_free_port
 from chimera_ros.autopilot.kinds import AutopilotKind
-from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.command_line import number, ros_namespace, some_path, some_text, unwritable_folder, whole
+from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
+from chimera_ros.commands.machine import RosTrial, busy_ports, environment, loopback_fault, ros_faults
+from chimera_ros.commands.mission import DEFAULT_MISSION, find_mission, plan_file
+from chimera_ros.commands.run_folder import make_run_folder
+from chimera_ros.commands.start_checks import DomainListener, check_identities, place_suffix
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
+from chimera_ros.crypto.errors import ProviderError
+from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
-from chimera_ros.sitl.config import OWN_PORT_OFFSET
+from chimera_ros.ros.environment import home_of
+from chimera_ros.sitl.config import (
+    FAULT_GRAMMAR,
+    FAULT_KINDS,
+    OWN_PORT_OFFSET,
+    Fault,
+    SitlMisuse,
+    check_faults,
+    check_gcs_port,
+)
 from chimera_ros.swarm import (
     DRONES,
+    DURATION_S,
     EAVESDROPPER,
     FIRST_PORT,
     GCS_PORT,
     MAX_SHARDS,
+    NAMESPACE,
     READY_TIMEOUT_S,
     ROTATION_S,
+    SEED,
     STANDBYS,
     WIND_M_S,
     Range,
     drone_name,
 )
+from chimera_ros.terminal.lines import print_line
 
-DEFAULT_MISSION = "antipodal_swap"
 SWARM_NAME = "chimera"
 LONGEST_FLIGHT_NS = 12 * 3600 * 1_000_000_000  # least remaining validity of a simulation's fallback secret
+_NOT_FOR_ROS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +88,62 @@ class Prepared:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `chimera swarm`."""
+    parser.add_argument(
+        "--mission",
+        type=some_text,
+        default=DEFAULT_MISSION,
+        metavar="FILE",
+        help="mission file, or the name of a shipped one",
+    )
+    add_start_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the summary")
+
+
+def add_start_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that the start depends on, beside the mission."""
     add = parser.add_argument
 
     def add_range(option: str, allowed: Range[int] | Range[float], metavar: str, text: str) -> None:
         """A number; `SwarmSpec` checks it."""
         default = allowed.default
         text = f"{text}: {allowed} (default {default:g})"
-        add(option, type=type(default), default=default, metavar=metavar, help=text)
+        kind = whole if isinstance(default, int) else number
+        add(option, type=kind, default=default, metavar=metavar, help=text)
 
     add_range("--drones", DRONES, "N", "number of drones")
-    add(
-        "--mission",
-        default=DEFAULT_MISSION,
-        metavar="FILE",
-        help="mission file, or the name of a shipped one",
-    )
     add(
         "--autopilot",
         choices=[kind.value for kind in AutopilotKind],
         default=AutopilotKind.EMBEDDED.value,
         help="default: embedded SITL",
     )
-    add("--connect", metavar="TEMPLATE", help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}")
-    add("--report", type=Path, metavar="FILE", help="also write the report here, as JSON")
-    add("--record", type=Path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
-    add("--no-record", action="store_true", help="record no MCAP files")
-    add("--duration", type=float, metavar="S", help="land the swarm after S seconds in any case")
-    add("--seed", type=int, default=1, metavar="N", help="seed of the simulation (default 1)")
+    add(
+        "--namespace",
+        type=ros_namespace,
+        default=NAMESPACE,
+        metavar="NS",
+        help=f"ROS namespace of the swarm (default {NAMESPACE})",
+    )
+    add(
+        "--connect",
+        type=some_text,
+        metavar="TEMPLATE",
+        help="MAVSDK URL per drone, e.g. udpin://127.0.0.1:{14540+i}",
+    )
+    add("--report", type=some_path, metavar="FILE", help="also write the report here, as JSON")
+    add("--record", type=some_path, metavar="DIR", help="folder for records (default runs/TIME_MISSION)")
+    add("--no-record", action="store_true", help="record neither messages nor tracks")
+    add("--duration", type=number, metavar="S", help=f"land the swarm in any case after S: {DURATION_S}")
+    add(
+        "--seed",
+        type=whole,
+        default=SEED.default,
+        metavar="N",
+        help=f"seed of the simulation: {SEED} (default 1)",
+    )
     add(
         "--shards",
-        type=int,
+        type=whole,
         metavar="K",
         help=f"follower processes (default one per five drones, {MAX_SHARDS} at most)",
     )
@@ -112,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_range("--ready-timeout", READY_TIMEOUT_S, "S", "time for every drone to become ready")
     add(
         "--keystore",
-        type=Path,
+        type=some_path,
         metavar="DIR",
         help="identities (default: a keystore for simulations, made once)",
     )
@@ -122,87 +173,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-kill", action="store_true", help="allow an operator's stop to cut motors in flight")
     add(
         "--fault",
+        type=some_text,
         action="append",
         default=[],
-        metavar="N:KIND[@S]",
-        help="give drone N a fault in the embedded SITL, for tests (see chimera sitl --help)",
+        metavar=FAULT_GRAMMAR,
+        help=f"give drone N (from 1) of the embedded SITL a fault, for tests; KIND is one of {FAULT_KINDS}",
     )
-    add("--json", action="store_true", help="print the report as JSON instead of the summary")
 
 
 def prepare(arguments: argparse.Namespace) -> Prepared:
-    """Check all options, then make folders and keys.
+    """Check everything that could end the start, then make folders and keys.
 
     Raises:
         CommandFailed: one sentence: what is wrong, where, and what is allowed.
     """
-    from chimera_ros.flight.planning.mission_file import MissionError, load_mission
-    from chimera_ros.flight.planning.planner import plan_mission
-    from chimera_ros.moderation.for_flight import local_moderate
-
-    if arguments.duration is not None and not arguments.duration > 0:
-        raise CommandFailed(f"--duration is {arguments.duration}; allowed are seconds above 0", MISUSE)
-    mission_path = find_mission(arguments.mission)
-    run_dir = arguments.record or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{mission_path.stem}"
-    run_dir = run_dir.absolute()
-    autopilot = AutopilotKind(arguments.autopilot)
-    embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
-    try:
-        spec = SwarmSpec(
-            drones=arguments.drones,
-            mission=mission_path.absolute(),
-            keystore=(arguments.keystore or simulation_keystore()).absolute(),
-            autopilot=autopilot,
-            connect=arguments.connect,
-            shards=arguments.shards,
-            seed=arguments.seed,
-            wind_m_s=arguments.wind,
-            first_port=arguments.first_port,
-            gcs_port=arguments.gcs_port,
-            record=None if arguments.no_record else run_dir,
-            tracks=run_dir / "tracks.jsonl" if embedded else None,
-            allow_arm=arguments.arm,
-            allow_kill=arguments.allow_kill,
-            rotation_s=arguments.rotation,
-            entropy=arguments.entropy,
-            qkd_eavesdropper=arguments.qkd_eavesdropper,
-            standbys=arguments.standbys,
-            ready_timeout_s=arguments.ready_timeout,
-            faults=tuple(arguments.fault),
-        )
-        mission = load_mission(mission_path)
-    except (ValueError, MissionError) as error:
-        raise CommandFailed(str(error), MISUSE) from None
-    except OSError as error:
-        raise CommandFailed(f"mission {mission_path}: {error.strerror}", MISUSE) from None
-    if mission.datum is None and embedded:
-        raise CommandFailed(
-            f"mission {mission_path}: the embedded SITL needs a datum with latitude and longitude", MISUSE
-        )
-    pads = tuple(mission.pad_positions(spec.drones))
-    names = [drone_name(i) for i in range(1, spec.drones + 1)]
-    plan = plan_mission(mission, names, pads, moderate=local_moderate(time.monotonic))
-    if not plan.ok:
-        raise CommandFailed(f"mission {mission_path} is refused: {'; '.join(plan.verdict.reasons)}")
-    if embedded:
-        check_ports(spec)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "log").mkdir(exist_ok=True)
-        spawn = run_dir / "spawn.json"
-        spawn.write_text(json.dumps([list(pad) for pad in pads]))
-    except OSError as error:
-        raise CommandFailed(f"folder {run_dir}: {error.strerror}; choose another with --record") from None
-    ensure_keystore(spec, simulated=arguments.keystore is None)
+    spec, run_dir = read_options(arguments)
+    simulated = arguments.keystore is None
+    _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
+    listener = DomainListener(spec)
+    with RosTrial() as trial:
+        mission, plan = plan_file(spec.mission, spec.drones)
+        if not plan.ok:
+            raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
+        _first(trial_faults(trial), MISUSE)
+        check_identities(spec, listener)
+        _first(port_faults(spec), FAILURE)
+    spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
+    ensure_keystore(spec, simulated=simulated)
 
     specs = list(processes(spec))
-    if embedded:
+    if spec.embedded:
         assert mission.datum is not None
         specs.insert(0, sitl_process(spec, mission.datum, spawn))
     return Prepared(
         spec=spec,
         processes=tuple(ChildSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),
-        pads=pads,
+        pads=plan.pads,
         mission_name=mission.name,
         separation_m=mission.separation_m,
         planned_s=plan.duration_s,
@@ -213,53 +219,142 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     )
 
 
-def environment() -> dict[str, str]:
-    """Environment of the swarm's processes: discovery on this host only, unless set otherwise."""
-    return {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
-        # One thread each: numpy's pools cost more than they give on matrices this small.
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def mission_folder() -> Path:
-    """Folder of the shipped missions: beside the source, or in the installed share folder."""
-    beside = Path(__file__).resolve().parents[2] / "config" / "missions"
-    if beside.is_dir():
-        return beside
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p] + [sys.prefix]
-    for prefix in prefixes:
-        folder = Path(prefix) / "share" / "chimera_ros" / "config" / "missions"
-        if folder.is_dir():
-            return folder
-    return beside
-
-
-def find_mission(text: str) -> Path:
-    """A mission file by path, or a shipped one by name.
+def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
+    """The options, checked each and against each other, and the run's folder. Nothing is made.
 
     Raises:
-        CommandFailed: there is no such file.
+        CommandFailed: one of them is wrong.
     """
-    path = Path(text)
-    if path.is_file():
-        return path
-    shipped = mission_folder() / f"{text}.yaml"
-    if "/" not in text and shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(p.stem for p in mission_folder().glob("*.yaml")))
-    raise CommandFailed(
-        f"there is no mission file {text}; give a path or one of the shipped missions: {names}", MISUSE
-    )
+    if arguments.duration is not None and arguments.duration not in DURATION_S:
+        raise CommandFailed(f"--duration is {arguments.duration:g}; allowed are {DURATION_S}", MISUSE)
+    mission = _absolute("--mission", find_mission(arguments.mission))
+    default = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}_{file_stem(mission.stem)}"
+    run_dir = _absolute("--record", arguments.record or default)
+    autopilot = AutopilotKind(arguments.autopilot)
+    embedded = autopilot is AutopilotKind.EMBEDDED and arguments.connect is None
+    try:
+        spec = SwarmSpec(
+            drones=arguments.drones,
+            mission=mission,
+            namespace=arguments.namespace,
+            keystore=_absolute("--keystore", arguments.keystore or simulation_keystore()),
+            autopilot=autopilot,
+            connect=arguments.connect,
+            shards=arguments.shards,
+            seed=arguments.seed,
+            wind_m_s=arguments.wind,
+            first_port=arguments.first_port,
+            gcs_port=arguments.gcs_port,
+            record=None if arguments.no_record else run_dir,
+            tracks=run_dir / "tracks.jsonl" if embedded and not arguments.no_record else None,
+            allow_arm=arguments.arm,
+            allow_kill=arguments.allow_kill,
+            rotation_s=arguments.rotation,
+            entropy=arguments.entropy,
+            qkd_eavesdropper=arguments.qkd_eavesdropper,
+            standbys=arguments.standbys,
+            ready_timeout_s=arguments.ready_timeout,
+            faults=tuple(arguments.fault),
+        )
+        vehicles(spec)
+        check_faults([Fault.parse(text) for text in spec.faults], spec.drones)
+        if spec.embedded:
+            check_gcs_port(spec.gcs_port, spec.first_port, spec.drones)
+        elif spec.faults:
+            raise SitlMisuse("--fault is for the embedded SITL, which is not started with these options")
+    except (ValueError, SitlMisuse) as error:
+        raise CommandFailed(str(error), MISUSE) from None
+    return spec, run_dir
 
 
-def simulation_keystore() -> Path:
-    """The keystore that simulations share: made on first use, and again when the shipped policy changes."""
-    base = os.environ.get("CHIMERA_HOME") or os.path.join(os.path.expanduser("~"), ".chimera")
+def vehicles(spec: SwarmSpec) -> list[VehicleUrl]:
+    """Where each drone's autopilot is reached. Raises ConnectError."""
+    return expand_all(spec.connect_template, range(spec.drones))
+
+
+def machine_faults(spec: SwarmSpec) -> list[str]:
+    """Why the swarm's processes could not run on this machine, before it is tried."""
+    found = [str(fault) for fault in ros_faults(participants=len(processes(spec)) + 1)]
+    down = loopback_fault()
+    if down:
+        found.append(f"loopback does not work ({down}); run: sudo ip link set lo up")
+    try:
+        providers.find(os.environ.get(providers.VARIABLE, "").strip() or "auto")
+    except ProviderError as error:
+        found.append(str(error))
+    return found
+
+
+def trial_faults(trial: RosTrial) -> list[str]:
+    """Why no ROS node starts on this machine; empty if one does."""
+    why = trial.fault()
+    return [f"ROS 2 does not start with this environment: {why}"] if why else []
+
+
+def folder_faults(record: Path | None, report: Path | None) -> list[str]:
+    """Why the requested files could not be written; without records the folder of the run is no condition."""
+    found = []
+    why = unwritable_folder(record) if record is not None else ""
+    if why:
+        found.append(
+            f"folder {record} cannot be written: {why}; choose another with --record, or fly without records "
+            "with --no-record"
+        )
+    if report is not None:
+        why = f"{report} is a folder" if report.is_dir() else unwritable_folder(report.parent)
+        if why:
+            found.append(f"--report {report} cannot be written: {why}")
+    return found
+
+
+def port_faults(spec: SwarmSpec) -> list[str]:
+    """Which MAVLink ports of followers and vehicles are in use; the first of them."""
+    for index, url in enumerate(vehicles(spec)):
+        try:
+            require_free_port(url, drone_name(index + 1))
+        except ConnectError as error:
+            return [str(error)]
+        own = spec.first_port + OWN_PORT_OFFSET + index
+        if spec.embedded and busy_ports([own]):
+            return [
+                f"UDP port {own} (MAVLink of {drone_name(index + 1)}) is in use; is another swarm running? "
+                "Choose other ports with --first-port"
+            ]
+    return []
+
+
+def _first(faults: list[str], status: int) -> None:
+    if faults:
+        raise CommandFailed(faults[0], status)
+
+
+def _absolute(option: str, given: Path) -> Path:
+    """The path as the swarm's processes get it."""
+    try:
+        absolute = given.absolute()
+    except FileNotFoundError:
+        raise CommandFailed(
+            f"{option} {given} is relative to the working folder, which no longer exists; change to another",
+            MISUSE,
+        ) from None
+    if _NOT_FOR_ROS.search(str(absolute)):
+        raise CommandFailed(
+            f"{option} is {absolute}; ROS parameters hold text in UTF-8 without control characters only",
+            MISUSE,
+        )
+    return absolute
+
+
+def simulation_keystore(namespace: str = NAMESPACE) -> Path:
+    """The keystore that simulations in one ROS domain and namespace share: made on first use, and again when
+    the shipped policy changes.
+    """
+    home = home_of(os.environ)
+    base = os.environ.get("CHIMERA_HOME") or (home and os.path.join(home, ".chimera"))
+    if not base:
+        raise CommandFailed("HOME is not set; set it, or CHIMERA_HOME, or name a keystore", MISUSE)
     policy = hashlib.sha256(default_policy.TEXT.encode()).hexdigest()[:8]
-    return Path(base) / f"simulation_keystore_{policy}"
+    return Path(base) / f"simulation_keystore_{policy}{place_suffix(namespace)}"
 
 
 def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
@@ -281,7 +376,7 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                     f"make one with: chimera keys create {spec.keystore}",
                     MISUSE,
                 )
-            spec.keystore.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(spec.keystore.parent)
             _make(lambda: keystore.create(SWARM_NAME, wall_ns=wall_ns), keystore.exists)
         enrolled = {member.name for member in keystore.list()}
         missing = [(name, role) for name, role in spec.members() if name not in enrolled]
@@ -299,14 +394,14 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
         if simulated and (secret is None or not secret.valid_at(wall_ns + LONGEST_FLIGHT_NS)):
             keystore.renew_fallback(wall_ns)
         elif secret is None or not secret.valid_at(wall_ns):
-            print(
+            print_line(
                 f"chimera swarm: keystore {spec.keystore} has no valid fallback secret: without a crypto "
                 f"node nothing is sent; make one with: chimera keys fallback --keystore {spec.keystore}",
-                file=sys.stderr,
+                error=True,
             )
-        keystore.load_trust(wall_ns=wall_ns)
+        trust = keystore.load_trust(wall_ns=wall_ns)
         for name, _ in spec.members():
-            keystore.load_identity(name, wall_ns=wall_ns)
+            keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
     except CryptoError as error:
         raise CommandFailed(str(error)) from None
     except OSError as error:
@@ -322,22 +417,3 @@ def _make(make: Callable[[], object], made: Callable[[], bool]) -> None:
     except KeystoreError:
         if not made():
             raise
-
-
-def check_ports(spec: SwarmSpec) -> None:
-    """Check that the MAVLink ports of followers and vehicles are free.
-
-    Raises:
-        CommandFailed: a port is in use.
-    """
-    for index in range(spec.drones):
-        # The follower listens on the first, the vehicle on the second.
-        for port in (spec.first_port + index, spec.first_port + OWN_PORT_OFFSET + index):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    raise CommandFailed(
-                        f"UDP port {port} (MAVLink of {drone_name(index + 1)}) is in use; "
-                        "is another swarm running? Choose other ports with --first-port"
-                    ) from None

@@ -86,7 +86,20 @@ class ForkedProcess(CryptoError):
 
 
 class KeystoreError(CryptoError):
-    """A keystore is missing, unreadable, insecure or inconsistent; the sentence names the remedy."""
+    """A keystore is missing, unreadable, insecure or inconsistent; the sentence names the remedy.
+
+    `for_people`: the text holds no data of the swarm, so that nodes may log it.
+    """
+
+    for_people = True
+
+
+class IdentityInUse(KeystoreError):
+    """A member's identity is in use by another process of this machine; the sentence names it."""
+
+
+class KeyEncrypted(KeystoreError):
+    """A private key is encrypted, and no passphrase was given."""
 
 
 class RankTaken(KeystoreError):

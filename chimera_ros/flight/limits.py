@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import hypot, isfinite
 from typing import Final
 
@@ -16,6 +16,8 @@ MIN_HEIGHT_M, MAX_HEIGHT_M = -100.0, 2000.0  # above the datum
 MAX_DISTANCE_M: Final = 20_000.0  # from the datum, and from where a drone took off
 MAX_SPEED_M_S: Final = 50.0  # of any drone; each has a limit of its own below
 _MAX_CLIMB_M_S, _MAX_ACCELERATION_M_S2, _MAX_JERK_M_S3 = 5.0, 8.0, 40.0
+# Of a follower that is not configured otherwise:
+OWN_MAX_SPEED_M_S, OWN_MAX_HEIGHT_M, OWN_MAX_DISTANCE_M = 12.0, 120.0, 2000.0
 MOTION_RANGES: Final = {  # of `MotionLimits`; beyond these no drone flies a trajectory
     "speed_m_s": (0.05, MAX_SPEED_M_S),
     "climb_m_s": (0.05, _MAX_CLIMB_M_S),
@@ -125,15 +127,38 @@ class Fence:
 class FlightEnvelope:
     """Limits of one drone: ENU metres, m/s, m/s^2, m/s^3, battery as a fraction."""
 
-    fence: Fence = field(default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, 120.0)))
-    max_speed_m_s: float = 12.0
+    fence: Fence = field(
+        default_factory=lambda: Fence.box((-500.0, 500.0), (-500.0, 500.0), (0.0, OWN_MAX_HEIGHT_M))
+    )
+    max_speed_m_s: float = OWN_MAX_SPEED_M_S
     max_climb_m_s: float = _MAX_CLIMB_M_S
     max_acceleration_m_s2: float = _MAX_ACCELERATION_M_S2
     max_jerk_m_s3: float = _MAX_JERK_M_S3
-    max_distance_m: float = 2000.0  # from the home position
+    max_distance_m: float = OWN_MAX_DISTANCE_M  # from the home position
     max_duration_s: float = 3600.0  # of one trajectory
     min_battery_fraction: float = 0.2  # below: return and land
     critical_battery_fraction: float = 0.1  # below: land in place
+
+    @staticmethod
+    def of_mission(
+        fence: Fence,
+        max_height_m: float = OWN_MAX_HEIGHT_M,
+        max_speed_m_s: float = OWN_MAX_SPEED_M_S,
+        max_distance_m: float = OWN_MAX_DISTANCE_M,
+    ) -> FlightEnvelope:
+        """The envelope of a follower: the mission's geofence within the drone's own limits.
+
+        Raises ValueError if they leave no height to fly at.
+        """
+        if fence.min_height_m >= max_height_m:
+            raise ValueError(
+                f"the fence's lowest height is {fence.min_height_m:g} m, a drone's highest {max_height_m:g} m"
+            )
+        return FlightEnvelope(
+            replace(fence, max_height_m=min(fence.max_height_m, max_height_m)),
+            max_speed_m_s=max_speed_m_s,
+            max_distance_m=max_distance_m,
+        )
 
     def refuses_point(self, point_enu_m: Vec3, home_enu_m: Vec3 | None) -> str:
         """Why a point is refused as a target; empty if it is not."""

@@ -12,6 +12,8 @@ import re
 import stat
 from typing import Final
 
+from . import display
+
 _REFUSED: Final = re.compile(
     r"[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
 )
@@ -58,8 +60,7 @@ def plain_text(content: str | bytes, max_bytes: int) -> str:
 
 def excerpt(text: str) -> str:
     """The beginning of a text for an error message, with escapes where it is not printable."""
-    part = text[:_EXCERPT]
-    return part if part.isprintable() else repr(part)[1:-1]
+    return display.line(text[:_EXCERPT])
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from chimera_ros.autopilot.kinds import AutopilotKind, usual_connect
 from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.flight.datum import Datum
+from chimera_ros.formats.display import escaped
 from chimera_ros.swarm import (
     DRONES,
     DRONES_PER_SHARD,
@@ -28,6 +29,7 @@ from chimera_ros.swarm import (
     OPERATOR_MEMBER,
     READY_TIMEOUT_S,
     ROTATION_S,
+    SEED,
     STANDBYS,
     WIND_M_S,
     crypto_name,
@@ -70,6 +72,7 @@ class SwarmSpec:
         for option, value, allowed in (
             ("--drones", self.drones, DRONES),
             ("--wind", self.wind_m_s, WIND_M_S),
+            ("--seed", self.seed, SEED),
             ("--first-port", self.first_port, replace(FIRST_PORT, high=FIRST_PORT.high - (self.drones - 1))),
             ("--gcs-port", self.gcs_port, GCS_PORT),
             ("--ready-timeout", self.ready_timeout_s, READY_TIMEOUT_S),
@@ -85,9 +88,22 @@ class SwarmSpec:
             raise ValueError(
                 f"--shards is {self.shards}; allowed are 1 to the number of drones, {self.drones}"
             )
+        for option, text in (
+            ("--mission", str(self.mission)),
+            ("--keystore", str(self.keystore)),
+            ("--record", str(self.record)),
+            ("--connect", str(self.connect)),
+        ):
+            if text.encode(errors="ignore").decode() != text:
+                raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
         for name in self.entropy:
             if name not in SOURCE_NAMES:
                 raise ValueError(f"--entropy names {name!r}; allowed are {', '.join(SOURCE_NAMES)}")
+
+    @property
+    def embedded(self) -> bool:
+        """True if the embedded SITL is started with the swarm."""
+        return self.autopilot == AutopilotKind.EMBEDDED and self.connect is None
 
     @property
     def connect_template(self) -> str:
@@ -131,6 +147,7 @@ class ProcessSpec:
     arguments: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     is_node: bool = True
+    parameters: dict[str, object] = field(default_factory=dict)  # of a node; `arguments` hold them too
 
     def argv(self, python: str = sys.executable) -> list[str]:
         """Command line for this machine's Python."""
@@ -141,10 +158,10 @@ def _node(
     spec: SwarmSpec, name: str, module: str, executable: str, parameters: dict[str, object]
 ) -> ProcessSpec:
     arguments = ["--ros-args", "-r", f"__ns:={spec.namespace}", "-r", f"__node:={name}"]
-    common: dict[str, object] = {"keystore": str(spec.keystore)}
-    for key, value in {**common, **parameters}.items():
+    parameters = {"keystore": str(spec.keystore), **parameters}
+    for key, value in parameters.items():
         arguments += ["-p", f"{key}:={_literal(value)}"]
-    return ProcessSpec(name=name, module=module, executable=executable, arguments=tuple(arguments))
+    return ProcessSpec(name, module, executable, tuple(arguments), parameters=parameters)
 
 
 def _literal(value: object) -> str:
@@ -155,11 +172,11 @@ def _literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_literal(item) for item in value) + "]"
     # Quoted, so that YAML does not take a path or URL such as {14540+i} for a mapping or number.
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + escaped(str(value).replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec:
-    """The embedded SITL; `spawn_file` is JSON with ENU metres."""
+def sitl_process(spec: SwarmSpec, datum: Datum, spawn: Path | str) -> ProcessSpec:
+    """The embedded SITL; `spawn` is a file of JSON with ENU metres, or the JSON itself."""
     arguments = [
         *("--drones", str(spec.drones)),
         *("--first-port", str(spec.first_port)),
@@ -167,7 +184,7 @@ def sitl_process(spec: SwarmSpec, datum: Datum, spawn_file: Path) -> ProcessSpec
         *("--seed", str(spec.seed)),
         *("--wind", str(spec.wind_m_s)),
         f"--datum={datum.latitude_deg!r},{datum.longitude_deg!r},{datum.altitude_amsl_m!r}",
-        *("--spawn", str(spawn_file)),
+        *("--spawn", str(spawn)),
     ]
     if spec.tracks is not None:
         arguments += ["--tracks", str(spec.tracks)]

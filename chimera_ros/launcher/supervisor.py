@@ -5,6 +5,10 @@ the swarm. Each has a status pipe (`CHIMERA_STATUS_FD`) and an output pipe, read
 other thread runs. If this process is killed, the kernel kills the children (PR_SET_PDEATHSIG), and writing
 their next status line fails as well. The kernel sends that signal when the *thread* that started the child
 ends: use a `Supervisor` from the main thread only.
+
+Children that fly (`landing_s`) are not killed while they are in the air: writing a status line fails, they
+land, and `guardian` ends what has not ended after that time. They ignore SIGTERM and SIGHUP, which a service
+manager sends to every process of a service: this process lands them, and stops them with SIGINT.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +30,7 @@ from typing import Self
 
 from chimera_ros.records.status_line import STATUS_FD, LineSplitter, StatusDict, parse_status
 
-from . import shared_memory
+from . import guardian, shared_memory
 from .child_log import ChildLog
 from .usage import Usage, UsageMeter
 
@@ -36,12 +40,17 @@ PIPE_BYTES = 256 * 1024
 SAMPLE_EVERY_S = 1.0
 EXIT_CHECK_S = 0.1  # where the kernel has no pidfd
 LOG_BYTES = 4 * 1024 * 1024
+CONTROL_SIGNALS = frozenset({signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})  # children must receive these
 
 # Without setpriv: the same with a bare interpreter. The parent may have died before prctl took effect.
 _GUARD = (
     "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9,0,0,0);"
     "os.getppid()==int(sys.argv[1]) or os._exit(1);os.execvp(sys.argv[2],sys.argv[2:])"
 )
+
+
+# Before a child that flies. A shell can ignore signals, but not reset those that its caller ignores.
+_SHIELD = ["/bin/sh", "-c", 'trap "" TERM HUP; exec "$@"', "sh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,14 @@ class StatusReceived:
     process: str
     pid: int
     status: StatusDict
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorLogged:
+    """A child has written a line of severity ERROR or FATAL that it had not written before."""
+
+    process: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,7 @@ class Restarted:
     problem: str = ""
 
 
-Event = StatusReceived | Exited | Restarted
+Event = StatusReceived | ErrorLogged | Exited | Restarted
 RestartPolicy = Callable[[Exited], float | None]  # seconds until restart, or None to leave it ended
 
 
@@ -128,7 +145,9 @@ class Supervisor:
     """Runs child processes; the module describes how.
 
     `log_dir` receives `<name>.log` per child. `on_exit` decides about the restart of children that were not
-    stopped. `own_name` is this process's own entry in `usage()`.
+    stopped. `own_name` is this process's own entry in `usage()`. `landing_s` is the time for children to land
+    if this process dies in flight; None if they do not fly. Children inherit what this process ignores,
+    signals that the supervisor itself uses excepted.
     """
 
     def __init__(
@@ -138,6 +157,7 @@ class Supervisor:
         on_exit: RestartPolicy | None = None,
         own_name: str = "chimera",
         log_max_bytes: int = LOG_BYTES,
+        landing_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.log_dir = log_dir
@@ -150,13 +170,23 @@ class Supervisor:
         self._starts: dict[str, int] = {}
         self._restarts: dict[str, tuple[float, ChildSpec]] = {}
         self._last_lines: dict[str, tuple[str, ...]] = {}
+        self._problems: list[str] = []  # of log files that are closed
         self._segments: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._meter = UsageMeter()
         self._sample_due_s = clock()
-        self._guard = _guard_argv()
+        self._reaping = signal.getsignal(signal.SIGCHLD)
+        if self._reaping is signal.SIG_IGN:  # the kernel would reap the children, their exit status with them
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._guardian = _start_guardian(landing_s) if landing_s is not None else None
+        self._guard = _guard_argv() if self._guardian is None else []
+        self._stop_signal = signal.SIGTERM
+        if landing_s is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._guard += _SHIELD
+            self._stop_signal = signal.SIGINT
+        self._in_air = False
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -183,28 +213,29 @@ class Supervisor:
         program = shutil.which(spec.argv[0], path=env.get("PATH")) if spec.argv else None
         if program is None:
             raise StartFailed(f"process {spec.name} cannot start: no program {spec.argv[:1]} is installed")
-        status_read, status_write = os.pipe2(os.O_CLOEXEC)
-        output_read, output_write = os.pipe2(os.O_CLOEXEC)
-        _enlarge(status_read)
-        env[STATUS_FD] = str(status_write)
-        try:
-            popen = subprocess.Popen(
-                [*self._guard, program, *spec.argv[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=output_write,
-                stderr=output_write,
-                env=env,
-                cwd=spec.cwd,
-                start_new_session=True,
-                pass_fds=(status_write,),
-            )
-        except OSError as error:
-            os.close(status_read)
-            os.close(output_read)
-            raise StartFailed(f"process {spec.name} cannot start: {error.strerror or error}") from error
-        finally:
-            os.close(status_write)
-            os.close(output_write)
+        with contextlib.ExitStack() as undo:
+            try:
+                status_read, status_write = _pipe(undo)
+                output_read, output_write = _pipe(undo)
+                _enlarge(status_read)
+                env[STATUS_FD] = str(status_write)
+                with _inherited(CONTROL_SIGNALS):
+                    popen = subprocess.Popen(
+                        [*self._guard, program, *spec.argv[1:]],
+                        stdin=subprocess.DEVNULL,
+                        stdout=output_write,
+                        stderr=output_write,
+                        env=env,
+                        cwd=spec.cwd,
+                        start_new_session=True,
+                        pass_fds=(status_write,),
+                    )
+            except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+                reason = getattr(error, "strerror", None) or error
+                raise StartFailed(f"process {spec.name} cannot start: {reason}") from error
+            undo.pop_all()
+        os.close(status_write)
+        os.close(output_write)
         child = _Child(
             spec=spec,
             popen=popen,
@@ -222,7 +253,14 @@ class Supervisor:
             self._selector.register(child.pid_fd, selectors.EVENT_READ, (child, child.pid_fd))
         self._children[spec.name] = child
         self._starts[spec.name] = self._starts.get(spec.name, 0) + 1
+        self._order(f"+{popen.pid}")
         return popen.pid
+
+    def report_in_air(self, in_air: bool) -> None:
+        """Say whether children fly at this moment; they are landed, not killed, if this process dies then."""
+        if in_air != self._in_air:
+            self._in_air = in_air
+            self._order("air" if in_air else "ground")
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -246,7 +284,7 @@ class Supervisor:
 
     def problems(self) -> list[str]:
         """Failures of the log files themselves, one sentence each."""
-        return [child.log.problem for child in self._children.values() if child.log.problem]
+        return [*self._problems, *(c.log.problem for c in self._children.values() if c.log.problem)]
 
     def restart_measuring(self) -> None:
         """Restarts the measurement of `usage`, for instance at take-off."""
@@ -259,8 +297,9 @@ class Supervisor:
 
     def wake(self) -> None:
         """Makes a `poll` in progress return; callable from a signal handler or another thread."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"\0")
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -283,7 +322,7 @@ class Supervisor:
                 return events
 
     def stop(self, names: Iterable[str] | None = None, deadline_s: float = 8.0) -> list[Event]:
-        """Sends SIGTERM to the named processes (default: all), SIGKILL to those left after `deadline_s`.
+        """Signals the named processes (default: all) to end, SIGKILL to those left after `deadline_s`.
 
         Returns the events meanwhile, also those of other processes. Takes at most about a second more than
         `deadline_s`. No named process is restarted.
@@ -294,7 +333,7 @@ class Supervisor:
         targets = [child for name, child in self._children.items() if name in chosen]
         for child in targets:
             child.expected = True
-            _signal_group(child, signal.SIGTERM)
+            _signal_group(child, self._stop_signal)
         events: list[Event] = []
         end = self._clock() + deadline_s
         while self._any_left(targets) and (left := end - self._clock()) > 0:
@@ -323,9 +362,14 @@ class Supervisor:
         self.clean_shared_memory()
         for child in list(self._children.values()):  # in uninterruptible sleep: give it up
             self._forget(child)
+        if self._guardian is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._guardian.communicate(timeout=1.0)
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        if self._reaping is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         return events
 
     def clean_shared_memory(self) -> list[str]:
@@ -369,8 +413,7 @@ class Supervisor:
             child.open_fds.discard(fd)
             return []
         if fd == child.output_fd:
-            child.log.feed(data)
-            return []
+            return [ErrorLogged(child.spec.name, text) for text in child.log.feed(data)]
         events: list[Event] = []
         name = child.spec.name
         oversized = child.splitter.oversized
@@ -395,7 +438,7 @@ class Supervisor:
         for _ in range(8):  # the pipes are bounded by the kernel; a surviving grandchild may go on writing
             for fd in sorted(child.open_fds):
                 events += self._read(child, fd)
-        self._forget(child)
+        events += self._forget(child)
         exited = Exited(
             process=name,
             pid=child.popen.pid,
@@ -414,7 +457,7 @@ class Supervisor:
                 exited = replace(exited, restart_in_s=delay_s)
         return [*events, exited]
 
-    def _forget(self, child: _Child) -> None:
+    def _forget(self, child: _Child) -> list[Event]:
         for fd in child.open_fds:
             self._selector.unregister(fd)
         if child.pid_fd is not None:
@@ -422,10 +465,14 @@ class Supervisor:
             os.close(child.pid_fd)
         os.close(child.status_fd)
         os.close(child.output_fd)
-        child.log.close()
+        errors = child.log.close()
+        if child.log.problem and child.log.problem not in self._problems:
+            self._problems.append(child.log.problem)
         self._segments |= child.segments
         self._last_lines[child.spec.name] = child.log.last_lines()
+        self._order(f"-{child.popen.pid}")
         self._children.pop(child.spec.name, None)
+        return [ErrorLogged(child.spec.name, text) for text in errors]
 
     def _restart_due(self) -> list[Event]:
         now = self._clock()
@@ -441,6 +488,12 @@ class Supervisor:
                 events.append(Restarted(name, None, self._starts[name], str(error)))
         return events
 
+    def _order(self, order: str) -> None:
+        """Write an order to the guardian."""
+        if self._guardian is not None and self._guardian.stdin is not None:
+            with contextlib.suppress(OSError):  # it was killed
+                self._guardian.stdin.write(order.encode() + b"\n")
+
     def _any_left(self, targets: Iterable[_Child]) -> bool:
         return any(self._children.get(child.spec.name) is child for child in targets)
 
@@ -452,9 +505,23 @@ class Supervisor:
         if now < self._sample_due_s and not force:
             return
         self._sample_due_s = now + SAMPLE_EVERY_S
-        self._meter.sample(self._sessions(), now, force_pss=force)
+        with contextlib.suppress(OSError):  # no file descriptors left: measuring is no reason to end
+            self._meter.sample(self._sessions(), now, force_pss=force)
         for child in self._children.values():
             child.segments |= shared_memory.segments_of(child.popen.pid)
+
+
+def _start_guardian(landing_s: float) -> subprocess.Popen[bytes] | None:
+    with contextlib.suppress(OSError):
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, repr(landing_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+    return None
 
 
 def _guard_argv() -> list[str]:
@@ -486,6 +553,31 @@ def _has_ended(child: _Child) -> bool:
 def _signal_group(child: _Child, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.popen.pid, number)
+
+
+@contextlib.contextmanager
+def _inherited(numbers: frozenset[int]) -> Iterator[None]:
+    """What is started inside can receive these signals, even if they are ignored or blocked here."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) & numbers
+    ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
+    old = {number: signal.getsignal(number) for number in blocked | ignored}
+    for number in old:  # exec resets a signal that has a handler, not one that is ignored
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends `undo` closes."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
 
 
 def _enlarge(fd: int) -> None:

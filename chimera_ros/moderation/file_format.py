@@ -27,6 +27,7 @@ from chimera_ros.flight.moderation_call import (
 from chimera_ros.flight.trajectory import MAX_COORDINATE, MAX_DURATION_S, MotionLimits, straight_legs
 from chimera_ros.flight.vehicle import Vec3
 from chimera_ros.formats import json_values
+from chimera_ros.formats.display import is_plain
 from chimera_ros.formats.text import FormatError, excerpt
 
 from .request import DroneConflict, ModerationResult
@@ -56,7 +57,7 @@ def read_scene(content: str | bytes) -> ModerationRequest:
         place = f"trajectories[{index + 1}]"
         row = _mapping(row, place, ("drone", "knots", "line"), ("drone",))
         name = row["drone"]
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not is_plain(name):
             raise SceneError(f"{place}.drone: must be a name of 1 to {MAX_NAME} printable characters")
         if name in names:
             raise SceneError(f"{place}.drone: {name} is given twice")

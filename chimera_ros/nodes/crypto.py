@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
-from chimera_ros import swarm
-from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAMES
 from chimera_ros.crypto.key_server.server import KeyServerConfig
+from chimera_ros.node_parameters import CryptoParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.process_status import CryptoStatus
 from chimera_ros.ros import names
 from chimera_ros.ros.executor import run_node
-from chimera_ros.ros.parameters import parameter
 from chimera_ros.ros.session import SecureSession, SessionConfig
 from chimera_ros.srv import EvictMember, RotateEpoch
 
@@ -20,28 +17,6 @@ from .entropy import Entropy
 
 STATUS_S = 0.5
 MAX_REASON = 200  # EvictMember.reason
-
-
-@dataclass(frozen=True)
-class CryptoParameters:
-    """Parameters of the crypto node."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(
-        swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
-    )
-    rotation_s: float = parameter(
-        swarm.ROTATION_S.default,
-        "seconds between rekeys",
-        ge=swarm.ROTATION_S.low,
-        le=swarm.ROTATION_S.high,
-    )
-    entropy: tuple[str, ...] = parameter(
-        DEFAULT_SOURCES,
-        "entropy sources mixed into seeds; the operating system is always one of them",
-        choices=SOURCE_NAMES,
-    )
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class CryptoNode(MemberNode[CryptoParameters]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import sys
-from dataclasses import dataclass, replace
 
 from rclpy.serialization import deserialize_message
 
@@ -19,11 +18,13 @@ from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetp
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
-from chimera_ros.flight.limits import MAX_DISTANCE_M, MAX_HEIGHT_M, MAX_SPEED_M_S, FlightEnvelope
+from chimera_ros.flight.limits import FlightEnvelope
 from chimera_ros.flight.messages import DroneState
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
+from chimera_ros.flight.planning.start_check import require_datum
 from chimera_ros.flight.vehicle import Order, OrderKind, OrderResult
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.node_parameters import FollowerParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.histogram import Histogram
 from chimera_ros.records.process_status import FollowerStatus
@@ -32,7 +33,7 @@ from chimera_ros.ros.cdr import checked_payload
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s, raised_at
-from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.log import log
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 from .ack_sender import AckSender
@@ -42,40 +43,6 @@ EXIT_LANDING_S = 3.0  # at exit, wait so long for the autopilots to accept LAND
 STATUS_S = 0.5
 LATE_CYCLES = 2.0
 SWITCH_S = 0.0005  # switch interval of the interpreter
-
-
-@dataclass(frozen=True)
-class FollowerParameters:
-    """Parameters of the follower."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    drones: tuple[int, ...] = parameter((1,), "numbers of the hosted drones, from 1")
-    swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    mission: str = parameter("", "mission file: datum, geofence, limits and pads")
-    connect: str = parameter(
-        "udpin://127.0.0.1:{14540+i}", "MAVSDK URL template; i is the drone's index from 0"
-    )
-    autopilot: str = parameter(
-        AutopilotKind.PX4.value, "kind of autopilot", choices=tuple(kind.value for kind in AutopilotKind)
-    )
-    allow_arm: bool = parameter(False, "allow arming")
-    allow_kill: bool = parameter(False, "allow an operator's kill to stop motors in flight")
-    max_speed_m_s: float = parameter(
-        12.0, "own speed limit, regardless of the leader, m/s", ge=0.5, le=MAX_SPEED_M_S
-    )
-    max_height_m: float = parameter(120.0, "own height limit above the datum, m", ge=2.0, le=MAX_HEIGHT_M)
-    max_distance_m: float = parameter(
-        2000.0, "own limit of the distance from the takeoff point, m", ge=5.0, le=MAX_DISTANCE_M
-    )
-    hang_limit_s: float = parameter(
-        1.0, "end the process when its control cycle stalls for so long in flight, s", ge=0.3, le=5.0
-    )
-    control_hz: float = parameter(20.0, "setpoint rate, Hz", ge=5.0, le=50.0)
-    telemetry_hz: float = parameter(10.0, "telemetry rate per drone, Hz", ge=1.0, le=50.0)
-    verify_checkpoints: bool = parameter(
-        False, "verify neighbours' telemetry by their checkpoints, as leader and logger always do"
-    )
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class FollowerNode(MemberNode[FollowerParameters]):
@@ -101,17 +68,14 @@ class FollowerNode(MemberNode[FollowerParameters]):
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
-        if mission.datum is None:
-            raise SetupError(
-                f"mission {values.mission} has `datum: local`, which needs a pose from outside; "
-                "this version flies by GPS: give the datum as latitude, longitude and altitude"
+            datum = require_datum(mission)
+            envelope = FlightEnvelope.of_mission(
+                mission.fence, values.max_height_m, values.max_speed_m_s, values.max_distance_m
             )
-        fence = replace(mission.fence, max_height_m=min(mission.fence.max_height_m, values.max_height_m))
-        envelope = FlightEnvelope(
-            fence=fence, max_speed_m_s=values.max_speed_m_s, max_distance_m=values.max_distance_m
-        )
+        except MissionError as error:
+            raise SetupError(str(error)) from None
+        except ValueError as error:
+            raise SetupError(f"mission {values.mission}: {error}") from None
         self._names = [swarm.drone_name(number) for number in values.drones]
         cores = {}
         vehicles = []
@@ -159,7 +123,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             if drone not in cores:
                 session.create_subscription(DroneTelemetry, names.telemetry(drone), self._on_neighbour)
         self._bridge = Bridge(
-            vehicles, mission.datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
+            vehicles, datum, boot_time_s, lambda drone, result: self._results.put((drone, result))
         )
         self._acks = AckSender()
         self._watchdog = InterpreterWatchdog(values.hang_limit_s)
@@ -206,13 +170,25 @@ class FollowerNode(MemberNode[FollowerParameters]):
         super().wipe()
 
     def stop_requested(self, count: int) -> bool:
-        """Command LAND to airborne drones before the process ends; True until it is accepted."""
-        if count > 1 or self._bridge is None or not self.active:
+        """Stay while an orphaned leader lands the swarm, else land; True until autopilots have accepted."""
+        if count == 1 and super().stop_requested(count):
+            return True
+        return self._land_airborne() and count == 1
+
+    def leader_ended(self) -> None:
+        """Land what is in the air, then end."""
+        if not self._land_airborne():
+            self.stop_spinning()
+
+    def _land_airborne(self) -> bool:
+        """Command LAND to airborne drones, once; True if there are any whose autopilot has to accept it."""
+        if self._bridge is None or not self.active:
             return False
-        self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
-        for drone in self._exit_pending:
-            self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=EXIT_LANDING_S))
-        self._exit_deadline_s = boot_time_s() + EXIT_LANDING_S
+        if self._exit_deadline_s is None:
+            self._exit_pending = {drone for drone in self._names if self._bridge.state(drone).in_air}
+            for drone in self._exit_pending:
+                self._bridge.submit(drone, Order(0, OrderKind.LAND, deadline_s=EXIT_LANDING_S))
+            self._exit_deadline_s = boot_time_s() + EXIT_LANDING_S
         return bool(self._exit_pending)
 
     # Control cycle
@@ -342,7 +318,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             return
         alarms, self._alarms = self._alarms[:50], []
         for text in alarms:
-            self.get_logger().warning(text)
+            log(self, "warning", text)
         self.report(FollowerStatus(tuple(self._names), self._latency_ms, self._tracking_m), alarms)
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from chimera_ros import swarm
 from chimera_ros.crypto.errors import Rejected
@@ -16,21 +15,24 @@ from chimera_ros.flight.fallback import ACCEPTED_IN_FALLBACK
 from chimera_ros.flight.leader.core import LeaderConfig, LeaderCore
 from chimera_ros.flight.messages import SwarmCommand as Command
 from chimera_ros.flight.moderation_call import ModerationRequest
-from chimera_ros.flight.planning.mission_file import load_mission
+from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.moderation.for_flight import local_moderate
 from chimera_ros.moderation.warm_up import load_solvers
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.node_parameters import LeaderParameters
 from chimera_ros.nodes.member_node import MemberNode
+from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import LeaderStatus, ModerationTotals
 from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.ros import convert, convert_moderation, names
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import SetupError, boot_time_s
-from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.log import log
 from chimera_ros.ros.qkd import TICK_S as QKD_TICK_S
 from chimera_ros.ros.services import Reply, SecureClient
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories, SubmitSteps
+from chimera_ros.stop_requests import handle_unless_ignored
 
 from .entropy import LeaderQkd
 
@@ -42,31 +44,6 @@ MAX_COMMANDS = 64  # per message, the bound of SwarmCommands.msg
 STAMP_AHEAD_NS = 500_000_000  # above the largest difference of clocks
 REPLY_MARGIN_S = 1.0  # a moderation call times out so long after its deadline; the core has continued by then
 SENDS_PER_TICK = 16  # each takes a signature of about a millisecond: a large plan is sent over several ticks
-
-
-@dataclass(frozen=True)
-class LeaderParameters:
-    """Parameters of the leader."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
-    mission: str = parameter("", "mission file to fly")
-    drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    ready_timeout_s: float = parameter(
-        swarm.READY_TIMEOUT_S.default,
-        "time-out for all drones to be ready, s",
-        ge=swarm.READY_TIMEOUT_S.low,
-        le=swarm.READY_TIMEOUT_S.high,
-    )
-    qkd: bool = parameter(False, "take part in (simulated) quantum key distribution with the crypto node")
-    qkd_eavesdropper: float = parameter(
-        swarm.EAVESDROPPER.default,
-        "fraction of the simulated photons that are intercepted",
-        ge=swarm.EAVESDROPPER.low,
-        le=swarm.EAVESDROPPER.high,
-    )
-    moderation: bool = parameter(True, "call path moderation before every move and at a predicted conflict")
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class LeaderNode(MemberNode[LeaderParameters]):
@@ -85,15 +62,15 @@ class LeaderNode(MemberNode[LeaderParameters]):
         self._moderation: SecureClient | None = None
         self._landing_requested = False
         self._degraded = False
-        self._ending = False  # the process ends once all drones have landed
+        self._ending_since_s: float | None = None  # the process ends once all drones have landed
 
     def setup(self) -> None:
         """Load mission and keys."""
         values = self.parameters
         try:
             mission = load_mission(values.mission)
-        except (OSError, ValueError) as error:
-            raise SetupError(f"mission {values.mission}: {error}") from None
+        except MissionError as error:
+            raise SetupError(str(error)) from None
         load_solvers(time.monotonic)  # an operator's steps may be the first to need them, in flight
         drones = [swarm.drone_name(number) for number in range(1, values.drones + 1)]
         # The term rises with every start, so that command ids of an earlier leader are no duplicates.
@@ -120,7 +97,7 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def begin(self) -> None:
         """Join the swarm; SIGUSR1 requests a supervised landing."""
         self.session.start()
-        signal.signal(signal.SIGUSR1, self._request_landing)
+        handle_unless_ignored(signal.SIGUSR1, self._request_landing)
         if self.parameters.qkd and self._qkd is None:
             try:
                 self._qkd = LeaderQkd(self.session, self.parameters.member, self.parameters.qkd_eavesdropper)
@@ -149,11 +126,12 @@ class LeaderNode(MemberNode[LeaderParameters]):
     def stop_requested(self, count: int) -> bool:
         """Land all drones before the process ends; True until they have landed.
 
-        Under a supervisor the supervisor requests the landing (SIGUSR1).
+        A supervisor that still runs requests the landing itself (SIGUSR1).
         """
         if count > 1 or not self.active or self._core.finished or self._status.attached:
             return False
-        self._landing_requested = self._ending = True
+        self._landing_requested = True
+        self._ending_since_s = boot_time_s()
         return True
 
     def _request_landing(self, *_: object) -> None:
@@ -175,15 +153,22 @@ class LeaderNode(MemberNode[LeaderParameters]):
         for effect in self._core.tick(now, swarm_ns):
             if isinstance(effect, MissionEvent):
                 self._events.append(effect.text)
-                self.get_logger().info(effect.text)
+                log(self, "info", effect.text)
             elif isinstance(effect, RequestModeration):
                 self._ask_moderation(effect.call)
             else:
                 self._outbox.append(effect)
         if session.ready or degraded:
             self._send_queued()
-        if self._core.finished and self._ending:
+        if self._ending_since_s is not None and self._may_end(now - self._ending_since_s):
             self.stop_spinning()
+
+    def _may_end(self, landing_s: float) -> bool:
+        """True once all have landed, or nobody is left to end a landing that takes too long."""
+        if not self._core.finished and landing_s > LANDING_S and self.is_orphaned():
+            log(self, "error", f"the swarm had not landed {LANDING_S:g} s after the parent ended")
+            return True
+        return self._core.finished
 
     def _send_queued(self) -> None:
         """Send the queue in order; consecutive commands share one signature."""

@@ -1,4 +1,7 @@
-"""Base class of nodes that are members of the swarm: a session, and status reports to the supervisor."""
+"""Base class of nodes that are members of the swarm: a session, status reports, and the order of the end.
+
+The leader lands the swarm and needs all the others for that.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,22 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
 
 from chimera_ros.nodes.warm_up import warm_up
+from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
 from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
-from chimera_ros.ros.lifecycle import SwarmNode
+from chimera_ros.ros import names
+from chimera_ros.ros.lifecycle import EXPOSED, SwarmNode, boot_time_s
 from chimera_ros.ros.session import SecureSession
 
 P = TypeVar("P")
+
+ORPHANED_WITHIN_S = 5.0  # a service manager signals launch and nodes at once; launch needs a moment to end
+STAY_S = LANDING_S + 10.0  # the leader itself ends after `LANDING_S`
+LOOK_S = 0.25
 
 
 class MemberNode(SwarmNode[P]):
@@ -29,6 +39,8 @@ class MemberNode(SwarmNode[P]):
         super().__init__(name, parameters_type, overrides=overrides)
         self._status = StatusWriter()
         self._session: SecureSession | None = None
+        self._stop_requested_s = 0.0
+        self._stop_timer: Timer | None = None
 
     @property
     def session(self) -> SecureSession:
@@ -54,10 +66,45 @@ class MemberNode(SwarmNode[P]):
         if self._session is not None:
             self._session.close()
 
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate, and raise an alarm if anyone may change this node."""
+        result = super().on_activate(state)
+        if self.exposes_services and self._session is not None:
+            self._session.alarm("warning", f"{self.get_name()}: {EXPOSED}")
+        return result
+
+    def is_orphaned(self) -> bool:
+        """True once launch or the supervisor has ended."""
+        return self._status.orphaned or super().is_orphaned()
+
+    def stop_requested(self, count: int) -> bool:
+        """Stay while an orphaned leader lands the swarm; a second request ends the node.
+
+        Launch itself ends the leader first, so a node that launch ends finds no leader and does not stay.
+        """
+        if count > 1 or not (self.launched or self.is_orphaned()):
+            return False
+        self._stop_requested_s = boot_time_s()
+        self._stop_timer = self.create_steady_timer(LOOK_S, self._end_after_leader)
+        return True
+
+    def leader_ended(self) -> None:
+        """End this node, which was requested, now that no leader needs it."""
+        self.stop_spinning()
+
+    def _end_after_leader(self) -> None:
+        # The graph is not authenticated: whoever forges a leader delays the end to `STAY_S`.
+        leaders = self.count_publishers(names.topic(names.LEADER_HEARTBEAT, self.swarm_namespace))
+        limit_s = STAY_S if self.is_orphaned() else ORPHANED_WITHIN_S
+        if leaders and boot_time_s() - self._stop_requested_s < limit_s:
+            return
+        if self._stop_timer is not None:
+            self.destroy_timer(self._stop_timer)
+            self._stop_timer = None
+        self.leader_ended()
+
     def report(self, details: Details | None, alarms: Sequence[str] = ()) -> None:
-        """Send a status to the supervisor, if there is one; end the process when it has ended."""
+        """Send a status to the supervisor, if there is one."""
         security = SecurityStatus.from_json(StatusFields(self.session.status()))
         status = ProcessStatus(self.get_name(), security, tuple(alarms), details)
         self._status.write(status.to_json())
-        if self._status.orphaned:
-            self.stop_spinning()

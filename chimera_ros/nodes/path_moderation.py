@@ -8,10 +8,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from chimera_ros import swarm
 from chimera_ros.flight.moderation_call import MAX_DEADLINE_S
 from chimera_ros.moderation.ladder import Moderator
 from chimera_ros.moderation.warm_up import warm_up
+from chimera_ros.node_parameters import ModerationParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.quantum.sampler import AerSampler
 from chimera_ros.quantum.worker import AerWorker, WorkerUnavailable
@@ -24,7 +24,7 @@ from chimera_ros.ros.convert_moderation import (
 )
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import raised_at
-from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.log import log
 from chimera_ros.ros.services import Deferred
 from chimera_ros.ros.session import SecureSession
 from chimera_ros.srv import ModerateTrajectories
@@ -36,18 +36,6 @@ ENCODE_S = 0.03
 ENCODE_PER_KNOT_S = 2e-5
 MAX_TRANSIT_S = 1.0  # an older request was stamped by a wrong clock
 SWITCH_S = 0.001  # switch interval of the interpreter: the solver thread must not delay the executor
-
-
-@dataclass(frozen=True)
-class ModerationParameters:
-    """Parameters of the path-moderation service."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
-    backend: str = parameter(
-        "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
-    )
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +72,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             try:
                 self._worker.start()
             except WorkerUnavailable as error:
-                self.get_logger().warning(f"no quantum circuits: {error}")
+                log(self, "warning", f"no quantum circuits: {error}")
 
     def begin(self) -> None:
         """Join the swarm."""
@@ -136,7 +124,7 @@ class PathModerationNode(MemberNode[ModerationParameters]):
             try:
                 response = self._moderate(queued)
             except Exception as error:  # a bug must not end the service; the text may contain data
-                self.get_logger().error(f"moderation failed: {type(error).__name__} at {raised_at(error)}")
+                log(self, "error", f"moderation failed: {type(error).__name__} at {raised_at(error)}")
                 response = moderation_failure_to_msg(f"moderation failed: {type(error).__name__}")
             queued.deferred.answer(response)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from chimera_ros import swarm
@@ -12,9 +11,10 @@ from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.plausibility import Anomaly, PlausibilityMonitor
 from chimera_ros.msg import CommandAcks, DroneTelemetry, LeaderHeartbeat, SwarmCommands, Trajectory
+from chimera_ros.node_parameters import LoggerParameters
 from chimera_ros.nodes.member_node import MemberNode
 from chimera_ros.records.audit import Auditor
-from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, RecordError, SenderEvidence
+from chimera_ros.records.flight_files import Decoders, FlightFiles, RecordError, SenderEvidence
 from chimera_ros.records.flight_totals import write_totals
 from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, FlightRecorder, RecordLossMonitor
 from chimera_ros.records.process_status import DroneStatus, LoggerStatus
@@ -23,7 +23,7 @@ from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope
 from chimera_ros.ros.endpoints import RawMessage
 from chimera_ros.ros.executor import run_node
 from chimera_ros.ros.lifecycle import boot_time_s
-from chimera_ros.ros.parameters import parameter
+from chimera_ros.ros.log import log
 from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
@@ -33,17 +33,6 @@ NICE = 5  # below the priority of the control processes
 DOUBT_REPEAT_S = 10.0  # between two alarms about the same doubt and drone
 CLOCK_LIMIT_S = 0.1
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
-
-
-@dataclass(frozen=True)
-class LoggerParameters:
-    """Parameters of the telemetry logger."""
-
-    keystore: str = parameter("", "folder of the keystore")
-    member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
-    swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
-    record: str = parameter("", "folder of MCAP files; empty: no records")
-    autostart: bool = parameter(True, "configure and activate at start")
 
 
 class LoggerNode(MemberNode[LoggerParameters]):
@@ -115,13 +104,13 @@ class LoggerNode(MemberNode[LoggerParameters]):
         if self._recorder is not None:
             status, self._recorder = self._recorder.close(), None
             if status.dropped:
-                self.get_logger().error(f"{status.dropped} messages could not be recorded")
+                log(self, "error", f"{status.dropped} messages could not be recorded")
             if status.problem:
-                self.get_logger().error(status.problem)
+                log(self, "error", status.problem)
             elif session is not None and 0 < status.opened <= MAX_FOR_TOTALS:
                 self._sign_totals(session)
             elif status.opened:
-                self.get_logger().info("totals of this long record: run `chimera log totals`")
+                log(self, "info", "totals of this long record: run `chimera log totals`")
 
     def _sign_totals(self, session: SecureSession) -> None:
         folder = Path(self.parameters.record)
@@ -129,7 +118,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
             files = FlightFiles(folder, Decoders(decode_envelope, decode_checkpoint))
             write_totals(folder / "totals.json", Auditor(files, session.authority), session.identity())
         except (OSError, RecordError, CryptoError) as error:
-            self.get_logger().error(f"no totals of this flight: {error}")
+            log(self, "error", f"no totals of this flight: {error}")
 
     def _record(self, raw: RawMessage, schema: str) -> None:
         if self._recorder is not None:
@@ -164,7 +153,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
                 item.blind_key,
                 sender.certificate_der,
             )
-            recorder.write_json("evidence", EVIDENCE, evidence.to_json(), session.swarm_ns())
+            recorder.write_evidence(evidence.to_json(), session.swarm_ns())
 
     def _on_telemetry(self, message: DroneTelemetry, sender: str) -> None:
         if message.drone != sender:

@@ -27,6 +27,7 @@ from chimera_ros.msg import (
     TrajectoryKnot,
 )
 from chimera_ros.records.status_line import encode_status
+from chimera_ros.ros.log import log
 
 _LOGGING: Final = ("chimera_ros.nodes.", "chimera_ros.ros.")  # modules that log; "__main__" is a node's
 
@@ -37,7 +38,7 @@ def warm_up(node: Node) -> None:
     for name, module in list(sys.modules.items()):
         if name == "__main__" or name.startswith(_LOGGING):
             linecache.getlines(getattr(module, "__file__", None) or "")  # a log call reads its caller's lines
-    node.get_logger().info("configured")
+    log(node, "info", "configured")
     encode_status({"process": node.get_name()})
     for message in (
         SwarmCommands(commands=[SwarmCommand()]),

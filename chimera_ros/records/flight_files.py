@@ -1,14 +1,15 @@
 """Reader of a flight's records: messages in clear with their sealed originals, checkpoints, evidence.
 
 A message and its original have the same topic and log time, which the recorder never uses twice. Truncated
-files are read up to the truncation. The decoders of the two wire formats are passed in, because this package
-imports no ROS.
+files are read up to the truncation. Older records have their evidence in `flight.mcap`. The decoders of the
+two wire formats are passed in, because this package imports no ROS.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +21,20 @@ from chimera_ros.crypto.errors import Rejected
 from chimera_ros.crypto.messages.checkpoint import Checkpoint, parse_checkpoint
 from chimera_ros.crypto.wire import LANE_SIGNED, NONCE_BYTES, Envelope
 from chimera_ros.formats import json_values
-from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE
+from chimera_ros.records.mcap_log import (
+    CHECKPOINT_TYPE,
+    ENVELOPE_TYPE,
+    EVIDENCE_CHANNEL,
+    EVIDENCE_TYPE,
+    decode_string,
+)
 from chimera_ros.records.mcap_read import read_messages
 
-EVIDENCE: Final = "chimera_ros/Evidence"
+OLD_EVIDENCE: Final = "chimera_ros/Evidence"  # schema in flight.mcap, of older records
 EVIDENCE_FORMAT: Final = "chimera-evidence-1"
 MAX_EVIDENCE: Final = 100_000
 _MAX_ITEM_BYTES: Final = 65536
-_NUMBERED: Final = re.compile(r"(flight|sealed)(?:_(\d+))?\.mcap")
+_NUMBERED: Final = re.compile(r"(flight|sealed|evidence)(?:_(\d+))?\.mcap")
 
 StreamId = tuple[int, int, int]
 """Epoch, slot, lane: the packets of one sender under one key."""
@@ -139,6 +146,7 @@ class FlightFiles:
         self._decoders = decoders
         self._flight = _sorted(directory, "flight")
         self._sealed = _sorted(directory, "sealed")
+        self._evidence = _sorted(directory, "evidence")
         if not self._flight or not self._sealed:
             raise RecordError(
                 f"{directory} holds no flight.mcap with its sealed.mcap; give the folder of a recorded flight"
@@ -163,12 +171,24 @@ class FlightFiles:
     def evidence(self) -> dict[StreamId, SenderEvidence]:
         """The senders, by stream."""
         found: dict[StreamId, SenderEvidence] = {}
-        for schema, _, message in self._read(self._flight):
-            if schema is not None and schema.name == EVIDENCE:
-                item = SenderEvidence.parse(message.data)
-                if item is not None and len(found) < MAX_EVIDENCE:
-                    found[(item.epoch, item.slot, item.lane)] = item
+        for data in self._evidence_documents():
+            item = SenderEvidence.parse(data)
+            if item is not None and len(found) < MAX_EVIDENCE:
+                found[(item.epoch, item.slot, item.lane)] = item
         return found
+
+    def _evidence_documents(self) -> Iterator[bytes]:
+        for schema, channel, message in self._read(self._evidence):
+            if (
+                schema is not None
+                and schema.name == EVIDENCE_TYPE
+                and channel.topic.endswith(EVIDENCE_CHANNEL)
+            ):
+                with contextlib.suppress(ValueError):
+                    yield decode_string(message.data)
+        for schema, _, message in self._read(self._flight):
+            if schema is not None and schema.name == OLD_EVIDENCE:
+                yield message.data
 
     def checkpoints(self) -> Iterator[Checkpoint]:
         """The recorded checkpoints, in the order of their recording."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from chimera_ros import private_files
 from chimera_ros.crypto.evidence.signed_totals import sign_totals
-from chimera_ros.crypto.keystore.atomic_file import write_atomic
 from chimera_ros.crypto.messages.checkpoint import Checkpoint
 from chimera_ros.crypto.trust.identity import MemberIdentity
 from chimera_ros.records.audit import WRONG, Auditor, AuditVerdict
@@ -167,12 +167,12 @@ def statements_of(auditor: Auditor) -> list[dict[str, Any]]:
 def write_totals(path: Path, auditor: Auditor, identity: MemberIdentity) -> int:
     """Signs the statements of every drone in the record and writes them to `path` atomically.
 
-    Returns how many there are. Raises KeystoreError where the disk refuses, RecordError where the record
-    cannot be read.
+    Returns how many there are. Raises OSError where the disk refuses, RecordError where the record cannot be
+    read.
     """
     signed = [sign_totals(identity, statement).to_json() for statement in statements_of(auditor)]
     if signed:
-        write_atomic(path, (json.dumps({"totals": signed}, indent=1) + "\n").encode(), 0o644)
+        private_files.write_file(path, (json.dumps({"totals": signed}, indent=1) + "\n").encode())
     return len(signed)
 
 

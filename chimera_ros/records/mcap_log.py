@@ -1,19 +1,23 @@
-"""Flight recorder: decrypted messages in `flight.mcap`, their sealed originals in `sealed.mcap`.
+"""Flight recorder: decrypted messages in `flight.mcap`, their sealed originals in `sealed.mcap`, the evidence
+that verifies them in `evidence.mcap`.
 
-Both are MCAP files of profile `ros2` (https://mcap.dev/spec): CDR data with `ros2msg` schemas, which Foxglove
-opens without further help. What was written reaches the operating system at most a second later, so a killed
-process loses no more than that; its file lacks the index at the end, and `chimera log`, Foxglove and `mcap
-recover` read it all the same. When a file has grown to `max_bytes` the next one begins (`flight_1.mcap`, …);
-existing files are never overwritten. A full or read-only disk affects the records only: messages are dropped
-and counted, `status().problem` says why, and every ten seconds a new file is tried. Metadata of the record
-(`write_json`) is kept until it is on the disk.
+All are MCAP files of profile `ros2` (https://mcap.dev/spec/registry): CDR data with `ros2msg` schemas and
+nothing else, since readers of that profile refuse a file for one other encoding. What was written reaches the
+operating system at most a second later, so a killed process loses no more than that. Its file lacks the index
+at the end, which `close` adds to every file of the record that can have it (`mcap_complete`). When a file
+has grown to `max_bytes` the next one begins (`flight_1.mcap`, …); existing files are never overwritten.
+
+A full or read-only disk affects the records only: messages are dropped and counted, `status().problem` says
+why, and every ten seconds a new file is tried. Evidence is kept until it is on the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import struct
 import threading
 import time
 from collections import deque
@@ -25,6 +29,9 @@ from typing import BinaryIO, Final
 from mcap.exceptions import McapError
 from mcap.writer import CompressionType, Writer
 
+from chimera_ros import private_files
+from chimera_ros.records.mcap_complete import complete, lock_file
+
 FLUSH_EVERY_S: Final = 0.5  # flushed on the first message after this, or by `tick`
 RETRY_AFTER_S: Final = 10.0
 CHUNK_BYTES: Final = 256 * 1024  # memory bound: a chunk and the index of those written
@@ -32,10 +39,11 @@ MAX_CHUNKS: Final = 7200  # an hour at one flush each half second; keeps the ind
 MAX_CHANNELS: Final = 4096
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MIN_BYTES: Final = 64 * 1024
-MAX_METADATA: Final = 4096
-CDR: Final = ("cdr", "ros2msg")  # encodings of message and schema
-JSON: Final = ("json", "jsonschema")
-JSON_SCHEMA: Final = '{"type":"object"}'
+MAX_KEPT: Final = 4096  # messages
+NO_QOS: Final = {"offered_qos_profiles": "[]"}  # of every channel: profile `ros2` requires the key
+EVIDENCE_CHANNEL: Final = "record/evidence"
+EVIDENCE_TYPE: Final = "std_msgs/msg/String"
+EVIDENCE_SCHEMA: Final = "string data\n"
 CHECKPOINT_TYPE: Final = "chimera_ros/msg/Checkpoint"
 ENVELOPE_TYPE: Final = "chimera_ros/msg/SecureEnvelope"
 ENVELOPE_SCHEMA: Final = """\
@@ -52,7 +60,25 @@ uint8[] sealed
 uint8[<=4627] signature
 """
 _MAX_TIME = 2**64 - 1
-_Item = tuple[str, str, str, bytes, int, int, Mapping[str, str], tuple[str, str]]
+_CDR_STRING = struct.Struct("<4sI")  # encapsulation header (XCDR1, little-endian), length with the final NUL
+_CDR_LE = b"\0\1\0\0"
+_Item = tuple[str, str, str, bytes, int, int, Mapping[str, str]]
+
+
+def encode_string(text: bytes) -> bytes:
+    """CDR of a std_msgs/String."""
+    return _CDR_STRING.pack(_CDR_LE, len(text) + 1) + text + b"\0"
+
+
+def decode_string(cdr: bytes) -> bytes:
+    """The text of a std_msgs/String. Raises ValueError if this is not the CDR of one."""
+    if len(cdr) <= _CDR_STRING.size:
+        raise ValueError("a std_msgs/String that is truncated")
+    header, size = _CDR_STRING.unpack_from(cdr)
+    text = cdr[_CDR_STRING.size : _CDR_STRING.size + size]
+    if header != _CDR_LE or len(text) != size or not text.endswith(b"\0"):
+        raise ValueError("not the CDR of a std_msgs/String")
+    return text[:-1]
 
 
 class RecordLossMonitor:
@@ -83,11 +109,6 @@ class RecorderStatus:
     problem: str
 
 
-def _private(path: str, flags: int) -> int:
-    """Opener for the owner only: records hold in clear what was encrypted on the network."""
-    return os.open(path, flags, 0o600)
-
-
 class FlightRecorder:
     """Records into `directory`; disk errors never raise; may be called from any thread.
 
@@ -112,6 +133,8 @@ class FlightRecorder:
         self._flight = _Stream(directory, "flight", max_bytes, CompressionType.ZSTD, clock)
         # Ciphertext does not compress.
         self._sealed = _Stream(directory, "sealed", max_bytes, CompressionType.NONE, clock)
+        self._evidence = _Stream(directory, "evidence", max_bytes, CompressionType.ZSTD, clock, keep=True)
+        self._streams = (self._flight, self._sealed, self._evidence)
 
     def write(
         self,
@@ -130,6 +153,7 @@ class FlightRecorder:
         topic = f"{self._namespace}/{channel}"
         metadata = {"sender": sender, "channel": channel}
         with self._lock:
+            self._evidence.tick()  # what waits for the disk needs no further evidence to be tried again
             return self._flight.write(topic, type_name, schema_text, cdr, sent_ns, received_ns, metadata)
 
     def write_sealed(self, channel: str, envelope_cdr: bytes | memoryview, received_ns: int) -> bool:
@@ -146,22 +170,26 @@ class FlightRecorder:
         """Records a member's verified checkpoint beside the sealed originals; False if it was lost."""
         topic = f"{self._namespace}/{member}/checkpoint"
         with self._lock:
+            received_ns = max(
+                received_ns, self._sealed.newest_ns
+            )  # checkpoints come from a thread of their own
             return self._sealed.write(
                 topic, CHECKPOINT_TYPE, schema_text, cdr, received_ns, received_ns, {"sender": member}
             )
 
-    def write_json(self, name: str, schema_name: str, value: Mapping[str, object], time_ns: int) -> bool:
-        """Records metadata of the record beside the messages; False while it has to wait for the disk."""
-        topic = f"{self._namespace}/record/{name}"
-        data = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+    def write_evidence(self, value: Mapping[str, object], time_ns: int) -> bool:
+        """Records evidence as JSON in a std_msgs/String; False while it has to wait for the disk."""
+        topic = f"{self._namespace}/{EVIDENCE_CHANNEL}"
+        data = encode_string(json.dumps(value, separators=(",", ":"), sort_keys=True).encode())
         with self._lock:
-            return self._flight.write(topic, schema_name, JSON_SCHEMA, data, time_ns, time_ns, {}, JSON)
+            time_ns = max(time_ns, self._evidence.newest_ns)
+            return self._evidence.write(topic, EVIDENCE_TYPE, EVIDENCE_SCHEMA, data, time_ns, time_ns, {})
 
     def tick(self) -> None:
         """Flushes what is due; call it about once a second."""
         with self._lock:
-            self._flight.tick()
-            self._sealed.tick()
+            for stream in self._streams:
+                stream.tick()
 
     def status(self) -> RecorderStatus:
         """Counts so far."""
@@ -169,22 +197,22 @@ class FlightRecorder:
         return RecorderStatus(
             opened=flight.count,
             sealed=sealed.count,
-            dropped=flight.dropped + sealed.dropped,
-            bytes_written=flight.bytes_written + sealed.bytes_written,
-            files=tuple(str(path) for path in (*flight.files, *sealed.files)),
-            problem=flight.problem or sealed.problem,
+            dropped=sum(stream.dropped for stream in self._streams),
+            bytes_written=sum(stream.bytes_written for stream in self._streams),
+            files=tuple(str(path) for stream in self._streams for path in stream.files),
+            problem=next((stream.problem for stream in self._streams if stream.problem), ""),
         )
 
     def close(self) -> RecorderStatus:
-        """Completes both files. Writing afterwards only counts as dropped."""
+        """Completes all files. Writing afterwards only counts as dropped."""
         with self._lock:
-            self._flight.close()
-            self._sealed.close()
+            for stream in self._streams:
+                stream.close()
         return self.status()
 
 
 class _Stream:
-    """One sequence of MCAP files."""
+    """One sequence of MCAP files. With `keep`, what is not on the disk yet begins the next file."""
 
     def __init__(
         self,
@@ -193,6 +221,8 @@ class _Stream:
         max_bytes: int,
         compression: CompressionType,
         clock: Callable[[], float],
+        *,
+        keep: bool = False,
     ) -> None:
         self._directory = directory
         self._name = name
@@ -211,7 +241,8 @@ class _Stream:
         self._closed = False
         self._finished_bytes = 0
         self._unflushed = 0  # messages handed to the writer and not yet to the operating system
-        self._metadata: deque[_Item] = deque(maxlen=MAX_METADATA)  # not flushed yet either
+        self._kept: deque[_Item] | None = deque(maxlen=MAX_KEPT) if keep else None  # not flushed yet
+        self.newest_ns = 0
         self.count = 0
         self.dropped = 0
         self.problem = ""
@@ -230,21 +261,20 @@ class _Stream:
         sent_ns: int,
         received_ns: int,
         metadata: Mapping[str, str],
-        encoding: tuple[str, str] = CDR,
     ) -> bool:
         if self._closed or len(cdr) > MAX_MESSAGE_BYTES:
             self.dropped += 1
             return False
-        item = (topic, type_name, schema_text, bytes(cdr), sent_ns, received_ns, metadata, encoding)
-        is_metadata = encoding is JSON
-        put = False
+        item = (topic, type_name, schema_text, bytes(cdr), sent_ns, received_ns, metadata)
+        self.newest_ns = max(self.newest_ns, received_ns)
+        keep, put = self._kept is not None, False
         try:
-            if is_metadata:
-                self._metadata.append(item)
-            put = is_metadata and self._writer is None  # a new file begins with the metadata
+            if self._kept is not None:
+                self._kept.append(item)
+            put = keep and self._writer is None  # a new file begins with what was kept
             writer = self._writer or self._open()
             if writer is None:
-                self.dropped += not is_metadata
+                self.dropped += not keep
                 return False
             put = put or self._put(writer, item)
             if not put:
@@ -253,14 +283,14 @@ class _Stream:
             if self._pending >= CHUNK_BYTES or self._clock() >= self._flush_due_s:
                 self._flush(writer)
         except (OSError, McapError) as error:
-            self.dropped += not put
+            self.dropped += not (put or keep)
             self._fail(error)
             return False
         return True
 
     def _put(self, writer: Writer, item: _Item) -> bool:
-        topic, type_name, schema_text, data, sent_ns, received_ns, metadata, encoding = item
-        channel = self._channel(writer, topic, type_name, schema_text, metadata, encoding)
+        topic, type_name, schema_text, data, sent_ns, received_ns, metadata = item
+        channel = self._channel(writer, topic, type_name, schema_text, metadata)
         if channel is None:
             return False
         sequence = self._sequences.get(channel, 0)
@@ -275,23 +305,30 @@ class _Stream:
         if self._pending == 0:
             self._flush_due_s = self._clock() + FLUSH_EVERY_S
         self._pending += len(data) + 64
-        if encoding is not JSON:
-            self._unflushed += 1
-            self.count += 1
+        self._unflushed += 1
+        self.count += 1
         return True
 
     def tick(self) -> None:
-        if self._writer is None or self._pending == 0 or self._clock() < self._flush_due_s:
-            return
         try:
-            self._flush(self._writer)
+            if self._writer is None and self._kept and not self._closed:
+                self._open()
+            elif self._writer is not None and self._pending and self._clock() >= self._flush_due_s:
+                self._flush(self._writer)
         except (OSError, McapError) as error:
             self._fail(error)
 
     def close(self) -> None:
         self._closed = True
+        self._end()
+        # Those that a full disk or a killed process has left without an index.
+        for path in self._directory.glob(f"{self._name}*.mcap"):
+            with contextlib.suppress(OSError):
+                complete(path)
+
+    def _end(self) -> None:
         try:
-            if self._writer is None and self._metadata:
+            if self._writer is None and self._kept:
                 self._retry_s = float("-inf")
                 self._open()
             if self._writer is not None:
@@ -303,16 +340,17 @@ class _Stream:
         """Begins the next file unless a retry is not due yet; existing files are not touched."""
         if self._clock() < self._retry_s:
             return None
-        self._directory.mkdir(parents=True, exist_ok=True)
+        private_files.make_folder(self._directory)
         number = len(self.files)
         while True:
             path = self._directory / (f"{self._name}_{number}.mcap" if number else f"{self._name}.mcap")
             try:
-                file = open(path, "xb", buffering=1024 * 1024, opener=_private)  # noqa: SIM115  # closed by `_finish`
+                file = open(path, "xb", buffering=1024 * 1024, opener=private_files.opener)  # noqa: SIM115  # closed by `_finish`
                 break
             except FileExistsError:
                 number += 1
         self._file = file
+        lock_file(file)
         self._schemas.clear()
         self._channels.clear()
         self._sequences.clear()
@@ -326,7 +364,7 @@ class _Stream:
             raise
         self._writer = writer
         self.files.append(path)
-        for item in tuple(self._metadata):
+        for item in tuple(self._kept or ()):
             self._put(writer, item)
         return writer
 
@@ -344,7 +382,6 @@ class _Stream:
         type_name: str,
         schema_text: str,
         metadata: Mapping[str, str],
-        encoding: tuple[str, str],
     ) -> int | None:
         key = (topic, type_name, metadata.get("sender", ""))
         channel = self._channels.get(key)
@@ -353,14 +390,16 @@ class _Stream:
                 return None
             schema = self._schemas.get(type_name)
             if schema is None:
-                schema = writer.register_schema(type_name, encoding[1], schema_text.encode())
+                schema = writer.register_schema(type_name, "ros2msg", schema_text.encode())
                 self._schemas[type_name] = schema
-            channel = writer.register_channel(topic, encoding[0], schema, dict(metadata))
+            channel = writer.register_channel(topic, "cdr", schema, NO_QOS | dict(metadata))
             self._channels[key] = channel
         return channel
 
     def _flush(self, writer: Writer) -> None:
         writer.flush()
+        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "it was deleted")
         self._flushed()
         self._chunks += 1
         if self._size() >= self._max_bytes or self._chunks >= MAX_CHUNKS:
@@ -379,7 +418,8 @@ class _Stream:
 
     def _flushed(self) -> None:
         self._pending = self._unflushed = 0
-        self._metadata.clear()
+        if self._kept is not None:
+            self._kept.clear()
         self.problem = ""
 
     def _size(self) -> int:
@@ -397,7 +437,8 @@ class _Stream:
             " choose another directory with --record"
         )
         self.count -= self._unflushed
-        self.dropped += self._unflushed
+        if self._kept is None:
+            self.dropped += self._unflushed
         self._unflushed = self._pending = 0
         self._finished_bytes += self._size()
         if self._file is not None:

@@ -15,6 +15,7 @@ from chimera_ros.moderation.errors import ModerationError
 from chimera_ros.moderation.request import DroneConflict, ModerationResult
 from chimera_ros.moderation.tracks import compiled
 
+from .picture import drawing, label
 from .tracks import (
     ALARM,
     FAINT,
@@ -30,6 +31,7 @@ from .tracks import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -38,21 +40,22 @@ _STEPS = 600
 
 def draw_moderation(request: ModerationRequest, answer: ModerationResult, picture: FilePath) -> None:
     """Draws the plot as PNG. Raises TracksFailed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     try:
         before = [compiled(mine, name) for name, mine in zip(request.drones, request.knots, strict=True)]
     except ModerationError as error:
         raise TracksFailed(str(error)) from None
+    with drawing(16.0, 10.5, 100) as figure:
+        _draw(figure, request, answer, before)
+        save_picture(figure, picture)
+
+
+def _draw(
+    figure: Figure, request: ModerationRequest, answer: ModerationResult, before: Sequence[Path]
+) -> None:
     after = [Path(mine) for mine in answer.knots]
     good = answer.status is ModerationStatus.CONFLICT_FREE
     end_s = max(path.duration_s for path in (*before, *after))
     times = np.linspace(0.0, end_s, _STEPS)
-    figure = Figure(figsize=(16.0, 10.5), dpi=100, facecolor="white")
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.75, 1.0))
     plans = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])]
     colours = colours_of(len(before))
@@ -72,7 +75,6 @@ def draw_moderation(request: ModerationRequest, answer: ModerationResult, pictur
         title += [f"winner: {answer.winner}", f"{answer.cost:.1f} m of extra way and delay"]
     title += [f"{answer.total_ms:.0f} ms"]
     figure.suptitle("  ·  ".join(title), fontsize=16, color=INK, fontweight="bold")
-    save_picture(figure, picture)
 
 
 def _plan(
@@ -104,7 +106,7 @@ def _plan(
             zorder=4,
         )
         axes.scatter([end[0]], [end[1]], s=22, c=[colours[row]], marker="s", zorder=5)
-        what = _change(asked[row], path, times) if asked else request.drones[row]
+        what = _change(asked[row], path, times) if asked else label(request.drones[row])
         if len(paths) <= LABELLED and what:
             text = axes.annotate(
                 what, (begin[0], begin[1]), xytext=(7, 5), textcoords="offset points", fontsize=9,

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros import private_files
+from chimera_ros.formats import display
 from chimera_ros.records.histogram import Histogram, percentile
 from chimera_ros.records.status_line import finite
 from chimera_ros.records.status_view import SwarmTotals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SHOWN = 8  # errors and ended processes in the summary; the report has all
+SHOWN_LINES = 4
 
 
 class ReportFailed(Exception):
@@ -81,13 +87,33 @@ class ReportEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessDeath:
+    """A process that ended without being stopped, `elapsed_s` after the start, and the end of its output."""
+
+    elapsed_s: float
+    process: str
+    reason: str
+    last_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessError:
+    """A line of severity ERROR or FATAL in the output of a process, `elapsed_s` after the start."""
+
+    elapsed_s: float
+    process: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A flight in figures. Lengths in metres.
 
     `cpu_percent` (of one core) has one entry per process and "total". `rss_mb` is the peak of all processes
     together in MiB, `pss_mb` the same with shared pages counted once. `min_separation_m` is the smallest
     distance between two airborne drones, `asked_separation_m` the one that the mission requires.
-    `command_latency_ms` is from the leader's publish to the setpoint handed to the autopilot.
+    `command_latency_ms` is from the leader's publish to the setpoint handed to the autopilot. `problems` are
+    sentences about what was not recorded or drawn; none of them makes a flight fail.
     """
 
     drones: int
@@ -116,6 +142,10 @@ class Report:
     seed: int | None = None
     pictures: tuple[str, ...] = ()
     events: tuple[ReportEvent, ...] = ()
+    deaths: tuple[ProcessDeath, ...] = ()
+    errors: tuple[ProcessError, ...] = ()
+    problems: tuple[str, ...] = ()
+    logs: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -124,7 +154,8 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON text; numbers have four decimals, NaN becomes null."""
-        return json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_rounded(finite(dataclasses.asdict(self))), indent=2, ensure_ascii=False)
+        return display.json_escaped(text) + "\n"
 
 
 def build_report(
@@ -142,6 +173,10 @@ def build_report(
     pss_mb: Mapping[str, float] | None = None,
     records: str | None = None,
     pictures: tuple[str, ...] = (),
+    deaths: tuple[ProcessDeath, ...] = (),
+    errors: tuple[ProcessError, ...] = (),
+    problems: tuple[str, ...] = (),
+    logs: str | None = None,
 ) -> Report:
     """Builds the report from the processes' status (`totals`) and the command's own measurements.
 
@@ -191,33 +226,60 @@ def build_report(
         seed=seed,
         pictures=pictures,
         events=tuple(ReportEvent(when, text) for when, text in totals.events),
+        deaths=deaths,
+        errors=errors,
+        problems=problems,
+        logs=logs,
     )
 
 
 def write_report(report: Report, path: Path) -> None:
     """Writes the report atomically: `path` holds the whole of it or what was there before.
 
-    Raises ReportFailed.
+    A stream (`is_stream`) is written to. Raises ReportFailed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(report.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        if is_stream(path):
+            _append(path, report.to_json())
+            return
+        private_files.make_folder(path.parent)
+        private_files.write_file(path, report.to_json().encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise ReportFailed(f"the report cannot be written to {path}: {error.strerror or error}") from error
+
+
+def is_stream(path: Path) -> bool:
+    """True if a report can be written to `path`, not put in its place: a pipe, a device, `/dev/stdout`."""
+    if _descriptor(path) is not None:
+        return True
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file descriptor that `path` names."""
+    name = os.path.abspath(path)
+    standard = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+    match = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", name, re.ASCII)
+    return int(match[1]) if match else standard.get(name)
+
+
+def _append(path: Path, text: str) -> None:
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        fd = os.dup(descriptor)  # to open it again would begin at another place of a file
+    else:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)  # fails without reader
+        os.set_blocking(fd, True)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def render_report(report: Report) -> RenderableType:
     """The summary for a terminal."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
+
+    from chimera_ros.terminal.styled import Text
 
     if report.ok:
         title = Text("MISSION COMPLETED", style="bold green")
@@ -229,6 +291,15 @@ def render_report(report: Report) -> RenderableType:
     grid.add_column()
     if report.failure:
         grid.add_row("failure", Text(report.failure, style="red"))
+    for error in report.errors[:SHOWN]:
+        grid.add_row("error", Text(f"{error.process}: {error.text}", style="red"))
+    if len(report.errors) > SHOWN:
+        grid.add_row("", f"and {len(report.errors) - SHOWN} more errors in the report")
+    deaths = _death_texts(report)
+    for lines in deaths[:SHOWN]:
+        grid.add_row("process", Group(*(Text(line, style="red") for line in lines)))
+    if len(deaths) > SHOWN:
+        grid.add_row("", f"and {len(deaths) - SHOWN} more ended processes in the report")
     if report.drones_lost:
         grid.add_row("drones lost", Text(", ".join(report.drones_lost), style="red"))
     grid.add_row("separation", _separation_text(report))
@@ -245,8 +316,10 @@ def render_report(report: Report) -> RenderableType:
     reasons = ", ".join(f"{name} {count}" for name, count in report.messages.rejected.items())
     grid.add_row(
         "messages",
-        f"{report.messages.sealed:,} sealed · {report.messages.opened:,} opened · {rejected:,} rejected"
-        + (f" ({reasons})" if reasons else ""),
+        Text(
+            f"{report.messages.sealed:,} sealed · {report.messages.opened:,} opened · {rejected:,} rejected"
+            + (f" ({reasons})" if reasons else "")
+        ),
     )
     rekey = report.epochs.rekey_ms
     grid.add_row(
@@ -261,20 +334,40 @@ def render_report(report: Report) -> RenderableType:
         f" · latency p50 {_show(latency.p50)} ms · p99 {_show(latency.p99)} ms",
     )
     if report.moderation.calls:
-        grid.add_row("moderation", _moderation_text(report.moderation))
-    grid.add_row("processor", _cpu_text(report))
+        grid.add_row("moderation", Text(_moderation_text(report.moderation)))
+    grid.add_row("processor", Text(_cpu_text(report)))
     grid.add_row(
         "memory", f"{_show(report.rss_mb, 0)} MiB RSS · {_show(report.pss_mb, 0)} MiB PSS (shared pages once)"
     )
     if report.records:
-        grid.add_row("records", report.records)
+        grid.add_row("records", Text(report.records))
     for picture in report.pictures:
-        grid.add_row("picture", picture)
+        grid.add_row("picture", Text(picture))
+    if report.logs and (report.failure or report.errors or report.deaths):
+        grid.add_row("output", Text(report.logs))
+    for problem in report.problems:
+        grid.add_row("problem", Text(problem, style="yellow"))
     return Group(head, grid)
 
 
+def _death_texts(report: Report) -> list[list[str]]:
+    """Processes that died, each way once, with what they wrote last and what is not among the errors."""
+    alike: dict[tuple[str, str], list[ProcessDeath]] = {}
+    for death in report.deaths:
+        alike.setdefault((death.process, death.reason), []).append(death)
+    texts = []
+    for deaths in alike.values():
+        newest = deaths[-1]
+        known = [error.text for error in report.errors if error.process == newest.process]
+        lines = [line for line in newest.last_lines if not any(text in line for text in known)]
+        when = f"{newest.elapsed_s:.0f} s after the start"
+        often = f", {len(deaths)} times, the last time " if len(deaths) > 1 else " "
+        texts.append([f"{newest.process} {newest.reason}{often}{when}", *lines[-SHOWN_LINES:]])
+    return texts
+
+
 def _separation_text(report: Report) -> Any:
-    from rich.text import Text
+    from chimera_ros.terminal.styled import Text
 
     smallest, asked = report.min_separation_m, report.asked_separation_m
     text = f"smallest {_show(smallest)} m" + (f" · required {_show(asked)} m" if asked is not None else "")

@@ -1,8 +1,8 @@
 """Bounded, validating access to the fields of a JSON object that another process has written.
 
 A field that is missing, null or of the wrong type gives the default; one of the wrong type is also counted,
-by key, in `ignored`. Texts go to a terminal: they are cut to 200 characters, control characters become
-spaces. Lists and mappings are cut as well. Nothing raises.
+by key, in `ignored`. Texts are one line of at most 200 characters (`formats.display`). Lists and mappings are
+cut as well. Nothing raises.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from chimera_ros.formats import display
 from chimera_ros.records.histogram import Histogram
 
 MAX_TEXT: Final = 200
@@ -32,11 +33,11 @@ class StatusFields:
         self.ignored: Counter[str] = Counter() if ignored is None else ignored
 
     def text(self, key: str, default: D) -> str | D:
-        """Printable text of at most 200 characters."""
+        """One line of at most 200 characters."""
         return self._get(key, _text, default)
 
     def path(self, key: str, default: D) -> str | D:
-        """A printable path."""
+        """A path of at most 4096 characters, unaltered."""
         return self._get(key, _path, default)
 
     def number(self, key: str, default: D) -> float | D:
@@ -112,11 +113,11 @@ class StatusFields:
 def _text(value: object) -> str | None:
     if not isinstance(value, str):
         return None
-    return "".join(char if char.isprintable() else " " for char in value[:MAX_TEXT])
+    return display.line(value, MAX_TEXT, instead=" ")
 
 
 def _path(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= MAX_PATH and value.isprintable() else None
+    return value if isinstance(value, str) and len(value) <= MAX_PATH else None
 
 
 def _number(value: object) -> float | None:

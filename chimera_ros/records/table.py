@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from chimera_ros.formats import display
 from chimera_ros.records.process_status import DroneStatus
 from chimera_ros.records.status_view import SwarmView
+from chimera_ros.terminal.styled import Console, Text
 
 PLAIN_EVERY_S = 5.0
 REFRESH_EVERY_S = 0.5
@@ -38,7 +41,8 @@ _STATE_STYLE = {
 class LiveTable:
     """Shows a `SwarmView`: a table that is redrawn on a terminal, else one line every 5 s.
 
-    `update` limits its own rate. `now` is monotonic seconds.
+    `update` limits its own rate. `now` is monotonic seconds. Drawing never raises: the table ends at its
+    first failure, and `problem` says what it was.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -46,6 +50,7 @@ class LiveTable:
         self._console = console or Console()
         self._live: Live | None = None
         self._due_s = float("-inf")
+        self.problem: str | None = None
 
     @property
     def console(self) -> Console:
@@ -54,15 +59,16 @@ class LiveTable:
 
     @property
     def plain(self) -> bool:
-        """True if it prints lines because the output is no terminal."""
-        return not self._console.is_terminal
+        """True if it prints lines because the output is no terminal, or one without cursor movements."""
+        return not self._console.is_terminal or self._console.is_dumb_terminal
 
     def __enter__(self) -> Self:
-        if not self.plain:
-            self._live = Live(
-                console=self._console, auto_refresh=False, transient=False, vertical_overflow="ellipsis"
-            )
-            self._live.start()
+        with self._failing():
+            if not self.plain:
+                self._live = Live(
+                    console=self._console, auto_refresh=False, transient=False, vertical_overflow="ellipsis"
+                )
+                self._live.start()
         return self
 
     def __exit__(
@@ -72,26 +78,36 @@ class LiveTable:
 
     def update(self, view: SwarmView, now: float, *, force: bool = False) -> None:
         """Draws `view` if that is due."""
-        if now < self._due_s and not force:
+        if (now < self._due_s and not force) or self.problem is not None:
             return
-        if self._live is not None:
-            self._due_s = now + REFRESH_EVERY_S
-            size = self._console.size
-            self._live.update(render_view(view, self._title, size.width, size.height), refresh=True)
-        elif self.plain:
-            self._due_s = now + PLAIN_EVERY_S
-            line = plain_line(view)
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        with self._failing():
+            if self._live is not None:
+                self._due_s = now + REFRESH_EVERY_S
+                size = self._console.size
+                self._live.update(render_view(view, self._title, size.width, size.height), refresh=True)
+            elif self.plain:
+                self._due_s = now + PLAIN_EVERY_S
+                line = plain_line(view)
+                self._console.print(Text(line), soft_wrap=True)
 
     def print_above(self, text: str) -> None:
         """Prints a line above the table."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=self.plain)
+        with self._failing():
+            self._console.print(Text(text), soft_wrap=self.plain)
 
     def close(self) -> None:
         """Keeps the last table on the screen and releases the terminal."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            with self._failing():
+                live.stop()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: the flight goes on
+            self.problem = self.problem or f"{type(error).__name__}: {error}"
 
 
 def plain_line(view: SwarmView) -> str:
@@ -127,7 +143,7 @@ def plain_line(view: SwarmView) -> str:
         parts.append(f"FAILURE: {view.failure}")
     if view.alarms:
         parts.append(f"{len(view.alarms)} alarms, last: {view.alarms[-1]}")
-    return " | ".join(parts)
+    return display.line(" | ".join(parts))
 
 
 def render_view(view: SwarmView, title: str, width: int = 80, height: int = 30) -> RenderableType:

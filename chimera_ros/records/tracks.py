@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from chimera_ros import private_files
 from chimera_ros.formats import json_values
+
+from .picture import drawing, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,15 +164,17 @@ def draw_tracks(
 
     Raises TracksFailed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     tracks = read_tracks(source) if isinstance(source, Path) else source
     apart = separation(tracks)
-    figure = Figure(figsize=(16.0, 9.0), dpi=110, facecolor="white")
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    FigureCanvasAgg(figure)
+    with drawing(16.0, 9.0, 110) as figure:
+        _draw(figure, tracks, apart, title, asked_separation_m)
+        save_picture(figure, picture)
+    return apart
+
+
+def _draw(
+    figure: Figure, tracks: Tracks, apart: SeparationSeries, title: str, asked_separation_m: float | None
+) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1.0))
     plan = figure.add_subplot(grid[:, 0])
     heights = figure.add_subplot(grid[0, 1])
@@ -181,23 +186,19 @@ def draw_tracks(
     if tracks.drones > LABELLED:
         _draw_colour_key(figure, plan, tracks.drones)
     duration_s = tracks.time_s[-1] - tracks.time_s[0]
-    words = [title] if title else []
+    words = [label(title)] if title else []
     words += [f"{tracks.drones} drone{'s' if tracks.drones != 1 else ''}", f"{duration_s:.0f} s"]
     figure.suptitle("  ·  ".join(words), fontsize=16, color=INK, fontweight="bold")
-    save_picture(figure, picture)
-    return apart
 
 
 def save_picture(figure: Figure, picture: Path) -> None:
     """Writes a figure as PNG, atomically. Raises TracksFailed."""
-    temporary = picture.with_name(f".{picture.name}.tmp")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png")
-        temporary.replace(picture)
+        private_files.make_folder(picture.parent)
+        private_files.write_file(picture, drawn.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise TracksFailed(f"the picture {picture} cannot be written: {error.strerror or error}") from error
 
 

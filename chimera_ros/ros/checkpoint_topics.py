@@ -25,6 +25,7 @@ from . import names, qos
 from .cdr import CdrError, decode_checkpoint, encode_checkpoint
 from .context import SessionContext
 from .lifecycle import boot_time_s, raised_at
+from .log import log
 from .retrying_publisher import RetryingPublisher
 
 MAX_QUEUED: Final = 1024  # received checkpoints that are not verified yet
@@ -120,7 +121,7 @@ class CheckpointTopics:
 
     def _count_error(self, error: Exception) -> None:
         self._context.counts["checkpoint_errors"] += 1
-        self._context.node.get_logger().error(f"checkpoints: {type(error).__name__} at {raised_at(error)}")
+        log(self._context.node, "error", f"checkpoints: {type(error).__name__} at {raised_at(error)}")
 
     def _tick(self) -> None:
         context, now = self._context, boot_time_s()

@@ -17,6 +17,7 @@ from chimera_ros.crypto.key_server.server import KeyServer
 from chimera_ros.crypto.member.host import SecureHost
 
 from .lifecycle import boot_time_s, raised_at
+from .log import log
 
 Retry = Callable[[], bool]
 """Sends what a saturated writer did not accept; True when nothing is left."""
@@ -69,5 +70,5 @@ class SessionContext:
         except Exception as error:
             self.counts["callback_errors"] += 1
             text = f"{what}: {type(error).__name__} in a callback at {raised_at(error)}"
-            self.node.get_logger().error(text)
+            log(self.node, "error", text)
             return None

@@ -130,7 +130,7 @@ class Diagnostics:
         level, text = state.verdict()
         status = DiagnosticStatus(
             level=bytes((level,)),
-            name=f"{self._node.get_name()}: security",
+            name=f"{self._node.get_fully_qualified_name()}: security",
             message=text,
             hardware_id=self._swarm,
             values=[KeyValue(key=key, value=value) for key, value in state.key_values()],

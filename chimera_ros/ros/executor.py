@@ -7,22 +7,24 @@ time-out.
 
 from __future__ import annotations
 
+import os
 import resource
-import signal
-import sys
+import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
+from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
+
+from . import startup
 from .lifecycle import SwarmNode
 
-_WAIT_S = 0.25  # bound on the delay of a signal while no event arrives
+_WAIT_S = 0.25  # bound on the delay of a signal while no event arrives; interval of looks at the parent
 
 
 def make_executor(context: Context | None = None) -> Executor:
@@ -37,16 +39,24 @@ def make_executor(context: Context | None = None) -> Executor:
 class Spinner:
     """Spins nodes until `stop`.
 
-    The first SIGINT or SIGTERM calls `on_stop(count=1)`; if that returns True the spinner continues (during a
-    supervised landing, for example) until `stop` is called or a second signal arrives, which always ends it.
+    The first request to stop (`StopRequests`) calls `on_stop(1)`; if that returns True the spinner continues
+    (during a supervised landing, for example) until `stop` is called or a second request arrives, which
+    always ends it, after `on_stop(2)`. `orphaned()` is True once the parent has ended: a request too.
     """
 
-    def __init__(self, context: Context | None = None, on_stop: Callable[[int], bool] | None = None) -> None:
+    def __init__(
+        self,
+        context: Context | None = None,
+        on_stop: Callable[[int], bool] | None = None,
+        orphaned: Callable[[], bool] | None = None,
+        requests: StopRequests | None = None,
+    ) -> None:
         self._executor = make_executor(context)
         self._context = context if context is not None else rclpy.get_default_context()
         self._on_stop = on_stop
-        self._signals = 0
-        self._handled = 0
+        self._orphaned = orphaned
+        self._looked_s = float("-inf")
+        self._requests = requests if requests is not None else StopRequests()
         self._running = True
         self._nodes: list[Node] = []
 
@@ -62,29 +72,25 @@ class Spinner:
         if wake is not None:
             wake()
 
-    def install_signal_handlers(self) -> None:
-        """Handle SIGINT and SIGTERM; call from the main thread."""
-        # A parent that ignores SIGINT wants the node to survive Ctrl-C, as launch does during a landing.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._signals += 1  # handled between two callbacks, outside the signal handler
-
     def spin(self, until: Callable[[], bool] | None = None) -> None:
         """Run callbacks until `stop`, `until()` is true, a signal ends it, or the context is shut down."""
         while self._running and self._context.ok():
             if until is not None and until():
                 return
-            if self._handled != self._signals:
-                self._handled += 1
-                continues = self._handled == 1 and self._on_stop is not None and self._on_stop(1)
-                if not continues:
-                    if self._handled > 1 and self._on_stop is not None:
-                        self._on_stop(self._handled)
+            self._watch_parent()
+            count = self._requests.take()
+            if count:
+                continues = self._on_stop is not None and self._on_stop(count)
+                if count > 1 or not continues:
                     return
             self._executor.spin_once(timeout_sec=_WAIT_S)
+
+    def _watch_parent(self) -> None:
+        now = time.monotonic()
+        if self._orphaned is not None and now - self._looked_s >= _WAIT_S:
+            self._looked_s = now
+            if self._orphaned():
+                self._requests.request(insists=False)
 
     def poll(self) -> None:
         """Run one event if one is waiting, and return at once."""
@@ -110,26 +116,38 @@ def disable_core_dumps() -> None:
 def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
     """`main` of a node's executable: create, start, spin and shut down. Returns the exit status.
 
-    A method ``stop_requested(count) -> bool`` of the node is called at the first signal: True means that it
-    needs time (and calls ``node.stop_spinning()`` when done); a second signal ends it in any case. With the
-    node parameter ``autostart`` False it stays unconfigured.
+    It is 2 where arguments, parameters or environment are wrong. ``node.stop_requested(count)`` is called at
+    the first request to stop: True means that it needs time (and calls ``node.stop_spinning()`` when done); a
+    second request ends it in any case. With the node parameters ``autostart`` False and ``expose_services``
+    True it stays unconfigured until somebody calls its lifecycle service.
     """
+    try:
+        return _run(make_node, args)
+    except startup.StartRefused as error:
+        return startup.refused(args, error)
+
+
+def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int:
     disable_core_dumps()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
+    requests = StopRequests()
+    requests.install()  # first: a request during the start is answered at its end
+    startup.initialise(args)
     node: SwarmNode[Any] | None = None
     status = 1
     try:
-        node = make_node()
-        spinner = Spinner(on_stop=getattr(node, "stop_requested", None))
+        node = startup.make(make_node)
+        spinner = Spinner(on_stop=node.stop_requested, orphaned=node.is_orphaned, requests=requests)
         node.on_stop_spinning(spinner.stop)
-        spinner.install_signal_handlers()
         spinner.add(node)
         try:
-            if not _wants_autostart(node) or node.autostart():
+            starts = node.start_option("autostart", default=True)
+            startup.load_parameters(node, args, starts=starts)
+            if not starts or node.autostart():
                 spinner.spin()
                 status = 0 if node.failure is None else 1
             else:
-                print(node.failure or f"{node.get_name()} could not start", file=sys.stderr)
+                print_line(node.failure or f"{node.get_name()} could not start", error=True)
         finally:
             node.end()
             spinner.close()
@@ -138,8 +156,3 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
             node.destroy_node()
         rclpy.try_shutdown()
     return status
-
-
-def _wants_autostart(node: SwarmNode[Any]) -> bool:
-    value = node._parameter_overrides.get("autostart")
-    return value is None or bool(value.value)

@@ -1,28 +1,40 @@
 """Base class of all nodes: a lifecycle (managed) node that starts itself and exposes no service.
 
 The services that rclpy creates by default can be called by anyone on the network, without authentication:
-transitions, parameters, type description. They are off unless `expose_services` is set. Transitions are
-triggered in the process itself; parameters are read-only while the node is active.
+transitions, parameters, type description. Those of the first two kinds exist only with the node parameter
+`expose_services`, for a bench. Transitions are triggered in the process itself; parameters are read-only
+while the node is active.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.parameter_service import ParameterService
 from rclpy.timer import Timer
 
+from chimera_ros.parent_watch import ParentWatch
+
+from .log import log
 from .names import DEFAULT_NAMESPACE
-from .parameters import ParameterError, declare
+from .parameters import ParameterError, declare, problem, read
 
 P = TypeVar("P")
+
+EXPOSE_SERVICES: Final = "expose_services"
+EXPOSED: Final = (
+    "expose_services is true: anyone on this network can change this node's state and parameters, "
+    "without authentication; for a bench only"
+)
 
 
 class SetupError(Exception):
@@ -44,7 +56,6 @@ class SwarmNode(LifecycleNode, Generic[P]):
         namespace: default ROS namespace, which is also the swarm's; remapping (``-r __ns:=…``) takes
         precedence.
         overrides: parameter values that take precedence over the command line, for tests and embedding.
-        expose_services: offer lifecycle and parameter services on the network, for use on a bench only.
     """
 
     def __init__(
@@ -54,7 +65,6 @@ class SwarmNode(LifecycleNode, Generic[P]):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         overrides: dict[str, Any] | None = None,
-        expose_services: bool = False,
         context: Context | None = None,
         cli_args: Sequence[str] | None = None,
     ) -> None:
@@ -62,20 +72,27 @@ class SwarmNode(LifecycleNode, Generic[P]):
         self._active = False
         self._failing: str | None = None
         self._failure: str | None = None
+        self._parent = ParentWatch()
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        values = {**(overrides or {}), "start_type_description_service": expose_services}
-        super().__init__(
+        values = {**(overrides or {}), "start_type_description_service": False}
+        # In two steps, as LifecycleNode does: only a node knows its parameters from files and command line.
+        Node.__init__(
+            self,
             name,
             namespace=namespace,
             context=context,
             cli_args=list(cli_args) if cli_args is not None else None,
-            enable_communication_interface=expose_services,
-            start_parameter_services=expose_services,
+            start_parameter_services=False,
             parameter_overrides=[Parameter(key, value=value) for key, value in values.items()],
         )
+        self._exposes_services = self.start_option(EXPOSE_SERVICES, default=False)
+        LifecycleNodeMixin.__init__(self, enable_communication_interface=self._exposes_services)
+        if self._exposes_services:
+            self._parameter_service = ParameterService(self)
+            log(self, "warning", EXPOSED)
         self.parameters: P = None  # type: ignore[assignment]  # set before any hook runs
         self._on_stop_spinning: Callable[[], None] | None = None
-        self.add_on_set_parameters_callback(self._refuse_when_active)
+        self.add_on_set_parameters_callback(self._check_new_values)
 
     # Hooks ---------------------------------------------------------------------------------------------
 
@@ -111,6 +128,37 @@ class SwarmNode(LifecycleNode, Generic[P]):
         """Namespace of the swarm: the node's own."""
         return self.get_namespace()
 
+    @property
+    def parameters_type(self) -> type[P] | None:
+        """The dataclass that declares the parameters."""
+        return self._parameters_type
+
+    @property
+    def launched(self) -> bool:
+        """True if `ros2 launch` has started this process."""
+        return self._parent.launched
+
+    @property
+    def exposes_services(self) -> bool:
+        """True if this node offers lifecycle and parameter services to everyone on the network."""
+        return self._exposes_services
+
+    def start_option(self, name: str, *, default: bool) -> bool:
+        """Value of a boolean parameter that is needed before the parameters are declared."""
+        given = self._parameter_overrides.get(name)
+        return given.value if given is not None and isinstance(given.value, bool) else default
+
+    def declare_parameters_only(self) -> None:
+        """Declare and check the parameters; required ones may be missing yet. Raises ParameterError."""
+        if self._parameters_type is not None:
+            declare(self, self._parameters_type)
+
+    def load_parameters(self) -> None:
+        """Declare the parameters, check and take over their present values. Raises ParameterError."""
+        self.declare_parameters_only()
+        if self._parameters_type is not None:
+            self.parameters = read(self, self._parameters_type)
+
     def create_steady_timer(self, period_s: float, callback: Any) -> Timer:
         """A timer on the monotonic clock, independent of /clock: for failsafes, security and control."""
         return self.create_timer(period_s, callback, clock=self._steady_clock)
@@ -124,6 +172,17 @@ class SwarmNode(LifecycleNode, Generic[P]):
         if self._on_stop_spinning is not None:
             self._on_stop_spinning()
 
+    def is_orphaned(self) -> bool:
+        """True once the process that started this one and watches over it has ended."""
+        return self._parent.ended
+
+    def stop_requested(self, count: int) -> bool:
+        """Called at the first request to stop, and at a second one; True if the first needs time.
+
+        Whoever returns True calls `stop_spinning` when done.
+        """
+        return False
+
     def autostart(self) -> bool:
         """Configure and activate; False, with `failure` set, if either failed."""
         if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
@@ -132,7 +191,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
 
     def fail(self, reason: str) -> None:
         """Enter error processing from any state: keys are erased, the node becomes unconfigured."""
-        self.get_logger().error(reason)
+        log(self, "error", reason)
         self._failure = reason
         if self._active:
             self._failing = reason
@@ -152,8 +211,7 @@ class SwarmNode(LifecycleNode, Generic[P]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load parameters and run `setup`."""
         try:
-            if self._parameters_type is not None and self.parameters is None:
-                self.parameters = declare(self, self._parameters_type)
+            self.load_parameters()
             self.setup()
         except Exception as error:
             self._report("cannot start", error)
@@ -205,11 +263,15 @@ class SwarmNode(LifecycleNode, Generic[P]):
         self._safely(self.close)
         return TransitionCallbackReturn.SUCCESS
 
-    def _refuse_when_active(self, _parameters: list[Parameter]) -> SetParametersResult:
+    def _check_new_values(self, parameters: list[Parameter]) -> SetParametersResult:
         if self._active:
             return SetParametersResult(
                 successful=False, reason="parameters are read-only while the node is active"
             )
+        if self._parameters_type is not None:
+            for each in parameters:
+                if reason := problem(self._parameters_type, each.name, each.value):
+                    return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
     def _report(self, what: str, error: Exception) -> None:
@@ -217,13 +279,13 @@ class SwarmNode(LifecycleNode, Generic[P]):
         expected = isinstance(error, (SetupError, ParameterError)) or getattr(error, "for_people", False)
         detail = str(error) if expected else f"{type(error).__name__} at {raised_at(error)}"
         self._failure = f"{self.get_name()} {what}: {detail}"
-        self.get_logger().error(self._failure)
+        log(self, "error", self._failure)
 
     def _safely(self, hook: Any) -> None:
         try:
             hook()
         except Exception as error:
-            self.get_logger().error(f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
+            log(self, "error", f"{hook.__name__} failed: {type(error).__name__} at {raised_at(error)}")
 
 
 def raised_at(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from .control_topics import subscribed_kinds
 from .diagnostics import security_state
 from .endpoint_registry import EndpointRegistry
 from .endpoints import SecurePublisher, SecureSubscription
+from .identity_locks import IdentityLocks
 from .lifecycle import SetupError, boot_time_s
 from .services import SecureClient, SecureService
 from .session_config import SessionConfig, host_config
@@ -67,6 +69,7 @@ class SecureSession:
 
     Raises:
         KeystoreError: a key or certificate is missing, unsafe, expired or of another swarm; names the remedy.
+        IdentityInUse: another process of this machine uses a member's identity; names its process id.
         ValueError: no member, or a crypto member beside others.
     """
 
@@ -91,54 +94,63 @@ class SecureSession:
         store = Keystore(keystore)
         wall_ns = time.time_ns()
         trust = store.load_trust(wall_ns=wall_ns)
-        identities = [store.load_identity(name, wall_ns=wall_ns, passphrase=passphrase) for name in chosen]
+        identities = [
+            store.load_identity(name, wall_ns=wall_ns, passphrase=passphrase, trust=trust) for name in chosen
+        ]
         stores = {name: store.state_store(name) for name in chosen}
-
-        host_options = config.host
-        self.key_server: KeyServer | None = None
-        self._identities = {identity.name: identity for identity in identities}
-        self.authority = trust.authority  # the swarm's root certificate
-        roles = {identity.role for identity in identities}
-        if Role.CRYPTO in roles:
-            if len(identities) > 1:
-                raise ValueError(
-                    f"{chosen[0]}: a crypto member is hosted alone, not with {len(chosen) - 1} others"
+        self._locks = IdentityLocks(store, chosen, config.lock_wait_s, config.lock_required)
+        with ExitStack() as undo:
+            undo.callback(self._locks.release)
+            host_options = config.host
+            self.key_server: KeyServer | None = None
+            self._identities = {identity.name: identity for identity in identities}
+            self.authority = trust.authority  # the swarm's root certificate
+            roles = {identity.role for identity in identities}
+            if Role.CRYPTO in roles:
+                if len(identities) > 1:
+                    raise ValueError(
+                        f"{chosen[0]}: a crypto member is hosted alone, not with {len(chosen) - 1} others"
+                    )
+                self.key_server = KeyServer(
+                    identities[0],
+                    trust,
+                    stores[chosen[0]],
+                    config=config.key_server,
+                    host_config=host_options,
                 )
-            self.key_server = KeyServer(
-                identities[0], trust, stores[chosen[0]], config=config.key_server, host_config=host_options
+                self.host: SecureHost = self.key_server.host
+            else:
+                host_options = replace(host_options, fallback=store.fallback())
+                self.host = SecureHost(identities, trust, stores, config=host_options)
+            self._context = SessionContext(
+                node=node,
+                namespace=namespace if namespace is not None else node.get_namespace(),
+                members=chosen,
+                host=self.host,
+                key_server=self.key_server,
+                swarm_ns=self.swarm_ns,
+                rearm=self.rearm,
+                perform_later=self.perform_later,
+                retry_later=self.retry_later,
             )
-            self.host: SecureHost = self.key_server.host
-        else:
-            host_options = replace(host_options, fallback=store.fallback())
-            self.host = SecureHost(identities, trust, stores, config=host_options)
-        self._context = SessionContext(
-            node=node,
-            namespace=namespace if namespace is not None else node.get_namespace(),
-            members=chosen,
-            host=self.host,
-            key_server=self.key_server,
-            swarm_ns=self.swarm_ns,
-            rearm=self.rearm,
-            perform_later=self.perform_later,
-            retry_later=self.retry_later,
-        )
-        self.node = node
-        self.namespace = self._context.namespace
-        self.members = chosen
-        self.counts = self._context.counts
-        self.endpoints = EndpointRegistry(self._context, self.check_permission)
-        self._driver = SessionDriver(
-            self._context,
-            self.endpoints,
-            subscribed_kinds(roles, fallback=host_options.fallback is not None),
-            KeystoreWatch(keystore, trust) if self.key_server is not None else None,
-            self.security_state,
-            config.synchronise_clock,
-        )
-        self.alarms = self._driver.alarms
-        self.entropy: dict[str, str] = {}  # source -> state, for diagnostics; set by a crypto node
-        if autostart:
-            self.start()
+            self.node = node
+            self.namespace = self._context.namespace
+            self.members = chosen
+            self.counts = self._context.counts
+            self.endpoints = EndpointRegistry(self._context, self.check_permission)
+            self._driver = SessionDriver(
+                self._context,
+                self.endpoints,
+                subscribed_kinds(roles, fallback=host_options.fallback is not None),
+                KeystoreWatch(keystore, trust) if self.key_server is not None else None,
+                self.security_state,
+                config.synchronise_clock,
+            )
+            self.alarms = self._driver.alarms
+            self.entropy: dict[str, str] = {}  # source -> state, for diagnostics; set by a crypto node
+            if autostart:
+                self.start()
+            undo.pop_all()
 
     # Joining -------------------------------------------------------------------------------------------
 
@@ -147,8 +159,11 @@ class SecureSession:
         self._driver.start()
 
     def close(self) -> None:
-        """Leave the swarm: destroy every topic and erase all keys."""
-        self._driver.close()
+        """Leave the swarm: destroy every topic, erase all keys, release the identities."""
+        try:
+            self._driver.close()
+        finally:
+            self._locks.release()
 
     @property
     def ready(self) -> bool:

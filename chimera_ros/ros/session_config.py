@@ -33,10 +33,14 @@ class SessionConfig:
     """Options of a `SecureSession`.
 
     crypto_provider: auto, openssl or liboqs for the whole process; empty: the value of
-    CHIMERA_CRYPTO_PROVIDER.
+        CHIMERA_CRYPTO_PROVIDER.
+    lock_wait_s: how long to wait for another process of this machine that uses a member's identity.
+    lock_required: False goes on then, which only a stop may do: both processes change the member's state.
     """
 
     host: HostConfig = field(default_factory=host_config)
     key_server: KeyServerConfig = field(default_factory=KeyServerConfig)
     synchronise_clock: bool = True  # measure the offset to the crypto node
     crypto_provider: str = ""
+    lock_wait_s: float = 1.0
+    lock_required: bool = True

@@ -31,6 +31,7 @@ from .control_topics import ControlTopics
 from .diagnostics import Diagnostics
 from .endpoint_registry import EndpointRegistry
 from .lifecycle import boot_time_s
+from .log import log
 from .stop_call import StopCall
 
 HOUSEKEEPING_S: Final = 1.0
@@ -212,13 +213,7 @@ class SessionDriver:
     def alarm(self, severity: str, text: str) -> None:
         """Log an alarm, keep it for the status and call the user's callbacks; from the executor's thread."""
         self.alarms.append((severity, text))
-        logger = self._context.node.get_logger()
-        if severity == "error":
-            logger.error(text)
-        elif severity == "warning":
-            logger.warning(text)
-        else:
-            logger.info(text)
+        log(self._context.node, severity, text)
         for callback in tuple(self._on_alarm):
             self._context.guarded("alarm", callback, severity, text)
 

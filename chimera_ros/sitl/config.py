@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Final
 
 from chimera_ros.flight.datum import Datum
+from chimera_ros.flight.moderation_call import MAX_SEED
+from chimera_ros.formats.numbers import integer, number
+from chimera_ros.formats.text import excerpt
 
 Vec3 = tuple[float, float, float]
 
-MAX_DRONES = 250  # MAVLink system ids are one byte, and 245 up are customary for ground stations
+MAX_DRONES = 244  # system id 245 is MAVSDK's
+MAX_SYSTEM_ID = 250  # ids are one byte, and the highest are customary for ground stations
 DEFAULT_FIRST_PORT = 15540
 DEFAULT_GCS_PORT = 14550
 DEFAULT_DATUM = Datum(47.397742, 8.545594, 488.0)  # default home of PX4's SITL
@@ -22,8 +28,12 @@ class SitlError(Exception):
     """A simulation that cannot be started; its text is one sentence for the user."""
 
 
+class SitlMisuse(SitlError):
+    """An option has a value that is not allowed."""
+
+
 class FaultKind(Enum):
-    """Faults of a vehicle, from the start or from `at_s` on."""
+    """Faults of a vehicle, from the start or, where `is_timed`, from `at_s` on."""
 
     BAD_ORIGIN = "bad_origin"  # reports local positions that disagree with global ones by 2.5 m
     ORIGIN_JUMP = "origin_jump"  # its EKF origin moves by a few metres at at_s, with a reset of the estimator
@@ -32,10 +42,19 @@ class FaultKind(Enum):
     NO_GPS = "no_gps"  # its estimator never becomes ready
     LOW_BATTERY = "low_battery"  # begins with 12 % of its battery
 
+    @property
+    def is_timed(self) -> bool:
+        """True if the fault begins at a time of its own."""
+        return self in (FaultKind.ORIGIN_JUMP, FaultKind.FREEZE)
+
+
+FAULT_GRAMMAR: Final = "N:KIND[@SECONDS]"
+FAULT_KINDS: Final = ", ".join(kind.value + ("[@SECONDS]" if kind.is_timed else "") for kind in FaultKind)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of one vehicle. `at_s` is simulation time; only origin_jump and freeze use it."""
+    """A fault of one vehicle. `at_s` is simulation time."""
 
     vehicle: int  # index from 0
     kind: FaultKind
@@ -43,23 +62,43 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Read `ID:KIND` or `ID:KIND@SECONDS`, ID counting from 1.
+        """Read `FAULT_GRAMMAR`, N counting from 1.
 
         Raises:
-            SitlError: if the text is anything else.
+            SitlMisuse: if the text is anything else.
         """
-        kinds = ", ".join(kind.value for kind in FaultKind)
+        vehicle, _, rest = text.partition(":")
+        word, at, seconds = rest.partition("@")
         try:
-            number, rest = text.split(":", 1)
-            name, _, moment = rest.partition("@")
-            fault = cls(int(number) - 1, FaultKind(name), float(moment) if moment else 0.0)
+            kind = FaultKind(word)
+            fault = cls(integer(vehicle) - 1, kind, number(seconds) if at else 0.0)
         except ValueError:
-            raise SitlError(
-                f"--fault {text}: write VEHICLE:KIND or VEHICLE:KIND@SECONDS with KIND one of {kinds}."
+            raise SitlMisuse(
+                f"--fault is '{excerpt(text)}'; write {FAULT_GRAMMAR} with KIND one of {FAULT_KINDS}."
             ) from None
-        if fault.vehicle < 0 or not math.isfinite(fault.at_s) or fault.at_s < 0.0:
-            raise SitlError(f"--fault {text}: vehicles count from 1 and seconds from 0.")
+        if at and not kind.is_timed:
+            raise SitlMisuse(
+                f"--fault is '{excerpt(text)}', but {word} lasts from the start: leave out @SECONDS."
+            )
+        if fault.vehicle < 0 or fault.at_s < 0.0:
+            raise SitlMisuse(f"--fault is '{excerpt(text)}'; vehicles count from 1 and seconds from 0.")
         return fault
+
+
+def check_faults(faults: Sequence[Fault], drones: int) -> None:
+    """Raises SitlMisuse for a fault of a vehicle that is not there, or given twice."""
+    for index, fault in enumerate(faults):
+        if fault.vehicle >= drones:
+            raise SitlMisuse(f"--fault names vehicle {fault.vehicle + 1}, but there are {drones} drones.")
+        if any((fault.vehicle, fault.kind) == (other.vehicle, other.kind) for other in faults[:index]):
+            raise SitlMisuse(f"--fault gives vehicle {fault.vehicle + 1} the fault {fault.kind.value} twice.")
+
+
+def check_gcs_port(gcs_port: int, first_port: int, drones: int) -> None:
+    """Raises SitlMisuse if the ground station's port is also one of the vehicles or their clients."""
+    for first in (first_port, first_port + OWN_PORT_OFFSET):
+        if gcs_port and first <= gcs_port < first + drones:
+            raise SitlMisuse(f"--gcs-port {gcs_port} is also the port of a vehicle: choose another.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,48 +125,42 @@ class SitlConfig:
     parameters: Mapping[str, float] = field(
         default_factory=dict
     )  # PX4 parameters of every vehicle, set at start
-    tracks: str | None = None  # JSON lines file of true positions at 5 Hz
+    tracks: Path | None = None  # JSON lines file of true positions at 5 Hz
 
     def check(self) -> None:
         """Check ranges.
 
         Raises:
-            SitlError: with one sentence that names the value and what is allowed.
+            SitlMisuse: with one sentence that names the value and what is allowed.
         """
         if self.personality == "arducopter":
-            raise SitlError(
+            raise SitlMisuse(
                 "--personality arducopter is not built yet: use px4, or connect a real ArduCopter SITL."
             )
         if self.personality != "px4":
-            raise SitlError(f"--personality {self.personality}: only px4 is known.")
-        if not 1 <= self.drones <= MAX_DRONES:
-            raise SitlError(f"--drones {self.drones}: from 1 to {MAX_DRONES} are possible.")
-        if self.first_system_id < 1 or self.first_system_id + self.drones - 1 > 250:
-            raise SitlError(
-                "System ids must lie between 1 and 250: lower the first system id or the number of drones."
-            )
-        last = self.first_port + self.drones - 1 + OWN_PORT_OFFSET
-        if self.first_port < 1024 or last > 65535:
-            raise SitlError(
-                f"--first-port {self.first_port}: ports up to {last} are used, 1024 to 65535 exist."
-            )
-        if self.drones > OWN_PORT_OFFSET:
-            raise SitlError(f"--drones {self.drones}: at most {OWN_PORT_OFFSET}.")
-        if self.gcs_port and self.first_port <= self.gcs_port < self.first_port + self.drones:
-            raise SitlError(f"--gcs-port {self.gcs_port} is also the port of a vehicle: choose another.")
-        if not 0.0 <= self.wind_m_s <= 15.0:
-            raise SitlError(f"--wind {self.wind_m_s}: from 0 to 15 m/s are simulated.")
-        if not 0.05 <= self.speed_factor <= 20.0:
-            raise SitlError(f"--speed {self.speed_factor}: from 0.05 to 20 are possible.")
-        if not 0.5 <= self.spacing_m <= 100.0:
-            raise SitlError(f"--spacing {self.spacing_m}: from 0.5 to 100 m are possible.")
-        if self.spawn_enu_m and len(self.spawn_enu_m) < self.drones:
-            raise SitlError(f"The spawn file has {len(self.spawn_enu_m)} places for {self.drones} drones.")
-        for fault in self.faults:
-            if fault.vehicle >= self.drones:
-                raise SitlError(
-                    f"--fault names vehicle {fault.vehicle + 1}, but there are {self.drones} drones."
+            raise SitlMisuse(f"--personality is '{excerpt(self.personality)}'; only px4 is known.")
+        last_port = 65535 - OWN_PORT_OFFSET - (self.drones - 1)
+        for option, value, low, high in (
+            ("--drones", self.drones, 1, MAX_DRONES),
+            ("--first-system-id", self.first_system_id, 1, MAX_SYSTEM_ID - (self.drones - 1)),
+            ("--first-port", self.first_port, 1024, last_port),
+            ("--gcs-port", self.gcs_port, 0, 65535),
+            ("--seed", self.seed, 0, MAX_SEED),
+            ("--wind", self.wind_m_s, 0.0, 15.0),
+            ("--speed", self.speed_factor, 0.05, 20.0),
+            ("--spacing", self.spacing_m, 0.5, 100.0),
+        ):
+            if not low <= value <= high:
+                for_drones = (
+                    f" for {self.drones} drones" if option in ("--first-port", "--first-system-id") else ""
                 )
+                raise SitlMisuse(
+                    f"{option} {value:.9g} is out of range: {low} to {high} are possible{for_drones}."
+                )
+        check_gcs_port(self.gcs_port, self.first_port, self.drones)
+        if self.spawn_enu_m and len(self.spawn_enu_m) < self.drones:
+            raise SitlMisuse(f"The spawn file has {len(self.spawn_enu_m)} places for {self.drones} drones.")
+        check_faults(self.faults, self.drones)
 
     def spawn_places(self) -> list[Vec3]:
         """Spawn places, ENU metres: those given, or a square grid with its south-west corner at the datum."""

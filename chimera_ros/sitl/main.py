@@ -6,125 +6,172 @@ import argparse
 import dataclasses
 import gc
 import json
-import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from chimera_ros import standard_streams
+from chimera_ros.command_line import (
+    OneSentenceParser,
+    number,
+    output_file,
+    some_text,
+    whole,
+)
 from chimera_ros.flight.datum import Datum
+from chimera_ros.formats import json_values, numbers
+from chimera_ros.formats.text import FormatError, excerpt, read_bytes
+from chimera_ros.stop_requests import StopRequests
+from chimera_ros.terminal.lines import print_line
 
 from .config import (
     DEFAULT_DATUM,
     DEFAULT_FIRST_PORT,
     DEFAULT_GCS_PORT,
+    FAULT_GRAMMAR,
+    FAULT_KINDS,
+    MAX_DRONES,
     Fault,
-    FaultKind,
     SitlConfig,
     SitlError,
+    SitlMisuse,
     Vec3,
 )
 from .parameters import SPECS, Parameters
+from .stop_condition import StopCondition
 from .udp_server import run
 
 STATUS_FD_VARIABLE = "CHIMERA_STATUS_FD"
+MAX_SPAWN_BYTES = 1 << 20
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of `chimera sitl`."""
-    p = argparse.ArgumentParser(
-        prog="chimera sitl",
-        description="Simulate PX4-like quadrotors with MAVLink 2 over UDP. "
-        "Vehicle N (from 1) sends to 127.0.0.1, port first-port + N - 1.",
-    )
-    p.add_argument("--drones", type=int, default=5, metavar="N", help="how many vehicles (default 5)")
-    p.add_argument("--first-port", type=int, default=DEFAULT_FIRST_PORT, metavar="PORT", help="default 15540")
-    p.add_argument(
+def register(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `chimera sitl`."""
+    add = parser.add_argument
+    add("--drones", type=whole, default=5, metavar="N", help=f"vehicles: 1 to {MAX_DRONES} (default 5)")
+    add("--first-port", type=whole, default=DEFAULT_FIRST_PORT, metavar="PORT", help="default 15540")
+    add(
         "--gcs-port",
-        type=int,
+        type=whole,
         default=DEFAULT_GCS_PORT,
         metavar="PORT",
         help="ground station, default 14550; 0: none",
     )
-    p.add_argument("--personality", default="px4", metavar="NAME", help="px4 (default)")
-    p.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of origins, headings, gusts and errors (default 1)"
+    add("--personality", type=some_text, default="px4", metavar="NAME", help="px4 (default)")
+    add(
+        "--seed",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="of origins, headings, gusts and errors (default 1)",
     )
-    p.add_argument(
-        "--wind", type=float, default=0.0, metavar="M_PER_S", help="mean wind with gusts (default 0)"
+    add(
+        "--wind",
+        type=number,
+        default=0.0,
+        metavar="M_PER_S",
+        help="mean wind with gusts, up to 15 (default 0)",
     )
-    p.add_argument(
+    add(
         "--datum",
         type=_three_numbers,
         default=dataclasses.astuple(DEFAULT_DATUM),
         metavar="LAT,LON,ALT",
         help="degrees, metres AMSL",
     )
-    p.add_argument("--spawn", metavar="FILE.json", help="spawn places: [[east, north, up], ...] in metres")
-    p.add_argument("--spacing", type=float, default=4.0, metavar="M", help="of the spawn grid (default 4)")
-    p.add_argument("--first-system-id", type=int, default=1, metavar="N", help="default 1")
-    p.add_argument(
-        "--speed", type=float, default=1.0, metavar="FACTOR", help="simulated over wall time (default 1)"
+    add(
+        "--spawn",
+        type=some_text,
+        metavar="FILE.json",
+        help="spawn places: a file of [[east, north, up], ...] in metres, or that JSON itself",
     )
-    p.add_argument("--tracks", metavar="FILE.jsonl", help="write true positions here, 5 per second")
-    p.add_argument(
-        "--param", action="append", default=[], metavar="NAME=VALUE", help="PX4 parameter of all vehicles"
+    add("--spacing", type=number, default=4.0, metavar="M", help="of the spawn grid, 0.5 to 100 (default 4)")
+    add("--first-system-id", type=whole, default=1, metavar="N", help="default 1")
+    add(
+        "--speed",
+        type=number,
+        default=1.0,
+        metavar="FACTOR",
+        help="simulated over wall time, 0.05 to 20 (default 1)",
     )
-    kinds = ", ".join(kind.value for kind in FaultKind)
-    p.add_argument(
-        "--fault",
+    add("--tracks", type=output_file, metavar="FILE.jsonl", help="write true positions here, 5 per second")
+    add(
+        "--param",
+        type=some_text,
         action="append",
         default=[],
-        metavar="N:KIND[@SECONDS]",
-        help=f"give vehicle N a fault: {kinds}",
+        metavar="NAME=VALUE",
+        help="PX4 parameter of all vehicles",
     )
-    return p
+    add(
+        "--fault",
+        type=some_text,
+        action="append",
+        default=[],
+        metavar=FAULT_GRAMMAR,
+        help=f"give vehicle N (from 1) a fault; KIND is one of {FAULT_KINDS}",
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `chimera sitl`."""
+    made = OneSentenceParser(
+        prog="chimera sitl",
+        description="Simulate PX4-like quadrotors with MAVLink 2 over UDP. "
+        "Vehicle N (from 1) sends to 127.0.0.1, port first-port + N - 1.",
+    )
+    register(made)
+    return made
 
 
 def _three_numbers(text: str) -> tuple[float, float, float]:
     try:
-        lat, lon, alt = (float(part) for part in text.split(","))
+        lat, lon, alt = (numbers.number(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not LAT,LON,ALT in degrees and metres") from None
-    if not all(map(math.isfinite, (lat, lon, alt))):
-        raise argparse.ArgumentTypeError(f"{text!r} is not LAT,LON,ALT in degrees and metres")
+        raise argparse.ArgumentTypeError(
+            f"'{excerpt(text)}' is not LAT,LON,ALT in degrees and metres"
+        ) from None
     return lat, lon, alt
 
 
-def read_datum(numbers: tuple[float, float, float]) -> Datum:
+def read_datum(degrees_and_metres: tuple[float, float, float]) -> Datum:
     """The datum from latitude, longitude and altitude.
 
     Raises:
-        SitlError: if one of them is out of bounds.
+        SitlMisuse: if one of them is out of bounds.
     """
     try:
-        return Datum(*numbers)
+        return Datum(*degrees_and_metres)
     except ValueError as error:
-        raise SitlError(f"--datum: {error}.") from None
+        raise SitlMisuse(f"--datum: {error}.") from None
 
 
-def read_spawn(path: str) -> list[Vec3]:
-    """Spawn positions from a JSON file: [[east, north, up], ...] in metres from the datum.
+def read_spawn(source: str) -> list[Vec3]:
+    """Spawn positions from a JSON file, or that JSON itself.
+
+    It is [[east, north, up], ...] in metres from the datum.
 
     Raises:
-        SitlError: if it cannot be read or holds anything else.
+        SitlMisuse: if it cannot be read or holds anything else.
     """
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = source.encode() if source.startswith("[") else read_bytes(Path(source), MAX_SPAWN_BYTES)
+        rows = json_values.parse(data, MAX_SPAWN_BYTES)
     except OSError as error:
-        raise SitlError(f"--spawn {path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise SitlError(f"--spawn {path}: is not JSON ({error}).") from None
+        raise SitlMisuse(f"--spawn {excerpt(source)}: cannot be read ({error.strerror}).") from None
+    except FormatError as error:
+        raise SitlMisuse(f"--spawn {excerpt(source)}: {error}.") from None
     if not isinstance(rows, list):
-        raise SitlError(f"--spawn {path}: must be a list of [east, north, up] in metres.")
+        raise SitlMisuse(f"--spawn {excerpt(source)}: must be a list of [east, north, up] in metres.")
     places: list[Vec3] = []
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         good = isinstance(row, list) and len(row) == 3
-        if not good or not all(isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e5 for v in row):
-            raise SitlError(f"--spawn {path}: place {number} must be [east, north, up] in metres.")
+        if not good or not all(
+            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e5 for v in row
+        ):
+            raise SitlMisuse(f"--spawn {excerpt(source)}: place {index} must be [east, north, up] in metres.")
         places.append((float(row[0]), float(row[1]), float(row[2])))
     return places
 
@@ -133,19 +180,19 @@ def read_parameters(texts: Sequence[str]) -> dict[str, float]:
     """Parameters from `NAME=VALUE` texts.
 
     Raises:
-        SitlError: if a name is unknown or a value not allowed.
+        SitlMisuse: if a name is unknown or a value not allowed.
     """
     values: dict[str, float] = {}
     for text in texts:
-        name, _, number = text.partition("=")
+        name, _, written = text.partition("=")
         try:
-            value = float(number)
+            value = numbers.number(written)
         except ValueError:
-            raise SitlError(f"--param {text}: write NAME=VALUE.") from None
+            raise SitlMisuse(f"--param is '{excerpt(text)}'; write NAME=VALUE.") from None
         if not Parameters().set(name, value):
             spec = SPECS.get(name)
             allowed = f"from {spec.low} to {spec.high}" if spec else f"one of {', '.join(sorted(SPECS))}"
-            raise SitlError(f"--param {text}: must be {allowed}.")
+            raise SitlMisuse(f"--param is '{excerpt(text)}'; must be {allowed}.")
         values[name] = value
     return values
 
@@ -186,67 +233,66 @@ class SitlStatusWriter:
 def _status_writer(descriptor: str) -> SitlStatusWriter:
     try:
         return SitlStatusWriter(int(descriptor))
-    except (ValueError, OSError):
-        raise SitlError(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
+    except (ValueError, OverflowError, OSError):
+        raise SitlMisuse(f"{STATUS_FD_VARIABLE}={descriptor} is not an open file descriptor.") from None
 
 
-def _stop_condition(follow_parent: bool) -> Callable[[], bool]:
-    """A function that is true after SIGINT or SIGTERM, or when the parent process has ended."""
-    parent = os.getppid()
-    stopped = False
+def simulate(options: argparse.Namespace) -> None:
+    """Run the simulation until a signal.
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
+    With CHIMERA_STATUS_FD in the environment, one JSON line per half second goes to that descriptor, and the
+    simulation ends with its parent process, once all vehicles are down.
 
-    # SIGINT stays ignored where the parent ignores it: launch does, so that the swarm can land after Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: stopped or (follow_parent and os.getppid() != parent)
+    Raises:
+        SitlError: it cannot run; SitlMisuse if an option is wrong.
+    """
+    config = SitlConfig(
+        drones=options.drones,
+        first_port=options.first_port,
+        gcs_port=options.gcs_port,
+        seed=options.seed,
+        wind_m_s=options.wind,
+        personality=options.personality,
+        datum=read_datum(options.datum),
+        spawn_enu_m=read_spawn(options.spawn) if options.spawn else (),
+        spacing_m=options.spacing,
+        first_system_id=options.first_system_id,
+        faults=tuple(Fault.parse(text) for text in options.fault),
+        speed_factor=options.speed,
+        parameters=read_parameters(options.param),
+        tracks=options.tracks,
+    )
+    config.check()
+    descriptor = os.environ.get(STATUS_FD_VARIABLE)
+    writer = _status_writer(descriptor) if descriptor else None
+    requests = StopRequests()
+    requests.install()
+    stop = StopCondition(requests, follow_parent=descriptor is not None)
+    if writer is None:
+        last = config.first_port + config.drones - 1
+        print_line(
+            f"Simulating {config.drones} PX4-like vehicles: UDP 127.0.0.1:{config.first_port}"
+            f"{f' to {last}' if config.drones > 1 else ''}"
+            f"{f', ground station on {config.gcs_port}' if config.gcs_port else ''}. Ctrl-C ends it.",
+            flush=True,
+        )
+    gc.freeze()
+    try:
+        run(config, writer, stop)
+    except OSError as error:
+        raise SitlError(f"The simulation ended: {error.strerror or error}.") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the simulation until a signal; exit status 0, 1 if it cannot run (2 for misuse, by argparse).
-
-    With CHIMERA_STATUS_FD in the environment, one JSON line per half second goes to that descriptor, and the
-    simulation ends with its parent process.
-    """
-    options = parser().parse_args(argv)
-    descriptor = os.environ.get(STATUS_FD_VARIABLE)
-    stop = _stop_condition(follow_parent=descriptor is not None)
+    """Run the simulation; exit status 0, 1 if it cannot run, 2 for misuse."""
+    standard_streams.repair()
     try:
-        config = SitlConfig(
-            drones=options.drones,
-            first_port=options.first_port,
-            gcs_port=options.gcs_port,
-            seed=options.seed,
-            wind_m_s=options.wind,
-            personality=options.personality,
-            datum=read_datum(options.datum),
-            spawn_enu_m=read_spawn(options.spawn) if options.spawn else (),
-            spacing_m=options.spacing,
-            first_system_id=options.first_system_id,
-            faults=tuple(Fault.parse(text) for text in options.fault),
-            speed_factor=options.speed,
-            parameters=read_parameters(options.param),
-            tracks=options.tracks,
-        )
-        config.check()
-        writer = _status_writer(descriptor) if descriptor else None
-        if writer is None:
-            last = config.first_port + config.drones - 1
-            print(
-                f"Simulating {config.drones} PX4-like vehicles: UDP 127.0.0.1:{config.first_port}"
-                f"{f' to {last}' if config.drones > 1 else ''}"
-                f"{f', ground station on {config.gcs_port}' if config.gcs_port else ''}. Ctrl-C ends it.",
-                flush=True,
-            )
-        gc.freeze()
-        run(config, writer, stop)
+        simulate(parser().parse_args(argv))
     except SitlError as error:
-        print(error, file=sys.stderr)
-        return 1
+        print_line(f"chimera sitl: {error}", error=True)
+        return 2 if isinstance(error, SitlMisuse) else 1
+    except SystemExit as exit_:  # of argparse, which has printed the sentence or the help
+        return int(exit_.code or 0)
     return 0
 
 

@@ -154,6 +154,10 @@ class Simulation:
             ],
         }
 
+    def any_armed(self) -> bool:
+        """True while a vehicle is armed."""
+        return any(commander.state.armed for commander in self.commanders)
+
     def true_enu_m(self) -> list[list[float]]:
         """True positions, one [east, north, up] in metres from the datum per vehicle, to the millimetre."""
         p = self.fleet.position_m

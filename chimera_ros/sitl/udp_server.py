@@ -7,20 +7,24 @@ have sent to its own port. All vehicles share one socket towards the ground-stat
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import selectors
 import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
+
+from chimera_ros.terminal.lines import print_line
 
 from . import mavlink_messages as messages
 from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
 from .mavlink_frames import split_frames
 from .mavlink_vehicle import MavlinkChannel, MavlinkVehicle
 from .simulation import STEP_S, Simulation
+from .track_file import TrackFile
 
 HOST = "127.0.0.1"
 TICK_STEPS = 2  # the loop wakes every 8 ms
@@ -234,17 +238,24 @@ class UdpServer:
 
 
 def run(
-    config: SitlConfig, status: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool]
+    config: SitlConfig,
+    status: Callable[[dict[str, Any]], None] | None,
+    stop: Callable[[Callable[[], bool]], bool],
 ) -> None:
-    """Simulate in real time until `stop()` is true.
+    """Simulate in real time until `stop(any_armed)` is true.
 
     status gets `Simulation.status` and `real_time_factor` (simulated over wall time) twice a second. The loop
     sleeps to deadlines of 8 ms; when the machine is too slow it falls behind instead of skipping physics.
 
+    Tracks cost the simulation nothing: loss is an alarm in `status`. Without `status` nobody would see it, so
+    that a file which cannot be opened is refused.
+
     Raises:
-        SitlError: if the configuration is not possible, a port is busy or the track file cannot be written.
+        SitlError: if the configuration is not possible, a port is busy or the track file cannot be opened.
     """
-    tracks = _open_tracks(config.tracks)
+    tracks = TrackFile(Path(config.tracks), time.monotonic()) if config.tracks is not None else None
+    if tracks is not None and tracks.problem and status is None:
+        raise SitlError(f"--tracks: {tracks.problem}.")
     try:
         with UdpServer(config) as server:
             _loop(server, status, stop, tracks)
@@ -253,40 +264,32 @@ def run(
             tracks.close()
 
 
-def _open_tracks(path: str | None) -> IO[str] | None:
-    if path is None:
-        return None
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise SitlError(f"--tracks {path}: cannot be written ({error.strerror}).") from None
-
-
 def _loop(
     server: UdpServer,
     status: Callable[[dict[str, Any]], None] | None,
-    stop: Callable[[], bool],
-    tracks: IO[str] | None,
+    stop: Callable[[Callable[[], bool]], bool],
+    tracks: TrackFile | None,
 ) -> None:
     period = TICK_STEPS * STEP_S / server.config.speed_factor
     begun = deadline = time.monotonic()
     next_status = begun + STATUS_PERIOD_S
     next_track = 0.0
-    while not stop():
+    while not stop(server.simulation.any_armed):
         now = time.monotonic()
         server.tick(TICK_STEPS, now)
         if tracks is not None and server.simulation.time_s >= next_track:
             next_track += TRACK_PERIOD_S
-            row = {"t": round(server.simulation.time_s, 3), "enu": server.simulation.true_enu_m()}
-            tracks.write(json.dumps(row, separators=(",", ":")) + "\n")
+            tracks.write(server.simulation.time_s, server.simulation.true_enu_m(), now)
         if now >= next_status:
             next_status = now + STATUS_PERIOD_S
             server.housekeeping(now)
-            if tracks is not None:
-                tracks.flush()
+            alarms = tracks.take_alarms() if tracks is not None else []
             if status is not None:
                 factor = server.simulation.time_s / max(now - begun, 1e-3)
-                status({"real_time_factor": round(factor, 4), **server.simulation.status()})
+                status({"real_time_factor": round(factor, 4), "alarms": alarms, **server.simulation.status()})
+            for alarm in alarms:
+                with contextlib.suppress(OSError):
+                    print_line(alarm, error=True, flush=True)
         deadline += period
         wait = deadline - time.monotonic()
         if wait > 0.0:

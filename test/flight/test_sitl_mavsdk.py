@@ -89,7 +89,7 @@ def simulator(*options: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=5)
+        process.communicate(timeout=60)
         os.close(reader)
 
 
@@ -152,7 +152,7 @@ def test_mavsdk_flies_two_vehicles_from_health_to_disarmed(tmp_path: Path) -> No
         finally:
             client.destroy()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=3) == 0
+        assert process.wait(timeout=60) == 0
     rows = [json.loads(line) for line in tracks.read_text().splitlines()]
     assert max(row["enu"][0][2] for row in rows) > 3.5
     assert rows[1]["t"] - rows[0]["t"] == pytest.approx(0.2, abs=0.02)
@@ -176,17 +176,16 @@ def test_a_ground_station_hears_all_vehicles_on_one_port() -> None:
                     seen.add(message.get_srcSystem())
                 return seen == {1, 2, 3}
 
-            wait_for(all_heard, "heartbeats of three vehicles", 10.0)
+            wait_for(all_heard, "heartbeats of three vehicles")
             link.mav.heartbeat_send(6, 8, 0, 0, 0)  # from now on the vehicles stream here
             heard = wait_for(
                 lambda: link.recv_match(type="GLOBAL_POSITION_INT", blocking=True, timeout=1),
                 "positions",
-                10.0,
             )
             assert heard.lat != 0
             link.mav.param_request_read_send(2, 1, b"MIS_TAKEOFF_ALT", -1)
             value = wait_for(
-                lambda: link.recv_match(type="PARAM_VALUE", blocking=True, timeout=1), "a parameter", 10.0
+                lambda: link.recv_match(type="PARAM_VALUE", blocking=True, timeout=1), "a parameter"
             )
             assert (value.get_srcSystem(), value.param_value) == (2, 2.5)
     finally:
@@ -215,7 +214,7 @@ def test_a_busy_port_is_named(reuse: bool) -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
     assert done.returncode == 1
@@ -276,7 +275,7 @@ def test_it_ends_with_its_parent() -> None:
         "os.kill(os.getpid(),9)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=20, check=False
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=False
     )
     pid = int(done.stdout)
 
@@ -307,7 +306,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert main(["--drones", "1", "--gcs-port", "0", "--first-port", str(free_ports(1)), *options]) == 1
+        assert main(["--drones", "1", "--gcs-port", "0", "--first-port", str(free_ports(1)), *options]) == 2
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ from mcap.reader import make_reader
 from chimera_ros import cli
 from chimera_ros.launcher import shared_memory
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSION = """
 mission: short_hop
 datum: {lat_deg: 47.397742, lon_deg: 8.545594, amsl_m: 488.0}
@@ -57,6 +60,8 @@ class Swarm:
         hold_s: float = 2.0,
         extra: tuple[str, ...] = (),
         text: str = "",
+        prefix: tuple[str, ...] = (),
+        popen: Mapping[str, Any] | None = None,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -64,6 +69,7 @@ class Swarm:
         mission = folder / "mission.yaml"
         mission.write_text(text or MISSION % hold_s)
         command = [
+            *prefix,
             sys.executable,
             "-m",
             "chimera_ros.cli",
@@ -79,15 +85,16 @@ class Swarm:
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "CHIMERA_HOME": str(folder / "home"),
+            "ROS_LOG_DIR": str(folder / "record" / "ros"),
         }
         self.output = (folder / "output.txt").open("wb")
-        self.process = subprocess.Popen(
-            command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-        )
+        streams = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": self.output,
+            "stderr": subprocess.STDOUT,
+            "umask": 0,
+        }
+        self.process = subprocess.Popen(command, env=self.environment, **{**streams, **(popen or {})})
         self._seen: set[psutil.Process] = set()
         self._segments: set[str] = set()
 
@@ -116,13 +123,16 @@ class Swarm:
             time.sleep(0.1)
 
     def heights(self) -> list[float]:
+        return [enu[2] for enu in self.positions()]
+
+    def positions(self) -> list[list[float]]:
         tracks = self.folder / "record" / "tracks.jsonl"
         if not tracks.exists():
             return []
         lines = tracks.read_text().splitlines()
         for line in reversed(lines):
             try:
-                return [float(enu[2]) for enu in json.loads(line)["enu"]]
+                return [[float(part) for part in enu] for enu in json.loads(line)["enu"]]
             except ValueError:
                 continue
         return []
@@ -195,8 +205,9 @@ def start(tmp_path: Path, ros_domain: int, mavlink_port: int) -> Iterator[Callab
 
 
 def test_five_drones_complete_a_mission(
-    start: Callable[..., Swarm], capsys: pytest.CaptureFixture[str]
+    start: Callable[..., Swarm], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     swarm = start()
     status = swarm.end()
     assert status == 0, swarm.text()
@@ -212,6 +223,10 @@ def test_five_drones_complete_a_mission(
     assert swarm.orphans() == []
     assert swarm.abandoned_memory() == set()
     record = swarm.folder / "record"
+    left = {path: path.stat().st_mode & 0o777 for path in (swarm.folder / "home", record, *record.rglob("*"))}
+    assert {path.name for path in left} >= {"report.json", "tracks.jsonl", "totals.json", "spawn.json", "ros"}
+    for path, mode in left.items():
+        assert mode == (0o700 if path.is_dir() else 0o600), path
     assert (record / "tracks.png").stat().st_size > 10_000
     with (next(record.glob("flight*.mcap"))).open("rb") as stream:
         summary = make_reader(stream).get_summary()
@@ -219,6 +234,8 @@ def test_five_drones_complete_a_mission(
     topics = {channel.topic for channel in summary.channels.values()}
     assert any(topic.endswith("drone_03/telemetry") for topic in topics)
     assert any(topic.endswith("leader/command") for topic in topics)
+    check_record = importlib.import_module("check_record")
+    assert check_record.faults(record) == []
     # What was recorded is what the members signed, and the logger's totals follow from it.
     (authority,) = (swarm.folder / "home").rglob("authority.pem")
     trust = ["--authority", str(authority)]
@@ -263,10 +280,9 @@ def test_second_interrupt_ends_at_once(start: Callable[..., Swarm]) -> None:
     swarm.wait_for(swarm.all_airborne, "all drones in the air")
     swarm.process.send_signal(signal.SIGTERM)
     swarm.wait_for(lambda: "landing" in swarm.text(), "the landing to begin")
-    began = time.monotonic()
     swarm.process.send_signal(signal.SIGTERM)
-    assert swarm.end(15.0) == 1
-    assert time.monotonic() - began < 10.0
+    assert swarm.end(60.0) == 1
+    assert max(swarm.heights()) > 1.0, "it waited for the landing"
     assert swarm.orphans() == []
     assert swarm.abandoned_memory() == set()
 
@@ -302,7 +318,7 @@ def test_killing_the_parent_leaves_nothing(start: Callable[..., Swarm]) -> None:
     swarm.wait_for(lambda: len(swarm.children()) >= 5, "the processes to start")
     swarm.process.kill()
     swarm.process.wait()
-    _, alive = psutil.wait_procs(list(swarm._seen), timeout=10.0)
+    _, alive = psutil.wait_procs(list(swarm._seen), timeout=60.0)
     assert alive == []
 
 

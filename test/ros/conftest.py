@@ -59,7 +59,7 @@ class Party:
         self.sessions[name] = session
         return session
 
-    def wait(self, condition: Callable[[], object], what: str = "", limit_s: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], object], what: str = "", limit_s: float = 60.0) -> None:
         """Spin until the condition holds."""
         end = time.monotonic() + limit_s
         self.spinner.spin(lambda: bool(condition()) or time.monotonic() > end)

@@ -34,7 +34,7 @@ class Attacker:
         )
         self.publisher = party.stranger.create_publisher(message_type, topic, quality)
 
-    def send_all(self, packets, accounted, limit_s=20.0):
+    def send_all(self, packets, accounted, limit_s=60.0):
         """Send in batches, each once `accounted()` shows that the victim has dealt with the last one."""
         start = accounted()
         for first in range(0, len(packets), BATCH):

@@ -92,7 +92,7 @@ def test_telemetry_is_confirmed_and_a_forger_is_found(party):
     raw = insider.node.create_publisher(SecureEnvelope, f"/chimera/{channel}", qos.for_publisher(channel))
     party.wait(lambda: raw.get_subscription_count() >= 2, "for the forger's readers")
     raw.publish(forged(insider, "drone_01", counter, payload, insider.swarm_ns()))
-    party.wait(lambda: alarms, "for the forgery to be found", limit_s=5.0)
+    party.wait(lambda: alarms, "for the forgery to be found")
     (severity, text), *_ = alarms
     assert severity == "error"
     assert f"drone_01/telemetry packet {counter} of epoch {leader.epoch()}" in text
@@ -122,7 +122,7 @@ def test_diagnostics_say_how_security_stands_and_never_where_anybody_is(party):
         for data in raw:
             for status in deserialize_message(data, DiagnosticArray).status:
                 seen[status.name] = status
-        leading = seen.get("leader_0_node: security")
+        leading = seen.get("/chimera/leader_0_node: security")
         if len(seen) < 3 or leading is None:
             return False
         values = {item.key: item.value for item in leading.values}
@@ -130,7 +130,7 @@ def test_diagnostics_say_how_security_stands_and_never_where_anybody_is(party):
 
     party.wait(look, "for diagnostics of all three")
     timer.cancel()
-    status = seen["leader_0_node: security"]
+    status = seen["/chimera/leader_0_node: security"]
     values = {item.key: item.value for item in status.values}
     assert status.hardware_id == "test"
     assert "security is on: epoch" in status.message

@@ -237,7 +237,7 @@ def test_operator_stop_reaches_every_drone_without_leader(party):
     assert done == [frozenset({"drone_01", "drone_02", "drone_03"})]
     assert sorted(orders) == [("shard", "land", ["drone_01", "drone_02"]), ("single", "land", ["drone_03"])]
     missing = []
-    operator.stop_drones("hold", ["drone_03", "drone_05"], missing.append, timeout_s=1.5)
+    operator.stop_drones("hold", ["drone_03", "drone_05"], missing.append, timeout_s=5.0)
     party.wait(lambda: missing, "for the time-out")
     assert missing == [frozenset({"drone_03"})]
     with pytest.raises(PermissionError, match="role operator"):

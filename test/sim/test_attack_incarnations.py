@@ -7,7 +7,6 @@ import pytest
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import RejectReason
 from chimera_ros.crypto.keystore.member_state import MemoryStore
-from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.testing.swarm import Swarm
 from chimera_ros.crypto.wire import ControlKind, ControlMessage
 
@@ -29,7 +28,7 @@ def without_victim(standbys: int = 0) -> Swarm:
 def ended_unseen(swarm: Swarm) -> ControlMessage:
     """The package of a process of the victim that nobody but the attacker has heard, and that has ended."""
     wire = swarm.wire
-    host = SecureHost([swarm.identities[VICTIM]], swarm.trust, {VICTIM: MemoryStore()})
+    host = swarm.new_host(VICTIM, [swarm.identities[VICTIM]], {VICTIM: MemoryStore()})
     host.start(wire.now, wire.wall_ns)
     for message in known_to_all(swarm):
         host.handle(message, wire.now, wire.wall_ns)

@@ -14,7 +14,6 @@ from chimera_ros.crypto.key_server import rekey_requests
 from chimera_ros.crypto.keystore import member_state as store_room
 from chimera_ros.crypto.keystore.member_state import MemoryStore, StoredState
 from chimera_ros.crypto.member.clock_filter import ClockFilter
-from chimera_ros.crypto.member.host import SecureHost
 from chimera_ros.crypto.messages.body import signed
 from chimera_ros.crypto.messages.control import BEHIND_FLAG, VOLUME_FLAG, Beat, Ready, Switch
 from chimera_ros.crypto.primitives.suite import digest
@@ -281,9 +280,10 @@ def test_the_gap_between_rotations_that_are_asked_for_grows_with_the_swarm(
     assert {later - earlier for earlier, later in itertools.pairwise(at)} == {gap_s}
 
 
-def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation() -> None:
+@pytest.mark.parametrize("shards", [2, 1], ids=["process of its own", "process of both"])
+def test_a_member_that_cannot_open_its_seed_is_in_again_before_the_next_rotation(shards: int) -> None:
     """An epoch may be sealed to a package that its maker has forgotten: late answers overtake each other."""
-    swarm = Swarm(drones=2, shards=2)
+    swarm = Swarm(drones=2, shards=shards)
     swarm.join()
     wire, server = swarm.wire, swarm.server
     wire.run_until(lambda: server.status()["packages_ready"])
@@ -440,9 +440,8 @@ def test_installed_is_never_reported_twice_for_one_epoch() -> None:
             wire.perform(name, node.handle(message, wire.now, wire.wall_ns))
     assert len(wire.of(Installed)) == before
     assert swarm.epochs() == state
-    again = SecureHost(
-        [swarm.identities["leader"]], swarm.trust, {"leader": MemoryStore()}
-    )  # its state is lost
+    # Its state is lost.
+    again = swarm.new_host("leader", [swarm.identities["leader"]], {"leader": MemoryStore()})
     for message in (m for _, _, m in wire.sent):
         again.handle(message, wire.now, wire.wall_ns)
     assert not again.ready("leader"), "no recorded announcement names a package of this incarnation"

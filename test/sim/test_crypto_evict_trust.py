@@ -8,7 +8,7 @@ import pytest
 
 from chimera_ros.crypto.effects import SecurityAlarm
 from chimera_ros.crypto.errors import Rejected, RejectReason
-from chimera_ros.crypto.member.stored_trust import CRL_FILE
+from chimera_ros.crypto.keystore.member_state import CRL_FILE
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.signed_documents import TrustFiles
 from chimera_ros.crypto.wire import ControlKind, ControlMessage

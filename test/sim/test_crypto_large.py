@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from chimera_ros.crypto.effects import Effect
 from chimera_ros.crypto.keystore.member_state import StoredState
 from chimera_ros.crypto.member import member
 from chimera_ros.crypto.messages.announcement import (
@@ -22,7 +23,7 @@ from chimera_ros.crypto.messages.eviction import MAX_EVICTIONS
 from chimera_ros.crypto.primitives.suite import suite_named
 from chimera_ros.crypto.testing.swarm import LinkConditions, Swarm
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind
+from chimera_ros.crypto.wire import CONTROL_LIMITS, SIGNATURE_BYTES, ControlKind, ControlMessage
 
 MEMBERS = 1000
 
@@ -79,6 +80,25 @@ def test_a_crypto_node_that_forgot_goes_on_above_the_epoch_it_is_shown(link: Lin
     asked = [m for _, _, m in swarm.wire.sent[since:] if m.kind is ControlKind.KEY_REQUEST]
     assert 1 <= len(shown(swarm, since)) <= 2 * len(asked), "one sends it, the others hear that"
     assert link.loss or len(shown(swarm, since)) == 1
+
+
+def test_a_crypto_node_that_forgot_waits_longer_for_what_several_members_name() -> None:
+    """All that they show it in the first seconds is lost. If it began at its first number again, it would
+    announce that a second time, and nobody would follow it any more.
+    """
+    swarm = flying()
+    wire = swarm.wire
+    epoch = swarm.epochs()["leader"] or 0
+    forget(swarm)
+    swarm.start_server()
+    started, handle = wire.now, swarm.server.handle
+
+    def deaf(message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
+        lost = message.kind is ControlKind.ANNOUNCEMENT and now < started + 5.0
+        return [] if lost else handle(message, now, wall_ns)
+
+    swarm.server.handle = deaf  # type: ignore[method-assign]
+    wire.run_until(lambda: swarm.together(above=epoch), 12.0)
 
 
 def test_nobody_sends_an_announcement_again_where_nothing_is_lacking() -> None:

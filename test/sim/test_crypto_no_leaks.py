@@ -8,10 +8,8 @@ import base64
 import gc
 import json
 import logging
-import os
 import traceback
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,16 +89,13 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
     for module in (key_schedule, fallback):
         extracting(module)
         expanding(module)
-    private = openssl.mlkem.MLKEM1024PrivateKey
+    make = openssl.OpenSslPackageKey.__init__
 
-    def generate() -> Any:
-        key = private.generate()
-        made.add("a package's private key", key.private_bytes_raw())
-        return key
+    def making(self: Any, kem: Any, curve: Any) -> None:
+        made.add("a package's private key", kem.private_bytes_raw())
+        make(self, kem, curve)
 
-    public = openssl.mlkem.MLKEM1024PublicKey
-    keys = SimpleNamespace(MLKEM1024PrivateKey=SimpleNamespace(generate=generate), MLKEM1024PublicKey=public)
-    monkeypatch.setattr(openssl, "mlkem", keys)
+    monkeypatch.setattr(openssl.OpenSslPackageKey, "__init__", making)
     return made
 
 
@@ -160,7 +155,7 @@ def test_no_secret_is_shown_logged_sent_or_stored(
     for identity in swarm.identities.values():
         secrets.add("a member's private key", private_bytes(identity))
     secrets.add("the authority's private key", swarm.keystore.key.private_bytes_raw())
-    secret = secrets.add("the fallback secret", os.urandom(64))
+    secret = secrets.add("the fallback secret", swarm.draw("fallback secret")(64))
     swarm.fallback = FallbackSecret(WALL_START_NS, secret)
     wire = swarm.wire
     swarm.join()

@@ -191,7 +191,7 @@ def test_two_processes_under_one_name_raise_an_alarm() -> None:
     swarm.join()
     swarm.wire.run(11.0)
     old = swarm.hosts["shard_0"]
-    swarm.hosts["twin"] = SecureHost([swarm.identities["drone_01"]], swarm.trust, {"drone_01": MemoryStore()})
+    swarm.hosts["twin"] = swarm.new_host("twin", [swarm.identities["drone_01"]], {"drone_01": MemoryStore()})
     swarm.wire.add("twin", swarm.hosts["twin"])
     traffic = Traffic(swarm)
     assert old.ready("drone_01")
@@ -378,7 +378,7 @@ def test_strangers_and_wrong_roles_do_not_get_in() -> None:
     wire = swarm.wire
     foreign = MemoryKeystore()
     stranger = foreign.enroll("drone_09", Role.DRONE)
-    host = SecureHost([stranger], foreign.trust, {"drone_09": MemoryStore()})
+    host = swarm.new_host("stranger", [stranger], {"drone_09": MemoryStore()}, foreign.trust)
     wire.add("stranger", host)
     pretender = swarm.keystore.enroll(
         "drone_08", Role.DRONE
@@ -417,7 +417,7 @@ def test_equivocation_is_seen_and_the_issuer_no_longer_followed() -> None:
     swarm = Swarm(drones=2, shards=1)
     swarm.join()
     wire = swarm.wire
-    twin = KeyServer(swarm.identities["crypto"], swarm.trust, MemoryStore())  # same key, another memory
+    twin = swarm.new_server("crypto", swarm.identities["crypto"], MemoryStore())  # same key, another memory
     wire.run(1.0)
     wire.remove("crypto")
     for group in ("leader", "shard_0"):  # the twin hears fresh members only, so it does not learn the number
@@ -425,7 +425,7 @@ def test_equivocation_is_seen_and_the_issuer_no_longer_followed() -> None:
     hosts = dict(swarm.hosts)
     for group in hosts:
         wire.remove(group)
-    fresh = SecureHost([swarm.identities["leader"]], swarm.trust, {"leader": MemoryStore()})
+    fresh = swarm.new_host("leader", [swarm.identities["leader"]], {"leader": MemoryStore()})
     wire.add("crypto", twin)
     wire.add("leader", fresh)
     wire.run_until(lambda: fresh.ready("leader"), 10.0)
@@ -466,9 +466,11 @@ def test_stored_number_is_written_before_the_epoch_is_used() -> None:
 
 
 def test_rank_decides_the_numbers() -> None:
-    keystore = MemoryKeystore()
-    server = KeyServer(keystore.enroll("crypto_3", Role.CRYPTO), keystore.trust, MemoryStore())
     swarm = Swarm(drones=1, shards=1)
+    keystore = MemoryKeystore()
+    server = swarm.new_server(
+        "crypto", keystore.enroll("crypto_3", Role.CRYPTO), MemoryStore(), keystore.trust
+    )
     swarm.trust = keystore.trust
     swarm.identities = {name: keystore.enroll(name, i.role) for name, i in swarm.identities.items()}
     swarm.server = server
@@ -520,16 +522,16 @@ def test_expired_revocation_list_bars_joining_but_not_flight() -> None:
 def test_seeds_can_be_sealed_and_opened_in_a_pool() -> None:
     with ThreadPoolExecutor(2) as pool:
         swarm = Swarm(drones=4, shards=1)
-        server = KeyServer(
-            swarm.identities["crypto"], swarm.trust, MemoryStore(), host_config=HostConfig(mapper=pool.map)
+        server = swarm.new_server(
+            "crypto", swarm.identities["crypto"], MemoryStore(), host_config=HostConfig(mapper=pool.map)
         )
         swarm.server = server
         swarm.wire.add("crypto", server)
         swarm.start_host("leader")
         members = swarm.groups["shard_0"]
-        host = SecureHost(
+        host = swarm.new_host(
+            "shard_0",
             [swarm.identities[m] for m in members],
-            swarm.trust,
             swarm.store_map("shard_0"),
             config=HostConfig(mapper=pool.map),
         )
@@ -576,7 +578,7 @@ def test_stop_counter_survives_a_restart_and_old_stops_are_refused() -> None:
     ]
     assert drone.handle(first, wire.now, wire.wall_ns) == []
     assert swarm.stores["drone_01"].state.operator_counters == {"operator": 2}
-    again = SecureHost([swarm.identities["drone_01"]], swarm.trust, swarm.store_map("shard_0"))
+    again = swarm.new_host("shard_0", [swarm.identities["drone_01"]], swarm.store_map("shard_0"))
     again.handle(
         ControlMessage(ControlKind.CERTIFICATE, (swarm.identities["operator"].certificate_der,)),
         wire.now,

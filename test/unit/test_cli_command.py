@@ -45,18 +45,66 @@ def test_names_of_nobody_are_refused(name: str, known: set[str]) -> None:
     assert caught.value.status == MISUSE
 
 
-@pytest.mark.parametrize(("domain", "namespace"), [("1", "bad name"), ("1", "/x//y"), ("none", "/chimera")])
-def test_settings_that_ros_refuses_are_told_in_one_sentence(
+@pytest.mark.parametrize(
+    ("domain", "namespace", "said"),
+    [
+        ("1", "bad name", "is no namespace"),
+        ("1", "/x//y", "is no namespace"),
+        ("1", "/1x", "is no namespace"),
+        ("none", "/chimera", "ROS_DOMAIN_ID is 'none'; allowed are whole numbers from 0 to 232"),
+        ("233", "/chimera", "ROS_DOMAIN_ID is '233'"),
+    ],
+)
+def test_settings_that_ros_refuses_are_named_in_one_sentence(
     store: Path,
     domain: str,
     namespace: str,
+    said: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     assert main(["command", "hold", "--keystore", str(store), "--namespace", namespace]) == 2
     error = capsys.readouterr().err
-    assert "ROS cannot start with these settings" in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (["goto", "1", "2"], "the following arguments are required: UP"),
+        (["goto"], "required: EAST, NORTH, UP"),
+        (["goto", "1", "2", "x"], "argument UP: 'x' is not a finite number"),
+        (["goto", "nan", "1", "2"], "argument EAST: 'nan' is not a finite number"),
+        (["goto", "1", "2", "30000"], "goto.center_m: must be a number from -20000 to 20000, not '30000.0'"),
+        (["goto", "--by", "1", "2"], "required: UP"),
+        (["takeoff", "--height", "0.1"], "takeoff.height_m: must be a number from 1 to"),
+        (["hold", "--seconds", "-1"], "hold.seconds: must be a number from 0 to"),
+        (["formation", "grid", "--spacing", "0"], "formation.spacing_m: must be a number from"),
+        (["formation", "grid", "--center", "1", "2"], "argument --center: expected 3 arguments"),
+        (["stop", "drone_9"], "the keystore has no drone 'drone_9'"),
+        (["stop", "a b"], "'a b' is no member name"),
+        (["evict", ""], "'' is no member name"),
+        (["rotate", "--reason", "x" * 49], "1 to 48 printable characters"),
+        (["hold", "--operator", "Bob"], "'Bob' is no member name"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_orders_that_nobody_would_accept_are_refused_before_ros_starts(
+    store: Path,
+    order: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_start(_: object) -> None:
+        raise AssertionError("ROS was started")
+
+    monkeypatch.setattr("chimera_ros.commands.command._Operator.__init__", no_start)
+    assert main(["command", *order, "--keystore", str(store)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
     assert error.count("\n") == 1
 
 

@@ -96,8 +96,8 @@ def test_refusals(
     wrong.chmod(0o644)
     refused(1, "chmod 600", "enroll", "d", "drone", "--keystore", store, "--passphrase-file", str(wrong))
     given = ("--keystore", store, "--passphrase-file", str(passphrase))
-    refused(1, "no role", "enroll", "drone_01", "dragon", *given)
-    refused(1, "no member name", "enroll", "../x", "drone", *given)
+    refused(2, "no role", "enroll", "drone_01", "dragon", *given)
+    refused(2, "no member name", "enroll", "../x", "drone", *given)
     refused(1, "not enrolled", "show", "drone_09", "--keystore", store)
 
 
@@ -163,7 +163,7 @@ def test_files_that_are_not_what_they_should_be(
     refused(1, "`protocol` is missing", "--no-passphrase", "--policy", str(file))
     refused(2, "No such file", "--no-passphrase", "--policy", str(tmp_path / "none"))
     refused(2, "No such file", "--passphrase-file", str(tmp_path / "none"))
-    refused(1, "is no swarm name", "--no-passphrase", "--swarm", "x" * 1_000_000)
+    refused(2, "is no swarm name", "--no-passphrase", "--swarm", "x" * 1_000_000)
     file.write_bytes(b"x" * 1024)
     file.chmod(0o600)
     refused(1, "allowed are at most 1023", "--passphrase-file", str(file))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,12 @@ def install(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     monkeypatch.setitem(cli.COMMANDS, "try", cli.SubCommand("chimera_ros.commands.try_it", "a test"))
 
 
+def children_s() -> float:
+    """Processor time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from chimera_ros.cli import main; main(['--help']); "
@@ -33,11 +39,11 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     took_s = []
     for _ in range(3):
-        began = time.monotonic()
+        began = children_s()
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
         )
-        took_s.append(time.monotonic() - began)
+        took_s.append(children_s() - began)
     assert done.stdout.splitlines()[-1] == "[]"
     assert min(took_s) < 0.5  # 0.06 s on an idle machine
     for name in cli.COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -134,11 +135,11 @@ def test_a_child_deaf_to_sigterm_is_killed_after_the_deadline(tmp_path: Path) ->
         supervisor.start(child("good", "say(); time.sleep(60)"))
         poll_until(supervisor, lambda seen: len(statuses(seen)) == 2)
         began = time.monotonic()
-        ended = {exited.process: exited for exited in exits(supervisor.stop(deadline_s=0.5))}
+        ended = {exited.process: exited for exited in exits(supervisor.stop(deadline_s=3.0))}
         took_s = time.monotonic() - began
     assert ended["deaf"].killed
     assert not ended["good"].killed
-    assert 0.5 <= took_s < 2.0
+    assert 3.0 <= took_s < WAIT_S
 
 
 def test_a_flood_from_one_child_neither_starves_the_other_nor_grows_the_log(tmp_path: Path) -> None:
@@ -205,17 +206,68 @@ time.sleep(60)
         time.sleep(0.01)
 
 
+def test_children_in_the_air_that_do_not_end_are_killed_after_the_landing(tmp_path: Path) -> None:
+    parent_code = f"""
+import sys, time
+from pathlib import Path
+from chimera_ros.launcher import supervisor
+children = supervisor.Supervisor(Path({str(tmp_path)!r}), landing_s=1.5)
+code = {TALK!r} + "say(); time.sleep(60)"
+pid = children.start(supervisor.ChildSpec("x", (sys.executable, "-I", "-S", "-c", code)))
+children.report_in_air(True)
+while not children.poll(1.0):
+    pass
+print(pid, flush=True)
+time.sleep(60)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, env=env) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    killed = time.monotonic()
+    time.sleep(0.5)
+    assert orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE, "it had no time to land"
+    psutil.wait_procs([orphan], timeout=WAIT_S)
+    assert 1.0 < time.monotonic() - killed < WAIT_S
+
+
+def test_a_child_that_flies_is_stopped_by_its_supervisor_only(tmp_path: Path) -> None:
+    with Supervisor(tmp_path, landing_s=10.0) as supervisor:
+        pid = supervisor.start(child("one", "say(); time.sleep(60)"))
+        poll_until(supervisor, lambda seen: bool(statuses(seen)))
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGHUP)
+        assert supervisor.poll(0.5) == []
+        (exited,) = exits(supervisor.stop(deadline_s=5.0))
+    assert exited.returncode == -signal.SIGINT
+    assert not exited.killed
+
+
+def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))
+        before = len(os.listdir("/proc/self/fd"))
+        try:
+            with pytest.raises(StartFailed, match="process one cannot start: Too many open files"):
+                supervisor.start(child("one", "pass"))
+            assert len(os.listdir("/proc/self/fd")) == before
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
     with Supervisor(tmp_path, own_name="me") as supervisor:
-        busy = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nsay()\ntime.sleep(60)"
+        busy = "end = time.process_time() + 1.0\nwhile time.process_time() < end: pass\nsay()\ntime.sleep(60)"
         supervisor.start(child("busy", busy))
         supervisor.start(child("idle", "say(done=1); time.sleep(60)"))
         supervisor.restart_measuring()
         poll_until(supervisor, lambda seen: len(statuses(seen)) == 2)
         usage = supervisor.usage()
     busy_s = usage.cpu_percent["busy"] / 100.0 * usage.window_s
-    assert 0.2 < busy_s < 0.6
-    assert usage.cpu_percent["idle"] / 100.0 * usage.window_s < 0.1
+    assert 0.9 < busy_s < 2.0
+    assert usage.cpu_percent["idle"] / 100.0 * usage.window_s < 0.5  # its start; longer on a busy machine
     assert usage.cpu_percent["total"] == pytest.approx(
         sum(value for name, value in usage.cpu_percent.items() if name != "total")
     )
@@ -229,7 +281,7 @@ def test_wake_ends_a_poll(tmp_path: Path) -> None:
         supervisor.wake()
         began = time.monotonic()
         assert supervisor.poll(30.0) == []
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 25.0
 
 
 def test_what_cannot_start_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def test_a_crypto_node_is_started_again_at_once(name: str) -> None:
     assert restart_policy(ended) == 0.2
 
 
+def test_a_logger_that_keeps_ending_ends_no_flight() -> None:
+    ended = Exited("telemetry_logger", 1, -9, False, False, 5.0, 1, (), Path("log"))
+    assert restart_policy(ended) == 1.0
+    assert restart_policy(replace(ended, starts=50)) == 10.0
+    assert restart_policy(replace(ended, process="follower_0", starts=50)) is None
+
+
 def test_swarms_that_start_at_the_same_moment_share_one_simulation_keystore(tmp_path: Path) -> None:
     both = replace(spec(1), keystore=tmp_path / "keys")
     with ThreadPoolExecutor(4) as pool:

@@ -250,8 +250,10 @@ def test_a_key_server_draws_from_the_pool() -> None:
     from chimera_ros.crypto.key_server.server import KeyServer
     from chimera_ros.crypto.keystore.member_state import MemoryStore
     from chimera_ros.crypto.member.host import SecureHost
+    from chimera_ros.crypto.testing.seeded import stream
     from chimera_ros.crypto.testing.swarm import Wire
 
+    random = stream(1, "pool")
     keys = MemoryKeystore()
     crypto, drone = keys.enroll("crypto_0", Role.CRYPTO), keys.enroll("drone_01", Role.DRONE)
     broken = [False]
@@ -260,11 +262,11 @@ def test_a_key_server_draws_from_the_pool() -> None:
     def draw() -> bytes:
         if broken[0]:
             raise EntropyError("the operating system's random numbers are not random")
-        drawn.append(os.urandom(64))
+        drawn.append(random(64))
         return drawn[-1]
 
-    server = KeyServer(crypto, keys.trust, MemoryStore(), config=KeyServerConfig(draw=draw))
-    host = SecureHost([drone], keys.trust, {"drone_01": MemoryStore()})
+    server = KeyServer(crypto, keys.trust, MemoryStore(), random, KeyServerConfig(draw=draw))
+    host = SecureHost([drone], keys.trust, {"drone_01": MemoryStore()}, stream(1, "drone_01"))
     wire = Wire(1)
     wire.add("crypto_0", server)
     wire.add("drone_01", host)

@@ -1,8 +1,7 @@
-"""The keystore on disk: made quickly, read back checked, and every fault says how to mend it."""
+"""The keystore on disk: made, read back checked, and every fault says how to mend it."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,21 @@ def store(tmp_path: Path) -> Keystore:
     return made
 
 
-def test_twenty_two_members_in_two_seconds(tmp_path: Path) -> None:
-    begin = time.perf_counter()
-    store = Keystore(tmp_path / "keys")
+def test_twenty_two_members(tmp_path: Path) -> None:
+    """How long that takes is measured by `chimera bench secure`."""
+    store = Keystore(tmp_path / "keys", durable=False)
     store.create("testswarm", wall_ns=WALL)
-    for name, role in [("crypto", "crypto"), ("leader", "leader")] + [
-        (f"drone_{index:02d}", "drone") for index in range(20)
-    ]:
+    members = {"crypto": "crypto", "leader": "leader"} | {
+        f"drone_{index:02d}": "drone" for index in range(20)
+    }
+    for name, role in members.items():
         store.enroll(name, role, wall_ns=WALL)
-    assert time.perf_counter() - begin < 2.0
-    assert len(store.list()) == 22
+    assert {info.name: info.role.value for info in store.list()} == members
+    trust = store.load_trust(wall_ns=WALL)
+    found = [store.load_identity(name, wall_ns=WALL, trust=trust) for name in members]
+    assert (
+        len({identity.fingerprint for identity in found}) == len({item.member.serial for item in found}) == 22
+    )
 
 
 def test_identity_comes_back(store: Keystore) -> None:
@@ -156,7 +160,7 @@ def test_encrypted_authority_key(tmp_path: Path) -> None:
 
 
 def test_certificate_faults() -> None:
-    keystore, other = MemoryKeystore(), MemoryKeystore()
+    keystore, other = MemoryKeystore(), MemoryKeystore(seed=1)
     good = keystore.enroll("drone_01", Role.DRONE)
     cases = {
         CertificateFault.ISSUER: (other.enroll("drone_01", Role.DRONE).certificate_der, WALL),

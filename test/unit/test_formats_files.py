@@ -26,7 +26,7 @@ from chimera_ros.records.tracks import read_tracks
 
 MISSION = """\
 mission: test
-datum: local
+datum: {lat_deg: 47, lon_deg: 8, amsl_m: 400}
 separation_m: 2
 fence: {east_m: [-50, 50], north_m: [-50, 50], height_m: [1, 40]}
 steps:

@@ -1,5 +1,6 @@
 """The package's own bookkeeping: import rules, versions, prerequisites, interfaces, stamps."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import chimera_ros
 from chimera_ros import swarm
+from chimera_ros.flight.moderation_call import MAX_SEED
 from chimera_ros.sitl.config import (
     DEFAULT_FIRST_PORT,
     DEFAULT_GCS_PORT,
@@ -58,10 +60,52 @@ def test_versions_agree():
     assert package.findtext("version") == PROJECT["project"]["version"] == chimera_ros.__version__
 
 
+# What pip alone installs, and what only pip's packages bring (tools/ros_venv.sh).
+OF_PIP = {
+    *("blake3", "cryptography", "fastcrc", "mavsdk", "mcap", "oqs", "ortools", "pymavlink", "qiskit"),
+    *("qiskit_aer", "zstandard"),
+}
+
+
+def imported(*folders):
+    """Top-level names of what the Python files below some folders import, inside functions too."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"chimera_ros"}
+
+
+def declared(*kinds):
+    """Dependencies of package.xml by kind, as the names that Python imports."""
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    return {element.text.removeprefix("python3-") for kind in kinds for element in package.findall(kind)}
+
+
+def test_package_xml_names_what_is_imported_and_only_that():
+    of_the_build = {"builtin_interfaces", "service_msgs", "rosidl_default_runtime"}
+    assert imported("chimera_ros", "launch") - OF_PIP == declared("depend", "exec_depend") - of_the_build
+
+
+def test_package_xml_names_what_tests_import():
+    known = declared("depend", "exec_depend", "test_depend") | OF_PIP
+    named = re.compile(r"(ros|launch|rcl|ament).*|.*_(msgs|srvs|interfaces)")
+    assert {name for name in imported("test/ros") if named.fullmatch(name)} <= known
+
+
+def test_package_xml_has_no_invented_address():
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert not package.findall("url")
+
+
 def test_the_simulator_takes_what_a_swarm_may_ask_of_it():
-    # sitl/ imports no other package, so it states its limits itself.
+    # sitl/ knows nothing of swarms, so it states its limits itself.
     assert (swarm.FIRST_PORT.default, swarm.GCS_PORT.default) == (DEFAULT_FIRST_PORT, DEFAULT_GCS_PORT)
     assert swarm.DRONES.high == MAX_DRONES
+    assert swarm.SEED.high == MAX_SEED
     assert swarm.FIRST_PORT.high + OWN_PORT_OFFSET == 65535
     for wind_m_s in (swarm.WIND_M_S.low, swarm.WIND_M_S.high):
         SitlConfig(drones=1, first_port=swarm.FIRST_PORT.high, gcs_port=0, wind_m_s=wind_m_s).check()

@@ -12,19 +12,21 @@ import pytest
 from chimera_ros.msg import CommandAcks, DroneTelemetry
 from cryptography.hazmat.primitives import serialization
 from geometry_msgs.msg import Point
+from mcap.writer import Writer
 from rclpy.serialization import serialize_message
 
 from chimera_ros import cli
 from chimera_ros.commands.log_evidence import _decoded
 from chimera_ros.crypto.evidence.signed_totals import sign_totals
 from chimera_ros.crypto.keystore.member_state import MemoryStore
-from chimera_ros.crypto.member.host import HostConfig, SecureHost
+from chimera_ros.crypto.member.host import HostConfig
 from chimera_ros.crypto.testing.swarm import MemoryKeystore, Swarm
 from chimera_ros.crypto.trust.roles import Role
 from chimera_ros.records.audit import Auditor
-from chimera_ros.records.flight_files import EVIDENCE, Decoders, FlightFiles, SenderEvidence
+from chimera_ros.records.flight_files import Decoders, FlightFiles, SenderEvidence
 from chimera_ros.records.flight_totals import DroneTotals, Fix, read_fix, totals_of, write_totals
-from chimera_ros.records.mcap_log import FlightRecorder
+from chimera_ros.records.mcap_log import FlightRecorder, decode_string
+from chimera_ros.records.mcap_read import read_messages
 from chimera_ros.ros.cdr import decode_checkpoint, decode_envelope, encode_envelope
 from chimera_ros.ros.checkpoint_topics import checkpoint_to_cdr
 from chimera_ros.ros.schema import schema_text
@@ -52,7 +54,9 @@ class Flight:
         for group in swarm.groups:
             swarm.start_host(group)
         config = HostConfig(keep_evidence=True)
-        host = SecureHost([swarm.identities["leader"]], swarm.trust, {"leader": MemoryStore()}, config=config)
+        host = swarm.new_host(
+            "leader", [swarm.identities["leader"]], {"leader": MemoryStore()}, config=config
+        )
         swarm.hosts["leader"] = self.host = host
         swarm.wire.add("leader", host)
         swarm.wire.run_until(swarm.together)
@@ -94,7 +98,7 @@ class Flight:
                 item.blind_key,
                 self.host.certificate(item.entry.fingerprint).certificate_der,
             )
-            self.recorder.write_json("evidence", EVIDENCE, evidence.to_json(), self.swarm.wire.wall_ns)
+            self.recorder.write_evidence(evidence.to_json(), self.swarm.wire.wall_ns)
 
     def run(self, seconds: float) -> None:
         wire = self.swarm.wire
@@ -139,6 +143,47 @@ def test_the_record_holds(flight, capsys):
     assert "the record holds" in capsys.readouterr().out
 
 
+def as_before(flight, folder):
+    """The record as the first versions wrote it: the evidence is a JSON channel of flight.mcap."""
+    folder.mkdir()
+    shutil.copy(flight.folder / "sealed.mcap", folder)
+    with (folder / "flight.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start(profile="ros2", library="chimera_ros")
+        schema = writer.register_schema("chimera_ros/Evidence", "jsonschema", b'{"type":"object"}')
+        evidence = writer.register_channel("/chimera/record/evidence", "json", schema, {})
+        for _, _, message in read_messages(flight.folder / "evidence.mcap"):
+            text = decode_string(message.data)
+            writer.add_message(evidence, message.log_time, text, message.publish_time)
+        channels = {}
+        for schema, channel, message in read_messages(flight.folder / "flight.mcap"):
+            if channel.id not in channels:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", known, channel.metadata)
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+        writer.finish()
+    return folder
+
+
+def test_records_of_the_first_versions_are_read_as_ever(flight, tmp_path, capsys):
+    old, trust = as_before(flight, tmp_path / "old"), ("--authority", flight.folder / "authority.pem")
+    shown = {}
+    for folder in (old, flight.folder):
+        assert log("verify", folder, *trust, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert log("totals", folder, *trust, "--json") == 0
+        totals = json.loads(capsys.readouterr().out)
+        proof = tmp_path / "proof.json"
+        which = ("--channel", "drone_01/telemetry", "--time", str(flight.swarm.wire.wall_ns))
+        assert log("disclose", folder, *which, "-o", proof, *trust) == 0
+        assert log("verify-disclosure", proof, *trust) == 0
+        capsys.readouterr()
+        assert log("show", folder, "--json") == 0
+        topics = [topic for file in json.loads(capsys.readouterr().out) for topic in file["topics"]]
+        shown[folder] = found, totals, sorted((topic["topic"], topic["messages"]) for topic in topics)
+    assert shown[old] == shown[flight.folder]
+
+
 def test_what_was_changed_in_the_record_is_found(tmp_path, capsys):
     forged = Flight(tmp_path / "record", forge=True)
     forged.run(4.0)
@@ -181,6 +226,7 @@ def test_one_message_is_disclosed_without_the_others_and_without_keys(flight, tm
     for item in evidence.values():
         assert item.blind_key.hex() not in whole
     assert len(whole) < 20_000
+    assert proof.stat().st_mode & 0o777 == 0o600  # it holds a position
 
 
 @pytest.mark.parametrize(
@@ -236,6 +282,10 @@ def test_totals_are_computed_signed_and_computed_again(flight, tmp_path, capsys)
     signer = flight.swarm.keystore.enroll("logger", Role.LOGGER)
     assert write_totals(path, auditor(flight), signer) == 2
     trust = ("--authority", flight.folder / "authority.pem")
+    unsigned = tmp_path / "unsigned.json"
+    assert log("totals", flight.folder, "-o", unsigned, *trust) == 0
+    assert {item.stat().st_mode & 0o777 for item in (path, unsigned)} == {0o600}
+    capsys.readouterr()
     assert log("verify-totals", path, flight.folder, *trust) == 0
     assert "signed by logger (logger); " in capsys.readouterr().out
     assert log("verify-totals", path, *trust) == 0

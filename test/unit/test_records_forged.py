@@ -19,9 +19,14 @@ from chimera_ros.crypto.evidence.disclosure import DisclosureError, read_disclos
 from chimera_ros.crypto.evidence.signed_totals import NUMBERS, Coverage, coverage, read_totals, sign_totals
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.trust.roles import Role
-from chimera_ros.records.flight_files import EVIDENCE
 from chimera_ros.records.flight_totals import statements_of, totals_of
-from chimera_ros.records.mcap_log import CHECKPOINT_TYPE, ENVELOPE_TYPE, FlightRecorder
+from chimera_ros.records.mcap_log import (
+    CHECKPOINT_TYPE,
+    ENVELOPE_TYPE,
+    EVIDENCE_TYPE,
+    FlightRecorder,
+    decode_string,
+)
 from chimera_ros.records.mcap_read import read_messages
 
 _spec = importlib.util.spec_from_file_location(
@@ -45,15 +50,15 @@ def rewritten(flight, folder, change):
     """A copy of the record; `change(kind, channel, message)` gives how often a message is written, or the
     sender to name instead."""
     recorder = FlightRecorder(folder)
-    for name in ("flight.mcap", "sealed.mcap"):
+    for name in ("flight.mcap", "sealed.mcap", "evidence.mcap"):
         for schema, channel, message in read_messages(flight.folder / name):
             found = change(schema.name, channel, message)
             sender = found if isinstance(found, str) else channel.metadata.get("sender", "")
             at, sent = message.log_time, message.publish_time
             about = channel.metadata.get("channel", "")
             for again in range(1 if isinstance(found, str) else found):
-                if schema.name == EVIDENCE:
-                    recorder.write_json("evidence", EVIDENCE, json.loads(message.data), at)
+                if schema.name == EVIDENCE_TYPE:
+                    recorder.write_evidence(json.loads(decode_string(message.data)), at)
                 elif schema.name == CHECKPOINT_TYPE:
                     recorder.write_checkpoint(sender, message.data, schema.data.decode(), at)
                 elif schema.name == ENVELOPE_TYPE:
@@ -84,7 +89,7 @@ def test_a_record_without_checkpoints_proves_nothing(flight, tmp_path, capsys):
 
 def test_lost_evidence_is_no_contradiction_and_is_said(flight, tmp_path, capsys):
     def forgetful(kind, channel, message):
-        return int(kind != EVIDENCE or json.loads(message.data)["member"] != "drone_02")
+        return int(kind != EVIDENCE_TYPE or json.loads(decode_string(message.data))["member"] != "drone_02")
 
     found, text = verified(flight, rewritten(flight, tmp_path / "r", forgetful), capsys, 0)
     assert found["unattributed"] > 0

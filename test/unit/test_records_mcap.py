@@ -7,6 +7,7 @@ import io
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,7 +21,13 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
 from chimera_ros.records import mcap_log
-from chimera_ros.records.mcap_log import ENVELOPE_SCHEMA, FlightRecorder, RecordLossMonitor
+from chimera_ros.records.mcap_log import (
+    ENVELOPE_SCHEMA,
+    FlightRecorder,
+    RecordLossMonitor,
+    decode_string,
+    encode_string,
+)
 from chimera_ros.records.mcap_read import read_messages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +91,8 @@ def test_both_files_decode_with_the_public_reader(tmp_path: Path) -> None:
     topic, sent_ns, received_ns, message, metadata = rows[7]
     assert (topic, sent_ns, received_ns) == ("/chimera/drone_02/telemetry", 70, 73)
     assert (message.drone, message.position_enu_m.x, message.position_enu_m.z) == ("drone_02", 7.0, 2.5)  # type: ignore[attr-defined]
-    assert metadata == {"sender": "drone_02", "channel": "drone_02/telemetry"}
+    names = {"sender": "drone_02", "channel": "drone_02/telemetry"}
+    assert metadata == names | {"offered_qos_profiles": "[]"}
 
     sealed = decoded(tmp_path / "rec" / "sealed.mcap")
     assert [row[3].epoch for row in sealed] == list(range(50))  # type: ignore[attr-defined]
@@ -186,6 +194,22 @@ def test_a_place_that_is_no_directory_costs_records_only_and_is_tried_again(tmp_
     assert (status.sealed, status.dropped, status.problem) == (1, 2, "")
 
 
+def test_a_folder_that_is_deleted_is_said_and_made_again(tmp_path: Path) -> None:
+    clock = Clock()
+    recorder = FlightRecorder(tmp_path / "rec", clock=clock)
+    assert recorder.write_sealed("c", b"x", 1)
+    shutil.rmtree(tmp_path / "rec")
+    clock.now_s += 1.0
+    recorder.tick()
+    assert "cannot be written (it was deleted)" in recorder.status().problem
+    clock.now_s += 11.0
+    assert recorder.write_sealed("c", b"x", 2)
+    status = recorder.close()
+    assert (status.sealed, status.dropped, status.problem) == (1, 1, "")
+    (found,) = read_messages(tmp_path / "rec" / "sealed_1.mcap")
+    assert found[2].log_time == 2
+
+
 def test_a_full_disk_costs_records_only(tmp_path: Path) -> None:
     """A limit on the file's size stands in for the full disk: the same error, at the same place."""
     code = f"""
@@ -262,7 +286,7 @@ def test_wherever_the_disk_is_full_what_was_written_stays_readable(
     for i in range(600):
         clock.now_s += 0.1
         if i in (3, 200):
-            recorder.write_json("evidence", "chimera_ros/Evidence", {"number": i}, i)
+            recorder.write_evidence({"number": i}, i)
         recorder.write("c", TYPE, SCHEMA, draw.randbytes(200), i, i, "d")
         recorder.write_sealed("c", draw.randbytes(300), i)
         written += 2
@@ -277,10 +301,43 @@ def test_wherever_the_disk_is_full_what_was_written_stays_readable(
     assert sorted(tmp_path.iterdir()) == sorted(files), "no empty file for each attempt"
     found = [item for path in files for item in read_messages(path)]
     assert len(found) == status.opened + status.sealed + 2
-    assert [item[2].data for item in found if item[1].message_encoding == "json"] == [
+    assert [decode_string(item[2].data) for item in found if item[1].topic == "/chimera/record/evidence"] == [
         b'{"number":3}',
         b'{"number":200}',
     ]
+
+
+def test_evidence_that_waited_is_written_without_further_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    place = tmp_path / "rec"
+    place.write_text("a file")
+    recorder = FlightRecorder(place, clock=clock)
+    assert not recorder.write_evidence({"number": 1}, 5)
+    place.unlink()
+    for _ in range(2):
+        clock.now_s += 11.0
+        recorder.tick()
+    assert recorder.status().problem == ""
+    (found,) = read_messages(place / "evidence.mcap")
+    assert decode_string(found[2].data) == b'{"number":1}'
+    recorder.close()
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", "\u00e4".encode()])
+def test_texts_are_what_rclpy_writes(text: bytes) -> None:
+    from rclpy.serialization import serialize_message
+    from std_msgs.msg import String
+
+    data = serialize_message(String(data=text.decode()))
+    assert decode_string(data) == text
+    assert decode_string(encode_string(text)) == text
+    for end in range(len(encode_string(text))):
+        with pytest.raises(ValueError, match="String"):
+            decode_string(encode_string(text)[:end])
+    with pytest.raises(ValueError, match="not the CDR"):
+        decode_string(b"\0\0" + encode_string(text)[2:])
 
 
 def test_damage_is_said_and_costs_no_more_than_what_comes_after_it(tmp_path: Path) -> None:
@@ -309,6 +366,29 @@ def test_damage_is_said_and_costs_no_more_than_what_comes_after_it(tmp_path: Pat
     broken = []
     assert list(read_messages(path, broken)) == []
     assert broken == [path]
+
+
+def test_a_chunk_whose_opcode_is_damaged_is_not_passed_over(tmp_path: Path) -> None:
+    clock = Clock()
+    recorder = FlightRecorder(tmp_path, clock=clock)
+    for i in range(300):
+        clock.now_s += 0.1
+        recorder.write("c", TYPE, SCHEMA, bytes(200), i, i, "d")
+    recorder.close()
+    path = tmp_path / "flight.mcap"
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    second = summary.chunk_indexes[1]
+    for opcode in (0x04, 0x07, 0x0E, 0x86):
+        data = bytearray(path.read_bytes())
+        data[second.chunk_start_offset] = opcode
+        damaged = tmp_path / "damaged.mcap"
+        damaged.write_bytes(data)
+        broken: list[Path] = []
+        found = [message.log_time for _, _, message in read_messages(damaged, broken)]
+        assert found == list(range(second.message_start_time))
+        assert broken == [damaged]
 
 
 def test_a_chunk_that_claims_to_be_enormous_is_not_unpacked(tmp_path: Path) -> None:

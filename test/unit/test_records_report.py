@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ import pytest
 from rich.console import Console
 
 from chimera_ros.records.histogram import Histogram
-from chimera_ros.records.report import Report, ReportFailed, build_report, render_report, write_report
+from chimera_ros.records.report import (
+    SHOWN,
+    ProcessDeath,
+    ProcessError,
+    Report,
+    ReportFailed,
+    build_report,
+    is_stream,
+    render_report,
+    write_report,
+)
 from chimera_ros.records.status import StatusAggregator
 from chimera_ros.records.status_view import SwarmTotals
 
@@ -86,11 +97,18 @@ def test_json_is_strict_even_for_odd_numbers() -> None:
     assert value["duration_s"] is None
 
 
+def test_a_path_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    made = report(records="runs/\udcff高")
+    write_report(made, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["records"] == "runs/\udcff高"
+
+
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.json"
     write_report(report(), path)
     assert json.loads(path.read_text())["drones"] == 2
     assert [item.name for item in path.parent.iterdir()] == ["report.json"]
+    assert path.stat().st_mode & 0o777 == 0o600
     blocked = path / "report.json"
     with pytest.raises(ReportFailed, match="cannot be written to"):
         write_report(report(), blocked)
@@ -118,8 +136,74 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     ],
 )
 def test_the_summary_says_what_happened(changes: dict[str, Any], expected: list[str]) -> None:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_report(report(**changes)))
-    text = console.export_text()
+    text = summary(report(**changes))
     for words in expected:
         assert words in text
+
+
+def summary(made: Report) -> str:
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_report(made))
+    return console.export_text()
+
+
+def test_what_processes_said_before_they_died() -> None:
+    lines = ("one", "two", "three", "four", "[ERROR] no [link=x]key", "[red]five")
+    death = ProcessDeath(12.3, "crypto", "ended with status 1", lines)
+    others = tuple(ProcessDeath(1.0, f"process_{i}", "was ended by SIGSEGV") for i in range(SHOWN + 1))
+    made = report(
+        deaths=(death, death, *others),
+        errors=(ProcessError(3.0, "crypto", "no [link=x]key"),) * (SHOWN + 1),
+        problems=("the tracks were not drawn: [no] fonts",),
+        records="runs/[red]x",
+        logs="runs/[red]x/log",
+    )
+    text = summary(made)
+    for words in (
+        "crypto ended with status 1, 2 times, the last time 12 s after the start",
+        "process_1 was ended by SIGSEGV 1 s after the start",
+        "two",
+        "[red]five",
+        "and 2 more ended processes in the report",
+        "crypto: no [link=x]key",
+        "and 1 more errors in the report",
+        "the tracks were not drawn: [no] fonts",
+        "runs/[red]x",
+        "runs/[red]x/log",
+    ):
+        assert words in text
+    assert "[ERROR]" not in text, "it is among the errors"
+    value = json.loads(made.to_json())
+    assert value["deaths"][0] == {"elapsed_s": 12.3, "process": "crypto", "reason": "ended with status 1",
+                                  "last_lines": list(lines)}  # fmt: skip
+    assert value["errors"][0] == {"elapsed_s": 3.0, "process": "crypto", "text": "no [link=x]key"}
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("/dev/stdout", True),
+        ("/dev/fd/1", True),
+        ("/proc/self/fd/1", True),
+        ("/dev/null", True),
+        ("/dev/full", True),
+        ("/dev/shm/no_such_report.json", False),
+        ("/dev/shm", False),
+        ("report.json", False),
+        ("/dev/../tmp", False),
+        ("x" * 5000, False),
+        ("/root/\0", False),
+    ],
+)
+def test_streams_are_not_replaced(path: str, stream: bool) -> None:
+    assert is_stream(Path(path)) is stream
+
+
+def test_a_stream_that_takes_nothing_is_a_sentence(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with open("/dev/full", "w") as full:
+        descriptor = Path(f"/dev/fd/{full.fileno()}")
+        for path, reason in ((descriptor, "No space left"), (pipe, "No such device")):
+            with pytest.raises(ReportFailed, match=f"cannot be written to {path}: {reason}"):
+                write_report(report(), path)

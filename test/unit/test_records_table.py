@@ -110,3 +110,39 @@ def test_security_is_seen_at_a_glance():
     assert "confirmed 42  unconfirmed 3  forged 2" in drawn
     assert "issuer crypto_0  openssl" in drawn
     assert "2 packets contradict their sender's checkpoint" in line
+
+
+class Broken(io.StringIO):
+    """A terminal that is gone."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_is_gone_ends_the_table_and_nothing_else(terminal: bool) -> None:
+    with LiveTable("swarm", Console(file=Broken(), force_terminal=terminal)) as table:
+        table.update(view_of(2), 1.0)
+        table.print_above("a line")
+    assert table.problem == "OSError: [Errno 5] Input/output error"
+
+
+@pytest.mark.parametrize("size", [(0, 0), (1, 1), (1, 60), (300, 1)])
+def test_a_terminal_of_any_size(size: tuple[int, int]) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=size[0], height=size[1])
+    with LiveTable("swarm", console) as table:
+        table.update(view_of(20), 1.0)
+        table.print_above("a line")
+    assert table.problem is None
+
+
+def test_a_terminal_without_cursor_gets_lines() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, _environ={"TERM": "dumb"})
+    with LiveTable("swarm", console) as table:
+        table.update(view_of(2), 1.0)
+        assert table.plain
+    assert "2 drones" in file.getvalue()

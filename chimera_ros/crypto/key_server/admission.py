@@ -102,7 +102,7 @@ class Admission:
         self._former: dict[str, _Former] = {}  # of restarted members, by name
         self._learned: tuple[int, bytes, tuple[RosterEntry, ...]] = (0, NO_HASH, ())
         self._claimed = 0
-        self._unproven = 0  # highest epoch that a package named and did not prove
+        self._unproven: dict[str, int] = {}  # by member: the epoch that its package named and did not prove
         self._learned_evictions = False
 
     @property
@@ -124,9 +124,10 @@ class Admission:
         return self._learned[2]
 
     @property
-    def lacks_proof(self) -> bool:
-        """True if a member names an unknown epoch whose proof is too large for its package."""
-        return self._unproven > max(self._learned[0], self._installed_epoch)
+    def unproven(self) -> int:
+        """How many members name an unknown epoch whose proof is too large for their packages."""
+        known = max(self._learned[0], self._installed_epoch)
+        return sum(epoch > known for epoch in self._unproven.values())
 
     @property
     def _installed_epoch(self) -> int:
@@ -212,7 +213,7 @@ class Admission:
                 # Its announcement may have reached no member, but it follows nothing below: its claim counts
                 # as much as its announcement.
                 self._claimed = max(self._claimed, package.epoch)
-            self._unproven = max(self._unproven, package.epoch)
+            self._unproven[member.name] = package.epoch
         self._note_seen(package_hash, now)
         effects: list[Effect] = []
         self._incarnations.accept(member.name, package.incarnation, now)

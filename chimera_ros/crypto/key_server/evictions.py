@@ -39,7 +39,10 @@ class EvictionHandler:
         self._certificates = context.certificates
 
     def is_excluded(self, member: CertifiedMember) -> bool:
-        """See `barred`. Evictions that came without an order count by the certificates that are known."""
+        """True if the certificate is excluded (`messages/eviction`).
+
+        An eviction without an order counts by the known certificates.
+        """
         state = self._own.state
         ordered = {order.fingerprint for order in state.orders}
         others = [

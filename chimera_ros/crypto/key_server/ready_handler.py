@@ -73,7 +73,7 @@ class ReadyHandler:
         if leaves:
             effects += self._on_leave(current, current.confirmed_by(ready, sender.fingerprint), now)
         if ready.flags & BEHIND_FLAG:
-            effects += self._on_behind(current, sender, same, now)
+            effects += self._on_behind(current, sender, now)
         if not ready.flags & VOLUME_FLAG or not same:
             return effects, False
         granted = self._grant_rekey(current, sender, now)
@@ -92,9 +92,7 @@ class ReadyHandler:
         current.drop(frozenset(entry.slot for entry in entries))
         return effects
 
-    def _on_behind(
-        self, current: CurrentEpoch, sender: CertifiedMember, same: bool, now: float
-    ) -> list[Effect]:
+    def _on_behind(self, current: CurrentEpoch, sender: CertifiedMember, now: float) -> list[Effect]:
         """Retransmits the announcement, and schedules an epoch where that cannot help."""
         effects: list[Effect] = []
         if now >= self._retransmitted_at + self._context.limits.beat_s:
@@ -102,7 +100,7 @@ class ReadyHandler:
             effects.append(Send(current.announcement.message))
             effects += [Send(item) for item in self._trust_updates.messages()]
             self._beacon.request_soon(now)  # a member that is not in the roster needs a new package
-        if not same and self._needs_new_epoch(current, sender, now):
+        if self._needs_new_epoch(current, sender, now):
             granted = self._grant_rekey(current, sender, now)
             if granted is not None:
                 self._scheduler.want(EpochReason.JOIN, now)

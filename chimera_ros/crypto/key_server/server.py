@@ -52,6 +52,7 @@ from .ready_handler import ReadyHandler
 from .rekey_scheduler import RECOVERY_WAIT_S, RekeyScheduler
 from .rollout import Rollout
 
+_MAX_NAMING: Final = 5  # members that name an unproven epoch; each prolongs the wait for its announcement
 _PACKAGES_EXPECTED_S: Final = 0.5  # after a switch, while members send their next packages
 _REASONS: Final = {reason.name.lower(): reason for reason in EpochReason}
 
@@ -199,7 +200,7 @@ class KeyServer:
                     self._beacon.request_soon(now, after)
                 return []
             effects = []
-            if message.kind is ControlKind.ANNOUNCEMENT and self.active and self._admission.lacks_proof:
+            if message.kind is ControlKind.ANNOUNCEMENT and self.active and self._admission.unproven:
                 effects = self._on_proof_announcement(message, now, wall_ns)
             effects += self.host.handle(message, now, wall_ns)
             if (
@@ -455,7 +456,8 @@ class KeyServer:
             return 0.0
         if self._admission.learned_roster():
             return max(RECOVERY_WAIT_S, self.limits.missing_wait_s)
-        return self.limits.missing_wait_s if self._admission.lacks_proof else 0.0
+        # One insider can name any epoch. An epoch that several members name exists; they retransmit it.
+        return self.limits.missing_wait_s * min(self._admission.unproven, _MAX_NAMING)
 
     def _packages_complete(self) -> bool:
         """True if an unused package is here of every member of the last epoch that is expected to go on;

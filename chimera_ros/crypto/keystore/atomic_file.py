@@ -7,15 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from ..errors import KeystoreError
+from .file_access import write_error
 
 PUBLIC_MODE: Final = 0o644
 SECRET_MODE: Final = 0o600
-
-
-def write_error(path: Path, error: OSError) -> KeystoreError:
-    """The exception for a failed write."""
-    return KeystoreError(f"{path}: cannot write ({error.strerror}); check the directory's owner and space.")
 
 
 def write_atomic(path: Path, data: bytes, mode: int, durable: bool = True) -> None:
@@ -46,7 +41,7 @@ def replace_durably(source: Path, target: Path, durable: bool = True) -> None:
         if durable:
             _sync_directory(target.parent)
     except OSError as error:
-        raise KeystoreError(f"{target}: cannot replace ({error.strerror}).") from None
+        raise write_error(target, error) from None
 
 
 def _sync_directory(path: Path) -> None:

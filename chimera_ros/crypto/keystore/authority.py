@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from ..errors import KeystoreError
 from ..primitives import labels
 from ..primitives.providers import provider
-from ..trust.certificates import crl_der, extend_crl, make_member
+from ..trust.certificates import crl_der, extend_crl, make_member, read_crl
 from ..trust.identity import (
     CertificateError,
     CertifiedMember,
@@ -33,10 +32,22 @@ from ..trust.identity import (
 from ..trust.policy import load_policy
 from ..trust.signed_documents import MAX_DOCUMENT
 from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably
-from .keystore import Keystore, check_passphrase, key_pem, with_validity
+from .file_access import read_regular, write_error
+from .key_file import MAX_FILE, check_passphrase, is_encrypted, key_pem
+from .keystore import Keystore, with_validity
 
 _PEM: Final = serialization.Encoding.PEM
 REASONS: Final = ("key-compromise", "superseded", "cessation-of-operation", "unspecified")
+
+
+class Revocation(NamedTuple):
+    """What a revocation has written: the list's number, certificates added to it, and files of superseded
+    certificates that cannot be read, so that these were not added.
+    """
+
+    crl_number: int
+    added: int
+    unreadable: tuple[Path, ...] = ()
 
 
 class AuthorityKeystore(Keystore):
@@ -51,8 +62,8 @@ class AuthorityKeystore(Keystore):
         passphrase: bytes | None = None,
         days: float = 90.0,
         old_only: bool = False,
-    ) -> tuple[int, int]:
-        """Revokes all unexpired certificates of a member: (number of the new list, certificates added).
+    ) -> Revocation:
+        """Revokes all unexpired certificates of a member.
 
         name: None only renews the list's dates. old_only: revokes the superseded certificates, not the
         current one. days: validity of the list; an expired list prevents joining only.
@@ -70,15 +81,16 @@ class AuthorityKeystore(Keystore):
         passphrase: bytes | None,
         days: float,
         old_only: bool,
-    ) -> tuple[int, int]:
+    ) -> Revocation:
         authority = self._authority()
         before = self._crl(authority)
         known = {entry.serial_number for entry in before}
-        members = [] if name is None else self._certificates_of(name, old_only)
+        members, unreadable = ([], ()) if name is None else self._certificates_of(name, old_only)
         serials = {item.serial for item in members if item.not_after_ns >= wall_ns} - known
         if name is not None and not serials:
             state = "is revoked already" if members else "was never renewed"
-            raise KeystoreError(f"{name} {state}: there is no valid certificate of it to revoke.")
+            not_read = f" Not readable: {', '.join(map(str, unreadable))}." if unreadable else ""
+            raise KeystoreError(f"{name} {state}: there is no valid certificate of it to revoke.{not_read}")
         crl = extend_crl(
             authority, self._authority_private(passphrase), before, frozenset(serials), reason, wall_ns, days
         )
@@ -87,7 +99,7 @@ class AuthorityKeystore(Keystore):
                 f"the revocation list would be larger than {MAX_DOCUMENT} bytes; make a new keystore instead."
             )
         self._write("crl.pem", crl.public_bytes(_PEM), PUBLIC_MODE)
-        return int(crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number), len(serials)
+        return Revocation(read_crl(crl).number, len(serials), unreadable)
 
     def renew(
         self,
@@ -111,8 +123,8 @@ class AuthorityKeystore(Keystore):
         self, name: str, wall_ns: int, passphrase: bytes | None, key_passphrase: bytes | None, days: float
     ) -> MemberIdentity:
         old = self._certificate(name)
-        path = self._member_path(name)
-        if self.show(name).key_encrypted and not key_passphrase:
+        path = self.member_path(name)
+        if is_encrypted(path / "identity.key") and not key_passphrase:
             raise KeystoreError(f"the key of {name} is encrypted; give a passphrase for the new one.")
         self._finish_renewal(old, path, key_passphrase)
         key = mldsa.MLDSA87PrivateKey.generate()
@@ -129,7 +141,7 @@ class AuthorityKeystore(Keystore):
         try:
             (path / "retired").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise KeystoreError(f"{path}: cannot make a directory ({error.strerror}).") from None
+            raise write_error(path / "retired", error) from None
         old_pem = self._read(f"members/{name}/identity.pem")
         self._write(f"members/{name}/retired/{old.serial:x}.pem", old_pem, PUBLIC_MODE)
         new_pem = certificate.public_bytes(_PEM)
@@ -160,7 +172,7 @@ class AuthorityKeystore(Keystore):
             return self._install_policy(text, wall_ns, passphrase, days)
 
     def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
-        present = load_policy(self._read("policy.yaml"), "policy.yaml")
+        present = self._policy()
         if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
             text = with_validity(text, present.swarm, wall_ns, days)
         policy = load_policy(text, "the new policy")
@@ -195,11 +207,13 @@ class AuthorityKeystore(Keystore):
         assert self._authority_key is not None
         return self._authority_key
 
-    def _certificates_of(self, name: str, old_only: bool) -> list[CertifiedMember]:
+    def _certificates_of(self, name: str, old_only: bool) -> tuple[list[CertifiedMember], tuple[Path, ...]]:
+        """The current certificate and the superseded ones; files of the latter that hold none."""
         found = [] if old_only else [self._certificate(name)]
-        for path in sorted((self._member_path(name) / "retired").glob("*.pem")):
+        unreadable = []
+        for path in sorted((self.member_path(name) / "retired").glob("*.pem")):
             try:
-                found.append(read_member_certificate(pem_to_der(path.read_bytes())))
-            except (CertificateError, OSError):
-                raise KeystoreError(f"{path} is no certificate; restore or remove it.") from None
-        return found
+                found.append(read_member_certificate(pem_to_der(read_regular(path, MAX_FILE))))
+            except (CertificateError, KeystoreError, FileNotFoundError):
+                unreadable.append(path)
+        return found, tuple(unreadable)

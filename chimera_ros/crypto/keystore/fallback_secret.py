@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from chimera_ros.formats import json_values
-from chimera_ros.formats.text import FormatError, read_bytes
+from chimera_ros.formats.text import FormatError
 
 from ..errors import KeystoreError
 from .atomic_file import SECRET_MODE, write_atomic
+from .file_access import read_error, read_regular
 
 FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64
@@ -50,27 +51,23 @@ def read_secret(directory: Path) -> FallbackSecret | None:
     Raises KeystoreError for a file that others can read, or that is damaged.
     """
     path = directory / FILE_NAME
+    renewal = f"make a new one with `chimera keys fallback --keystore {directory}`"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
-            raise KeystoreError(
-                f"{path} can be read by others (mode {mode:04o}); "
-                "make a new one with `chimera keys fallback`."
-            )
-        data: Any = json_values.parse(read_bytes(path, _MAX_BYTES), _MAX_BYTES)
+            raise KeystoreError(f"{path} can be read by others (mode {mode:04o}); {renewal}.")
+        data: Any = json_values.parse(read_regular(path, _MAX_BYTES), _MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise KeystoreError(f"{path}: cannot read ({error.strerror}).") from None
+        raise read_error(path, error) from None
     except FormatError as error:
-        raise KeystoreError(
-            f"{path} is damaged ({error}); make a new one with `chimera keys fallback`."
-        ) from None
+        raise KeystoreError(f"{path} is damaged ({error}); {renewal}.") from None
     try:
         issued_ns, secret = data["issued_ns"], bytes.fromhex(data["secret"])
         valid = data["format"] == _FORMAT and type(issued_ns) is int and len(secret) == SECRET_BYTES
     except (KeyError, TypeError, ValueError):
         valid = False
     if not valid or issued_ns < 0:
-        raise KeystoreError(f"{path} is damaged; make a new one with `chimera keys fallback`.")
+        raise KeystoreError(f"{path} is damaged; {renewal}.")
     return FallbackSecret(issued_ns, secret)

@@ -7,12 +7,15 @@ Layout::
     <keystore>/crl.pem         revocation list
     <keystore>/policy.yaml     policy, and policy.sig: the authority's ML-DSA-87 signature over its bytes
     <keystore>/fallback.key    the swarm's pre-shared secret, valid for 24 hours (fallback_secret.py)
-    <keystore>/members/<name>/identity.pem, identity.key, state.json
+    <keystore>/members/<name>/identity.pem, identity.key, state.json, in_use.lock
 
 A drone needs only authority.pem, crl.pem, policy.yaml, policy.sig, fallback.key and its own member
 directory.
 
-Not handled here: revoking, renewing and newer policies (authority.py), hardware keys.
+An entry in `members` that is damaged is named (`entries`) and does not affect the others.
+
+Not handled here: revoking, renewing and newer policies (authority.py), what makes members' state unusable
+(inspection.py), hardware keys.
 """
 
 from __future__ import annotations
@@ -20,24 +23,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
-from chimera_ros.formats.text import FormatError, read_bytes
-
 from ..encoding import is_name
-from ..errors import KeystoreError, RankTaken
+from ..errors import IdentityInUse, KeyEncrypted, KeystoreError, PolicyError, RankTaken
 from ..primitives import labels
 from ..primitives.providers import provider
 from ..trust import default_policy
-from ..trust.certificates import crl_der, make_authority, make_crl, make_member, read_crl
+from ..trust.certificates import crl_der, make_authority, make_crl, make_member, read_crl, swarm_of
 from ..trust.identity import (
     CertificateError,
     CertificateFault,
@@ -49,16 +50,18 @@ from ..trust.identity import (
     read_member_certificate,
     wall_datetime,
 )
-from ..trust.policy import load_policy
+from ..trust.policy import Policy, load_policy
 from ..trust.rank import RANKS, rank_of
 from ..trust.roles import RESERVED_NAMES, Role
 from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
-from .member_state import FileStore
+from .file_access import read_error, read_regular, write_error
+from .key_file import MAX_FILE, check_passphrase, is_encrypted, key_pem, read_key
+from .member_lock import LOCK_FILE, HeldLock, check_unlocked, lock_folder, lock_member
+from .member_state import STATE_FILE, FileStore
 
 _PEM: Final = serialization.Encoding.PEM
-MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
-MAX_FILE: Final = 1_048_576  # bytes
+_COPIES: Final = " from a backup or a member's copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ class MemberInfo:
         return wall_ns > self.not_after_ns
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedMember:
+    """An entry in `members` that cannot be used; `fault` is one sentence with the remedy."""
+
+    name: str
+    fault: str
+
+
 class Keystore:
     """A keystore directory. Every method raises KeystoreError with a sentence that names the remedy."""
 
@@ -94,13 +105,32 @@ class Keystore:
         """True if the directory holds an authority."""
         return (self.path / "authority.pem").is_file()
 
-    def state_path(self, name: str) -> Path:
-        """Path of the member's state file."""
-        return self._member_path(name) / "state.json"
+    def member_path(self, name: str) -> Path:
+        """Folder of a member. Raises KeystoreError for what is no name."""
+        if not is_name(name):
+            raise KeystoreError(f"{name!r} is no member name: use 1 to 48 of a-z 0-9 _.")
+        return self.path / "members" / name
 
     def state_store(self, name: str) -> FileStore:
-        """The member's state on disk."""
-        return FileStore(self.state_path(name), self._durable)
+        """The member's state on disk. Lock the member before changing it."""
+        return FileStore(self.member_path(name) / STATE_FILE, self._durable)
+
+    def lock(self, name: str) -> HeldLock:
+        """Locks a member for this process. Raises IdentityInUse if another process has it."""
+        return lock_member(name, self.member_path(name) / LOCK_FILE)
+
+    def check_unlocked(self, name: str) -> None:
+        """Raises IdentityInUse if a process uses the member. Changes nothing."""
+        check_unlocked(name, self.member_path(name) / LOCK_FILE)
+
+    def lock_swarm(self) -> HeldLock:
+        """Locks the keystore for one swarm, beside the locks of its members."""
+        lock = lock_folder(self.path / "members")
+        if lock is None:
+            raise IdentityInUse(
+                f"another swarm has just been started with {self.path}; end it, or use another keystore."
+            )
+        return lock
 
     # Creation
 
@@ -139,7 +169,7 @@ class Keystore:
             if is_new:  # a directory in use keeps its mode; secret files have their own
                 self.path.chmod(0o700)
         except OSError as error:
-            raise KeystoreError(f"{self.path}: cannot make the directory ({error.strerror}).") from None
+            raise write_error(self.path, error) from None
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_authority(swarm, key, wall_ns, days)
         crl = make_crl(certificate, key, 1, frozenset(), wall_ns, days)
@@ -170,7 +200,7 @@ class Keystore:
 
     def unlock(self, passphrase: bytes | None = None) -> None:
         """Loads the authority's key, which must match authority.pem."""
-        key = _read_key(self.path / "authority.key", passphrase)
+        key = self._read_key(self.path / "authority.key", passphrase)
         if key.public_key() != self._authority().public_key():
             raise KeystoreError(
                 f"{self.path / 'authority.key'} does not fit authority.pem; restore the one that does."
@@ -199,14 +229,15 @@ class Keystore:
             )
         check_passphrase(key_passphrase)
         self.check_rank(name, role, wall_ns)
-        directory = self._member_path(name)
-        if (directory / "identity.pem").exists():
+        directory = self.member_path(name)
+        if os.path.lexists(directory / "identity.pem"):
+            self._certificate(name)  # raises what is wrong with it
             raise KeystoreError(f"{name} is already enrolled in {self.path}.")
         if self._authority_key is None:
             self.unlock(passphrase)
         assert self._authority_key is not None
         authority = self._authority()
-        swarm = self._swarm()
+        swarm = self._policy().swarm
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_member(
             swarm, name, role, key.public_key(), authority, self._authority_key, wall_ns, days
@@ -214,10 +245,10 @@ class Keystore:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise KeystoreError(f"{directory}: cannot make the directory ({error.strerror}).") from None
+            raise write_error(directory, error) from None
         pem = certificate.public_bytes(_PEM)
         with self._locked():
-            if (directory / "identity.pem").exists():
+            if os.path.lexists(directory / "identity.pem"):
                 raise KeystoreError(f"{name} has just been enrolled in {self.path} by another process.")
             self.check_rank(name, role, wall_ns)
             self._write(f"members/{name}/identity.key", key_pem(key, key_passphrase), SECRET_MODE)
@@ -231,10 +262,17 @@ class Keystore:
         if role != Role.CRYPTO:
             return
         rank = rank_of(name)
+        members, damaged = self.entries()
         others = {
             rank_of(item.name): item.name
-            for item in self.list()
+            for item in members
             if item.role is Role.CRYPTO and item.name != name and not (item.revoked or item.expired(wall_ns))
+        }
+        # Who cannot be read may still run with its certificate elsewhere; its role is known by its name only.
+        others |= {
+            rank_of(item.name): f"the damaged {item.name}"
+            for item in damaged
+            if item.name != name and item.name.startswith(Role.CRYPTO)
         }
         if rank not in others:
             return
@@ -248,16 +286,59 @@ class Keystore:
     # Reading
 
     def list(self) -> list[MemberInfo]:
-        """All members, by name."""
-        self._authority()
-        directory = self.path / "members"
-        names = sorted(item.parent.name for item in directory.glob("*/identity.pem"))
-        return [self.show(name) for name in names]
+        """All members that can be used, by name."""
+        return [*self.entries()[0]]
+
+    def entries(self) -> tuple[Sequence[MemberInfo], Sequence[DamagedMember]]:
+        """All members, and the entries that are damaged, by name.
+
+        Raises KeystoreError only if authority, revocation list or the folder cannot be read.
+        """
+        authority = self._authority()
+        revoked = read_crl(self._crl(authority)).serials
+        members, damaged = [], []
+        for name in self._entry_names():
+            try:
+                if is_name(name):
+                    members.append(self._info(self._certificate(name, authority), revoked))
+                else:
+                    raise KeystoreError(
+                        f"{name!r} in {self.path / 'members'} is no member name (1 to 48 of a-z 0-9 _); "
+                        "move it out of this folder."
+                    )
+            except KeystoreError as error:
+                damaged.append(DamagedMember(name, str(error)))
+        return members, damaged
+
+    def _entry_names(self) -> Sequence[str]:
+        """Names in `members` that stand for a member: with a certificate or a key, or not readable."""
+        folder = self.path / "members"
+        try:
+            names = sorted(item.name for item in folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise read_error(folder, error) from None
+        return [name for name in names if not name.startswith(".") and self._stands_for_member(folder / name)]
+
+    def _stands_for_member(self, folder: Path) -> bool:
+        for file in ("identity.pem", "identity.key", "identity.key.new"):
+            try:
+                (folder / file).lstat()
+            except FileNotFoundError:
+                continue
+            except OSError:  # a file in place of the folder, no access, a loop of links
+                return is_name(folder.name)
+            return True
+        return False
 
     def show(self, name: str) -> MemberInfo:
         """One member; its dates are not checked (`MemberInfo.expired`)."""
-        member = self._certificate(name)
-        path = self._member_path(name)
+        authority = self._authority()
+        return self._info(self._certificate(name, authority), read_crl(self._crl(authority)).serials)
+
+    def _info(self, member: CertifiedMember, revoked: frozenset[int]) -> MemberInfo:
+        path = self.member_path(member.name)
         key = path / "identity.key"
         return MemberInfo(
             name=member.name,
@@ -267,20 +348,53 @@ class Keystore:
             serial=member.serial,
             not_before_ns=member.not_before_ns,
             not_after_ns=member.not_after_ns,
-            has_key=key.is_file(),
-            key_encrypted=_is_encrypted(key),
-            revoked=member.serial in read_crl(self._crl(self._authority())).serials,
+            has_key=os.path.isfile(key),
+            key_encrypted=is_encrypted(key),
+            revoked=member.serial in revoked,
             certificate_path=path / "identity.pem",
         )
 
+    def check_key(self, name: str) -> None:
+        """Raises KeystoreError if the key cannot be used with the certificate.
+
+        An encrypted key is not opened, and a missing one is no fault: the authority needs none.
+        """
+        der = self._certificate(name).certificate_der
+        public = x509.load_der_x509_certificate(der).public_key()
+        folder = self.member_path(name)
+        faults = []
+        for file in ("identity.key", "identity.key.new"):  # the second is that of a renewal in progress
+            if not os.path.lexists(folder / file):
+                continue
+            try:
+                if self._read_key(folder / file, None).public_key() == public:
+                    return
+                faults.append(self._unfit(name))
+            except KeyEncrypted:
+                return
+            except KeystoreError as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]
+
     def load_identity(
-        self, name: str, *, wall_ns: int, swarm: str | None = None, passphrase: bytes | None = None
+        self,
+        name: str,
+        *,
+        wall_ns: int,
+        swarm: str | None = None,
+        passphrase: bytes | None = None,
+        trust: Trust | None = None,
     ) -> MemberIdentity:
-        """A member's identity, after checks of issuer, dates, revocation, swarm and key."""
+        """A member's identity, after checks of issuer, dates, revocation, swarm and key.
+
+        trust: what `load_trust` has returned, so that it is not read again for each of several members.
+        """
         member = self._certificate(name)
-        path = self._member_path(name) / "identity.pem"
+        path = self.member_path(name) / "identity.pem"
         try:
-            self.load_trust(wall_ns=wall_ns, swarm=swarm).check_member(member, wall_ns)
+            trust = trust or self.load_trust(wall_ns=wall_ns, swarm=swarm)
+            trust.check_member(member, wall_ns)
         except CertificateError as error:
             until = f" (valid until {wall_datetime(member.not_after_ns):%Y-%m-%d %H:%M} UTC)"
             detail = until if error.fault is CertificateFault.EXPIRED else ""
@@ -288,10 +402,15 @@ class Keystore:
         key = provider().signing_key(self._private_key(member, path, passphrase))
         probe = key.sign(b"key and certificate agree", labels.SIGN_SELF_TEST)
         if not member.verify(probe, b"key and certificate agree", labels.SIGN_SELF_TEST):
-            raise KeystoreError(
-                f"{path.with_name('identity.key')} does not fit {path.name}; enrol {name} again."
-            )
+            raise self._unfit(name)
         return MemberIdentity(member, key)
+
+    def _unfit(self, name: str) -> KeystoreError:
+        key = self.member_path(name) / "identity.key"
+        return KeystoreError(
+            f"{key} does not fit identity.pem; restore the key, or make new ones with "
+            f"`chimera keys renew {name} --keystore {self.path}`."
+        )
 
     def _private_key(
         self, member: CertifiedMember, path: Path, passphrase: bytes | None
@@ -301,25 +420,22 @@ class Keystore:
         if new.is_file():
             public = x509.load_der_x509_certificate(member.certificate_der).public_key()
             try:
-                key = _read_key(new, passphrase)
+                key = self._read_key(new, passphrase)
             except KeystoreError:  # of an interrupted renewal, perhaps with another passphrase
-                old = _read_key(path.with_name("identity.key"), passphrase)
+                old = self._read_key(path.with_name("identity.key"), passphrase)
                 if old.public_key() != public:
                     raise
                 return old
             if key.public_key() == public:
                 replace_durably(new, path.with_name("identity.key"), self._durable)
                 return key
-        return _read_key(path.with_name("identity.key"), passphrase)
+        return self._read_key(path.with_name("identity.key"), passphrase)
 
     def load_trust(self, *, wall_ns: int, swarm: str | None = None) -> Trust:
         """Authority, policy and revocation list, verified. `swarm`: the expected one."""
         authority = self._authority()
         public = authority.public_key()
-        if not isinstance(public, mldsa.MLDSA87PublicKey):
-            raise KeystoreError(
-                f"{self.path / 'authority.pem'}: the key is not ML-DSA-87; create a new keystore."
-            )
+        assert isinstance(public, mldsa.MLDSA87PublicKey)
         raw = self._read("policy.yaml")
         signer = provider().verify_key(public.public_bytes_raw())
         signature = self._read("policy.sig")
@@ -362,14 +478,9 @@ class Keystore:
     def _interrupted_signature(self) -> bytes:
         """Signature of a policy whose update was interrupted after policy.yaml was replaced; else empty."""
         try:
-            return (self.path / "policy.sig.new").read_bytes()
-        except OSError:
+            return read_regular(self.path / "policy.sig.new", MAX_FILE)
+        except (FileNotFoundError, KeystoreError):
             return b""
-
-    def _member_path(self, name: str) -> Path:
-        if not is_name(name):
-            raise KeystoreError(f"{name!r} is no member name: use 1 to 48 of a-z 0-9 _.")
-        return self.path / "members" / name
 
     def _write(self, name: str, data: bytes, mode: int) -> None:
         write_atomic(self.path / name, data, mode, self._durable)
@@ -377,51 +488,87 @@ class Keystore:
     def _read(self, name: str) -> bytes:
         path = self.path / name
         try:
-            return read_bytes(path, MAX_FILE)
-        except FormatError as error:
-            raise KeystoreError(f"{path}: {error}.") from None
+            return read_regular(path, MAX_FILE)
         except FileNotFoundError:
-            raise KeystoreError(f"{path} is missing; make a keystore with `chimera keys create`.") from None
-        except OSError as error:
-            raise KeystoreError(f"{path}: cannot read ({error.strerror}).") from None
+            raise KeystoreError(
+                f"{path} is missing; make a keystore with `chimera keys create`, or restore it{_COPIES}."
+            ) from None
 
     def _authority(self) -> x509.Certificate:
+        path = self.path / "authority.pem"
         try:
-            return x509.load_pem_x509_certificate(self._read("authority.pem"))
-        except ValueError:
-            raise KeystoreError(f"{self.path / 'authority.pem'} is no certificate; restore it.") from None
+            certificate = x509.load_pem_x509_certificate(self._read("authority.pem"))
+            fits = isinstance(certificate.public_key(), mldsa.MLDSA87PublicKey)
+        except (ValueError, UnsupportedAlgorithm):
+            raise KeystoreError(f"{path} is no certificate; restore it{_COPIES}.") from None
+        if not fits:
+            raise KeystoreError(f"{path}: the key is not ML-DSA-87; restore it{_COPIES}.")
+        return certificate
 
-    def _swarm(self) -> str:
-        return load_policy(self._read("policy.yaml"), "policy.yaml").swarm
+    def _policy(self) -> Policy:
+        """The present policy; its signature is not checked."""
+        path = self.path / "policy.yaml"
+        try:
+            return load_policy(self._read("policy.yaml"), str(path))
+        except PolicyError as error:
+            raise PolicyError(f"{str(error).rstrip('.')}; restore it{_COPIES}.") from None
 
     def _crl(self, authority: x509.Certificate) -> x509.CertificateRevocationList:
         path = self.path / "crl.pem"
         try:
             crl = x509.load_pem_x509_crl(self._read("crl.pem"))
         except ValueError:
-            raise KeystoreError(f"{path} is no revocation list; restore it.") from None
+            raise KeystoreError(f"{path} is no revocation list; restore it{_COPIES}.") from None
         if not crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # stubs lag: no ML-DSA
-            raise KeystoreError(f"{path} was not signed by this keystore's authority; restore it.")
+            raise KeystoreError(f"{path} was not signed by this keystore's authority; restore it{_COPIES}.")
         return crl
 
-    def _certificate(self, name: str) -> CertifiedMember:
-        path = self._member_path(name) / "identity.pem"
-        if not path.is_file():
-            known = sorted(item.parent.name for item in (self.path / "members").glob("*/identity.pem"))
-            some = f" It holds {', '.join(known[:6])}{' …' if len(known) > 6 else ''}." if known else ""
-            raise KeystoreError(
-                f"{path} is missing: {name} is not enrolled in this keystore; "
-                f"use `chimera keys enroll {name}`.{some}"
-            )
+    def _certificate(self, name: str, authority: x509.Certificate | None = None) -> CertifiedMember:
+        authority = authority or self._authority()
+        folder = self.member_path(name)
+        path = folder / "identity.pem"
+        instead = (
+            f"restore it{_COPIES}, or move {folder} away and run `chimera keys enroll {name} ROLE "
+            f"--keystore {self.path}`"
+        )
         try:
-            der = pem_to_der(self._read(f"members/{name}/identity.pem"))
+            der = pem_to_der(read_regular(path, MAX_FILE))
             member = read_member_certificate(der)
-            check_issuer(der, self._authority())
+            check_issuer(der, authority)
+        except FileNotFoundError:
+            raise self._not_enrolled(name) from None
         except CertificateError as error:
-            raise KeystoreError(f"{path}: the certificate {error.fault.value}.") from None
+            raise KeystoreError(f"{path}: the certificate {error.fault.value}; {instead}.") from None
         if member.name != name:
-            raise KeystoreError(f"{path} is the certificate of {member.name}, not of {name}.")
+            raise KeystoreError(
+                f"{path} is the certificate of {member.name}, not of {name}; rename the folder to "
+                f"{member.name}, or {instead}."
+            )
+        swarm = swarm_of(authority)
+        if swarm not in ("", member.swarm):
+            raise KeystoreError(
+                f"{path}: the certificate belongs to swarm {member.swarm}, this keystore to {swarm}; "
+                f"{instead}."
+            )
         return member
+
+    def _read_key(self, path: Path, passphrase: bytes | None) -> mldsa.MLDSA87PrivateKey:
+        again = f"make new ones with `chimera keys renew {path.parent.name} --keystore {self.path}`"
+        return read_key(path, passphrase, "make another keystore" if path.parent == self.path else again)
+
+    def _not_enrolled(self, name: str) -> KeystoreError:
+        path = self.member_path(name) / "identity.pem"
+        enroll = f"`chimera keys enroll {name} ROLE --keystore {self.path}`"
+        if os.path.lexists(path.with_name("identity.key")):
+            return KeystoreError(
+                f"{path} is missing: there is a key without its certificate; restore it{_COPIES}, or make "
+                f"both new with {enroll}."
+            )
+        known = [item for item in self._entry_names() if is_name(item)]
+        some = f" It holds {', '.join(known[:6])}{' …' if len(known) > 6 else ''}." if known else ""
+        return KeystoreError(
+            f"{path} is missing: {name} is not enrolled in this keystore; use {enroll}.{some}"
+        )
 
 
 def _role(role: Role | str) -> Role:
@@ -436,54 +583,3 @@ def with_validity(text: str, swarm: str, wall_ns: int, days: float) -> str:
     start = wall_datetime(wall_ns)
     end = wall_datetime(wall_ns + int(days * 86400e9))
     return f"{text}\nswarm: {swarm}\nissued: {start:%Y-%m-%dT%H:%M:%SZ}\nexpires: {end:%Y-%m-%dT%H:%M:%SZ}\n"
-
-
-def check_passphrase(passphrase: bytes | None) -> None:
-    """Raises KeystoreError if the passphrase is too long."""
-    if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
-        raise KeystoreError(
-            f"the passphrase has {len(passphrase)} bytes; allowed are at most {MAX_PASSPHRASE}."
-        )
-
-
-def key_pem(key: mldsa.MLDSA87PrivateKey, passphrase: bytes | None) -> bytes:
-    """PKCS#8 PEM of a private key, encrypted with the passphrase if there is one."""
-    encryption = (
-        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    )
-    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, encryption)
-
-
-def _is_encrypted(path: Path) -> bool:
-    try:
-        return b"BEGIN ENCRYPTED PRIVATE KEY" in path.read_bytes()
-    except OSError:
-        return False
-
-
-def _read_key(path: Path, passphrase: bytes | None) -> mldsa.MLDSA87PrivateKey:
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise KeystoreError(
-                f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, "
-                "and if others may have read it, revoke this key and make a new one."
-            )
-        pem = read_bytes(path, MAX_FILE)
-    except FormatError as error:
-        raise KeystoreError(f"{path}: {error}.") from None
-    except FileNotFoundError:
-        raise KeystoreError(f"{path} is missing; copy it here with mode 0600, or enrol again.") from None
-    except OSError as error:
-        raise KeystoreError(f"{path}: cannot read ({error.strerror}).") from None
-    encrypted = b"BEGIN ENCRYPTED PRIVATE KEY" in pem
-    if encrypted and not passphrase:
-        raise KeystoreError(f"{path} is encrypted; give its passphrase.")
-    try:
-        key = serialization.load_pem_private_key(pem, passphrase if encrypted else None)
-    except (ValueError, TypeError):
-        hint = "the passphrase is wrong" if encrypted else "it is no PKCS#8 key"
-        raise KeystoreError(f"{path}: cannot open the key, {hint}.") from None
-    if not isinstance(key, mldsa.MLDSA87PrivateKey):
-        raise KeystoreError(f"{path} is not an ML-DSA-87 key; enrol again.")
-    return key

@@ -20,10 +20,17 @@ from chimera_ros.formats import json_values
 from ..errors import KeystoreError
 from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
-from .atomic_file import SECRET_MODE, write_atomic, write_error
+from ..trust.policy_yaml import MAX_DOCUMENT
+from .atomic_file import SECRET_MODE, write_atomic
+from .file_access import read_regular, write_error
 
 FORMAT: Final = 1
+STATE_FILE: Final = "state.json"
+STATE_FILES: Final = (STATE_FILE, STATE_FILE + ".number", STATE_FILE + ".epoch")
+CRL_FILE: Final = "crl.der"  # documents that a member takes over in flight
+POLICY_FILE: Final = "policy.signed"
 _MAX_BYTES: Final = 64 * 1024 * 1024
+_MAX_NUMBER: Final = 65536  # bytes; a longer file than is written is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class StoredState:
         )
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> StoredState:
+    def from_json(cls, text: str | bytes, where: str) -> StoredState:
         """The state in the text. Raises KeystoreError if it is damaged or of an unknown format."""
         try:
             data: Any = json_values.parse(text, _MAX_BYTES)
@@ -159,15 +166,13 @@ class FileStore:
     def load(self) -> StoredState:
         """The stored state, initial if there is no file. Raises KeystoreError for a damaged one."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            state = StoredState.from_json(read_regular(self.path, _MAX_BYTES), str(self.path))
         except FileNotFoundError:
             return StoredState()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeystoreError(f"{self.path}: cannot read the state file ({error}).") from None
-        state = StoredState.from_json(text, str(self.path))
         newer = [state, _read_number(self._number_path)]
-        with contextlib.suppress(OSError, UnicodeDecodeError, KeystoreError):
-            newer.append(StoredState.from_json(self._epoch_path.read_text(encoding="utf-8"), ""))
+        recent = _read_if_present(self._epoch_path, _MAX_BYTES)
+        with contextlib.suppress(KeystoreError):
+            newer.append(StoredState.from_json(recent, ""))
         return replace(
             state,
             highest_epoch=max(item.highest_epoch for item in newer),
@@ -202,9 +207,19 @@ class FileStore:
         else:
             if self._last is None and not self.path.exists():
                 self._delete_previous()
-            write_atomic(self.path, state.to_json().encode(), SECRET_MODE, self._durable)
-            self._unsynced = False
+            self._write(state)
         self._last = state
+
+    def _write(self, state: StoredState) -> None:
+        """Replaces the state file. A stop that another process of this operator has sent meanwhile (it does
+        not wait for the member's lock) keeps its counter.
+        """
+        if state.stop_counter:
+            with contextlib.suppress(FileNotFoundError, KeystoreError):
+                on_disk = StoredState.from_json(read_regular(self.path, _MAX_BYTES), str(self.path))
+                state = replace(state, stop_counter=max(state.stop_counter, on_disk.stop_counter))
+        write_atomic(self.path, state.to_json().encode(), SECRET_MODE, self._durable)
+        self._unsynced = False
 
     def _delete_previous(self) -> None:
         """Without a state file the member is a new one: deletes what an earlier one has left."""
@@ -217,15 +232,11 @@ class FileStore:
     def flush(self) -> None:
         """Syncs evictions to the disk. Raises KeystoreError."""
         if self._unsynced and self._last is not None:
-            write_atomic(self.path, self._last.to_json().encode(), SECRET_MODE, self._durable)
-            self._unsynced = False
+            self._write(self._last)
 
     def load_document(self, name: str) -> bytes:
-        """The document, empty if it cannot be read; the caller verifies it."""
-        try:
-            return self.path.with_name(name).read_bytes()
-        except OSError:
-            return b""
+        """The document, empty if there is none; the caller verifies it. Raises KeystoreError."""
+        return _read_if_present(self.path.with_name(name), 2 * MAX_DOCUMENT)
 
     def save_document(self, name: str, data: bytes) -> None:
         """Raises KeystoreError if the document cannot be written."""
@@ -256,12 +267,18 @@ def _write_number(path: Path, state: StoredState) -> None:
         )
 
 
-def _read_number(path: Path) -> StoredState:
-    """The numbers; initial ones if the file is missing or damaged."""
+def _read_if_present(path: Path, max_bytes: int) -> bytes:
     try:
-        data = path.read_bytes()
-    except OSError:
-        return StoredState()
+        return read_regular(path, max_bytes)
+    except FileNotFoundError:
+        return b""
+
+
+def _read_number(path: Path) -> StoredState:
+    """The numbers; initial ones if the file is missing or damaged. Raises KeystoreError if it cannot be read:
+    a file of another user must not set the numbers back.
+    """
+    data = _read_if_present(path, _MAX_NUMBER)
     record, check = data[: _NUMBER.size], data[_NUMBER.size :]
     if len(record) != _NUMBER.size or check != digest(record):
         return StoredState()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from ..errors import KeystoreError
 from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, TrustFiles
+from .file_access import read_regular
 
 _NAMES: Final = ("authority.pem", "crl.pem", "policy.yaml", "policy.sig")
 _Stamp = tuple[int, int, int] | None
@@ -79,10 +80,10 @@ class KeystoreWatch:
     def _read(self, name: str) -> bytes:
         path = self._path / name
         try:
-            if path.stat().st_size > 2 * MAX_DOCUMENT:
-                raise KeystoreError(f"{path} is too large; the former one stays in force.")
-            return path.read_bytes()
-        except OSError as error:
+            return read_regular(path, 2 * MAX_DOCUMENT)
+        except FileNotFoundError as error:
             raise KeystoreError(
                 f"{path}: cannot read ({error.strerror}); this process goes on with what it has loaded."
             ) from None
+        except KeystoreError as error:
+            raise KeystoreError(f"{error} This process goes on with what it has loaded.") from None

@@ -14,7 +14,7 @@ therefore counts against the rate limit of the claimed sender, commands apart fr
 name blocks that name only.
 
 Not handled here: when fallback is in force (beat_watchdog.py), which commands are obeyed
-(flight/follower/degraded.py).
+(flight/fallback.py).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ member still sends under the previous one. Signatures of crypto nodes are checke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
 from collections import Counter
@@ -127,6 +128,12 @@ class Member:
             self._store.save(stored)
             self._stored = stored
             self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
+
+    def next_stop_counter(self) -> int:
+        """The counter of an operator's next stop, above those of its other processes on this keystore."""
+        with contextlib.suppress(KeystoreError):
+            return max(self.state.stop_counter, self._store.load().stop_counter) + 1
+        return self.state.stop_counter + 1
 
     def save_stop(self, operator: str, counter: int) -> KeystoreError | None:
         """Stores a stop's counter; if the disk refuses, it is kept in memory: stops are always obeyed."""

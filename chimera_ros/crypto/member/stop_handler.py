@@ -32,7 +32,7 @@ class StopHandler:
         member = self._context.members[operator]
         if member.role is not Role.OPERATOR:
             raise Rejected(RejectReason.ROLE, f"{operator} is no operator")
-        counter = member.state.stop_counter + 1
+        counter = member.next_stop_counter()
         message = make_stop(member.identity, counter, level, targets, wall_ns)
         member.save(stop_counter=counter)
         member.certificate_at = float("-inf")  # sent with the next tick: a stop must not wait for it

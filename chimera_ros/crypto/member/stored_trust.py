@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Final
 
 from ..encoding import Reader
 from ..errors import Rejected
-from ..keystore.member_state import StateStore
+from ..keystore.member_state import CRL_FILE, POLICY_FILE, StateStore
 from ..trust.identity import Trust
 from ..trust.signed_documents import MAX_DOCUMENT, read_signed_crl, read_signed_policy
 from ..wire import SIGNATURE_BYTES
-
-CRL_FILE: Final = "crl.der"
-POLICY_FILE: Final = "policy.signed"
 
 
 def newest_trust(trust: Trust, stores: Iterable[StateStore]) -> Trust:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from ..effects import Effect, SecurityAlarm
 from ..encoding import malformed, var
 from ..errors import KeystoreError, Rejected, RejectReason
+from ..keystore.member_state import CRL_FILE, POLICY_FILE
 from ..messages.body import opening, read_opening
 from ..trust.signed_documents import MAX_DOCUMENT, Document, TrustFiles, read_signed_crl, read_signed_policy
 from ..wire import ControlKind, ControlMessage
 from .context import MemberContext
-from .stored_trust import CRL_FILE, POLICY_FILE
 
 
 class TrustUpdates:

@@ -54,16 +54,16 @@ _HYBRID: Final = hpke.Suite(hpke.KEM.MLKEM1024_P384, hpke.KDF.HKDF_SHA512, hpke.
 _PURE: Final = hpke.Suite(hpke.KEM.MLKEM1024, hpke.KDF.HKDF_SHA512, hpke.AEAD.AES_256_GCM)
 
 
-class _OpenSslPackageKey:
+class OpenSslPackageKey:
+    """An ML-KEM-1024 key pair, hybrid where it comes with one on P-384."""
+
     __slots__ = ("_key", "_suite", "public")
 
-    def __init__(self, hybrid: bool) -> None:
-        kem = mlkem.MLKEM1024PrivateKey.generate()
+    def __init__(self, kem: mlkem.MLKEM1024PrivateKey, curve: ec.EllipticCurvePrivateKey | None) -> None:
         self.public = kem.public_key().public_bytes_raw()
         self._key: Any = kem
         self._suite = _PURE
-        if hybrid:
-            curve = ec.generate_private_key(ec.SECP384R1())
+        if curve is not None:
             self.public += curve.public_key().public_bytes(
                 serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
             )
@@ -114,7 +114,8 @@ class OpenSslProvider:
         return _OpenSslVerifyKey(public)
 
     def package_key(self, hybrid: bool) -> PackageKey:
-        return _OpenSslPackageKey(hybrid)
+        kem = mlkem.MLKEM1024PrivateKey.generate()
+        return OpenSslPackageKey(kem, ec.generate_private_key(ec.SECP384R1()) if hybrid else None)
 
     def public_key(self, hybrid: bool, public: bytes) -> PublicKey:
         return _OpenSslPublicKey(hybrid, public)

@@ -1,7 +1,7 @@
 """Simulated swarm for tests: an in-memory wire with stepped time, loss, delay, duplication and reordering.
 
-No clock is read and all randomness is seeded: the same seed gives the same run (keys and signatures differ,
-but no decision depends on them).
+No clock is read and all randomness is seeded, keys included: the same seed gives the same run in every
+process. What the crypto library draws itself differs (seeded.py), and no decision depends on it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from ..effects import Effect, Send
 from ..key_server.server import KeyServer, KeyServerConfig
 from ..keystore.fallback_secret import FallbackSecret
 from ..keystore.keystore import with_validity
-from ..keystore.member_state import MemoryStore
+from ..keystore.member_state import MemoryStore, StateStore
 from ..member.host import HostConfig, SecureHost
 from ..primitives import labels
 from ..primitives.providers import provider
@@ -30,6 +29,7 @@ from ..trust.identity import MemberIdentity, Trust, read_member_certificate
 from ..trust.policy import load_policy
 from ..trust.roles import Role
 from ..wire import ControlMessage
+from .seeded import Draw, seed_package_keys, serial_number, signing_key, stream
 
 _MAX_TICKS = 256
 WALL_START_NS = 1_900_000_000_000_000_000  # some day in 2030
@@ -45,7 +45,7 @@ class SimulatedNode(Protocol):
 
 
 class MemoryKeystore:
-    """Authority, policy and identities in memory."""
+    """Authority, policy and identities in memory. Keystores of different authorities need different seeds."""
 
     def __init__(
         self,
@@ -53,10 +53,12 @@ class MemoryKeystore:
         policy_text: str | None = None,
         wall_ns: int = WALL_START_NS,
         revoked: frozenset[int] = frozenset(),
+        seed: int | str = 0,
     ) -> None:
         self.wall_ns = wall_ns
-        self.key = mldsa.MLDSA87PrivateKey.generate()
-        self.authority = make_authority(swarm, self.key, wall_ns, 800)
+        self._draw = stream(seed, "keystore")
+        self.key = signing_key(self._draw)
+        self.authority = make_authority(swarm, self.key, wall_ns, 800, serial_number(self._draw))
         text = with_validity(policy_text or default_policy.TEXT, swarm, wall_ns, 800)
         crl = make_crl(self.authority, self.key, 1, revoked, wall_ns, 800)
         signature = self.key.sign(text.encode(), labels.SIGN_POLICY)
@@ -77,7 +79,7 @@ class MemoryKeystore:
 
     def enroll(self, name: str, role: Role, days: float = 300.0, swarm: str | None = None) -> MemberIdentity:
         """A new identity."""
-        key = mldsa.MLDSA87PrivateKey.generate()
+        key = signing_key(self._draw)
         certificate = make_member(
             swarm or self.trust.swarm,
             name,
@@ -87,6 +89,7 @@ class MemoryKeystore:
             self.key,
             self.wall_ns,
             days,
+            serial_number(self._draw),
         )
         der = certificate.public_bytes(serialization.Encoding.DER)
         return MemberIdentity(read_member_certificate(der), provider().signing_key(key))
@@ -127,6 +130,7 @@ class Wire:
         self.clock_offset_s: dict[str, float] = {}  # offset of a node's wall clock
         self.partition: dict[str, int] = {}  # by node, default 0: messages stay within one
         self._wall_ns = wall_ns - int(self.now * 1e9)
+        self.seed = seed
         self._random = random_module.Random(seed)
         self._queue: list[_Delivery] = []
         self._numbers = itertools.count()
@@ -222,7 +226,7 @@ class Wire:
         start = self.now
         while not condition():
             if self.now >= start + limit_s:
-                raise AssertionError(f"not reached within {limit_s} s of simulated time")
+                raise AssertionError(f"not reached within {limit_s} s of simulated time, seed {self.seed}")
             self.step(start + limit_s)
         return self.now - start
 
@@ -245,7 +249,9 @@ class Swarm:
         operator: bool = False,
         standbys: int = 0,
     ) -> None:
-        self.keystore = MemoryKeystore(policy_text=policy_text)
+        self.seed = seed
+        self._drawn: dict[str, int] = {}  # streams by name
+        self.keystore = MemoryKeystore(policy_text=policy_text, seed=f"swarm {seed}")
         self.trust = self.keystore.trust
         self.wire = Wire(seed, link)
         self.rotate_s = rotate_s
@@ -272,14 +278,41 @@ class Swarm:
         self.servers: dict[str, KeyServer] = {}  # all crypto nodes, including `server`
         self.member_host: dict[str, str] = {m: group for group, ms in self.groups.items() for m in ms}
 
+    def draw(self, name: str) -> Draw:
+        """A stream of random bytes: another one with each call, as with each start of a process."""
+        self._drawn[name] = self._drawn.get(name, 0) + 1
+        return stream(self.seed, f"{name} {self._drawn[name]}")
+
+    def new_host(
+        self,
+        name: str,
+        identities: Sequence[MemberIdentity],
+        stores: Mapping[str, StateStore],
+        trust: Trust | None = None,
+        config: HostConfig | None = None,
+    ) -> SecureHost:
+        """A process with its randomness from a stream of this name; it is on no wire yet."""
+        host = SecureHost(identities, trust or self.trust, stores, self.draw(name), config)
+        seed_package_keys(host.context.members.values(), self.draw(f"packages of {name}"))
+        return host
+
+    def new_server(
+        self,
+        name: str,
+        identity: MemberIdentity,
+        store: StateStore,
+        trust: Trust | None = None,
+        host_config: HostConfig | None = None,
+    ) -> KeyServer:
+        """The same for a crypto node."""
+        config = KeyServerConfig(rotate_s=self.rotate_s)
+        server = KeyServer(identity, trust or self.trust, store, self.draw(name), config, host_config)
+        seed_package_keys(server.host.context.members.values(), self.draw(f"packages of {name}"))
+        return server
+
     def start_server(self, name: str = "crypto") -> None:
         """Starts, or restarts, a crypto node."""
-        server = KeyServer(
-            self.identities[name],
-            self.trust,
-            self.stores[name],
-            config=KeyServerConfig(rotate_s=self.rotate_s),
-        )
+        server = self.new_server(name, self.identities[name], self.stores[name])
         if name == "crypto":
             self.server = server
         self.servers[name] = server
@@ -295,11 +328,9 @@ class Swarm:
 
     def start_host(self, group: str) -> None:
         """Starts, or restarts, a process with its members."""
-        host = SecureHost(
-            [self.identities[m] for m in self.groups[group]],
-            self.trust,
-            self.store_map(group),
-            config=HostConfig(fallback=self.fallback),
+        identities = [self.identities[m] for m in self.groups[group]]
+        host = self.new_host(
+            group, identities, self.store_map(group), config=HostConfig(fallback=self.fallback)
         )
         self.hosts[group] = host
         self.wire.add(group, host)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from .identity import CrlView, datetime_ns, wall_datetime
 from .roles import Role
 
+_AUTHORITY: Final = " authority"  # after the swarm's name in the authority's common name
 _BACKDATE: Final = timedelta(minutes=5)  # tolerance for members' clocks behind the authority's
 
 
@@ -37,22 +38,32 @@ def _usage(authority: bool) -> x509.KeyUsage:
     )
 
 
-def make_authority(swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days: float) -> x509.Certificate:
-    """The self-signed certificate of a swarm's authority."""
+def make_authority(
+    swarm: str, key: mldsa.MLDSA87PrivateKey, wall_ns: int, days: float, serial: int | None = None
+) -> x509.Certificate:
+    """The self-signed certificate of a swarm's authority; the serial number is random unless given."""
     start = _moment(wall_ns)
-    name = _name(f"{swarm} authority")
+    name = _name(swarm + _AUTHORITY)
     return _sign(
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(start - _BACKDATE)
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True),
         key,
     )
+
+
+def swarm_of(authority: x509.Certificate) -> str:
+    """The swarm of an authority's certificate, empty if `make_authority` has not made it."""
+    for attribute in authority.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        if str(attribute.value).endswith(_AUTHORITY):
+            return str(attribute.value).removesuffix(_AUTHORITY)
+    return ""
 
 
 def make_member(
@@ -64,8 +75,9 @@ def make_member(
     authority_key: mldsa.MLDSA87PrivateKey,
     wall_ns: int,
     days: float,
+    serial: int | None = None,
 ) -> x509.Certificate:
-    """A member's certificate with the URI urn:chimera:<swarm>:<role>:<name>."""
+    """A member's certificate with the URI urn:chimera:<swarm>:<role>:<name>; `serial` as above."""
     start = _moment(wall_ns)
     uri = x509.UniformResourceIdentifier(f"urn:chimera:{swarm}:{role}:{name}")
     return _sign(
@@ -73,7 +85,7 @@ def make_member(
         .subject_name(_name(name))
         .issuer_name(authority.subject)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(start - _BACKDATE)
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from chimera_ros.formats import yaml_nodes
+from chimera_ros.formats.display import is_plain
 from chimera_ros.formats.text import FormatError, excerpt, read_bytes
 
 from ..datum import (
@@ -200,7 +201,7 @@ def parse_mission(content: str | bytes, name: str = "mission.yaml") -> Mission:
     top = _MissionFields(name, "", _compose(content, name), _TOP)
     title = top.need("mission")
     text = title.value if isinstance(title, yaml.ScalarNode) else ""
-    if not (1 <= len(text) <= MAX_NAME and text.isprintable()):
+    if not (1 <= len(text) <= MAX_NAME and is_plain(text)):
         raise top.error(title, "mission", f"must be a name of 1 to {MAX_NAME} printable characters")
     limits = _MissionFields(
         name, "limits", top.items.get("limits", yaml.ScalarNode("", "", top.node.start_mark)),

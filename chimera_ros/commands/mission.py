@@ -1,0 +1,76 @@
+"""Mission of a command: its file is found, read, planned and checked as the start of a swarm does it.
+
+`check`, `preflight` and `swarm` call `plan_file`, so that a GO of one is a GO of all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chimera_ros.commands.errors import MISUSE, CommandFailed
+from chimera_ros.swarm import drone_name
+
+if TYPE_CHECKING:
+    from chimera_ros.flight.planning.mission import Mission
+    from chimera_ros.flight.planning.planner import MissionPlan
+
+DEFAULT_MISSION = "antipodal_swap"
+
+
+def plan_file(path: Path, drones: int) -> tuple[Mission, MissionPlan]:
+    """Reads a mission and plans it; the plan's verdict is GO only if followers would fly it too.
+
+    Raises:
+        CommandFailed: the file is wrong.
+    """
+    from chimera_ros.flight.planning.mission_file import MissionError, load_mission
+    from chimera_ros.flight.planning.planner import PlanVerdict, plan_mission
+    from chimera_ros.flight.planning.start_check import CHARGED, start_faults
+    from chimera_ros.moderation.for_flight import local_moderate
+
+    try:
+        mission = load_mission(path)
+    except MissionError as error:
+        raise CommandFailed(str(error), MISUSE) from error
+    names = [drone_name(i) for i in range(1, drones + 1)]
+    charges = dict.fromkeys(names, CHARGED)
+    plan = plan_mission(mission, names, battery=charges, moderate=local_moderate(time.monotonic))
+    faults = start_faults(mission, plan) if plan.ok else ()
+    return mission, replace(plan, verdict=PlanVerdict(False, faults)) if faults else plan
+
+
+def mission_folder() -> Path:
+    """Folder of the shipped missions: beside the source, or in the installed share folder."""
+    beside = Path(__file__).resolve().parents[2] / "config" / "missions"
+    if beside.is_dir():
+        return beside
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p] + [sys.prefix]
+    for prefix in prefixes:
+        folder = Path(prefix) / "share" / "chimera_ros" / "config" / "missions"
+        if folder.is_dir():
+            return folder
+    return beside
+
+
+def find_mission(text: str) -> Path:
+    """A mission file by path, or a shipped one by name.
+
+    Raises:
+        CommandFailed: there is no such file.
+    """
+    shipped = mission_folder() / f"{text}.yaml"
+    for path in (Path(text), shipped if "/" not in text else None):
+        try:
+            if path is not None and path.is_file():
+                return path
+        except OSError as error:
+            raise CommandFailed(f"mission {text}: {error.strerror or error}", MISUSE) from None
+    names = ", ".join(sorted(p.stem for p in mission_folder().glob("*.yaml")))
+    raise CommandFailed(
+        f"there is no mission file {text}; give a path or one of the shipped missions: {names}", MISUSE
+    )
