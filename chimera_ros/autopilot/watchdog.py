@@ -52,8 +52,8 @@ class InterpreterWatchdog:
     """Watchdog of the process: exits with a traceback of all threads if `pet()` is not called for `limit_s`.
 
     It is a C thread (faulthandler) that does not need the GIL, so it also fires while a library holds it. The
-    autopilots then receive no more setpoints, and their own offboard-loss failsafe acts. One per process, off until
-    `enable()`: start-up and shut-down may take longer than a control cycle.
+    autopilots then receive no more setpoints, and their own offboard-loss failsafe acts. There is one per
+    process, off until `enable()`: start-up and shut-down may take longer than a control cycle.
     """
 
     def __init__(self, limit_s: float = 0.5, stream: TextIO | None = None) -> None:

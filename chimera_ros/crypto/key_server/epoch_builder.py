@@ -79,7 +79,7 @@ def issue(
     suite: Suite,
     mapper: Callable[..., Iterable[Any]] = map,
 ) -> Announcement:
-    """Announcement of `head`, signed by `issuer`: the seed is sealed to each member's public key (by slot)."""
+    """Announcement of `head`, signed by `issuer`: the seed is sealed to the public key of each slot."""
     head_bytes = encode_head(head)
     transcript_hash = digest(head_bytes)
     key_tag = derive_keys(transcript_hash, seed).key_tag

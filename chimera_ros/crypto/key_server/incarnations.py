@@ -21,7 +21,7 @@ NEVER: Final = float("-inf")
 
 
 class OldChallenge(Rejected):
-    """Rejection of a new incarnation whose challenge is no newer than `since`, the known one's first sight."""
+    """Rejection of a new incarnation: its challenge is no newer than `since`, the known one's first sight."""
 
     def __init__(self, name: str, since: float) -> None:
         super().__init__(RejectReason.CHALLENGE, f"{name} is known by another incarnation since then")
