@@ -23,7 +23,7 @@ _NEAR_GOAL_M = 0.5
 
 @dataclass(frozen=True, slots=True)
 class AvoidanceResult:
-    """Outcome of a flight with ORCA: least clearance, in norms of the separation ellipsoid (below 1 is a
+    """Outcome of a flight with ORCA: least clearance, a norm in the separation ellipsoid (below 1 is a
     conflict), conflicting pairs, extra path and delay summed over all drones, number of arrivals.
     """
 

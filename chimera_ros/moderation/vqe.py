@@ -3,8 +3,8 @@
 Each drone's choice of K candidates is a binary number of ceil(log2 K) qubits; a number of K or above is
 taken modulo K, so that no bitstring is invalid. The Hamiltonian is diagonal: the energy of a bitstring is
 looked up, not measured term by term. Several runs are trained at once with Adam on the CVaR of their
-outcomes, half of them from a warm start at the incumbent; the trained circuits are executed by the injected Sampler, and only
-measured bitstrings count as the solver's own result.
+outcomes, half of them from a warm start at the incumbent; the trained circuits are executed by the injected
+Sampler, and only measured bitstrings count as the solver's own result.
 
 At these sizes the table of energies permits a full search (`exact`): there is no quantum advantage.
 """
