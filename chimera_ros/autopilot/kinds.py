@@ -1,4 +1,4 @@
-"""Kinds of autopilot that a swarm can fly, and where each is usually reached."""
+"""Kinds of autopilot in a swarm, and the usual connection URL of each in simulation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class AutopilotKind(StrEnum):
-    """`embedded` is this package's own SITL, which behaves as PX4 but projects on the WGS-84 ellipsoid."""
+    """Kind of autopilot. `embedded` is this package's own SITL: it behaves as PX4, except that its local NED
+    frame is a projection of the WGS-84 ellipsoid, not of a sphere.
+    """
 
     EMBEDDED = "embedded"
     PX4 = "px4"

@@ -1,8 +1,8 @@
-"""Differences between PX4 and ArduPilot in streams, arming and take-off. Calls block for up to seconds.
+"""Differences between PX4 and ArduPilot in streams, arming and take-off. Calls block, up to seconds.
 
-ArduPilot streams nothing unless requested, arms in GUIDED but not in BRAKE (MAVSDK's hold), and needs an
-explicit take-off height. There is no forced arming or disarming, and MAVSDK's call for forced arming must not
-be used: it sends the code that force-disarms.
+ArduPilot streams nothing unless requested, arms in GUIDED but not in BRAKE (the mode of MAVSDK's hold), and
+needs an explicit take-off height. Forced arming and disarming are not offered: MAVSDK's call for forced
+arming must not be used, since its param2, 21196, forces disarming in ArduPilot.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mavsdk.plugins.mavlink_direct import MavlinkMessage
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.flight.vehicle import Order, OrderKind
 
-_COMPONENT = 1
-_DO_SET_MODE = 176
-_NAV_TAKEOFF = 22
-_CUSTOM_MODE_ENABLED = 1
-_COPTER_GUIDED = 4
-_MAV_RESULTS = {
+_COMPONENT = 1  # MAV_COMP_ID_AUTOPILOT1
+_DO_SET_MODE = 176  # MAV_CMD_DO_SET_MODE
+_NAV_TAKEOFF = 22  # MAV_CMD_NAV_TAKEOFF
+_CUSTOM_MODE_ENABLED = 1  # MAV_MODE_FLAG_CUSTOM_MODE_ENABLED
+_COPTER_GUIDED = 4  # COPTER_MODE_GUIDED
+_MAV_RESULTS = {  # MAV_RESULT of a COMMAND_ACK
     1: "not now",
     2: "denied",
     3: "not supported",
@@ -47,12 +47,12 @@ _SENTENCES = {
 
 
 class CallFailed(Exception):
-    """An order was not executed; the text is a clause with the reason."""
+    """Failure of an order; the text is a clause with the reason."""
 
 
 @dataclass(slots=True)
 class Plugins:
-    """MAVSDK plugins of one vehicle; `direct` only for ArduPilot."""
+    """MAVSDK plugins of one vehicle; `direct` (MavlinkDirect) only for ArduPilot."""
 
     system_id: int
     action: Any
@@ -63,7 +63,7 @@ class Plugins:
 
 
 def reason_of(error: MavsdkError) -> str:
-    """A MAVSDK error as a clause."""
+    """Reason of a MAVSDK error, as a clause."""
     name = getattr(getattr(error, "result", None), "name", "")
     return _SENTENCES.get(name, f"the autopilot answered {name.lower().replace('_', ' ') or error}")
 
@@ -79,7 +79,7 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Px4:
-    """PX4, real or simulated by this package."""
+    """Telemetry requests and orders of PX4, real or simulated by this package."""
 
     needs_direct = False
     rates_hz: tuple[tuple[str, float], ...] = (
@@ -92,7 +92,7 @@ class Px4:
     )
 
     def request_streams(self, plugins: Plugins) -> list[str]:
-        """Request telemetry at `rates_hz`; returns the refusals, one sentence each, which are no failure."""
+        """Request telemetry at `rates_hz`; returns a sentence for each refused stream. Does not raise."""
         refused = []
         for name, rate_hz in self.rates_hz:
             try:
@@ -130,7 +130,7 @@ class Px4:
 
 
 class ArduPilot(Px4):
-    """ArduCopter."""
+    """ArduCopter: sets GUIDED before arming and take-off, and takes off by a COMMAND_LONG of its own."""
 
     needs_direct = True
     rates_hz = (*Px4.rates_hz, ("home", 1.0), ("gps_info", 1.0), ("raw_gps", 1.0))
@@ -164,6 +164,7 @@ class ArduPilot(Px4):
             )
 
 
+# Handler of streams and orders, by kind of autopilot.
 PERSONALITIES: dict[AutopilotKind, type[Px4]] = {
     AutopilotKind.EMBEDDED: Px4,
     AutopilotKind.PX4: Px4,

@@ -1,8 +1,8 @@
 """Probe of a vehicle's UDP port: system ids of the heartbeats that arrive before MAVSDK gets the connection.
 
-MAVSDK merges vehicles with the same system id, whatever connection they use, so that a wrong or duplicate id
-could not be detected behind it. The probe owns the port until a heartbeat with the pinned id has arrived on
-it.
+MAVSDK merges vehicles with the same system id, whatever connection they use, so a wrong or duplicate id can
+no longer be detected once it is connected. The probe holds the port until a heartbeat with the vehicle's
+configured system id has arrived on it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import socket
 
 from chimera_ros.autopilot.connect import VehicleUrl, bind
 
-_AUTOPILOT_COMPONENT = 1
-_HEARTBEAT = 0
+_AUTOPILOT_COMPONENT = 1  # MAV_COMP_ID_AUTOPILOT1
+_HEARTBEAT = 0  # message id
 _HEARTBEAT_CRC_EXTRA = 50
-_HEARTBEAT_LENGTH = 9
+_HEARTBEAT_LENGTH = 9  # bytes of payload
 _NO_AUTOPILOT = 8  # MAV_AUTOPILOT_INVALID: ground stations and companions
-_MAX_DATAGRAM = 2048
+_MAX_DATAGRAM = 2048  # bytes
 _MAX_DATAGRAMS_PER_POLL = 64
 
 
 def x25(data: bytes) -> int:
-    """MAVLink's checksum (CRC-16/MCRF4XX)."""
+    """MAVLink's checksum X.25 (CRC-16/MCRF4XX), without CRC_EXTRA."""
     crc = 0xFFFF
     for byte in data:
         tmp = (byte ^ crc) & 0xFF
@@ -67,7 +67,10 @@ def autopilot_ids(datagram: bytes) -> set[int]:
 
 
 class PortProbe:
-    """Binds a vehicle's port and collects the system ids of autopilots there. Raises PortBusy."""
+    """Probe of one vehicle: binds its UDP port and collects the system ids of the autopilots that send to it.
+
+    Raises PortBusy.
+    """
 
     def __init__(self, url: VehicleUrl, drone: str) -> None:
         self._socket: socket.socket | None = bind(url, drone)
@@ -75,7 +78,7 @@ class PortProbe:
         self.seen: set[int] = set()
 
     def fileno(self) -> int:
-        """For selectors; -1 after `close()`."""
+        """File descriptor for a selector; -1 after `close()`."""
         return self._socket.fileno() if self._socket else -1
 
     def poll(self) -> set[int]:

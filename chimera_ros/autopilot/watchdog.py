@@ -1,4 +1,4 @@
-"""Watchdogs: for setpoints that are no longer renewed, and for an interpreter that no longer runs."""
+"""Watchdogs: one for setpoints that are no longer renewed, one for a control loop that no longer runs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ STALE_AFTER_S = 0.5
 
 @dataclass(slots=True)
 class SetpointWatchdog:
-    """Replaces a stale setpoint by a position hold.
+    """Watchdog of one vehicle's setpoints: replaces a stale one by a hold at its position. Times in seconds.
 
-    MAVSDK repeats the last setpoint without end. Repeating a position is a hover, repeating a velocity a
-    fly-away, so after `stale_after_s` without a fresh one the last commanded position, at rest, must replace
-    it.
+    MAVSDK repeats the last setpoint without end. A repeated position is a hover, a repeated velocity a
+    fly-away; so after `stale_after_s` without a new setpoint, the last commanded position with zero velocity
+    has to be sent.
     """
 
     stale_after_s: float = STALE_AFTER_S
-    degraded: int = 0  # how often
+    degraded: int = 0  # number of lapses so far
     stale: bool = False
     _last: Setpoint | None = field(default=None, repr=False)
     _last_s: float = field(default=float("-inf"), repr=False)
 
     def fresh(self, setpoint: Setpoint, now: float) -> None:
-        """A setpoint was sent to the autopilot at `now`."""
+        """Note a setpoint that was sent to the autopilot at `now`."""
         self._last, self._last_s, self.stale = setpoint, now, False
 
     def forget(self) -> None:
-        """No setpoint is repeated any more (offboard control has ended)."""
+        """Stop watching: offboard control has ended, and no setpoint is repeated any more."""
         self._last, self._last_s, self.stale = None, float("-inf"), False
 
     def age_s(self, now: float) -> float:
@@ -40,7 +40,7 @@ class SetpointWatchdog:
         return now - self._last_s
 
     def check(self, now: float) -> Setpoint | None:
-        """The hold to send now, once per lapse; None while setpoints are fresh or it was sent already."""
+        """Hold setpoint to send now; None while setpoints are fresh, and after the first one of a lapse."""
         if self._last is None or self.stale or now - self._last_s <= self.stale_after_s:
             return None
         self.stale = True
@@ -49,11 +49,11 @@ class SetpointWatchdog:
 
 
 class InterpreterWatchdog:
-    """Ends the process, with a traceback of all threads, when the control loop has not run for `limit_s`.
+    """Watchdog of the process: exits with a traceback of all threads if `pet()` is not called for `limit_s`.
 
-    It is a thread of C code and needs no interpreter lock, so it also fires when a library holds that lock.
-    The autopilots then see no more setpoints and fall back to their own failsafe. One per process, off until
-    `enable()`: start-up and shut-down may take longer than a control cycle.
+    It is a C thread (faulthandler) that does not need the GIL, so it also fires while a library holds it. The
+    autopilots then receive no more setpoints, and their own offboard-loss failsafe acts. There is one per
+    process, off until `enable()`: start-up and shut-down may take longer than a control cycle.
     """
 
     def __init__(self, limit_s: float = 0.5, stream: TextIO | None = None) -> None:

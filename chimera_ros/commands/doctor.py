@@ -1,4 +1,4 @@
-"""`chimera doctor`: check of this machine: what is installed, what is missing, what to do."""
+"""`chimera doctor`: check of this machine for what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the machine; 0 if a swarm can fly here."""
+    """Checks the machine. Exit status 0 if nothing required is missing, else 1."""
     removed = shared_memory.remove(shared_memory.dead_segments()) if arguments.clean else []
     checks = run_checks()
     fit = all(check.status != MISSING for check in checks)

@@ -1,4 +1,4 @@
-"""`chimera log verify|disclose|verify-disclosure|totals|verify-totals`: the evidence in a record."""
+"""`chimera log verify|disclose|verify-disclosure|totals|verify-totals`: use of the evidence in a record."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from chimera_ros.records.flight_files import Packet
 
 OWN = "chimera_ros"
-# Last field, and its size in CDR, that a message type gained: records made before lack it.
+# Field appended to a message type, and its size in CDR, bytes; older records lack it.
 APPENDED: Final = {"chimera_ros/msg/DroneTelemetry": ("reason_code", 1)}
 
 
 def register(verbs: Any) -> None:
-    """Declares the verbs beside those of log.py."""
+    """Declares these verbs of `chimera log`; the others are in log.py."""
     verify = verbs.add_parser("verify", help="verify a record by its senders' signed checkpoints")
     verify.add_argument("path", type=some_path, metavar="RECORD_DIR")
     disclose = verbs.add_parser("disclose", help="export the proof of one message, without others or keys")
@@ -75,7 +75,7 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs one verb: 0 if all is verified, 1 if something is not."""
+    """Runs one verb. Exit status 0 if everything is verified, else 1."""
     from chimera_ros.records.flight_files import RecordError
 
     verb = {
@@ -248,7 +248,7 @@ def _verify_disclosure(arguments: argparse.Namespace) -> int:
 
 
 def _decoded(found: Disclosure) -> Any:
-    """The message as plain data, if its type is installed."""
+    """The message as plain data; None if its type is not installed or does not fit."""
     try:
         from ament_index_python.resources import has_resource
         from rclpy.serialization import deserialize_message
@@ -266,7 +266,7 @@ def _decoded(found: Disclosure) -> Any:
             field, size = APPENDED[found.type_name]
             plain = _plain(deserialize_message(payload + bytes(size), message_type))
             return finite({name: value for name, value in plain.items() if name != field})
-    except Exception:  # no ROS, or not this type: the proof holds all the same
+    except Exception:  # no ROS, or type not installed: the proof does not need it
         return None
 
 
@@ -309,8 +309,8 @@ def _verify_totals(arguments: argparse.Namespace) -> int:
     from chimera_ros.crypto.evidence.signed_totals import coverage, read_totals
     from chimera_ros.records.flight_totals import statements_of
 
-    whole = read_json(arguments.path)
-    documents = whole.get("totals") if isinstance(whole, Mapping) else None
+    content = read_json(arguments.path)
+    documents = content.get("totals") if isinstance(content, Mapping) else None
     if not isinstance(documents, list) or not documents:
         raise CommandFailed(f"{arguments.path} holds no totals", MISUSE)
     authority = authority_of(arguments)

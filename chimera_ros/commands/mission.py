@@ -1,6 +1,6 @@
-"""Mission of a command: its file is found, read, planned and checked as the start of a swarm does it.
+"""Mission of a command: its file is found, read, planned and checked in the same way as at a swarm's start.
 
-`check`, `preflight` and `swarm` call `plan_file`, so that a GO of one is a GO of all.
+`check`, `preflight` and `swarm` all call `plan_file`, so they give the same verdict.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DEFAULT_MISSION = "antipodal_swap"
 
 
 def plan_file(path: Path, drones: int) -> tuple[Mission, MissionPlan]:
-    """Reads a mission and plans it; the plan's verdict is GO only if followers would fly it too.
+    """Reads a mission and plans it; the plan's verdict is GO only if followers accept it, too.
 
     Raises:
-        CommandFailed: the file is wrong.
+        CommandFailed: the file is missing or invalid.
     """
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import PlanVerdict, plan_mission
@@ -45,7 +45,7 @@ def plan_file(path: Path, drones: int) -> tuple[Mission, MissionPlan]:
 
 
 def mission_folder() -> Path:
-    """Folder of the shipped missions: beside the source, or in the installed share folder."""
+    """Folder of the shipped missions: in the source tree, or in the installed share directory."""
     beside = Path(__file__).resolve().parents[2] / "config" / "missions"
     if beside.is_dir():
         return beside

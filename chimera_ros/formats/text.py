@@ -1,7 +1,7 @@
-"""Bounded text in UTF-8, with or without byte order mark, lines ending in LF or CRLF, no control characters.
+"""Text of limited size in UTF-8, optional byte order mark, lines in LF or CRLF, no control characters.
 
 Characters that some readers take for line ends (U+0085, U+2028, U+2029) are refused, so that a line number
-means the same everywhere. Not handled: other encodings.
+means the same everywhere. Other encodings are rejected.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from . import display
 _REFUSED: Final = re.compile(
     r"[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
 )
-_EXCERPT: Final = 40
+_EXCERPT: Final = 40  # characters
 
 
 class FormatError(ValueError):
-    """Content that is not accepted. `line` counts from 1; None where the whole content is meant."""
+    """Content that is not accepted. `line` counts from 1; None if the error is not in a single line."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
         super().__init__(text if line is None else f"line {line}: {text}")

@@ -1,4 +1,4 @@
-"""Processor time and memory of child processes, descendants included."""
+"""CPU time and memory of child processes, including their descendants."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Use by all processes since the measurement began.
+    """CPU and memory of all processes since the measurement began.
 
     `cpu_percent` is in percent of one core, averaged over `window_s`; `rss_mb` and `pss_mb` are the peaks in
-    MiB. RSS counts a page shared by several processes once for each, PSS splits it among them. Every mapping
-    has one entry per process and one called "total", which for memory is the peak of the sum.
+    MiB. RSS counts a page shared by several processes once for each, PSS splits it among them. Each dict
+    has one entry per process name and one named "total", which for memory is the peak of the sum.
     """
 
     window_s: float
@@ -35,12 +35,12 @@ class _Account:
 
 @dataclass(slots=True)
 class UsageMeter:
-    """Sums the use of processes: call `sample` about once a second, `restart` to begin anew.
+    """Meter of processes: call `sample` about once a second, `restart` to begin a new measurement.
 
-    Descendants are found by their session: each child of the supervisor leads one.
+    Descendants are found by POSIX session: each child of the supervisor is a session leader.
     """
 
-    pss_every_s: float = 5.0
+    pss_every_s: float = 5.0  # PSS is slow to read
     _began_s: float | None = None
     _last_s: float = 0.0
     _pss_due_s: float = 0.0
@@ -50,7 +50,7 @@ class UsageMeter:
     _peak_pss: int = 0
 
     def restart(self, sessions: Mapping[int, str], now: float) -> None:
-        """Discards the measurement and begins anew at `now` (monotonic seconds)."""
+        """Discards the measurement and begins a new one at `now` (monotonic seconds)."""
         self._accounts.clear()
         self._peak_rss = self._peak_pss = 0
         self._began_s = None
@@ -60,7 +60,7 @@ class UsageMeter:
             account.cpu_s = 0.0
 
     def sample(self, sessions: Mapping[int, str], now: float, *, force_pss: bool = False) -> None:
-        """Takes a sample; `sessions` maps a process (a session leader, or this process) to its name."""
+        """Takes a sample; `sessions` maps a pid (of a session leader, or of this process) to its name."""
         if self._began_s is None:
             self._began_s = now
             self._pss_due_s = now

@@ -1,4 +1,4 @@
-"""Block decomposition of a problem too large for a solver: a few drones at a time, the others fixed."""
+"""Block coordinate descent for a problem too large for a solver: a few drones at a time, the others fixed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .vqe import Encoding
 def choose_blocks(
     problem: Problem, choice: IntArray, qubits: int, seed: int = 0, count: int | None = None
 ) -> list[tuple[int, ...]]:
-    """Blocks of drones that need at most `qubits` qubits, the most promising first.
+    """Blocks of drones that need at most `qubits` qubits, those with most conflict and cost first.
 
-    A block grows from one drone by the neighbour with the strongest interaction; drones that conflict or cost
-    most under `choice` come first. By default, as many blocks as are needed to contain every drone.
+    A block grows from one drone by the neighbour with the strongest interaction; drones with most conflict or
+    cost under `choice` come first. `count` is the number of blocks, by default enough to contain each drone.
     """
     widths = Encoding(problem.sizes).widths
     coupling = np.zeros((len(problem), len(problem)))
@@ -52,14 +52,14 @@ def choose_blocks(
 
 
 class Blockwise:
-    """Improves a choice block by block with an inner solver, until a round improves no block."""
+    """Solver that improves a choice block by block with an inner solver, until a round improves no block."""
 
     def __init__(self, inner: Solver, qubits: int = 12, rounds: int = 3) -> None:
         self._inner, self._qubits, self._rounds = inner, qubits, rounds
         self.name = inner.name
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Slices of the inner solver, with the choice of the whole problem. Raises SolverUnavailable."""
+        """Progress after each step of the inner solver, for the whole problem. Raises SolverUnavailable."""
         choice = np.zeros(len(problem), dtype=np.int64) if start is None else np.asarray(start).copy()
         energy = problem.energy(choice)
         solved = 0

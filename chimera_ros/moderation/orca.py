@@ -1,8 +1,8 @@
 """Reactive avoidance without planning (ORCA), for comparison only; never flown.
 
-Optimal reciprocal collision avoidance: van den Berg, Guy, Lin, Manocha, ISRR 2011. Half planes are those of
-the paper; the velocity is taken from a grid of the disc instead of a linear program. Avoidance is horizontal
-only, and accelerations are unbounded, which favours it.
+Optimal reciprocal collision avoidance: van den Berg, Guy, Lin, Manocha, ISRR 2011. The half planes are
+those of the paper; the velocity is chosen from a polar grid instead of by a linear program. Avoidance is only
+horizontal; acceleration is not limited, which favours ORCA in the comparison. Frame: ENU, metres.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NEAR_GOAL_M = 0.5
 
 @dataclass(frozen=True, slots=True)
 class AvoidanceResult:
-    """Outcome: least clearance (below 1: a conflict), conflicting pairs, extra path in metres and delay in
-    seconds of all drones together, number of arrivals.
+    """Outcome of a flight with ORCA: least clearance, a norm in the separation ellipsoid (below 1 is a
+    conflict), conflicting pairs, extra path and delay summed over all drones, number of arrivals.
     """
 
     clearance: float
@@ -44,7 +44,7 @@ def fly(
     fastest_m_s: float = 12.0,
     seed: int = 0,
 ) -> AvoidanceResult:
-    """Flies from first to last knots (ENU m) for at most `duration_factor` longest planned durations."""
+    """Simulates a flight from first to last knots (ENU m), for `duration_factor` longest plans at most."""
     rng = np.random.default_rng(seed)
     place = np.array([mine[0].position_enu_m for mine in knots])
     goal = np.array([mine[-1].position_enu_m for mine in knots])
@@ -99,9 +99,9 @@ def fly(
 def half_planes(
     place: Array, velocity: Array, separation: Separation, horizon_s: float, step_s: float
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Point (n, n, 2) and normal (n, n, 2) of the half plane of velocities that each neighbour permits.
+    """Half planes of velocities (ENU m/s) that neighbours permit: points, normals (n, n, 2), active (n, n).
 
-    The third array (n, n) is True if it applies: not for neighbours at another height.
+    `active` is True where the half plane applies, that is for neighbours within the vertical separation.
     """
     p = (place[None, :] - place[:, None])[..., :2]
     v = velocity[:, None] - velocity[None, :]

@@ -1,10 +1,10 @@
 """Variational quantum eigensolver (VQE) for blocks of a few drones: trained in numpy, executed on a backend.
 
-Each drone's candidate is a binary number of ceil(log2 K) qubits; a code beyond K counts as the code modulo K,
-so that no bitstring is invalid. The Hamiltonian is diagonal: the energy of a bitstring is looked up, not
-measured term by term. Several runs are trained at once with Adam on the CVaR of their outcomes, half of them
-from a warm start at the incumbent; the trained circuits are executed by the injected Sampler, and only
-measured bitstrings count as the solver's own result.
+Each drone's choice of K candidates is a binary number of ceil(log2 K) qubits; a number of K or above is
+taken modulo K, so that no bitstring is invalid. The Hamiltonian is diagonal: the energy of a bitstring is
+looked up, not measured term by term. Several runs are trained at once with Adam on the CVaR of their
+outcomes, half of them from a warm start at the incumbent; the trained circuits are executed by the injected
+Sampler, and only measured bitstrings count as the solver's own result.
 
 At these sizes the table of energies permits a full search (`exact`): there is no quantum advantage.
 """
@@ -34,27 +34,27 @@ from .solver import TIE, SolverProgress, SolverUnavailable, progress, run_to_end
 from .tracks import IntArray
 
 NUMPY = "numpy"  # name of the backend if no sampler executed the circuits
-_WARM_OFFSET_RAD = 0.9  # of a warm run's first angles from the incumbent's bits: 81 % each
+_WARM_OFFSET_RAD = 0.9  # of first angles from the incumbent's bits: each is measured with cos²(0.45) = 81 %
 _NOISE_RAD = 0.3  # standard deviation of the noise on the first angles
 
 
 @dataclass(frozen=True, slots=True)
 class VqeConfig:
-    """Circuit and training; `layers` 0 is a product state."""
+    """Configuration of circuit and training. `layers` 0 is a product state."""
 
     layers: int = 1
     entangle: bool = True
     alpha: float = 0.1  # share of the best outcomes that CVaR counts
-    runs: int = 8  # circuits trained at once
+    runs: int = 8  # parameter sets trained at once
     warm: float = 0.5  # share of runs that start at the incumbent
     iterations: int = 50
-    rate: float = 0.15  # of Adam, radians
+    rate: float = 0.15  # learning rate of Adam, radians
     shots: int = 1024  # of all runs together
     max_qubits: int = 16
 
 
 class Encoding:
-    """Qubits of each drone's candidate; a drone with one candidate needs none."""
+    """Binary encoding of choices in qubits, little-endian; a drone with one candidate needs none."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self.sizes = np.array(sizes, dtype=np.int64)
@@ -80,7 +80,7 @@ class Encoding:
 
 
 class Vqe:
-    """VQE on one block. Without a sampler numpy samples the circuits, and `degraded` says why.
+    """Solver of one block by VQE. Without a sampler numpy samples the circuits; `degraded` gives the reason.
 
     The last progress has details `sampled_choice` and `sampled_energy` (the best measured bitstring), `gain`
     (over the start, 0 if only equal), `backend`, `qubits`, `shots`, `degraded`.
@@ -93,7 +93,7 @@ class Vqe:
         self.name = "vqe" if entangled else "vqe_product"
 
     def run(self, problem: Problem, start: IntArray | None, seed: int) -> Iterator[SolverProgress]:
-        """Slices of one or more iterations. Raises SolverUnavailable for a block that is too large."""
+        """Progress after every few iterations. Raises SolverUnavailable for a block that is too large."""
         config = self._config
         encoding = Encoding(problem.sizes)
         most = min(config.max_qubits, MAX_STATE_QUBITS)
@@ -152,7 +152,7 @@ class Vqe:
 
 
 class Training:
-    """Angles (runs, parameters) under Adam (Kingma and Ba, arXiv:1412.6980)."""
+    """Training of the angles (runs, parameters), in radians, by Adam (Kingma and Ba, arXiv:1412.6980)."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Training:
         self.values: Array = np.full(config.runs, np.inf)
 
     def _first(self, encoding: Encoding, start: IntArray, rng: np.random.Generator) -> Array:
-        """Warm runs begin near the incumbent, the others near the uniform superposition."""
+        """First angles: of warm runs near the incumbent, of others near the uniform superposition."""
         config, shape = self._config, (self._config.runs, self._config.layers + 1, encoding.qubits)
         warm = round(config.warm * config.runs)
         angles = rng.normal(0.0, _NOISE_RAD, shape)
@@ -185,7 +185,7 @@ class Training:
         return out
 
     def step(self) -> None:
-        """One step of Adam; the rate decreases to a tenth."""
+        """One step of Adam; the learning rate decreases linearly to a tenth."""
         config = self._config
         self.values, gradient = self.ansatz.value_and_gradient(self.angles, self._objective)
         scale = np.abs(gradient).max() + 1e-300

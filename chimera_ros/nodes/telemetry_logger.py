@@ -1,4 +1,4 @@
-"""Telemetry logger node: records all messages, decrypted and encrypted, and checks telemetry."""
+"""Telemetry logger node: records all messages in plaintext and as received, and checks telemetry."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from chimera_ros.ros.schema import schema_text
 from chimera_ros.ros.session import SecureSession, SessionConfig, host_config
 
 STATUS_S = 0.5
-MAX_FOR_TOTALS = 50_000  # messages: a few seconds at the end of the process
-NICE = 5  # below the priority of the control processes
-DOUBT_REPEAT_S = 10.0  # between two alarms about the same doubt and drone
-CLOCK_LIMIT_S = 0.1
+MAX_FOR_TOTALS = 50_000  # messages, whose totals take a few seconds
+NICE = 5  # niceness, for a lower priority than the control processes
+DOUBT_REPEAT_S = 10.0  # between two alarms about the same anomaly and drone
+CLOCK_LIMIT_S = 0.1  # largest error at which stamps are compared with swarm time
 STATE_NAMES = {int(state): state.name.lower() for state in DroneState}
 
 
 class LoggerNode(MemberNode[LoggerParameters]):
-    """Records the channels of leader and drones, checkpoints, and the evidence that proves them later.
+    """Node that records the channels of leader and drones, the checkpoints, and the keys to verify them.
 
-    At the end it signs the totals of a record of at most `MAX_FOR_TOTALS` messages.
+    On closing it signs the totals of a record of at most `MAX_FOR_TOTALS` messages.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
 
     def _record(self, raw: RawMessage, schema: str) -> None:
         if self._recorder is not None:
-            # Unique times: they pair a message with its envelope.
+            # Unique log times, by which readers pair a message with its envelope.
             self._recorded_ns = max(self._recorded_ns + 1, self.session.swarm_ns())
             opened, received_ns = raw.opened, self._recorded_ns
             self._recorder.write(
@@ -131,13 +131,13 @@ class LoggerNode(MemberNode[LoggerParameters]):
             self._recorder.write_sealed(raw.channel, raw.envelope_cdr, received_ns)
 
     def _record_checkpoint(self, member: str, cdr: bytes, schema: str) -> None:
-        """In the checkpoint thread."""
+        """Record a checkpoint. Called in the checkpoint thread."""
         session, recorder = self._session, self._recorder
         if session is not None and recorder is not None:
             recorder.write_checkpoint(member, cdr, schema, session.swarm_ns())
 
     def _record_evidence(self) -> None:
-        """Record the keys that open checkpoint leaves, once per sender, epoch and lane."""
+        """Record the blinding keys of checkpoint leaves, once per sender, epoch and lane."""
         session, recorder = self._session, self._recorder
         if session is None or recorder is None:
             return

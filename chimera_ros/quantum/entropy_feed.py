@@ -1,9 +1,9 @@
 """Entropy feed: a thread that fills the entropy pool ahead of demand, so that drawing a seed never blocks.
 
-hardware   the kernel's hardware random number generator, /dev/hwrng. RDSEED and RDRAND feed the kernel's own
-           pool and are part of the source "os" already. The source is absent if the device cannot be read.
-qrng       measured Hadamard qubits on Aer, in the worker process: simulated.
-qkd        keys from a `KeyDelivery`.
+hardware   the kernel's hardware random number generator, /dev/hwrng. RDSEED and RDRAND are inputs of
+           the kernel's own pool, hence already part of the source "os". Absent if the device is unreadable.
+qrng       qubits measured after a Hadamard gate, simulated on Aer in the worker process.
+qkd        keys from a quantum key distribution service (`KeyDelivery`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _MAX_TEXT: Final = 200  # characters of a client's error text
 
 
 def aer_simulator(worker: AerWorker) -> Simulator:
-    """Simulator of photons on Aer in the worker process. It raises WorkerUnavailable or WorkerRefused."""
+    """Simulator of a BB84 photon channel on Aer, in the worker process.
+
+    The returned function raises WorkerUnavailable or WorkerRefused.
+    """
 
     def simulate(run: Run) -> Bits:
         answer = unpack(worker.call(entropy_jobs.BB84, encode_run(run), _JOB_LIMIT_S))
@@ -49,10 +52,13 @@ def aer_simulator(worker: AerWorker) -> Simulator:
 
 
 class EntropyFeed:
-    """Fills a pool from its sources until closed.
+    """Thread that fills a pool from its sources until closed.
 
     Args:
-        now: the boot-time clock, s. worker: for qrng, None if not in use. delivery: for qkd.
+        now: the boot-time clock, s.
+        worker: for qrng; None if not in use.
+        delivery: for qkd; None if not in use.
+        hardware: the device of the hardware random number generator.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class EntropyFeed:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops; waits for a read in progress."""
+        """Stops the thread; waits for a read in progress."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_JOB_LIMIT_S + 1.0)
@@ -106,7 +112,7 @@ class EntropyFeed:
                 return
 
     def step(self) -> bool:
-        """Reads once from every source with room; True if more can be read at once."""
+        """Reads once from each source that the pool accepts. Returns True if more can be read at once."""
         more = False
         for name in self._pool.names:
             if self._pool.accepts(name, self._now()):

@@ -23,7 +23,7 @@ import time
 
 MAX_BODY = 64 * 1024 * 1024
 START_LIMIT_S = 120.0  # imports and warm-up
-GRACE_S = 0.5  # the parent's deadline passes first
+GRACE_S = 0.5  # of SIGALRM after the parent's own deadline
 
 OK, FAILED, REFUSED, ABSENT = range(4)  # status of an answer; REFUSED: invalid request
 
@@ -36,7 +36,7 @@ class ConnectionBroken(Exception):
 
 
 def send_request(wire: socket.socket, number: int, limit_s: float, job: str, body: bytes) -> None:
-    """Sends a request; the socket's time-out applies. Raises OSError, ValueError."""
+    """Sends a request within the socket's timeout. Raises OSError, ValueError for a body that is too long."""
     name = job.encode()
     if len(body) > MAX_BODY:
         raise ValueError(f"a request of {len(body)} bytes is more than the {MAX_BODY} allowed")
@@ -49,7 +49,10 @@ def send_answer(wire: socket.socket, number: int, status: int, body: bytes) -> N
 
 
 def receive_answer(wire: socket.socket, until: float) -> tuple[int, int, bytes]:
-    """Number, status and body of the next answer. Raises TimeoutError, ConnectionBroken."""
+    """(number, status, body) of the next answer, until `until` (monotonic s).
+
+    Raises TimeoutError, ConnectionBroken.
+    """
     number, status, length = _ANSWER.unpack(_receive(wire, _ANSWER.size, until))
     if length > MAX_BODY or status > ABSENT:
         raise ConnectionBroken("an answer of the worker process is malformed")
@@ -75,7 +78,7 @@ def _receive(wire: socket.socket, count: int, until: float | None) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """Serves requests on file descriptor arguments[0] with the jobs of the modules named after it."""
+    """Serves requests on the socket with file descriptor arguments[0], by jobs of modules arguments[1:]."""
     wire = socket.socket(fileno=int(arguments[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -116,4 +119,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:]))  # without cleanup: nothing has to be flushed or saved
+    os._exit(main(sys.argv[1:]))  # skips cleanup, which could block: there is nothing to save

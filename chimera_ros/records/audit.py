@@ -1,7 +1,7 @@
 """Audit of a flight's records against its senders' signatures and signed checkpoints.
 
 The trust anchor is the authority's certificate (RFC 5280): every checkpoint must carry the signature of a
-member that the authority has certified, and every message in clear must be the one its sender committed to.
+member that the authority has certified, and every plaintext message must be the one its sender committed to.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AuditVerdict(Enum):
     SIGNED = "signed"  # its sealed original carries its sender's signature
     BAD_SIGNATURE = "bad_signature"
     UNKNOWN = "unknown"  # the record does not identify its sender
-    DUPLICATE = "duplicate"  # recorded before: the replay window of a receiver drops the second one
+    DUPLICATE = "duplicate"  # recorded twice, though the replay window of the recorder rejects the second
 
 
 WRONG: Final = (AuditVerdict.CONTRADICTED, AuditVerdict.BAD_SIGNATURE, AuditVerdict.DUPLICATE)
@@ -56,7 +56,7 @@ class Audit:
     bad_checkpoint_count: int = 0
     unattributed: int = 0  # checkpoints whose sender the record does not identify
     committed: int = 0  # packets that checkpoints in the record commit to
-    unpaired: int = 0
+    unpaired: int = 0  # messages without their envelope, and envelopes without their message
     broken: list[str] = field(default_factory=list)  # files that are truncated or damaged
     suspects: list[str] = field(default_factory=list)  # the first packets with a wrong verdict
 
@@ -67,12 +67,12 @@ class Audit:
 
     @property
     def proven(self) -> int:
-        """Packets that their sender has signed, singly or by a checkpoint."""
+        """Number of packets that their sender has signed, singly or by a checkpoint."""
         return self.verdicts[AuditVerdict.CONFIRMED.value] + self.verdicts[AuditVerdict.SIGNED.value]
 
     @property
     def unproven(self) -> int:
-        """Messages that no signature covers."""
+        """Number of messages that no signature covers."""
         open_ = self.verdicts[AuditVerdict.UNCONFIRMED.value] + self.verdicts[AuditVerdict.UNKNOWN.value]
         return open_ + self.unpaired
 
@@ -82,7 +82,7 @@ class Audit:
         return self.proven > 0 and not self.contradicted
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The counts and findings as a JSON object."""
         return {
             "good": self.good,
             "proven": self.proven,
@@ -99,7 +99,7 @@ class Audit:
 
 
 class Auditor:
-    """Verifies all checkpoints of a record once; packets are then classified as they are read."""
+    """Auditor of one record: verifies all checkpoints when made; packets are classified as they are read."""
 
     def __init__(self, files: FlightFiles, authority: x509.Certificate) -> None:
         self.files = files
@@ -158,7 +158,7 @@ class Auditor:
             self._ranges.setdefault(stream, ([], []))[1].append(checkpoint)
 
     def _without_conflicts(self, ranges: list[Checkpoint]) -> list[Checkpoint]:
-        """In order of their counters; of two that commit to the same counters, the second is bad."""
+        """Checkpoints in order of counters; one that overlaps the one before and differs is bad."""
         kept: list[Checkpoint] = []
         for item in sorted(ranges, key=lambda item: (item.first, item.made_ns)):
             if kept and kept[-1].overlaps(item):
@@ -172,11 +172,11 @@ class Auditor:
         return kept
 
     def ranges(self, stream: StreamId) -> list[Checkpoint]:
-        """The good checkpoints of a stream, in order."""
+        """The good checkpoints of a stream, in order of counters."""
         return self._ranges.get(stream, ([], []))[1]
 
     def covering(self, packet: Packet) -> Checkpoint | None:
-        """The good checkpoint that covers a packet's counter."""
+        """The good checkpoint that covers a packet's counter; None if there is none."""
         firsts, ranges = self._ranges.get(packet.stream, ([], []))
         at = bisect_right(firsts, packet.counter) - 1
         return ranges[at] if at >= 0 and ranges[at].covers(packet.counter) else None
@@ -215,7 +215,7 @@ class Auditor:
 
     def classified(self) -> Iterator[tuple[Packet, AuditVerdict]]:
         """All packets of the record, in order, with their verdicts."""
-        seen: dict[tuple[StreamId, int], int] = {}  # a bit for each of 256 counters
+        seen: dict[tuple[StreamId, int], int] = {}  # bitmaps of 256 counters each
         for packet in self.files.packets():
             verdict, key = self.classify(packet), (packet.stream, packet.counter >> 8)
             if verdict in (AuditVerdict.CONFIRMED, AuditVerdict.SIGNED):
@@ -225,7 +225,7 @@ class Auditor:
             yield packet, verdict
 
     def audit(self) -> Audit:
-        """Classifies the whole record."""
+        """Result for the whole record, whose packets are all classified."""
         result = Audit(checkpoints=self.checkpoints, bad_checkpoints=self.bad[:SHOWN])
         result.unattributed = self.unattributed
         result.bad_checkpoint_count = len(self.bad)

@@ -1,8 +1,8 @@
-"""Reader of a flight's records: messages in clear with their sealed originals, checkpoints, evidence.
+"""Reader of a flight's records: plaintext messages with their envelopes, checkpoints, evidence.
 
-A message and its original have the same topic and log time, which the recorder never uses twice. Truncated
-files are read up to the truncation. Older records have their evidence in `flight.mcap`. The decoders of the
-two wire formats are passed in, because this package imports no ROS.
+A message and its envelope have the same topic and log time, which the recorder never uses twice. Truncated
+files are read up to the truncation. Older records have their evidence in `flight.mcap`. The CDR decoders are
+passed in, because this package imports no ROS.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ StreamId = tuple[int, int, int]
 
 
 class RecordError(Exception):
-    """A record cannot be read; the text is one sentence for people."""
+    """A record that cannot be read; the text is one sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoders:
-    """The two wire formats: fields of a SecureEnvelope and of a Checkpoint from their CDR (ValueError)."""
+    """CDR decoders: the fields of a SecureEnvelope and of a Checkpoint. Each raises ValueError."""
 
     envelope: Callable[[bytes], tuple[int, int, int, int, bytes, bytes]]
     checkpoint: Callable[[bytes], tuple[bytes, int, int, int, int, int, int, bytes, bytes, bytes]]
@@ -54,7 +54,7 @@ class Decoders:
 
 @dataclass(frozen=True, slots=True)
 class SenderEvidence:
-    """The sender of a stream, and the key that blinds the leaves of its checkpoints."""
+    """Evidence of a stream: its sender, and the key that blinds the leaves of its checkpoints."""
 
     swarm: str
     member: str
@@ -67,7 +67,7 @@ class SenderEvidence:
     certificate_der: bytes = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The form in the record."""
+        """The evidence as a JSON object, as it is recorded."""
         return {
             "format": EVIDENCE_FORMAT,
             "swarm": self.swarm,
@@ -107,7 +107,7 @@ class SenderEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A message in clear and the envelope it was opened from. Times in ns since the Unix epoch."""
+    """A plaintext message and the envelope it was opened from. Times are ns since the Unix epoch."""
 
     channel: str
     type_name: str
@@ -119,7 +119,7 @@ class Packet:
 
     @property
     def counter(self) -> int:
-        """The sender's counter in this stream."""
+        """The sender's packet counter in this stream, from the nonce."""
         return int.from_bytes(self.envelope.sealed[4:NONCE_BYTES])
 
     @property
@@ -129,7 +129,7 @@ class Packet:
 
     @property
     def plaintext(self) -> bytes:
-        """What was sealed."""
+        """Plaintext of the AEAD: `sent_ns` and payload."""
         return self.sent_ns.to_bytes(8) + self.payload
 
     @property
@@ -139,7 +139,7 @@ class Packet:
 
 
 class FlightFiles:
-    """The records of a flight in one folder. Raises RecordError when there are none or one cannot be read."""
+    """The records of a flight in one folder. Raises RecordError if there are none or one cannot be read."""
 
     def __init__(self, directory: Path, decoders: Decoders) -> None:
         self.directory = directory
@@ -151,7 +151,7 @@ class FlightFiles:
             raise RecordError(
                 f"{directory} holds no flight.mcap with its sealed.mcap; give the folder of a recorded flight"
             )
-        self.unpaired = 0  # messages without original, and originals without message; set by `packets`
+        self.unpaired = 0  # messages without envelope, and envelopes without message; set by `packets`
         self._broken: list[Path] = []
 
     @property
@@ -191,7 +191,7 @@ class FlightFiles:
                 yield message.data
 
     def checkpoints(self) -> Iterator[Checkpoint]:
-        """The recorded checkpoints, in the order of their recording."""
+        """The recorded checkpoints in recorded order; malformed ones are skipped."""
         for schema, _, message in self._read(self._sealed):
             if schema is not None and schema.name == CHECKPOINT_TYPE:
                 try:
@@ -200,7 +200,7 @@ class FlightFiles:
                     continue
 
     def packets(self) -> Iterator[Packet]:
-        """Messages in clear with their originals, in the order of their recording."""
+        """Plaintext messages with their envelopes, in recorded order."""
         self.unpaired = 0
         originals = (item for item in self._read(self._sealed) if item[0] and item[0].name == ENVELOPE_TYPE)
         original = next(originals, None)

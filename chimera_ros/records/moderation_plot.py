@@ -1,4 +1,4 @@
-"""Plot of a moderation: plan view before and after, heights, and separation over time."""
+"""Plot of a moderation: plan views before and after, heights, and separation over time. ENU, metres."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_STEPS = 600
+_STEPS = 600  # samples of each trajectory
 
 
 def draw_moderation(request: ModerationRequest, answer: ModerationResult, picture: FilePath) -> None:
@@ -72,7 +72,7 @@ def _draw(
     state = answer.status.name.lower().replace("_", "-")
     title = [f"{len(before)} drones", state]
     if good:
-        title += [f"winner: {answer.winner}", f"{answer.cost:.1f} m of extra way and delay"]
+        title += [f"winner: {answer.winner}", f"{answer.cost:.1f} m of extra path and delay"]
     title += [f"{answer.total_ms:.0f} ms"]
     figure.suptitle("  ·  ".join(title), fontsize=16, color=INK, fontweight="bold")
 
@@ -156,7 +156,7 @@ def _change(asked: Path, path: Path, times: Array) -> str:
 
 
 def _nearest(request: ModerationRequest, paths: Sequence[Path], times: Array) -> Array:
-    """The smallest ellipsoid norm (T,) of any pair: 1 is the requested separation, without errors."""
+    """Smallest norm (T,) of any pair in the separation ellipsoid; 1 is the separation without errors."""
     places = np.stack([path.sample(times) for path in paths]) / request.separation.scale
     least = np.full(len(times), np.inf)
     for row in range(len(places) - 1):
@@ -168,7 +168,7 @@ def _nearest(request: ModerationRequest, paths: Sequence[Path], times: Array) ->
 def _separation(
     axes: Axes, request: ModerationRequest, before: Sequence[Path], after: Sequence[Path], times: Array
 ) -> None:
-    style(axes, "Smallest separation over the requested one", "time (s)", "ratio")
+    style(axes, "Smallest separation / required separation", "time (s)", "ratio")
     if len(before) < 2:
         axes.text(0.5, 0.5, "one drone only", transform=axes.transAxes, ha="center", color=FAINT)
         return
@@ -181,7 +181,7 @@ def _separation(
     axes.axhline(asked, color=INK, linewidth=1.1, linestyle=(0, (6, 4)))
     horizontal, vertical = request.separation.horizontal_m, request.separation.vertical_m
     axes.annotate(
-        f"required: {horizontal:g} m beside, {vertical:g} m above, and errors", (0.995, asked),
+        f"required: {horizontal:g} m horizontal, {vertical:g} m vertical, plus errors", (0.995, asked),
         xycoords=("axes fraction", "data"), xytext=(0, -5), textcoords="offset points", ha="right", va="top",
         color=INK, fontsize=9,
     )  # fmt: skip

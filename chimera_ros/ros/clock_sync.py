@@ -1,10 +1,10 @@
-"""Swarm time: the active crypto node's wall clock, as an offset to the own boot-time clock (NTP, RFC 5905).
+"""Swarm time: the active crypto node's wall clock, as offset from the local boot-time clock (NTP, RFC 5905).
 
-A wall clock may be set in flight; an offset to the boot-time clock is not affected by that. Before the first
-answer, and on the active crypto node, swarm time is the wall clock.
+A wall clock may be set in flight; an offset from the boot-time clock is not affected by that. Before the
+first answer, and on the active crypto node, swarm time is the local wall clock.
 
-The hosted members send requests in turn, each at least every two seconds, which is also their sign of life
-to the crypto node; all answers go into one filter, since the members of a process share a clock.
+The hosted members send requests in turn, each at least every two seconds, which also shows the crypto node
+that they are live; all answers go into one filter, since the members of a process share a clock.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PERIOD_S: Final = 1.8  # per member: the crypto node assumes a member live for 3
 FIRST_PERIOD_S: Final = 0.2  # until the filter has a few samples
 TIMEOUT_S: Final = 1.0
 FIRST_SAMPLES: Final = 4
-ANSWERS_PER_S: Final = 50.0  # each is signed; a client without an answer asks again
+ANSWERS_PER_S: Final = 50.0  # limit, because each is signed; a client without an answer asks again
 
 
 class ClockServer:
     """Time server of a crypto node: signed answers with swarm time, at most `ANSWERS_PER_S`.
 
-    Swarm time is its own wall clock or, after it took over from another crypto node, that node's clock as it
-    measured it last, so that swarm time has no step.
+    Its swarm time is its wall clock or, after it took over from another crypto node, that node's clock by the
+    last measurement, so that swarm time has no step.
     """
 
     def __init__(self, context: SessionContext, endpoints: EndpointRegistry, member: str) -> None:
@@ -64,23 +64,22 @@ class ClockClient:
         ]
         self._next_client = 0
         self._due = 0.0
-        self._began_ns = (
-            time.time_ns() - boot_time_ns()
-        )  # so that offsets are those of the clocks at the start
+        # Wall clock minus boot-time clock at the start: offsets are then relative to that wall clock.
+        self._wall_minus_boot_ns = time.time_ns() - boot_time_ns()
         self._offset_ns = 0
         self._measured = False
 
     @property
     def _own_ns(self) -> int:
         """The wall clock at the start, continued by the boot-time clock."""
-        return self._began_ns + boot_time_ns()
+        return self._wall_minus_boot_ns + boot_time_ns()
 
     def swarm_ns(self) -> int:
         """Swarm time, ns since the Unix epoch."""
         return self._own_ns + self._offset_ns if self._measured else time.time_ns()
 
     def next_timer(self) -> float:
-        """When `tick` is due."""
+        """Time at which `tick` is due, boot-time seconds."""
         return self._due
 
     def tick(self, now: float) -> None:
@@ -103,13 +102,13 @@ class ClockClient:
         if response is None or response.t1_ns != t1_ns:
             self._context.counts["clock_unanswered"] += 1
             return
-        t4_ns = self._began_ns + reply.received_ns
+        t4_ns = self._wall_minus_boot_ns + reply.received_ns
         if self.filter.add(t1_ns, response.t2_ns, response.t3_ns, t4_ns, self._context.now()):
             self._offset_ns = round(self.filter.offset_s * 1e9)
             self._measured = True
 
     def status(self) -> dict[str, float | bool | None]:
-        """offset_s (crypto node minus own), error_s (None before the first answer), synchronised."""
+        """offset_s (crypto node minus local clock), error_s (None before the first answer), synchronised."""
         error_s = self.filter.error_s
         return {
             "offset_s": self.filter.offset_s,

@@ -1,7 +1,8 @@
-"""Commander of the simulated PX4: dispatches commands and setpoints, and runs the cycle of 25 Hz.
+"""Commander of the simulated PX4: dispatches commands and setpoints, and runs the 25 Hz update.
 
-The work is done on a `SimulatedState` by arming, flight modes, failsafes and land detector. Time comes in as
-simulation seconds. Not simulated: manual control, attitude setpoints, preflight calibration.
+The modules arming, flight_modes, failsafes and land_detector change its `SimulatedState`. `now` is simulation
+time in seconds; positions are local NED, metres. Not simulated: manual control, attitude setpoints, preflight
+calibration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_REPOSITION_M = 10_000.0
 
 
 class Commander:
-    """One vehicle's commander: commands and setpoints go in, `state.events` come out."""
+    """Commander of one vehicle: takes commands and setpoints, emits `state.events`."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Commander:
         self._jump_at_s = jump.at_s if jump else math.inf
 
     def command(self, number: int, p: tuple[float, ...], now: float) -> MavResult:
-        """Dispatch a MAV_CMD with its seven parameters (p[4], p[5] in degrees where they are coordinates)."""
+        """Dispatch a MAV_CMD; p[0] to p[6] are param1 to param7 (coordinates in degrees)."""
         handler = {
             MavCommand.ARM_DISARM: self._arm_disarm,
             MavCommand.TAKEOFF: self._takeoff,
@@ -76,7 +77,7 @@ class Commander:
         return MavResult.UNSUPPORTED if handler is None else handler(p, now)
 
     def set_mode(self, mode: FlightMode, now: float) -> MavResult:
-        """Change the flight mode if it can be flown now."""
+        """Change the flight mode if its conditions are met; reports the reason if they are not."""
         state = self.state
         if mode is state.mode and mode is not FlightMode.OFFBOARD:
             return MavResult.ACCEPTED
@@ -95,7 +96,7 @@ class Commander:
         return MavResult.ACCEPTED
 
     def setpoint(self, setpoint: OffboardSetpoint, now: float) -> None:
-        """Store a streamed setpoint, and follow it in offboard mode; without a stream that mode is denied."""
+        """Store a streamed setpoint, and follow it in offboard mode (which is denied without a stream)."""
         state = self.state
         previous = state.setpoint
         state.setpoint_s = now
@@ -106,7 +107,7 @@ class Commander:
             flight_modes.follow(state, setpoint, previous, now)
 
     def gcs_heartbeat(self, now: float) -> None:
-        """HEARTBEAT of a ground station."""
+        """Note a HEARTBEAT of a ground station, which ends a data link loss."""
         state = self.state
         state.gcs_heartbeat_s = now
         if state.link_lost:
@@ -222,7 +223,7 @@ class Commander:
         return MavResult.ACCEPTED
 
     def update(self, estimate: VehicleEstimate, now: float) -> None:
-        """One cycle: estimator events, land detector, failsafes, flight mode, auto disarm."""
+        """Run one cycle: estimator events, land detector, failsafes, flight mode, auto disarm."""
         state = self.state
         state.estimate = estimate
         if not state.ready and now >= self._ready_at_s:
@@ -248,7 +249,7 @@ class Commander:
         arming.disarm_when_idle(state, now)
 
     def _move_origin(self) -> None:
-        """Fault origin_jump: the EKF origin moves, and the estimator's reset counter advances."""
+        """Inject the fault origin_jump: move the EKF origin and increment the estimator's reset counter."""
         state = self.state
         o, jump = state.origin_m, ORIGIN_JUMP_NED_M
         state.origin_m = (o[0] + jump[0], o[1] + jump[1], o[2] + jump[2])

@@ -19,15 +19,15 @@ class FlightMode(Enum):
 
     @property
     def custom_mode(self) -> int:
-        """The 32-bit field of HEARTBEAT."""
+        """HEARTBEAT.custom_mode: the main mode in bits 16 to 23, the sub mode in bits 24 to 31."""
         return self.value[0] << 16 | self.value[1] << 24
 
 
-MODES = {mode.value: mode for mode in FlightMode}
+MODES = {mode.value: mode for mode in FlightMode}  # by (main mode, sub mode)
 
 
 class MavResult(IntEnum):
-    """MAV_RESULT."""
+    """MAV_RESULT: result of a command."""
 
     ACCEPTED = 0
     TEMPORARILY_REJECTED = 1  # may succeed when the state has changed
@@ -37,7 +37,7 @@ class MavResult(IntEnum):
 
 
 class LandedState(IntEnum):
-    """MAV_LANDED_STATE."""
+    """MAV_LANDED_STATE, without UNDEFINED."""
 
     ON_GROUND = 1
     IN_AIR = 2
@@ -46,7 +46,7 @@ class LandedState(IntEnum):
 
 
 class Severity(IntEnum):
-    """MAV_SEVERITY."""
+    """MAV_SEVERITY: the values in use."""
 
     EMERGENCY = 0
     CRITICAL = 2
@@ -56,14 +56,14 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusText:
-    """STATUSTEXT: a severity and a text, sent up to 50 characters."""
+    """STATUSTEXT: a severity and a text, of which the first 50 characters are sent."""
 
     severity: Severity
     text: str
 
 
 class StateChange(Enum):
-    """State whose messages are sent at once when it changes, besides their stream."""
+    """Change of a state whose messages are then sent at once, in addition to their stream."""
 
     VEHICLE_STATUS = "vehicle_status"  # HEARTBEAT, EXTENDED_SYS_STATE and SYS_STATUS
     HOME_POSITION = "home_position"
@@ -73,7 +73,7 @@ class StateChange(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MissionItemReached:
-    """MISSION_ITEM_REACHED: sequence number of the item."""
+    """MISSION_ITEM_REACHED, with the sequence number of the item."""
 
     seq: int
 
@@ -103,4 +103,4 @@ class MavCommand(IntEnum):
     REQUEST_CAPABILITIES = 520
 
 
-FORCE_CODE = 21196  # param2 of MAV_CMD_COMPONENT_ARM_DISARM: skip the arming checks
+FORCE_CODE = 21196  # param2 of MAV_CMD_COMPONENT_ARM_DISARM: force arming or disarming

@@ -16,12 +16,13 @@ from .vehicle_state import SimulatedState
 
 RETRY_S = 0.5
 TRIES = 6
-MISSION = 0  # MAV_MISSION_TYPE
+MISSION = 0  # MAV_MISSION_TYPE_MISSION
+_ALL_TYPES = 255  # MAV_MISSION_TYPE_ALL
 
 
 @dataclass(slots=True)
 class _Upload:
-    """A mission being uploaded."""
+    """Upload in progress, from the ground station `system`/`component`. `requested_s` is simulation time."""
 
     count: int
     system: int
@@ -32,29 +33,29 @@ class _Upload:
 
 
 class MissionProtocol:
-    """Replies to mission messages; a mission replaces the old one only when its upload is complete."""
+    """Mission protocol of one vehicle. A mission replaces the old one only when its upload is complete."""
 
     def __init__(self, state: SimulatedState) -> None:
         self._state = state
         self._upload: _Upload | None = None
-        self.handlers = {
-            40: self._on_request,
-            41: self._on_set_current,
-            43: self._on_list,
-            44: self._on_count,
-            45: self._on_clear,
-            47: self._on_ack,
-            51: self._on_request,
-            73: self._on_item,
+        self.handlers = {  # by message id
+            40: self._on_request,  # MISSION_REQUEST
+            41: self._on_set_current,  # MISSION_SET_CURRENT
+            43: self._on_list,  # MISSION_REQUEST_LIST
+            44: self._on_count,  # MISSION_COUNT
+            45: self._on_clear,  # MISSION_CLEAR_ALL
+            47: self._on_ack,  # MISSION_ACK
+            51: self._on_request,  # MISSION_REQUEST_INT
+            73: self._on_item,  # MISSION_ITEM_INT
         }
 
     def handle(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        """Replies to a mission message."""
+        """Handle a mission message; returns the replies."""
         replies: list[Any] = self.handlers[frame.message_id](message, frame, now)
         return replies
 
     def retry(self, now: float) -> list[Any]:
-        """Request an overdue item again; after `TRIES` the upload is abandoned."""
+        """Request an overdue item again; after `TRIES` repetitions the upload is abandoned."""
         upload = self._upload
         if upload is None or now - upload.requested_s < RETRY_S:
             return []
@@ -66,7 +67,7 @@ class MissionProtocol:
         return [self._request(upload)]
 
     def set_current(self, number: float) -> MavResult:
-        """MISSION_SET_CURRENT: continue with another item."""
+        """Continue with another item (MISSION_SET_CURRENT, MAV_CMD_DO_SET_MISSION_CURRENT)."""
         mission = self._state.mission
         if not math.isfinite(number) or not 0 <= int(number) < len(mission.items):
             return MavResult.DENIED
@@ -106,13 +107,13 @@ class MissionProtocol:
                 return []  # a repetition
             self._upload = None
             return self._ack(frame, missions.INVALID_SEQUENCE)
-        local = message.frame == missions.FRAME_MISSION
+        unscaled = message.frame == missions.FRAME_MISSION  # x, y are param5 and param6, no coordinates
         item = MissionItem(
             message.command,
             message.frame,
             (message.param1, message.param2, message.param3, message.param4),
-            float(message.x) if local else message.x * 1e-7,
-            float(message.y) if local else message.y * 1e-7,
+            float(message.x) if unscaled else message.x * 1e-7,
+            float(message.y) if unscaled else message.y * 1e-7,
             message.z,
             message.autocontinue,
         )
@@ -163,7 +164,7 @@ class MissionProtocol:
         return []
 
     def _on_clear(self, message: Any, frame: MavlinkFrame, now: float) -> list[Any]:
-        if message.mission_type in (MISSION, 255):
+        if message.mission_type in (MISSION, _ALL_TYPES):
             if self._state.armed and self._state.mode is FlightMode.MISSION:
                 return self._ack(frame, missions.ERROR, message.mission_type)
             self._upload = None

@@ -1,6 +1,6 @@
-"""Construction of epochs: candidates become slots, a head and a signed announcement.
+"""Construction of epochs: slots for the candidates, the head, and the signed announcement.
 
-An epoch number is stored before it is used.
+An epoch number is written to disk before it is used, so that it is not used again after a restart.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def number_above(floor: int, rank: int) -> int:
 def assign_slots(
     candidates: Sequence[AdmissionCandidate], before: Sequence[RosterEntry], next_slot: int
 ) -> tuple[dict[int, AdmissionCandidate], int]:
-    """(candidate by slot, next unused slot): a known incarnation keeps its slot."""
+    """(candidate by slot, next unused slot). A member with an unchanged incarnation keeps its slot."""
     kept = {(entry.name, entry.incarnation): entry.slot for entry in before}
     taken = set(kept.values())
     by_slot: dict[int, AdmissionCandidate] = {}
@@ -64,7 +64,7 @@ def assign_slots(
 
 
 def roster_of(by_slot: Mapping[int, AdmissionCandidate]) -> tuple[RosterEntry, ...]:
-    """The roster of a head, sorted by slot."""
+    """Roster of an epoch's head, sorted by slot."""
     return tuple(
         RosterEntry(slot, item.name, item.role, item.fingerprint, item.incarnation, item.package_hash)
         for slot, item in sorted(by_slot.items())
@@ -79,7 +79,7 @@ def issue(
     suite: Suite,
     mapper: Callable[..., Iterable[Any]] = map,
 ) -> Announcement:
-    """The announcement of `head`: the seed sealed to the key of each slot, all of it signed."""
+    """Announcement of `head`, signed by `issuer`: the seed is sealed to the public key of each slot."""
     head_bytes = encode_head(head)
     transcript_hash = digest(head_bytes)
     key_tag = derive_keys(transcript_hash, seed).key_tag
@@ -95,7 +95,10 @@ def issue(
 
 
 class EpochBuilder:
-    """Issues epochs with numbers congruent to `rank` modulo 4. `draw` yields 64 fresh bytes each time."""
+    """Builder of a crypto node's epochs, with numbers congruent to `rank` modulo 4.
+
+    `draw` returns a new seed of 64 random bytes.
+    """
 
     def __init__(
         self,
@@ -111,12 +114,12 @@ class EpochBuilder:
         self._rank = rank
         self._draw = draw
         self.issued = 0  # highest number announced by this process
-        self.seen = 0  # highest of another crypto node
-        self.crl_number = 0  # highest that one of its heads has named
+        self.seen = 0  # highest number announced by another crypto node
+        self.crl_number = 0  # highest CRL number in one of its heads
         self._next_slot = 0
 
     def _next_number(self) -> int:
-        """The next number of our rank above all that are issued, stored or proven to us."""
+        """The next number of this rank above all that this process has issued, stored or seen proof of."""
         floor = max(
             self.issued,
             self._member.state.highest_epoch,
@@ -127,7 +130,7 @@ class EpochBuilder:
         return number_above(floor, self._rank)
 
     def reserve(self) -> None:
-        """Stores the next number ahead of time; if that fails it is stored when needed."""
+        """Stores the next number ahead of time; a failure is ignored, for `secure_number` tries again."""
         with contextlib.suppress(KeystoreError):
             self._member.save(reserved_epoch=self._next_number())
 
@@ -139,11 +142,11 @@ class EpochBuilder:
         return number
 
     def slots_after(self, roster: Sequence[RosterEntry]) -> None:
-        """Newcomers get slots above those of another crypto node's epoch."""
+        """Lets newcomers get the slots after those of `roster`, from another crypto node's epoch."""
         self._next_slot = max((entry.slot for entry in roster), default=-1) + 1
 
     def take(self, now: float, wall_ns: int) -> list[AdmissionCandidate]:
-        """The candidates for an epoch; their packages are used up unless they are put back."""
+        """Takes the candidates for an epoch; their key packages are used up unless they are put back."""
         return self._admission.take_all(now, wall_ns)[:MAX_ROSTER]
 
     def make(
@@ -155,7 +158,10 @@ class EpochBuilder:
         before: Sequence[RosterEntry],
         previous: bytes,
     ) -> CurrentEpoch:
-        """The epoch; the caller sets its times and live members. Raises EntropyError."""
+        """A new epoch; the caller sets its times and live members. Raises EntropyError.
+
+        `before` is the roster of the previous epoch, `previous` its transcript hash.
+        """
         seed = self._draw()
         trust, suite = self._context.trust, self._context.suite
         by_slot, self._next_slot = assign_slots(candidates, before, self._next_slot)

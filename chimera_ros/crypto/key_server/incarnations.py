@@ -1,9 +1,9 @@
-"""Incarnation of each member, as a crypto node knows it: which process a name stands for.
+"""Incarnation of each member, as a crypto node knows it: the process that runs under a member's name.
 
-A process draws an incarnation when it starts, so a new one looks like a restart. It is accepted as one only
-if its package answers a challenge that this node made after it had first seen the known incarnation: a
-process that had ended by then cannot have signed that. A package of an earlier process, recorded and held
-back until its successor flies, therefore changes nothing.
+A process draws a random incarnation when it starts, so an unknown one may be a restart. It is accepted as a
+restart only if its key package answers a challenge that this node made after it first saw the present
+incarnation: a process that had ended by then cannot have signed the answer. So an earlier process's package
+that an attacker has delayed until its successor runs is rejected.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 from ..errors import Rejected, RejectReason
 from ..messages.announcement import RosterEntry
 
-_MAX_RETIRED: Final = 64  # more than can retire while a challenge of theirs is good
+_MAX_RETIRED: Final = 64  # more than can be replaced while a challenge is valid
 NEVER: Final = float("-inf")
 
 
 class OldChallenge(Rejected):
-    """A new incarnation whose challenge is not newer than `since`, when the known one was first seen."""
+    """Rejection of a new incarnation: its challenge is no newer than `since`, the known one's first sight."""
 
     def __init__(self, name: str, since: float) -> None:
         super().__init__(RejectReason.CHALLENGE, f"{name} is known by another incarnation since then")
@@ -30,7 +30,9 @@ class OldChallenge(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Monotonic seconds; `restarted_at`: when it replaced an earlier one, `NEVER` for the first."""
+    """Present incarnation of a member. Times are monotonic seconds: `since`, when it was first seen;
+    `restarted_at`, when it replaced an earlier one, `NEVER` for the first.
+    """
 
     incarnation: bytes
     since: float
@@ -38,7 +40,9 @@ class _Known:
 
 
 class Incarnations:
-    """By name. Only names with a certificate of the authority are entered, which bounds the tables."""
+    """Incarnations by member name. Only members that the authority has certified are entered, which bounds
+    the tables. `now` is monotonic seconds.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
@@ -47,8 +51,8 @@ class Incarnations:
     def is_restart(
         self, name: str, incarnation: bytes, challenge_at: float, now: float, restart_s: float
     ) -> bool:
-        """True if this package would be a restart. `challenge_at`: when this node made the challenge that it
-        answers, `NEVER` if another node did. Changes nothing.
+        """True if a key package with this incarnation would be a restart. `challenge_at` is the time at which
+        this node made the challenge that the package answers, `NEVER` if another node did. Changes no state.
 
         Raises Rejected(STALE) for an incarnation that was replaced or has left, Rejected(TOO_SOON) if the
         last restart is less than `restart_s` ago, OldChallenge.
@@ -65,7 +69,7 @@ class Incarnations:
         return True
 
     def accept(self, name: str, incarnation: bytes, now: float) -> None:
-        """A valid package of this incarnation, which `is_restart` has not refused."""
+        """Notes a valid key package of this incarnation; `is_restart` must be called first, and not raise."""
         known = self._known.get(name)
         if known is None:
             self._known[name] = _Known(incarnation, now)
@@ -74,12 +78,14 @@ class Incarnations:
             self._known[name] = _Known(incarnation, now, now)
 
     def note_roster(self, roster: Iterable[RosterEntry], now: float, *, newest: bool) -> None:
-        """A crypto node's signed roster. `newest`: it is above every epoch we have had, so its
-        incarnations are the present ones; one that a member proves may be older than what packages have
-        shown.
+        """Notes the incarnations in another crypto node's signed roster.
 
-        It retires no incarnation, for a member on one side of a split swarm is not yet on the other; for
-        the same reason a member of the roster may return, though it was replaced here.
+        `newest` is True for an epoch later than all known here: its incarnations replace those known. The
+        roster of an epoch that a member proves may be older than the key packages received.
+
+        No incarnation is retired, because in a partitioned swarm a member may be in one roster and not yet
+        in the other; for the same reason, an incarnation of the roster that was retired here is accepted
+        again.
         """
         for entry in roster:
             known = self._known.get(entry.name)
@@ -92,5 +98,5 @@ class Incarnations:
                     )
 
     def retire(self, name: str, incarnation: bytes) -> None:
-        """This incarnation has been replaced or has left."""
+        """Retires an incarnation that was replaced or has left: its packages are rejected from now on."""
         self._retired.setdefault(name, deque(maxlen=_MAX_RETIRED)).append(incarnation)

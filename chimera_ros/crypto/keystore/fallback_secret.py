@@ -1,6 +1,6 @@
-"""Fallback secret: the swarm's pre-shared secret in `<keystore>/fallback.key`, mode 0600, valid for 24 hours.
+"""Fallback secret: the swarm's pre-shared key in `<keystore>/fallback.key`, mode 0600, valid for 24 hours.
 
-It is copied to every member before a flight, like the policy; making one does not need the authority's key.
+It is copied to every member before a flight, like the policy. The authority's key is not needed to create it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MAX_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class FallbackSecret:
-    """64 random bytes and the time of their issue, ns since the Unix epoch."""
+    """Pre-shared secret of 64 random bytes. `issued_ns` is ns since the Unix epoch."""
 
     issued_ns: int
     secret: bytes = field(repr=False)
 
     def valid_at(self, wall_ns: int, ahead_ns: int = 0) -> bool:
-        """True within 24 hours of the issue; the clock may be `ahead_ns` behind the issuer's."""
+        """True if `wall_ns` is less than 24 hours after the issue and at most `ahead_ns` before it."""
         return self.issued_ns - ahead_ns <= wall_ns < self.issued_ns + LIFE_NS
 
 
@@ -46,9 +46,9 @@ def write_secret(directory: Path, secret: FallbackSecret, durable: bool = True) 
 
 
 def read_secret(directory: Path) -> FallbackSecret | None:
-    """The keystore's secret, valid or expired, or None.
+    """The keystore's secret, valid or expired; None if there is none.
 
-    Raises KeystoreError for a file that others can read, or that is damaged.
+    Raises KeystoreError for a file that is damaged, or that group or others can access.
     """
     path = directory / FILE_NAME
     renewal = f"make a new one with `chimera keys fallback --keystore {directory}`"

@@ -1,7 +1,7 @@
-"""The member side of the key protocol for all members of a process: control messages in, effects out.
+"""Member side of the key protocol, for all members of a process: from control messages to effects.
 
-Each kind of message has a handler; what crypto nodes sign is verified once per process (announcements.py,
-beats.py, key_requests.py), then every member makes its own checks (member.py).
+Each kind of message has a handler. The signatures of crypto nodes are verified once per process
+(announcements.py, beats.py, key_requests.py), then each member makes its own checks (member.py).
 
 Not handled here: issuing epochs (key_server/), checkpoints (evidence/), sealing and opening (host.py).
 """
@@ -34,7 +34,7 @@ _REKEY_REQUEST_S: Final = 5.0  # between two requests for a new epoch
 
 
 class ControlPlane:
-    """Dispatches messages and time. `now` is monotonic seconds, `wall_ns` the wall clock."""
+    """Dispatcher of control messages and timers. `now` is boot-time s, `wall_ns` ns since the Unix epoch."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ControlPlane:
         return [self.exchange.send(member, now) for member in self._context.members.values()]
 
     def handle(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        """Never raises on bytes from the network; refusals are counted by reason."""
+        """Handles a control message from the network. Never raises; rejections are counted by reason."""
         handler = self._handlers.get(message.kind)
         if handler is None:
             if self._key_server is None or message.kind is not ControlKind.KEY_PACKAGE:
@@ -100,12 +100,12 @@ class ControlPlane:
         except Rejected as refusal:
             context.counters.control[refusal.reason] += 1
             return []
-        except KeystoreError as error:  # a full disk, for example: what could not be stored was not done
+        except KeystoreError as error:  # such as a full disk: state is stored before it changes
             context.counters.control[RejectReason.STORE] += 1
             return [SecurityAlarm("error", str(error))] if context.store_alarms.take(now) else []
 
     def tick(self, now: float, wall_ns: int) -> list[Effect]:
-        """Call when `next_timer` has come."""
+        """Runs whatever is due; call at `next_timer`."""
         context = self._context
         context.wall_ns = wall_ns
         context.sessions.tick(now)
@@ -123,7 +123,7 @@ class ControlPlane:
         return effects + (self.request_rekey(now) if self._volume_used_up() else [])
 
     def next_timer(self) -> float | None:
-        """Monotonic seconds at which `tick` is due; None: never."""
+        """Time at which `tick` is due, boot-time seconds; None if no timer is set."""
         times = [
             self._context.sessions.next_timer(),
             self._requests.next_timer(),
@@ -135,7 +135,7 @@ class ControlPlane:
         return min((time for time in times if time is not None), default=None)
 
     def leave(self) -> list[Effect]:
-        """A farewell for all hosted members, so that an epoch without them follows soon."""
+        """Sends a ready message with the leave flag, so that an epoch without the hosted members follows."""
         session = self._context.newest_installed()
         return [Send(self._context.ready_message(session, LEAVE_FLAG))] if session is not None else []
 
@@ -151,7 +151,7 @@ class ControlPlane:
         )
 
     def request_rekey(self, now: float) -> list[Effect]:
-        """Asks for a new epoch, at most every five seconds: volume or counters are used up."""
+        """Asks for a new epoch because volume or counters are used up, at most every `_REKEY_REQUEST_S`."""
         if now < self._rekey_request_after:
             return []
         for member in self._context.members.values():

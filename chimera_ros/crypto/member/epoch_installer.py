@@ -1,7 +1,8 @@
 """Installation of verified epochs for the hosted members, and the switch to them.
 
-An installed epoch is received under at once; members send under it after the issuer's switch (or a beat that
-says so). An evicting epoch has no second phase, nor has one for members whose previous epoch was wiped.
+Packets of an installed epoch are opened at once; members seal under it after the issuer's switch message, or
+a beat that reports the switch. They do not wait for it if the epoch evicts a member, or if the epoch that
+they sent under was wiped.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .issuer_checks import IssuerChecks
 from .member import Opening, open_seeds, store_numbers
 
 _MAX_HASHES: Final = 256  # epochs whose transcript hash is kept, to detect equivocation
-_FLUSH_S: Final = 0.5  # after an eviction
-_NEWCOMER_S: Final = 0.2  # before a certificate is sent to newcomers
+_FLUSH_S: Final = 0.5  # from an eviction to its flush to disk
+_NEWCOMER_S: Final = 0.2  # least delay of a certificate for newcomers
 
 
 class EpochInstaller:
-    """Times are monotonic seconds."""
+    """Installer of epochs in a process. `now` and timers are boot-time seconds."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class EpochInstaller:
         self._flush_at: float | None = None
 
     def known_hash(self, epoch: int) -> bytes | None:
-        """The transcript hash of an epoch number as it was announced here, if it is still kept."""
+        """Transcript hash of the epoch announced under this number; None if unknown or no longer kept."""
         return self._hashes.get(epoch)
 
     def install(self, announcement: Announcement, now: float, wall_ns: int) -> list[Effect]:
@@ -73,7 +74,7 @@ class EpochInstaller:
             )
             context.sessions.add(session)
             context.roster_tracker.installed(head)
-        if joining:  # later ones are no sign of life: they may have been held back
+        if joining:  # a later one does not show that its issuer is live: an attacker can delay it
             self._watchdog.reset(now)
         before = {
             entry.incarnation
@@ -96,11 +97,11 @@ class EpochInstaller:
         if head.reason is EpochReason.EVICT:
             context.sessions.wipe_before(head.epoch)
         if head.reason is EpochReason.EVICT or any(opening.member.sending_wiped for opening in openings):
-            effects += self.switch(session, now)  # at once: what was sent under before is wiped
+            effects += self.switch(session, now)  # at once: the epoch sent under before is wiped
         return effects + self._retry_early_switch(now)
 
     def _open(self, announcement: Announcement, now: float) -> tuple[list[Opening], list[Effect]]:
-        """(opened seeds of the members that lack the epoch and have stored its number, alarms)."""
+        """(openings, alarms). The openings are of members that lack the epoch and have stored its number."""
         context, epoch = self._context, announcement.head.epoch
         waiting = [m for m in context.members.values() if m.installed is None or m.installed.epoch < epoch]
         mapper = context.config.mapper
@@ -118,7 +119,7 @@ class EpochInstaller:
     # Switching
 
     def on_switch(self, message: ControlMessage, now: float, wall_ns: int) -> list[Effect]:
-        """The issuer's switch. One that overtook its announcement is kept until that is installed.
+        """Handles the issuer's switch; one that overtook its announcement is kept until that is installed.
 
         Raises Rejected.
         """
@@ -140,7 +141,7 @@ class EpochInstaller:
         ):
             raise Rejected(RejectReason.DUPLICATE)
         context.check_signature(issuer, message, now)
-        return self.switch(session, now)  # no sign of life: it may have been held back
+        return self.switch(session, now)  # does not reset the watchdog: an attacker can delay it
 
     def _retry_early_switch(self, now: float) -> list[Effect]:
         early, self._early_switch = self._early_switch, None
@@ -153,7 +154,7 @@ class EpochInstaller:
             return []
 
     def switch(self, session: EpochSession, now: float) -> list[Effect]:
-        """All members that installed the session send under it from now on."""
+        """Lets all members that have installed the session send under it from now on."""
         effects: list[Effect] = [
             Switched(member.name, session.epoch, session.transcript_hash)
             for member in self._context.members.values()
@@ -166,7 +167,7 @@ class EpochInstaller:
     # Time
 
     def tick(self, now: float) -> list[Effect]:
-        """Flushes evictions to the disk, some time after they were obeyed: nothing waits for it then."""
+        """Flushes evictions to disk if due: after they took effect, so that no message waits for it."""
         if self._flush_at is None or now < self._flush_at:
             return []
         self._flush_at = None
@@ -177,5 +178,5 @@ class EpochInstaller:
         return []
 
     def next_timer(self) -> float | None:
-        """When `tick` has something to do."""
+        """Time at which `tick` is due, boot-time seconds; None if no flush is pending."""
         return self._flush_at

@@ -1,4 +1,4 @@
-"""Operator stop and its acknowledgement: signed, independent of epochs, counted on each drone's disk."""
+"""Operator stop and its acknowledgement: signed, without epoch keys; each drone stores the last counter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TARGETS: Final = 1024
 
 
 class StopLevel(IntEnum):
-    """Level of a stop; the names are those of StopOrder.level."""
+    """Level of a stop; the names in lower case are the values of StopOrder.level."""
 
     HOLD = 1
     LAND = 2
@@ -31,7 +31,7 @@ class StopLevel(IntEnum):
 
     @classmethod
     def from_word(cls, word: str) -> StopLevel:
-        """Raises ValueError naming the allowed levels."""
+        """The level of this name. Raises ValueError, which names the allowed levels."""
         try:
             return cls[word.upper()]
         except KeyError:
@@ -40,7 +40,7 @@ class StopLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """An operator's stop. Without targets it applies to every drone."""
+    """An operator's stop. `targets` are drones, none for all; `sent_ns` is ns since the Unix epoch."""
 
     swarm: str
     operator: bytes  # fingerprint
@@ -82,7 +82,7 @@ def _level(reader: Reader) -> StopLevel:
 
 @dataclass(frozen=True, slots=True)
 class StopReceipt:
-    """A drone's acknowledgement of one stop."""
+    """A drone's acknowledgement of the stop with `counter` of `operator` (a fingerprint)."""
 
     swarm: str
     operator: bytes
@@ -119,7 +119,7 @@ def make_stop(
 
 
 def counter_of(message: ControlMessage) -> int:
-    """The counter of an own stop, to match receipts with."""
+    """Counter of a stop sent from this process, by which its receipts are matched."""
     reader = Reader(message.parts[0])
     reader.u8()
     reader.name()

@@ -1,8 +1,8 @@
 """Open epochs of one process, and the time at which each is wiped.
 
-After a switch the previous epoch stays open for receiving for `grace_s`, and until every sender and lane
-received in it has sent five packets in a newer one, but at most `grace_max_s`. An evicting epoch wipes all
-earlier ones at once.
+After a switch the previous epoch stays open for receiving for at least `grace_s`, until each (sender, lane)
+received in it has sent five packets in a newer epoch, and for at most `grace_max_s`. An epoch that evicts
+wipes all earlier ones at once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..trust.policy import Limits
 from .epoch_session import EpochSession
 
 _MAX_OPEN: Final = 6
-_PACKETS: Final = 5
-_CHECK_S: Final = 0.25
+_PACKETS: Final = 5  # in a newer epoch, by which a sender and lane have moved there
+_CHECK_S: Final = 0.25  # between two checks of that
 
 
 class OpenEpochs:
-    """Open sessions by epoch number."""
+    """Open epoch sessions of a process, by epoch number. `now` is boot-time seconds."""
 
     def __init__(self, limits: Limits, lock: Lock) -> None:
         self.open: dict[int, EpochSession] = {}
@@ -70,16 +70,16 @@ class OpenEpochs:
             self._wipe(number)
 
     def tick(self, now: float) -> None:
-        """Wipes what is due."""
+        """Wipes the superseded epochs whose grace period has ended."""
         self._checked_at = now
         for number, since in list(self._superseded_at.items()):
-            # The same sums as in `next_timer`: a rounded difference could leave nothing due.
+            # The sums of `next_timer`: the rounding of a difference could leave nothing due at that time.
             last = now >= since + self.limits.grace_max_s
             if last or (now >= since + self.limits.grace_s and self._traffic_moved(number)):
                 self._wipe(number)
 
     def next_timer(self) -> float | None:
-        """When to call `tick` again, monotonic seconds."""
+        """Time at which `tick` is due, boot-time seconds; None if no epoch is superseded."""
         if not self._superseded_at:
             return None
         first = min(self._superseded_at.values())
