@@ -60,8 +60,8 @@ def _pad_faults(mission: Mission, plan: MissionPlan) -> Iterator[str]:
     least = mission.separation_m + TRACKING_MARGIN_M - SLACK_M + PLACED_M
     if near < least:
         yield (
-            f"the pads are {near:.2f} m apart: drones do not stand exactly on them: {least:.2f} m are required "
-            "(pads.spacing_m)."
+            f"the pads are {near:.2f} m apart; as drones do not stand exactly on them, {least:.2f} m are "
+            "required (pads.spacing_m)."
         )
     inside = min(mission.fence.inside_m(pad) for pad in plan.pads)
     if inside < PLACED_M:
