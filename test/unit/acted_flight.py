@@ -113,6 +113,7 @@ def command(options: dict[str, Any]) -> int:
     folder = Path(options["folder"])
     run_dir = folder / options.get("record", "record")
     run_dir.mkdir(parents=True, exist_ok=True)
+    (folder / "members").mkdir(exist_ok=True)  # of a keystore, which a flight locks
     mission = folder / "mission.yaml"
     acts = {"sitl": ["sitl"], "leader": ["leader"]} | options.get("acts", {})
     processes = tuple(
