@@ -1,9 +1,9 @@
 """Watch on the process that started this one: an orphan must land what it flies.
 
-`ros2 launch` that is killed, or ended by SIGTERM, leaves its processes behind without a signal. The launch
-file names its own process in `CHIMERA_LAUNCH_PID`, and each process that it starts watches that one through a
-pidfd, which also works below a `--launch-prefix`. Without the variable nothing is watched: whoever starts a
-node with `nohup`, or from a script that ends, wants it to go on.
+`ros2 launch` and `ros2 run` that are killed, or ended by SIGTERM, leave their processes behind without a
+signal. The launch file names its own process in `CHIMERA_LAUNCH_PID`; `ros2 run` is recognised by its command
+line. That process is watched through a pidfd, which also works below a `--launch-prefix`. No other parent is
+watched: whoever starts a node with `nohup`, or from a script that ends, wants it to go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 LAUNCH_PID: Final = "CHIMERA_LAUNCH_PID"
@@ -18,11 +20,12 @@ LANDING_S: Final = 75.0  # time for the supervised landing of a swarm before wha
 
 
 class ParentWatch:
-    """State of the process named in `CHIMERA_LAUNCH_PID`. One that has ended stays ended."""
+    """State of the process that started this one. One that has ended stays ended."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         text = (os.environ if environ is None else environ).get(LAUNCH_PID, "")
-        self._pid = int(text) if text.isascii() and text.isdecimal() else 0
+        self._launch = int(text) if text.isascii() and text.isdecimal() else 0
+        self._pid = self._launch or _ros2_run()
         self._fd: int | None = None
         self._ended = False
         if self._pid <= 0:
@@ -36,13 +39,13 @@ class ParentWatch:
 
     @property
     def launched(self) -> bool:
-        """True if there is a process to watch, whether it still runs or not."""
-        return self._pid > 0
+        """True if `ros2 launch` started this process, whether it still runs or not."""
+        return self._launch > 0
 
     @property
     def ended(self) -> bool:
         """True once the watched process has ended."""
-        if not self._ended and self.launched:
+        if not self._ended and self._pid > 0:
             self._ended = self._has_ended()
             if self._ended:
                 self.close()
@@ -60,3 +63,13 @@ class ParentWatch:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(0))
+
+
+def _ros2_run() -> int:
+    """Process id of the parent if it is `ros2 run`, else 0."""
+    parent = os.getppid()
+    try:
+        words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return 0
+    return parent if (b"ros2", b"run") in pairwise(map(os.path.basename, words)) else 0

@@ -25,7 +25,8 @@ import os, sys
 try:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    quiet = ["--ros-args", "--disable-external-lib-logs"]  # nothing is made before the start
+    rclpy.init(args=quiet, signal_handler_options=SignalHandlerOptions.NO)
     rclpy.create_node("chimera_trial", start_parameter_services=False).destroy_node()
     rclpy.shutdown()
 except Exception as error:

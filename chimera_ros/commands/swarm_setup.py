@@ -237,7 +237,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
             drones=arguments.drones,
             mission=mission,
             namespace=arguments.namespace,
-            keystore=_absolute("--keystore", arguments.keystore or simulation_keystore()),
+            keystore=_absolute("--keystore", arguments.keystore or simulation_keystore(arguments.namespace)),
             autopilot=autopilot,
             connect=arguments.connect,
             shards=arguments.shards,

@@ -96,7 +96,7 @@ def _no_number(text: str) -> None:
 class StatusWriter:
     """The child's end of the status pipe; without `CHIMERA_STATUS_FD` every line is discarded.
 
-    `orphaned` becomes true when the parent has closed its end: the process should then exit.
+    `orphaned` becomes true when the parent has closed its end: the process should then land and exit.
     """
 
     def __init__(self, fd: int | None = None) -> None:

@@ -30,6 +30,9 @@ _PORT_BASE, _DOMAIN_GAIN, _PARTICIPANT_OFFSET, _PARTICIPANT_GAIN = 7400, 250, 11
 _LAST_PORT = 65535
 MAX_DOMAIN: Final = (_LAST_PORT - _PORT_BASE - _PARTICIPANT_OFFSET) // _DOMAIN_GAIN
 
+LOOPBACK_PROCESSES: Final = (
+    33  # that discovery reaches in the range LOCALHOST (rmw_fastrtps: 32 beside its own)
+)
 _RANGES = ("SUBNET", "LOCALHOST", "SYSTEM_DEFAULT")  # and OFF, with which no process finds another
 _PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _FILES = (*_PROFILES, "FASTDDS_ENVIRONMENT_FILE")
@@ -51,7 +54,12 @@ class EnvironmentFault:
 
 def environment_faults(environ: Mapping[str, str], participants: int = 1) -> list[EnvironmentFault]:
     """All that is wrong. `participants` is the number of ROS processes that will run on this machine."""
-    found = [_domain(environ, participants), _discovery(environ), middleware_fault(environ), _logs(environ)]
+    found = [
+        _domain(environ, participants),
+        _discovery(environ, participants),
+        middleware_fault(environ),
+        _logs(environ),
+    ]
     found += [_file(environ, variable) for variable in _FILES]
     return [fault for fault in (*found, _transports(environ)) if fault is not None]
 
@@ -103,8 +111,13 @@ def _domain(environ: Mapping[str, str], participants: int) -> EnvironmentFault |
     )
 
 
-def _discovery(environ: Mapping[str, str]) -> EnvironmentFault | None:
+def _discovery(environ: Mapping[str, str], participants: int) -> EnvironmentFault | None:
     text = environ.get(RANGE, "")
+    if text == "LOCALHOST" and participants > LOOPBACK_PROCESSES:
+        return EnvironmentFault(
+            f"{RANGE} is {text}: {LOOPBACK_PROCESSES} processes find each other then, not {participants}",
+            "start fewer (--shards), or set it to SUBNET",
+        )
     if not text or text in _RANGES:
         return None
     why = ", with which no process finds another" if text == "OFF" else ""

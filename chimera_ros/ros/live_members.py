@@ -21,6 +21,7 @@ from chimera_ros.crypto.errors import CryptoError
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.trust.identity import CertificateError, Trust
 from chimera_ros.crypto.wire import ControlKind
+from chimera_ros.ros.log_files import WITHOUT_LOG_FILES
 from chimera_ros.terminal.lines import print_json
 
 LISTEN_S: Final = 2.5  # DDS matches endpoints in 0.5 s, or with its next heartbeat a second later
@@ -79,7 +80,7 @@ def listen(live: LiveMembers, namespace: str, listen_s: float = LISTEN_S) -> Non
             return
 
     context = Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[*WITHOUT_LOG_FILES], context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node(
             f"chimera_live_members_{os.getpid()}",

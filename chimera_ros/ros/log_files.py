@@ -13,9 +13,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from chimera_ros import private_files
 from chimera_ros.terminal.lines import print_line
+
+WITHOUT_LOG_FILES: Final = ("--ros-args", "--disable-external-lib-logs")
 
 
 def init_arguments(args: Sequence[str] | None) -> list[str]:
@@ -25,7 +28,7 @@ def init_arguments(args: Sequence[str] | None) -> list[str]:
     if problem:
         with contextlib.suppress(OSError):
             print_line(f"no ROS log files: {problem}", error=True)
-        words += ["--ros-args", "--disable-external-lib-logs"]
+        words += WITHOUT_LOG_FILES
     return words
 
 

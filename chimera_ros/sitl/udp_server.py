@@ -20,7 +20,7 @@ from typing import Any
 from chimera_ros.terminal.lines import print_line
 
 from . import mavlink_messages as messages
-from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError
+from .config import OWN_PORT_OFFSET, FaultKind, SitlConfig, SitlError, SitlMisuse
 from .mavlink_frames import split_frames
 from .mavlink_vehicle import MavlinkChannel, MavlinkVehicle
 from .simulation import STEP_S, Simulation
@@ -251,11 +251,11 @@ def run(
     that a file which cannot be opened is refused.
 
     Raises:
-        SitlError: if the configuration is not possible, a port is busy or the track file cannot be opened.
+        SitlError: if a port is busy. SitlMisuse: if the configuration or the track file is impossible.
     """
     tracks = TrackFile(Path(config.tracks), time.monotonic()) if config.tracks is not None else None
     if tracks is not None and tracks.problem and status is None:
-        raise SitlError(f"--tracks: {tracks.problem}.")
+        raise SitlMisuse(f"--tracks: {tracks.problem}.")
     try:
         with UdpServer(config) as server:
             _loop(server, status, stop, tracks)

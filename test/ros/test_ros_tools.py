@@ -27,9 +27,6 @@ if MISSING or shutil.which("ros2") is None:
         raise ImportError(sentence)
     pytest.skip(sentence, allow_module_level=True)
 
-from chimera_ros.crypto.keystore.keystore import Keystore
-from chimera_ros.launcher.spec import SwarmSpec
-
 spec = util.spec_from_file_location("launched_swarm", Path(__file__).with_name("launched_swarm.py"))
 launched_swarm = util.module_from_spec(spec)
 spec.loader.exec_module(launched_swarm)
@@ -56,16 +53,6 @@ def eventually(words, condition, limit_s=60.0):
         if condition(text):
             return text
         assert time.monotonic() < end, f"ros2 {' '.join(words)}:\n{text}"
-
-
-def keystore(path, drones=1):
-    """A keystore of a swarm's own."""
-    made = Keystore(path, durable=False)
-    made.create("swarm", wall_ns=time.time_ns())
-    for name, role in SwarmSpec(drones=drones, mission=path, keystore=path).members():
-        made.enroll(name, role, wall_ns=time.time_ns())
-    made.renew_fallback(time.time_ns())
-    return path
 
 
 # Arguments ---------------------------------------------------------------------------------------------
@@ -228,31 +215,33 @@ def generate_launch_description():
 
 
 def test_two_swarms_fly_in_one_domain_and_are_seen_but_not_read(tmp_path):
-    """One below a pushed namespace, one in a namespace of its own, each with its keystore."""
+    """One below a pushed namespace, one in a namespace of its own; each has identities of its own."""
     parent = tmp_path / "parent.launch.py"
     parent.write_text(PARENT)
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    first = Launched(folders[0], 1, file=parent, keystore=keystore(tmp_path / "keys_a"), standbys=0)
+    first = Launched(folders[0], 1, file=parent, standbys=0)
     with first:
         first.wait_airborne()
-        second = Launched(
-            folders[1], 1, namespace="/beta", keystore=keystore(tmp_path / "keys_b"), standbys=0
-        )
+        second = Launched(folders[1], 1, namespace="/beta", standbys=0)
         with second:
             second.wait_airborne()
-            nodes = eventually(
-                ("node", "list", "--no-daemon"), lambda text: "/beta/leader" in text and "/fleet" in text
+            expected = [f"{namespace}/{name}" for namespace in ("/fleet/chimera", "/beta") for name in NODES]
+            eventually(
+                ("node", "list", "--no-daemon", "--spin-time", "5"),
+                lambda text: set(expected) <= set(text.splitlines()),
             )
-            for name in NODES:
-                assert f"/fleet/chimera/{name}\n" in nodes
-                assert f"/beta/{name}\n" in nodes
-            topics = eventually(
-                ("topic", "list", "--no-daemon", "-t"), lambda text: "/beta/leader/command" in text
+            eventually(
+                ("topic", "list", "--no-daemon", "--spin-time", "5", "-t"),
+                lambda text: (
+                    {
+                        "/beta/leader/command [chimera_ros/msg/SecureEnvelope]",
+                        "/fleet/chimera/drone_01/telemetry [chimera_ros/msg/SecureEnvelope]",
+                    }
+                    <= set(text.splitlines())
+                ),
             )
-            assert "/beta/leader/command [chimera_ros/msg/SecureEnvelope]" in topics
-            assert "/fleet/chimera/drone_01/telemetry [chimera_ros/msg/SecureEnvelope]" in topics
             for namespace in ("/fleet/chimera", "/beta"):
                 text = eventually(
                     (*ECHO, "--filter", f"m.status[0].name == '{namespace}/leader: security'"),
@@ -260,9 +249,17 @@ def test_two_swarms_fly_in_one_domain_and_are_seen_but_not_read(tmp_path):
                 )
                 assert "message: 'security is on" in text, text
             _, parameters = ros2("param", "list", "--no-daemon", "--spin-time", "3")
-            assert "/beta" not in parameters
+            assert "timed out waiting for parameter services for node NodeName(name='leader'" in parameters
+            assert "keystore" not in parameters
             _, managed = ros2("lifecycle", "nodes", "--no-daemon", "--spin-time", "3")
             assert "/beta" not in managed
+            status, refused = ros2(
+                *("launch", "chimera_ros", "swarm.launch.py", "drones:=1", "namespace:=/beta", "standbys:=0"),
+                *(f"record:={tmp_path / 'third'}", f"first_port:={launched_swarm.free_udp_ports(1)}"),
+            )
+            assert status == 1
+            assert "alive already" in refused or "in use" in refused, refused
+            assert not (tmp_path / "third").exists()
             second.process("launch").send_signal(signal.SIGINT)
             second.wait_landed_and_ended()
         first.process("launch").send_signal(signal.SIGINT)

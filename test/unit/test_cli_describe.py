@@ -199,3 +199,11 @@ def test_the_shipped_parameter_file_changes_nothing(capsys, tmp_path):
     status, description = described(capsys, tmp_path, (ROOT / "config" / "params.yaml").read_text())
     assert status == 0, description
     assert description["notes"] == []
+
+
+def test_a_namespace_has_a_simulation_keystore_of_its_own(capsys):
+    stores = set()
+    for options in ([], ["--namespace=/alpha"], ["--namespace=/beta"]):
+        assert describe.main([*OPTIONS, *options]) == 0
+        stores.add(parameters_of(json.loads(capsys.readouterr().out), "leader")["keystore"])
+    assert len(stores) == 3

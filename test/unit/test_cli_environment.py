@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chimera_ros import cli
-from chimera_ros.commands import doctor_checks, machine, preflight, swarm
+from chimera_ros.commands import doctor_checks, machine, preflight, swarm, swarm_setup
 from chimera_ros.commands.machine import RosTrial, loopback_fault
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.ros.environment import MAX_DOMAIN, environment_faults
@@ -57,7 +58,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_wrong_here() -> None:
     assert environment_faults(os.environ) == []
-    assert environment_faults({}, participants=100) == []  # HOME comes from the user database
+    assert environment_faults({}, participants=33) == []  # HOME comes from the user database
     assert loopback_fault() == ""
 
 
@@ -97,7 +98,7 @@ def test_every_command_names_the_variable_before_anything_starts(
 
 def test_a_domain_has_ports_for_so_many_processes() -> None:
     for domain, most in ((0, 29_063), (101, 16_438), (MAX_DOMAIN, 63)):
-        environ = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+        environ = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
         assert environment_faults(environ, most) == []
         (fault,) = environment_faults(environ, most + 1)
         assert f"enough for {most} processes, not for {most + 1}; choose a lower one" in str(fault)
@@ -109,6 +110,27 @@ def test_a_swarm_with_more_processes_than_its_domain_has_ports_is_refused(
     monkeypatch.setenv("ROS_DOMAIN_ID", str(MAX_DOMAIN))
     assert cli.main(["swarm", "--drones", "70", "--shards", "70"]) == 2
     assert f"ROS_DOMAIN_ID is {MAX_DOMAIN}" in capsys.readouterr().err
+
+
+def test_a_swarm_with_more_processes_than_discovery_on_loopback_reaches_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Measured with 40 processes: 33 saw all, the rest did not see each other; with SUBNET all do."""
+    monkeypatch.setattr(swarm.Flight, "run", lambda _: 0)
+    ports = ["--gcs-port", "0", "--first-port", "34540"]
+    spec, _ = swarm_setup.read_options(options("--drones", "40", "--shards", "27", *ports))
+    assert swarm_setup.machine_faults(spec) == []  # 32 processes and an operator's
+    spec, _ = swarm_setup.read_options(options("--drones", "40", "--shards", "28", *ports))
+    (fault,) = swarm_setup.machine_faults(spec)
+    assert "33 processes find each other then, not 34; start fewer (--shards)" in fault
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    assert swarm_setup.machine_faults(spec) == []
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    swarm_setup.add_arguments(parser)
+    return parser.parse_args(words)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Requests to stop: what counts as one, what is kept of the caller's choices, and an ended parent."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -119,6 +120,45 @@ def test_the_end_of_launch_is_noticed_without_pidfd(monkeypatch):
     monkeypatch.setattr(os, "pidfd_open", refused)
     assert not ParentWatch({LAUNCH_PID: str(os.getppid())}).ended
     assert ParentWatch({LAUNCH_PID: str(os.getpid())}).ended  # no parent of this process
+
+
+ROS2 = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[2]], stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), end="", flush=True)
+input()
+"""
+WATCHES = """
+import os, time
+from chimera_ros.parent_watch import ParentWatch
+watch = ParentWatch({})
+print(os.getpid(), watch.launched, watch.ended, flush=True)
+end = time.monotonic() + 60
+while not watch.ended and time.monotonic() < end:
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(("name", "watched"), [("ros2", True), ("other", False)])
+def test_the_end_of_ros2_run_is_noticed(tmp_path, name, watched):
+    program = tmp_path / name
+    program.write_text(ROS2)
+    command = [sys.executable, str(program), "run", WATCHES]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pid, launched, ended = parent.stdout.readline().split()
+    child = os.pidfd_open(int(pid))
+    try:
+        assert (launched, ended) == ("False", "False")
+        parent.kill()
+        parent.wait()
+        exited = select.poll()
+        exited.register(child, select.POLLIN)
+        assert bool(exited.poll(20_000 if watched else 1_000)) == watched
+    finally:
+        signal.pidfd_send_signal(child, signal.SIGKILL) if not watched else None
+        os.close(child)
+        parent.stdin.close()
+        parent.stdout.close()
 
 
 # The simulation --------------------------------------------------------------------------------------
