@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -51,8 +52,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _obey_signals() -> None:
+    """Restore signals that the caller ignores, as a shell does for its background jobs.
+
+    Processes inherit that, and a swarm would keep ignoring the Ctrl-C that a test sends it.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module can start a node or a process."""
+    _obey_signals()
     domain, lock = _claim_domain()
     logs = tempfile.TemporaryDirectory(prefix="chimera_ros_test_")
     os.environ["ROS_DOMAIN_ID"] = str(domain)

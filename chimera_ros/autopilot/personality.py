@@ -2,7 +2,7 @@
 
 ArduPilot streams nothing unless requested, arms in GUIDED but not in BRAKE (the mode of MAVSDK's hold), and
 needs an explicit take-off height. Forced arming and disarming are not offered: MAVSDK's call for forced
-arming must not be used, since its param2, 21196, forces disarming in ArduPilot.
+arming must not be used, since its magic number forces disarming in ArduPilot.
 """
 
 from __future__ import annotations

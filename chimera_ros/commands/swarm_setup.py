@@ -151,7 +151,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     add_range("--rotation", ROTATION_S, "S", "time between key rotations")
     add(
         "--entropy",
-        type=lambda text: tuple(text.split(",")),
+        type=_sources,
         default=DEFAULT_SOURCES,
         metavar="NAMES",
         help=f"entropy sources of seeds: of {','.join(SOURCE_NAMES)} (default {','.join(DEFAULT_SOURCES)})",
@@ -181,6 +181,10 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _sources(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 def prepare(arguments: argparse.Namespace) -> Prepared:
     """Check everything that could end the start, then make folders and keys.
 
@@ -198,8 +202,8 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         _first(trial_faults(trial), MISUSE)
         check_identities(spec, listener)
         _first(port_faults(spec), FAILURE)
-    spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
     ensure_keystore(spec, simulated=simulated)
+    spawn = make_run_folder(run_dir, plan.pads, recorded=spec.record is not None)
 
     specs = list(processes(spec))
     if spec.embedded:

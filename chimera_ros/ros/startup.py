@@ -21,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from chimera_ros import standard_streams
+from chimera_ros.formats.text import excerpt
 from chimera_ros.terminal.lines import print_line
 
 from .environment import environment_faults, home_of
@@ -30,6 +31,7 @@ from .parameters import ParameterError
 
 MISUSE = 2  # exit status
 _OWN_OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that rclpy declares itself
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SOURCE = re.compile(r",? at /\S+:\d+")  # where in its C sources an error of rcl was raised
 
 
@@ -54,6 +56,9 @@ def initialise(args: Sequence[str] | None) -> None:
         os.environ["HOME"] = home  # rclpy needs it
     for fault in environment_faults(os.environ):
         raise StartRefused(str(fault))
+    for word in _arguments(args)[1:]:
+        if _CONTROL.search(word):  # rcl would print it as it is
+            raise StartRefused(f"the argument '{excerpt(word)}' holds control characters")
     try:
         # Without `args` those of the process count, which the program may read as well.
         others = [] if args is None else remove_ros_args(args=list(args))[1:]

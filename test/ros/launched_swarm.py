@@ -44,6 +44,8 @@ steps:
   - hold: {seconds: 300}
   - land
 """
+# A machine that is busy with other tests stalls a control cycle for longer than a flight allows.
+PARAMETERS = "/**: {ros__parameters: {hang_limit_s: 5.0}}"
 # Stands for a shell: leads the session, waits for its child, and ends when its terminal is closed.
 SHELL = """
 import fcntl, os, signal, subprocess, sys, termios, time
@@ -140,6 +142,8 @@ class Launched:
         self.drones = drones
         self.mission = folder / "launched.yaml"
         self.mission.write_text(mission)
+        params_file = folder / "busy.yaml"
+        params_file.write_text(PARAMETERS)
         self._mark = uuid.uuid4().hex
         self._output = bytearray()
         given = {
@@ -148,6 +152,7 @@ class Launched:
             "record": self.record,
             "first_port": free_udp_ports(drones),
             "gcs_port": 0,
+            "params_file": params_file,
             **arguments,
         }
         target = [str(file)] if file else ["chimera_ros", "swarm.launch.py"]

@@ -67,12 +67,15 @@ def swarm(drones, mission_text, tmp_path, record, started):
     """A launch description that includes the package's."""
     mission = tmp_path / "launched.yaml"
     mission.write_text(mission_text)
+    params_file = tmp_path / "busy.yaml"
+    params_file.write_text(launched_swarm.PARAMETERS)
     arguments = {
         "drones": str(drones),
         "mission": str(mission),
         "record": str(record),
         "first_port": str(launched_swarm.free_udp_ports(drones)),
         "gcs_port": "0",
+        "params_file": str(params_file),
     }
     source = PythonLaunchDescriptionSource(str(launch_file()))
 

@@ -196,3 +196,12 @@ def test_closed_streams_are_no_traceback(closed: str) -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-r", "-p", "--params-file", "--log-level", "--remap"])
+def test_no_argument_steers_the_terminal(option: str) -> None:
+    for value in ("__ns:=/\x1b[31m\nGO", "x\x9b2J:=1"):
+        status, lines = start("leader", "--ros-args", option, value)
+        assert status == 2
+        (line,) = lines
+        assert line.startswith("leader cannot start: the argument '") and line.isprintable()

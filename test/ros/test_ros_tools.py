@@ -248,8 +248,8 @@ def test_two_swarms_fly_in_one_domain_and_are_seen_but_not_read(tmp_path):
                     lambda text, namespace=namespace: namespace in text,
                 )
                 assert "message: 'security is on" in text, text
-            _, parameters = ros2("param", "list", "--no-daemon", "--spin-time", "3")
-            assert "timed out waiting for parameter services for node NodeName(name='leader'" in parameters
+            words = ("param", "list", "/beta/leader", "--no-daemon", "--spin-time", "5")
+            _, parameters = ros2(*words, limit_s=launched_swarm.LIMIT_S)
             assert "keystore" not in parameters
             _, managed = ros2("lifecycle", "nodes", "--no-daemon", "--spin-time", "3")
             assert "/beta" not in managed

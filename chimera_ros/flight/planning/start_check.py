@@ -18,11 +18,12 @@ from ..limits import FlightEnvelope
 from ..trajectory import Path
 from ..vehicle import Vec3
 from .mission import Mission
-from .planner import MAX_REASONS, MissionPlan, Phase
+from .plan_check import SLACK_M
+from .planner import MAX_REASONS, TRACKING_MARGIN_M, MissionPlan, Phase
 from .separation import nearest_pair
 
 CHARGED: Final = 0.97  # of a battery, at take-off
-PLACED_M: Final = 0.2  # how far a drone may report to stand from its pad
+PLACED_M: Final = 0.15  # by how much distances between drones differ from those between their pads
 _TAKEOFF_M_S, _TAKEOFF_DEAD_S = 1.5, 4.5  # of an autopilot that is set as it was delivered (MPC_TKO_SPEED)
 _CLEAR_M: Final = 0.5  # a take-off must end so much above the pad
 
@@ -56,11 +57,11 @@ def start_faults(mission: Mission, plan: MissionPlan) -> tuple[str, ...]:
 
 def _pad_faults(mission: Mission, plan: MissionPlan) -> Iterator[str]:
     near = nearest_pair(np.asarray(plan.pads) * (1, 1, 0)).distance_m
-    least = mission.separation_m + PLACED_M
+    least = mission.separation_m + TRACKING_MARGIN_M - SLACK_M + PLACED_M
     if near < least:
         yield (
-            f"the pads are {near:.2f} m apart: with drones within {PLACED_M} m of their pads, "
-            f"{least:.2f} m are required (pads.spacing_m)."
+            f"the pads are {near:.2f} m apart; as drones do not stand exactly on them, {least:.2f} m are "
+            "required (pads.spacing_m)."
         )
     inside = min(mission.fence.inside_m(pad) for pad in plan.pads)
     if inside < PLACED_M:
@@ -93,7 +94,7 @@ def _takeoff_refusal(height_m: float, home_enu_m: Vec3, envelope: FlightEnvelope
     why = envelope.refuses_point((home_enu_m[0], home_enu_m[1], height_m), home_enu_m)
     climb_m, limit_s = height_m - home_enu_m[2], FollowerConfig("").takeoff_timeout_s
     if not why and climb_m < _CLEAR_M + PLACED_M:
-        why = f"the height is {climb_m:.1f} m above its pad; {_CLEAR_M + PLACED_M:.1f} m are required"
+        why = f"the height is {climb_m:.1f} m above its pad; {_CLEAR_M + PLACED_M:.2f} m are required"
     most_m = (limit_s - _TAKEOFF_DEAD_S) * _TAKEOFF_M_S
     if not why and climb_m > most_m:
         why = f"a take-off is limited to {limit_s:.0f} s and so to {most_m:.0f} m, not {climb_m:.0f} m"
