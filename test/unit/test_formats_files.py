@@ -359,12 +359,12 @@ def test_a_keystore_of_devices_and_folders(tmp_path: Path, name: str) -> None:
     path = store.path / name
     path.unlink()
     path.mkdir(mode=0o700)
-    with pytest.raises(KeystoreError, match=f"{name}.*Is a directory"):
+    with pytest.raises(KeystoreError, match=f"{name} is not a file"):
         read()
     path.rmdir()
     if name != "authority.key":  # a device is open to all: that is said first
         path.symlink_to("/dev/zero")
-        with pytest.raises(KeystoreError, match=f"{name}: is a device"):
+        with pytest.raises(KeystoreError, match=f"{name} is not a file"):
             read()
 
 
@@ -385,9 +385,9 @@ def test_damaged_json_of_a_keystore(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "fallback.key"
     path.write_bytes(data)
     path.chmod(0o600)
-    with pytest.raises(KeystoreError, match=r"fallback\.key.* damaged"):
+    with pytest.raises(KeystoreError, match=r"fallback\.key.* (damaged|larger than allowed)"):
         read_secret(tmp_path)
-    with pytest.raises(KeystoreError, match=r"state\.json: the state file is damaged"):
+    with pytest.raises(KeystoreError, match=r"state\.json: the state file is (damaged|larger than allowed)"):
         StoredState.from_json(data.decode("latin-1"), "state.json")
 
 

@@ -110,7 +110,7 @@ def mcap_and_zstandard() -> None:
     from chimera_ros.records.mcap_log import FlightRecorder
 
     recorder = FlightRecorder(Path(tempfile.mkdtemp()) / "record", namespace="/swarm")
-    recorder.write_json("evidence", "chimera_ros/Evidence", {"a": 1}, 1)
+    recorder.write_evidence({"a": 1}, 1)
     recorder.tick()
     recorder.close()
 
