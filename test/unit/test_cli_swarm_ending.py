@@ -294,13 +294,6 @@ def test_colour_that_is_forced_makes_no_terminal_of_a_file(act: Callable[..., Ac
     assert " | cruise | 2 drones: " in flight.text() or " | over | 2 drones: " in flight.text()
 
 
-def test_a_record_folder_whose_name_is_no_text(act: Callable[..., Acted]) -> None:
-    flight = act(acts={"leader": ["leader", "1"]}, record="\udcff")
-    assert flight.end() == 0, flight.text()
-    (report,) = (path for path in flight.folder.glob("*/report.json") if b"\xff" in os.fsencode(path))
-    assert json.loads(report.read_text())["completed"] is True
-
-
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_full_disk_behind_a_stream(act: Callable[..., Acted], stream: str) -> None:
     with open("/dev/full", "w") as full:
