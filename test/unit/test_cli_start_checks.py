@@ -100,9 +100,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_what_a_member_could_not_use_is_found(
-    kind: str, keys: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_what_a_member_could_not_use_is_found(kind: str, keys: Path) -> None:
     assert keystore_reasons(spec(keys)) == []
     assert not list(keys.glob("members/*/in_use.lock")), "a check makes no file"
     make, words = FAULTS[kind]
@@ -113,9 +111,15 @@ def test_what_a_member_could_not_use_is_found(
         check_identities(spec(keys), Silence(spec(keys)))
     assert words in str(caught.value)
     assert caught.value.status == 1
+
+
+def test_nothing_is_made_before_such_a_fault_is_found(
+    keys: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (keys / "members/drone_02/state.json.number").mkdir()
     assert main(["swarm", "--drones=2", f"--keystore={keys}", "--first-port=29540", "--record=run"]) == 1
     error = capsys.readouterr().err
-    assert words in error
+    assert "state.json.number is not a file; move it away" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
