@@ -1,11 +1,14 @@
 """Members that are alive in a ROS domain, seen without joining it.
 
-Every member's process offers its certificate to late joiners on `crypto/certificates`, as long as it lives. A
-certificate counts if this keystore's authority has issued it and it is valid. Run as a process of its own
-(`python -m chimera_ros.ros.live_members KEYSTORE NAMESPACE NAME...`), because what rclpy and DDS leave behind
-in a process (threads, memory) must not stay in one that goes on to supervise a flight; it prints JSON.
+Every member's process offers its certificate to late joiners on `crypto/certificates`, as long as it lives;
+one counts if this keystore's authority has issued it and it is valid. Crypto nodes send beats three times a
+second, which arrive sooner; one counts if it is signed with the key of a certificate in this keystore.
 
-Not handled: another namespace, and certificates replayed by somebody else, which count as well: they can
+Run as a process of its own (`python -m chimera_ros.ros.live_members KEYSTORE NAMESPACE NAME...`), because
+what rclpy and DDS leave behind in a process (threads, memory) must not stay in one that goes on to supervise
+a flight; it prints JSON.
+
+Not handled: another namespace, and recordings replayed by somebody else, which count as well: they can
 prevent a start, not disturb a flight.
 """
 
@@ -14,26 +17,33 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Final
 
-from chimera_ros.crypto.errors import CryptoError
+from chimera_ros.crypto.errors import CryptoError, KeystoreError, Rejected
 from chimera_ros.crypto.keystore.keystore import Keystore
-from chimera_ros.crypto.trust.identity import CertificateError, Trust
-from chimera_ros.crypto.wire import ControlKind
+from chimera_ros.crypto.messages.body import CONTEXT_OF
+from chimera_ros.crypto.messages.control import Beat
+from chimera_ros.crypto.trust.identity import CertificateError, CertifiedMember, Trust
+from chimera_ros.crypto.trust.roles import Role
+from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.ros.log_files import WITHOUT_LOG_FILES
 from chimera_ros.terminal.lines import print_json
 
-LISTEN_S: Final = 2.5  # DDS matches endpoints in 0.5 s, or with its next heartbeat a second later
+LISTEN_S: Final = 3.5  # DDS finds endpoints in 0.5 s, or with its next announcement 3 s later
 MORE_S: Final = 0.2  # after the first one, for the others
-_MAX_CERTIFICATES: Final = 4096  # different ones; a signature check takes 0.2 ms
+_MAX_MESSAGES: Final = 4096  # different ones; a signature check takes 0.2 ms
 
 
 class LiveMembers:
-    """Those of the wanted members whose certificates are received."""
+    """Those of the wanted members whose certificates, or beats by `known` crypto nodes, are received."""
 
-    def __init__(self, trust: Trust, wanted: Collection[str], wall_ns: int) -> None:
+    def __init__(
+        self, trust: Trust, wanted: Collection[str], wall_ns: int, known: Iterable[CertifiedMember] = ()
+    ) -> None:
         self._trust = trust
+        self._known = {member.fingerprint: member for member in known if member.role is Role.CRYPTO}
         self._wanted = frozenset(wanted)
         self._wall_ns = wall_ns
         self._seen: set[bytes] = set()
@@ -44,14 +54,20 @@ class LiveMembers:
         """True if every member that is looked for was found."""
         return self.found == self._wanted
 
-    def take(self, der: bytes) -> None:
-        """A certificate from the network. Never raises on what it contains."""
-        if der in self._seen or len(self._seen) >= _MAX_CERTIFICATES:
+    def take(self, message: ControlMessage) -> None:
+        """A certificate or beat from the network. Never raises on what it contains."""
+        content = message.parts[0]
+        if content in self._seen or len(self._seen) >= _MAX_MESSAGES:
             return
-        self._seen.add(der)
+        self._seen.add(content)
         try:
-            member = self._trust.certify(der, self._wall_ns)
-        except CertificateError:
+            if message.kind is ControlKind.CERTIFICATE:
+                member = self._trust.certify(content, self._wall_ns)
+            else:
+                member = self._known[Beat.parse(content, self._trust.swarm).issuer]
+                if not member.verify(message.parts[1], content, CONTEXT_OF[ControlKind.BEAT]):
+                    return
+        except (CertificateError, Rejected, KeyError):
             return
         if member.name in self._wanted:
             self.found.add(member.name)
@@ -71,11 +87,9 @@ def listen(live: LiveMembers, namespace: str, listen_s: float = LISTEN_S) -> Non
     from .cdr import CdrError
     from .control_topics import TOPICS, decode_control
 
-    channel, message_type = TOPICS[ControlKind.CERTIFICATE]
-
-    def receive(data: bytes) -> None:
+    def receive(kind: ControlKind, data: bytes) -> None:
         try:
-            live.take(decode_control(ControlKind.CERTIFICATE, data).parts[0])
+            live.take(decode_control(kind, data))
         except CdrError:
             return
 
@@ -88,8 +102,14 @@ def listen(live: LiveMembers, namespace: str, listen_s: float = LISTEN_S) -> Non
             enable_rosout=False,
             start_parameter_services=False,
         )
-        topic, profile = names.topic(channel, namespace), qos.for_control(channel, reader=True)
-        node.create_subscription(message_type, topic, receive, profile, raw=True)
+        # A reliable reader would wait for earlier beats before it delivers one.
+        for kind, profile in (
+            (ControlKind.BEAT, qos.best_effort()),
+            (ControlKind.CERTIFICATE, qos.for_control(names.CRYPTO_CERTIFICATES, reader=True)),
+        ):
+            channel, message_type = TOPICS[kind]
+            topic = names.topic(channel, namespace)
+            node.create_subscription(message_type, topic, partial(receive, kind), profile, raw=True)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         began = time.monotonic()
@@ -98,7 +118,7 @@ def listen(live: LiveMembers, namespace: str, listen_s: float = LISTEN_S) -> Non
             executor.spin_once(timeout_sec=min(left_s, MORE_S))
             if live.found:
                 end = min(end, time.monotonic() + MORE_S)
-            elif node.count_publishers(topic):
+            elif node.count_publishers(names.topic(names.CRYPTO_CERTIFICATES, namespace)):
                 end = began + 2 * listen_s  # something offers certificates, which are under way
         executor.shutdown()
         node.destroy_node()
@@ -106,12 +126,21 @@ def listen(live: LiveMembers, namespace: str, listen_s: float = LISTEN_S) -> Non
         context.try_shutdown()
 
 
+def _certificate(store: Keystore, name: str) -> CertifiedMember | None:
+    try:
+        return store.certificate(name)
+    except KeystoreError:
+        return None
+
+
 def main(arguments: list[str]) -> int:
     """Print the live ones of the named members, or why nobody could listen, as JSON."""
     keystore, namespace, *wanted = arguments
     wall_ns = time.time_ns()
     try:
-        live = LiveMembers(Keystore(keystore).load_trust(wall_ns=wall_ns), wanted, wall_ns)
+        store = Keystore(keystore)
+        known = [member for name in wanted if (member := _certificate(store, name)) is not None]
+        live = LiveMembers(store.load_trust(wall_ns=wall_ns), wanted, wall_ns, known)
         listen(live, namespace)
     except (CryptoError, ImportError) as error:
         print_json({"skipped": str(error)})

@@ -78,6 +78,11 @@ def for_checkpoints(*, reader: bool) -> QoSProfile:
     return _profile(CHECKPOINT_DEPTH * 2 if reader else CHECKPOINT_DEPTH, latched=True)
 
 
+def best_effort() -> QoSProfile:
+    """Reader profile for the newest samples at once, of any writer."""
+    return _profile(STATE_DEPTH, reliable=False)
+
+
 def for_diagnostics() -> QoSProfile:
     """Profile of `/diagnostics`, as diagnostic tools expect it."""
     return _profile(10)

@@ -23,7 +23,7 @@ LIMIT_S = 60.0
 
 def live(keystore: Path, wanted: set[str], namespace: str = "/chimera") -> set[str]:
     wall_ns = time.time_ns()
-    found = LiveMembers(Keystore(keystore).load_trust(wall_ns=wall_ns), wanted, wall_ns)
+    found = LiveMembers(Keystore(keystore).load_trust(wall_ns=wall_ns), wanted, wall_ns)  # certificates only
     listen(found, namespace)
     return found.found
 

@@ -25,6 +25,10 @@ from chimera_ros.commands.swarm_setup import simulation_keystore
 from chimera_ros.crypto.keystore.authority import AuthorityKeystore
 from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.crypto.keystore.member_state import StoredState
+from chimera_ros.crypto.messages.body import signed
+from chimera_ros.crypto.messages.control import Beat
+from chimera_ros.crypto.trust.identity import MemberIdentity
+from chimera_ros.crypto.wire import ControlKind, ControlMessage
 from chimera_ros.launcher.spec import SwarmSpec
 from chimera_ros.ros.live_members import LiveMembers
 
@@ -225,7 +229,7 @@ def test_nobody_listens_for_a_keystore_that_is_not_there_yet(tmp_path: Path) -> 
     check_identities(spec(tmp_path / "none"), listener)
 
 
-def test_certificates_from_the_network(keys: Path, tmp_path: Path) -> None:
+def test_certificates_and_beats_from_the_network(keys: Path, tmp_path: Path) -> None:
     wall_ns = time.time_ns()
     keystore = AuthorityKeystore(keys, durable=False)
     ours = {name: keystore.load_identity(name, wall_ns=wall_ns) for name in ("drone_01", "drone_02")}
@@ -234,7 +238,15 @@ def test_certificates_from_the_network(keys: Path, tmp_path: Path) -> None:
     stranger = foreign.enroll("drone_01", "drone", wall_ns=wall_ns)
     revoked = keystore.load_identity("leader_0", wall_ns=wall_ns)
     keystore.revoke("leader_0", wall_ns=wall_ns)
-    live = LiveMembers(keystore.load_trust(wall_ns=wall_ns), ("drone_01", "leader_0", "crypto_0"), wall_ns)
+    crypto = {name: keystore.load_identity(name, wall_ns=wall_ns) for name in ("crypto_0", "crypto_1")}
+    known = [identity.member for identity in (*ours.values(), *crypto.values())]
+    trust = keystore.load_trust(wall_ns=wall_ns)
+    live = LiveMembers(trust, ("drone_01", "leader_0", "crypto_0"), wall_ns, known)
+
+    def beat(issuer: MemberIdentity, signer: MemberIdentity, swarm: str = "chimera") -> ControlMessage:
+        body = Beat(swarm, 4, bytes(32), issuer.fingerprint, 1, wall_ns, True).encode()
+        return signed(ControlKind.BEAT, body, signer)
+
     for der in (
         b"",
         b"\x30\x82\xff\xff",
@@ -244,12 +256,23 @@ def test_certificates_from_the_network(keys: Path, tmp_path: Path) -> None:
         revoked.certificate_der,
         ours["drone_02"].certificate_der,
     ):
-        live.take(der)
-    assert live.found == set(), "of others, revoked, or not looked for"
-    live.take(ours["drone_01"].certificate_der)
-    live.take(ours["drone_01"].certificate_der)
+        live.take(ControlMessage(ControlKind.CERTIFICATE, (der,)))
+    for message in (
+        ControlMessage(ControlKind.BEAT, (b"", b"")),
+        ControlMessage(ControlKind.BEAT, (os.urandom(200), os.urandom(4627))),
+        beat(crypto["crypto_0"], ours["drone_01"]),
+        beat(ours["drone_01"], ours["drone_01"]),
+        beat(stranger, stranger),
+        beat(crypto["crypto_0"], crypto["crypto_0"], "beta"),
+        beat(crypto["crypto_1"], crypto["crypto_1"]),
+    ):
+        live.take(message)
+    assert live.found == set(), "of others, revoked, forged, or not looked for"
+    live.take(ControlMessage(ControlKind.CERTIFICATE, (ours["drone_01"].certificate_der,)))
     assert live.found == {"drone_01"}
-    assert not live.complete
+    live = LiveMembers(trust, ("crypto_0",), wall_ns, known)
+    live.take(beat(crypto["crypto_0"], crypto["crypto_0"]))
+    assert live.complete
 
 
 def test_simulations_in_different_domains_and_namespaces_share_no_identity(

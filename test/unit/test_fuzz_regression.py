@@ -59,7 +59,7 @@ NOT_FUZZED = {
     ),
     "chimera_ros/crypto/keystore/key_file.py:read_key": "a file of the owner, mode 0600",
     "chimera_ros/crypto/keystore/keystore.py:Keystore._read_key": "a file of the owner, mode 0600",
-    "chimera_ros/ros/live_members.py:LiveMembers.take": "Trust.certify reads, and is fuzzed",
+    "chimera_ros/ros/live_members.py:LiveMembers.take": "Trust.certify and Beat.parse read, and are fuzzed",
     "chimera_ros/crypto/qkd/quantum_channel.py:decode_run": "what a process gives its own worker",
     "chimera_ros/crypto/member/trust_updates.py:TrustUpdates.take_crl": (
         "stores what read_signed_crl has read"

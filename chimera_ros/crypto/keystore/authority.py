@@ -122,7 +122,7 @@ class AuthorityKeystore(Keystore):
     def _renew(
         self, name: str, wall_ns: int, passphrase: bytes | None, key_passphrase: bytes | None, days: float
     ) -> MemberIdentity:
-        old = self._certificate(name)
+        old = self.certificate(name)
         path = self.member_path(name)
         if is_encrypted(path / "identity.key") and not key_passphrase:
             raise KeystoreError(f"the key of {name} is encrypted; give a passphrase for the new one.")
@@ -209,7 +209,7 @@ class AuthorityKeystore(Keystore):
 
     def _certificates_of(self, name: str, old_only: bool) -> tuple[list[CertifiedMember], tuple[Path, ...]]:
         """The current certificate and the superseded ones; files of the latter that hold none."""
-        found = [] if old_only else [self._certificate(name)]
+        found = [] if old_only else [self.certificate(name)]
         unreadable = []
         for path in sorted((self.member_path(name) / "retired").glob("*.pem")):
             try:

@@ -231,7 +231,7 @@ class Keystore:
         self.check_rank(name, role, wall_ns)
         directory = self.member_path(name)
         if os.path.lexists(directory / "identity.pem"):
-            self._certificate(name)  # raises what is wrong with it
+            self.certificate(name)  # raises what is wrong with it
             raise KeystoreError(f"{name} is already enrolled in {self.path}.")
         if self._authority_key is None:
             self.unlock(passphrase)
@@ -300,7 +300,7 @@ class Keystore:
         for name in self._entry_names():
             try:
                 if is_name(name):
-                    members.append(self._info(self._certificate(name, authority), revoked))
+                    members.append(self._info(self.certificate(name, authority), revoked))
                 else:
                     raise KeystoreError(
                         f"{name!r} in {self.path / 'members'} is no member name (1 to 48 of a-z 0-9 _); "
@@ -335,7 +335,7 @@ class Keystore:
     def show(self, name: str) -> MemberInfo:
         """One member; its dates are not checked (`MemberInfo.expired`)."""
         authority = self._authority()
-        return self._info(self._certificate(name, authority), read_crl(self._crl(authority)).serials)
+        return self._info(self.certificate(name, authority), read_crl(self._crl(authority)).serials)
 
     def _info(self, member: CertifiedMember, revoked: frozenset[int]) -> MemberInfo:
         path = self.member_path(member.name)
@@ -359,7 +359,7 @@ class Keystore:
 
         An encrypted key is not opened, and a missing one is no fault: the authority needs none.
         """
-        der = self._certificate(name).certificate_der
+        der = self.certificate(name).certificate_der
         public = x509.load_der_x509_certificate(der).public_key()
         folder = self.member_path(name)
         faults = []
@@ -390,7 +390,7 @@ class Keystore:
 
         trust: what `load_trust` has returned, so that it is not read again for each of several members.
         """
-        member = self._certificate(name)
+        member = self.certificate(name)
         path = self.member_path(name) / "identity.pem"
         try:
             trust = trust or self.load_trust(wall_ns=wall_ns, swarm=swarm)
@@ -523,7 +523,8 @@ class Keystore:
             raise KeystoreError(f"{path} was not signed by this keystore's authority; restore it{_COPIES}.")
         return crl
 
-    def _certificate(self, name: str, authority: x509.Certificate | None = None) -> CertifiedMember:
+    def certificate(self, name: str, authority: x509.Certificate | None = None) -> CertifiedMember:
+        """A member's certificate, after checks of issuer, name and swarm; its dates are not checked."""
         authority = authority or self._authority()
         folder = self.member_path(name)
         path = folder / "identity.pem"
