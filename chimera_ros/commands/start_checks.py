@@ -49,13 +49,14 @@ def check_identities(spec: SwarmSpec, listener: DomainListener) -> None:
     names = [name for name, _ in spec.members() if _is_enrolled(keystore, name)]
     faults = disk_faults(keystore, names)
     if faults:
-        raise CommandFailed(faults[0] + _more(len(faults) - 1, "faults"))
+        others = f" `chimera preflight` names {len(faults) - 1} more." if len(faults) > 1 else ""
+        raise CommandFailed(faults[0] + others)
     live = listener.faults("chimera swarm")
     if live:
         raise CommandFailed(live[0], MISUSE)
     used = lock_faults(keystore, names)
     if used:
-        raise CommandFailed(f"{used[0]} (nothing was heard of it in {listener.place})", MISUSE)
+        raise CommandFailed(f"{used[0]} Nothing was heard of it in {listener.place}.", MISUSE)
 
 
 def hold_keystore(path: Path) -> HeldLock:
@@ -168,7 +169,8 @@ def lock_faults(keystore: Keystore, names: Sequence[str]) -> list[str]:
             used.append(str(error))
         except KeystoreError:
             continue  # found by `disk_faults`
-    return [used[0] + _more(len(used) - 1, "of its members")] if used else []
+    others = f" So are {len(used) - 1} more of its members." if len(used) > 1 else ""
+    return [used[0] + others] if used else []
 
 
 class DomainListener:

@@ -181,7 +181,7 @@ def test_an_identity_in_use_is_named_with_process_and_domain(
     sentence = str(caught.value)
     assert caught.value.status == 2
     assert "leader_0 is in use by this process itself on this machine" in sentence
-    assert "and 1 more of its members" in sentence
+    assert "So are 1 more of its members." in sentence
     assert "ROS domain 42, namespace /chimera" in sentence
     check_identities(spec(keys), Silence(spec(keys)))
     with hold_keystore(keys), pytest.raises(CommandFailed) as caught:
