@@ -48,6 +48,12 @@ steps:
 """
 
 
+def accept_signals() -> None:
+    """In a new process: signals as from a terminal, even where these tests are a background job."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Swarm:
     """A `chimera swarm` process and its folder."""
 
@@ -93,6 +99,7 @@ class Swarm:
             "stdout": self.output,
             "stderr": subprocess.STDOUT,
             "umask": 0,
+            "preexec_fn": accept_signals,
         }
         self.process = subprocess.Popen(command, env=self.environment, **{**streams, **(popen or {})})
         self._seen: set[psutil.Process] = set()

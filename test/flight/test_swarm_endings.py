@@ -84,6 +84,7 @@ class Terminal:
         os.close(self._master)
 
     def _take(self) -> None:
+        _end_to_end.accept_signals()
         fcntl.ioctl(self._terminal, termios.TIOCSCTTY, 0)
 
     def _read(self) -> None:
@@ -140,6 +141,7 @@ def test_a_service_manager_that_signals_every_process_lands_the_swarm(start: Cal
 @pytest.mark.parametrize("streams", ["closed", "/dev/null"])
 def test_a_flight_with_the_streams_of_a_service_manager(start: Callable[..., Any], streams: str) -> None:
     def close() -> None:
+        _end_to_end.accept_signals()
         for fd in (0, 1, 2):
             os.close(fd)
 

@@ -70,6 +70,7 @@ def test_a_benchmark_does_not_outlive_its_command(tmp_path: Path, number: signal
         [sys.executable, "-c", code],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # if this is a background job
         stderr=subprocess.PIPE,
     )
     until = time.monotonic() + WAIT_S

@@ -41,8 +41,9 @@ class Acted:
         closed = options.pop("closed", ())
 
         def prepare() -> None:
-            for number in ignored:
-                signal.signal(number, signal.SIG_IGN)
+            # These tests themselves may be a background job, which ignores some.
+            for number in (*ignored, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
             if terminal is not None:
                 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
             for fd in closed:
