@@ -147,12 +147,19 @@ def unguarded_sinks(found: Modules) -> Iterator[str]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
-            first, point, rest = ast.unparse(node.func).partition(".")
+            first, point, rest = _dotted(node.func).partition(".")
             name = names.get(first, first) + point + rest
             method = f".{node.func.attr}" if isinstance(node.func, ast.Attribute) else ""
             gate = SINKS.get(name) or SINKS.get(method)
             if gate is not None and path != gate:
                 yield f"{path}:{node.lineno}: {name} shows text as it is; use {gate}"
+
+
+def _dotted(node: ast.expr) -> str:
+    """`a.b.c`; what is no name begins with a point."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:

@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from chimera_ros.flight.messages import CommandKind, DroneState, DroneTelemetry, LeaderHeartbeat, SwarmCommand
 from chimera_ros.ros import SecureSession, Spinner, convert
+from chimera_ros.stop_requests import StopRequests
 
 PLACE = (1234.567891, -9876.543211, 444.333222111)
 TARGET = (7777.123456, 8888.654321, 55.444333222)
@@ -28,8 +29,9 @@ def main() -> None:
     """Talk until told to stop."""
     keystore, keys_file = sys.argv[1], Path(sys.argv[2])
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    spinner = Spinner()
-    spinner.install_signal_handlers()
+    requests = StopRequests()
+    requests.install()
+    spinner = Spinner(requests=requests)
     sessions = {}
     for name in ("crypto_0", "leader_0", "drone_01"):
         node = rclpy.create_node(f"{name}_node", namespace="/chimera", start_parameter_services=False)
