@@ -32,8 +32,8 @@ JOIN_S = 20.0
 WAIT_S = 10.0  # for another `chimera command` of the same operator
 STOP_WAIT_S = 1.0
 STOP_S = 5.0
-REPLY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
-TRIES = 3
+RETRY_S = 2.0  # a request or its response may be lost while DDS still matches the endpoints
+REPLY_S = 15.0  # a leader on a loaded machine takes some seconds for a plan
 MAX_REASON = 48  # RotateEpoch.srv
 SHAPES = ("grid", "line", "vee", "circle", "sphere")
 
@@ -302,18 +302,21 @@ class _Operator:
                 f"{domain_of(os.environ)} with this keystore?"
             )
         before = self._evictions()
-        for _ in range(TRIES):
-            replies: list[Any] = []
-            client.call_async(request, REPLY_S, replies.append)
+        replies: list[Any] = []
+        deadline = time.monotonic() + REPLY_S
+        while not replies and (left_s := deadline - time.monotonic()) > 0.0:
+            client.call_async(request, left_s, replies.append)
             # The response to an eviction may be sealed under keys that are wiped here already: our own epoch
             # shows the result as well.
-            self._until(lambda: bool(replies) or self._is_evicted(before), REPLY_S + 2.0)  # noqa: B023
+            self._until(lambda: bool(replies) or self._is_evicted(before), min(RETRY_S, left_s))
             if self._is_evicted(before):
                 return True, f"{arguments.member} was evicted with epoch {self._session.epoch()}"
-            if replies and replies[0].response is not None:
-                answer = replies[0].response
-                return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
-        return False, f"no response from {service}: {replies[0].failure if replies else 'timed out'}"
+        answers = [reply.response for reply in replies if reply.response is not None]
+        if answers:
+            answer = answers[0]
+            return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
+        why = replies[0].failure if replies else "timed out"
+        return False, f"no response from {service}: {why}"
 
     def _evictions(self) -> frozenset[bytes]:
         """Eviction list of the epoch that we send under."""

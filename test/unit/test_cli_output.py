@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import threading
@@ -18,10 +17,8 @@ from chimera_ros.commands.output import MAX_WAITING_BYTES, DetachedOutput
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, TextIO]]:
     ours, theirs = os.pipe()
-    with open(theirs, "w", encoding="ascii") as stream:
+    with open(ours, "rb"), open(theirs, "w", encoding="ascii") as stream:
         yield ours, stream
-        with contextlib.suppress(OSError):
-            os.close(ours)
 
 
 def test_what_is_written_arrives_in_order(pipe: tuple[int, TextIO]) -> None:
@@ -77,10 +74,10 @@ def test_a_descriptor_that_does_not_block(pipe: tuple[int, TextIO]) -> None:
     assert output.problem is None
 
 
-def test_a_reader_that_has_left(pipe: tuple[int, TextIO]) -> None:
-    ours, stream = pipe
+def test_a_reader_that_has_left() -> None:
+    ours, theirs = os.pipe()
     os.close(ours)
-    with DetachedOutput(stream) as output:
+    with open(theirs, "w", encoding="ascii") as stream, DetachedOutput(stream) as output:
         output.write("one")
         output.drain()
         output.write("two")
