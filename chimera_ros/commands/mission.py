@@ -30,7 +30,7 @@ def plan_file(path: Path, drones: int, *, embedded: bool) -> tuple[Mission, Miss
     Raises:
         CommandFailed: the file is missing or invalid.
     """
-    from chimera_ros.flight.limits import VehicleLimits
+    from chimera_ros.flight.limits import UNLIMITED
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import PlanVerdict, plan_mission
     from chimera_ros.flight.planning.start_check import CHARGED, start_faults
@@ -44,7 +44,7 @@ def plan_file(path: Path, drones: int, *, embedded: bool) -> tuple[Mission, Miss
     names = [drone_name(i) for i in range(1, drones + 1)]
     charges = dict.fromkeys(names, CHARGED)
     plan = plan_mission(mission, names, battery=charges, moderate=local_moderate(time.monotonic))
-    vehicle = VEHICLE_LIMITS if embedded else VehicleLimits()
+    vehicle = VEHICLE_LIMITS if embedded else UNLIMITED
     faults = start_faults(mission, plan, vehicle) if plan.ok else ()
     return mission, replace(plan, verdict=PlanVerdict(False, faults)) if faults else plan
 

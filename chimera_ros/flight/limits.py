@@ -206,3 +206,6 @@ class VehicleLimits:
     climb_m_s: float = inf
     descent_m_s: float = inf
     endurance_s: float = inf  # of a full battery in hover flight
+
+
+UNLIMITED: Final = VehicleLimits()

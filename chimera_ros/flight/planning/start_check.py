@@ -14,7 +14,7 @@ import numpy as np
 
 from ..datum import Datum
 from ..follower.config import FollowerConfig
-from ..limits import FlightEnvelope, VehicleLimits
+from ..limits import UNLIMITED, FlightEnvelope, VehicleLimits
 from ..trajectory import Path
 from ..vehicle import Vec3
 from .mission import Mission
@@ -39,9 +39,7 @@ def require_datum(mission: Mission) -> Datum:
     return mission.datum
 
 
-def start_faults(
-    mission: Mission, plan: MissionPlan, vehicle: VehicleLimits = VehicleLimits()
-) -> tuple[str, ...]:
+def start_faults(mission: Mission, plan: MissionPlan, vehicle: VehicleLimits = UNLIMITED) -> tuple[str, ...]:
     """Why a plan that is GO would not be flown to its end, one sentence each; empty if it would."""
     try:
         require_datum(mission)
