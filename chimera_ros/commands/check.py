@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.command_line import output_file, some_text, whole
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.mission import find_mission, plan_file
@@ -34,6 +35,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"number of drones: {DRONES} (default {DRONES.default})",
     )
+    parser.add_argument(
+        "--autopilot",
+        choices=[kind.value for kind in AutopilotKind],
+        default=AutopilotKind.EMBEDDED.value,
+        help="kind of autopilot whose limits are checked too, where they are known (default: embedded SITL)",
+    )
     parser.add_argument("--plot", type=output_file, metavar="FILE.png", help="draw the planned tracks")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -42,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks the mission; 0 for GO, 1 for NO-GO and UNDECIDED, 2 if the file is wrong."""
     if arguments.drones not in DRONES:
         raise CommandFailed(f"--drones is {arguments.drones}; allowed are {DRONES}", MISUSE)
-    mission, plan = plan_file(find_mission(arguments.mission), arguments.drones)
+    embedded = arguments.autopilot == AutopilotKind.EMBEDDED
+    mission, plan = plan_file(find_mission(arguments.mission), arguments.drones, embedded=embedded)
     picture = None
     if arguments.plot is not None and plan.phases:
         picture = _plot(mission, plan, arguments.plot)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chimera_ros.commands.machine import RosTrial, busy_ports, loopback_fault, ros_faults
 from chimera_ros.launcher import shared_memory
-from chimera_ros.ros.environment import DEFAULT_RMW, RANGE, RMW, domain_of
+from chimera_ros.ros.environment import DEFAULT_RMW, RANGE, RMW, domain_of, log_fault
 from chimera_ros.swarm import DRONES, FIRST_PORT, GCS_PORT
 
 OK, MISSING, ADVICE, OPTIONAL = "ok", "missing", "advice", "optional"
@@ -125,6 +125,9 @@ def _ros() -> Iterator[Check]:
         yield Check("ROS 2", "environment", MISSING, fault.what, fault.remedy)
     if not faults:
         yield Check("ROS 2", "environment", OK, os.environ.get(RMW) or DEFAULT_RMW)
+    logs = log_fault(os.environ)
+    if logs is not None:
+        yield Check("ROS 2", "log files", ADVICE, logs.what, f"a swarm flies without them; {logs.remedy}")
     compiled = _has_module("chimera_ros.msg") and _has_module("chimera_ros.srv")
     advice = "" if compiled else "make install (or colcon build, then source install/setup.bash)"
     yield Check(

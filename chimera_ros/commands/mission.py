@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 DEFAULT_MISSION = "antipodal_swap"
 
 
-def plan_file(path: Path, drones: int) -> tuple[Mission, MissionPlan]:
+def plan_file(path: Path, drones: int, *, embedded: bool) -> tuple[Mission, MissionPlan]:
     """Reads a mission and plans it; the plan's verdict is GO only if followers accept it, too.
+
+    With the `embedded` SITL the limits of the vehicles are known.
 
     Raises:
         CommandFailed: the file is missing or invalid.
     """
+    from chimera_ros.flight.limits import UNLIMITED
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import PlanVerdict, plan_mission
     from chimera_ros.flight.planning.start_check import CHARGED, start_faults
     from chimera_ros.moderation.for_flight import local_moderate
+    from chimera_ros.sitl.config import VEHICLE_LIMITS
 
     try:
         mission = load_mission(path)
@@ -40,7 +44,8 @@ def plan_file(path: Path, drones: int) -> tuple[Mission, MissionPlan]:
     names = [drone_name(i) for i in range(1, drones + 1)]
     charges = dict.fromkeys(names, CHARGED)
     plan = plan_mission(mission, names, battery=charges, moderate=local_moderate(time.monotonic))
-    faults = start_faults(mission, plan) if plan.ok else ()
+    vehicle = VEHICLE_LIMITS if embedded else UNLIMITED
+    faults = start_faults(mission, plan, vehicle) if plan.ok else ()
     return mission, replace(plan, verdict=PlanVerdict(False, faults)) if faults else plan
 
 

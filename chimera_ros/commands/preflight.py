@@ -70,7 +70,7 @@ def _machine(spec: SwarmSpec) -> list[str]:
 
 def _mission(spec: SwarmSpec) -> list[str]:
     try:
-        _, plan = plan_file(spec.mission, spec.drones)
+        _, plan = plan_file(spec.mission, spec.drones, embedded=spec.embedded)
     except CommandFailed as error:
         return [str(error)]
     return list(plan.verdict.reasons) if not plan.ok else []

@@ -196,7 +196,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
     listener = DomainListener(spec)
     with RosTrial() as trial:
-        mission, plan = plan_file(spec.mission, spec.drones)
+        mission, plan = plan_file(spec.mission, spec.drones, embedded=spec.embedded)
         if not plan.ok:
             raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
         _first(trial_faults(trial), MISUSE)

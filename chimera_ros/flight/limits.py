@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import hypot, isfinite
+from math import hypot, inf, isfinite
 from typing import Final
 
 import numpy as np
@@ -197,3 +197,15 @@ class FlightEnvelope:
             if far > self.max_distance_m:
                 return f"{what} goes {far:.0f} m from home, the limit is {self.max_distance_m:.0f} m"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleLimits:
+    """What vehicles of a known kind can do, however their followers are configured."""
+
+    climb_m_s: float = inf
+    descent_m_s: float = inf
+    endurance_s: float = inf  # of a full battery in hover flight
+
+
+UNLIMITED: Final = VehicleLimits()

@@ -30,9 +30,7 @@ _PORT_BASE, _DOMAIN_GAIN, _PARTICIPANT_OFFSET, _PARTICIPANT_GAIN = 7400, 250, 11
 _LAST_PORT = 65535
 MAX_DOMAIN: Final = (_LAST_PORT - _PORT_BASE - _PARTICIPANT_OFFSET) // _DOMAIN_GAIN
 
-LOOPBACK_PROCESSES: Final = (
-    33  # that discovery reaches in the range LOCALHOST (rmw_fastrtps: 32 beside its own)
-)
+LOOPBACK_PROCESSES: Final = 33  # that discovery reaches in LOCALHOST (rmw_fastrtps: 32 beside its own)
 _RANGES = ("SUBNET", "LOCALHOST", "SYSTEM_DEFAULT")  # and OFF, with which no process finds another
 _PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _FILES = (*_PROFILES, "FASTDDS_ENVIRONMENT_FILE")
@@ -58,7 +56,6 @@ def environment_faults(environ: Mapping[str, str], participants: int = 1) -> lis
         _domain(environ, participants),
         _discovery(environ, participants),
         middleware_fault(environ),
-        _logs(environ),
     ]
     found += [_file(environ, variable) for variable in _FILES]
     return [fault for fault in (*found, _transports(environ)) if fault is not None]
@@ -72,6 +69,25 @@ def middleware_fault(environ: Mapping[str, str]) -> EnvironmentFault | None:
         return None
     return EnvironmentFault(
         f"{RMW} is {_shown(text)}, which is not installed", f"unset it to use {DEFAULT_RMW}"
+    )
+
+
+def log_fault(environ: Mapping[str, str]) -> EnvironmentFault | None:
+    """Why ROS 2 cannot write its log files; nodes start without them (`log_files`)."""
+    variable = next((name for name in ("ROS_LOG_DIR", "ROS_HOME") if environ.get(name)), "HOME")
+    text = environ.get(variable, "") if variable != "HOME" else home_of(environ)
+    if text is None:
+        return EnvironmentFault(
+            "HOME is not set, so that ROS 2 has no folder for its logs", "set HOME or ROS_LOG_DIR"
+        )
+    folder = Path(
+        os.path.expanduser(text), {"ROS_LOG_DIR": "", "ROS_HOME": "log", "HOME": ".ros/log"}[variable]
+    )
+    why = unwritable_folder(folder)
+    if not why:
+        return None
+    return EnvironmentFault(
+        f"{variable} is {_shown(text)}, where ROS 2 cannot write its logs: {why}", "set ROS_LOG_DIR"
     )
 
 
@@ -122,25 +138,6 @@ def _discovery(environ: Mapping[str, str], participants: int) -> EnvironmentFaul
         return None
     why = ", with which no process finds another" if text == "OFF" else ""
     return EnvironmentFault(f"{RANGE} is {_shown(text)}{why}", f"allowed are {', '.join(_RANGES)}")
-
-
-def _logs(environ: Mapping[str, str]) -> EnvironmentFault | None:
-    """The folder that rcl logs to; without it rclpy raises."""
-    variable = next((name for name in ("ROS_LOG_DIR", "ROS_HOME") if environ.get(name)), "HOME")
-    text = environ.get(variable, "") if variable != "HOME" else home_of(environ)
-    if text is None:
-        return EnvironmentFault(
-            "HOME is not set, so that ROS 2 has no folder for its logs", "set HOME or ROS_LOG_DIR"
-        )
-    folder = Path(
-        os.path.expanduser(text), {"ROS_LOG_DIR": "", "ROS_HOME": "log", "HOME": ".ros/log"}[variable]
-    )
-    why = unwritable_folder(folder)
-    if not why:
-        return None
-    return EnvironmentFault(
-        f"{variable} is {_shown(text)}, where ROS 2 cannot write its logs: {why}", "set ROS_LOG_DIR"
-    )
 
 
 def _file(environ: Mapping[str, str], variable: str) -> EnvironmentFault | None:

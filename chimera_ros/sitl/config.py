@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from chimera_ros.flight.datum import Datum
+from chimera_ros.flight.limits import VehicleLimits
 from chimera_ros.flight.moderation_call import MAX_SEED
 from chimera_ros.formats.numbers import integer, number
 from chimera_ros.formats.text import excerpt
+
+from .parameters import SPECS
 
 Vec3 = tuple[float, float, float]
 
@@ -21,6 +24,12 @@ MAX_SYSTEM_ID = 250  # ids are one byte, and the highest are customary for groun
 DEFAULT_FIRST_PORT = 15540
 DEFAULT_GCS_PORT = 14550
 DEFAULT_DATUM = Datum(47.397742, 8.545594, 488.0)  # default home of PX4's SITL
+HOVER_MINUTES = 18.0  # of a full battery
+VEHICLE_LIMITS = VehicleLimits(
+    climb_m_s=float(SPECS["MPC_Z_VEL_MAX_UP"].default),
+    descent_m_s=float(SPECS["MPC_Z_VEL_MAX_DN"].default),
+    endurance_s=60.0 * HOVER_MINUTES,
+)
 OWN_PORT_OFFSET = 1000  # a vehicle whose client listens on port P sends from port P + this
 
 
@@ -121,7 +130,7 @@ class SitlConfig:
     altitude_bias_m: float = 0.15  # largest constant error of an altitude estimate
     drift_m: float = 0.03  # standard deviation of the slowly drifting position error, each axis
     ready_after_s: float = 2.0  # until the estimators allow arming
-    hover_minutes: float = 18.0  # how long a full battery hovers
+    hover_minutes: float = HOVER_MINUTES
     parameters: Mapping[str, float] = field(
         default_factory=dict
     )  # PX4 parameters of every vehicle, set at start

@@ -159,7 +159,6 @@ def test_a_keystore_that_lacks_the_member_is_told_in_its_own_sentence(node: str,
         ("ROS_DOMAIN_ID", "abc", "ROS_DOMAIN_ID is 'abc'; allowed are whole numbers from 0 to 232"),
         ("ROS_DOMAIN_ID", "233", "ROS_DOMAIN_ID is '233'"),
         ("RMW_IMPLEMENTATION", "rmw_nothing_cpp", "RMW_IMPLEMENTATION is 'rmw_nothing_cpp'"),
-        ("ROS_LOG_DIR", "/dev/null", "cannot write its logs"),
         ("ROS_STATIC_PEERS", "@@;;", "Unable to resolve peer"),
     ],
 )

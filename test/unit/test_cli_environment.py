@@ -34,8 +34,6 @@ BAD = [
         "allowed are SUBNET, LOCALHOST, SYSTEM_DEFAULT",
     ),
     ("RMW_IMPLEMENTATION", ("rmw_nothing_cpp", "../x", "x" * 9999, "\x07"), "unset it to use rmw_fastrtps"),
-    ("ROS_LOG_DIR", ("/dev/null", "/dev/null/x", "/proc/x", "x" * 9999), "cannot write its logs"),
-    ("ROS_HOME", ("/dev/null", "/proc"), "cannot write its logs"),
     ("FASTDDS_DEFAULT_PROFILES_FILE", ("/no/such.xml", "/", "/dev/null", __file__), "a file of Fast DDS"),
     ("FASTRTPS_DEFAULT_PROFILES_FILE", ("/no/such.xml", "x" * 9999), "a file of Fast DDS"),
     ("FASTDDS_ENVIRONMENT_FILE", ("/no/such.json", "/"), "a file of Fast DDS"),
@@ -52,7 +50,7 @@ CASES = [
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what this test run's caller has set."""
     for name, _, _ in BAD:
-        if name not in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR"):  # conftest's own
+        if name not in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):  # conftest's own
             monkeypatch.delenv(name, raising=False)
 
 
@@ -76,8 +74,6 @@ def test_every_command_names_the_variable_before_anything_starts(
 
     monkeypatch.setattr(swarm.Flight, "run", must_not_start)
     monkeypatch.setattr(RosTrial, "__enter__", must_not_start)
-    if name == "ROS_HOME":
-        monkeypatch.delenv("ROS_LOG_DIR")  # comes before it
     monkeypatch.setenv(name, value)
     for words, status in (
         (["swarm", "--drones", "1", "--first-port", "34540", "--gcs-port", "0"], 2),
@@ -308,7 +304,22 @@ def test_no_home_at_all_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user that no database knows
     assert cli.main(["swarm", "--drones", "1"]) == 2
     assert "HOME is not set" in capsys.readouterr().err
-    assert any("HOME is not set" in str(fault) for fault in machine.ros_faults())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ROS_LOG_DIR", "/dev/null"), ("ROS_LOG_DIR", "/proc/x"), ("ROS_HOME", "/dev/null"), ("HOME", "/proc")],
+)
+def test_log_files_that_cannot_be_written_are_advice_and_no_condition(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, mavlink_port: int
+) -> None:
+    monkeypatch.delenv("ROS_LOG_DIR")
+    monkeypatch.setenv(name, value)
+    assert machine.ros_faults() == []
+    (row,) = [check for check in doctor_checks.run_checks() if check.name == "log files"]
+    assert row.status == doctor_checks.ADVICE and value in row.detail and "ROS_LOG_DIR" in row.advice
+    options = ["--drones", "1", "--gcs-port", "0", "--first-port", str(mavlink_port)]
+    assert cli.main(["preflight", *options]) == 0
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: loopback down is NOT tested")

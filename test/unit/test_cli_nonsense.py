@@ -347,6 +347,22 @@ def test_what_is_missing_is_one_sentence(words: str, run: Any) -> None:
     assert status == 2, err
 
 
+@pytest.mark.parametrize("executable", ["describe", "sitl"])
+def test_executables_of_the_package_refuse_as_the_command_does(
+    executable: str, values: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Launch runs them without `chimera`."""
+    module = importlib.import_module(
+        {"describe": "chimera_ros.commands.describe", "sitl": "chimera_ros.sitl.main"}[executable]
+    )
+    for value in values.values():
+        for words in ([f"--drones={value}.5"], [f"--fault={value}"], [f"--nonsense={value}"], [value or "x"]):
+            assert module.main(words) == 2, words
+            out, err = capfd.readouterr()
+            assert out == ""
+            assert err.count("\n") == 1 and err[:-1].isprintable(), (words, err)
+
+
 def test_no_argument_is_without_a_type() -> None:
     """Without one, argparse accepts an empty text."""
     bare = [

@@ -16,6 +16,7 @@ from chimera_ros.flight.planning.mission_file import parse_mission
 from chimera_ros.flight.planning.planner import plan_mission
 from chimera_ros.flight.planning.start_check import CHARGED, start_faults
 from chimera_ros.flight.rehearsal.rehearsal import Rehearsal
+from chimera_ros.sitl.config import VEHICLE_LIMITS
 
 
 def mission(**changes: Any) -> dict[str, Any]:
@@ -57,6 +58,18 @@ REFUSED = [
         "from home, the limit is 2000 m",
     ),
     (steps(8, {"goto": {"center_m": [400, 0, 10]}}) | limits(speed_m_s=20), "speed reaches 20"),
+    (
+        limits(climb_m_s=4.9) | steps(8, {"goto": {"center_m": [0, 0, 90]}}),
+        "climbs at 4.9 m/s, its autopilot's",
+    ),
+    (
+        limits(descent_m_s=4.9) | steps(50, {"goto": {"center_m": [0, 0, 5]}}),
+        "descends at 4.9 m/s, its autopilot's limit is 3.0 m/s",
+    ),
+    (
+        steps(8, {"hold": {"seconds": 850}}),
+        "return by themselves at 20 %",
+    ),  # the simulated battery is smaller
     ({"battery": {"endurance_s": 40, "reserve": 0.0}}, "return by themselves at 20 %"),
     ({"pads": {"spacing_m": 2.52}}, "the pads are 2.52 m apart"),
     ({"fence": mission()["fence"] | {"east_m": [-2.1, 50]}} | steps(8), "a pad is 0.10 m inside the fence"),
@@ -64,7 +77,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), REFUSED, ids=[said for _, said in REFUSED])
+@pytest.mark.parametrize(("changes", "said"), REFUSED, ids=str)
 def test_check_preflight_and_start_refuse_the_same(
     changes: dict[str, Any],
     said: str,
@@ -96,6 +109,7 @@ def test_check_preflight_and_start_refuse_the_same(
         steps(8, {"goto": {"center_m": [0, 0, 119.9]}}),
         steps(8, {"goto": {"center_m": [1900, 0, 10]}}) | limits(speed_m_s=11.4),
         {"pads": {"spacing_m": 2.61}},
+        limits(climb_m_s=4.0, descent_m_s=3.0) | steps(8, {"goto": {"center_m": [0, 0, 90]}}),
         {"battery": {"endurance_s": 60, "reserve": 0.0}},
     ],
 )
@@ -105,7 +119,7 @@ def test_what_flies_to_its_end_is_go(changes: dict[str, Any]) -> None:
     names = ["drone_01", "drone_02"]
     plan = plan_mission(flown, names, battery=dict.fromkeys(names, CHARGED))
     assert plan.ok, plan.verdict
-    assert start_faults(flown, plan) == ()
+    assert start_faults(flown, plan, VEHICLE_LIMITS) == ()
     envelope = FlightEnvelope.of_mission(flown.fence)
     outcome = Rehearsal(flown, names, envelope=envelope).run(2000.0)
     assert outcome.completed, outcome.failure
@@ -124,6 +138,14 @@ def test_a_plan_that_is_go_is_go_from_where_drones_really_stand(spacing_m: float
         pads = np.asarray(plan.pads) + random.normal(0.0, 0.03, (9, 3)) * (1, 1, 0)
         measured.append(plan_mission(flown, names, [tuple(pad) for pad in pads]).ok)
     assert (start_faults(flown, plan) == ()) == all(measured)
+
+
+def test_limits_of_an_autopilot_that_is_not_known_are_not_guessed(tmp_path: Path) -> None:
+    file = tmp_path / "limits.yaml"
+    steep = limits(climb_m_s=4.9) | steps(8, {"goto": {"center_m": [0, 0, 90]}})
+    file.write_text(json.dumps(mission(**steep)))
+    assert cli.main(["check", str(file), "--drones", "2"]) == 1
+    assert cli.main(["check", str(file), "--drones", "2", "--autopilot", "px4"]) == 0
 
 
 def test_a_follower_keeps_the_lower_of_two_heights() -> None:

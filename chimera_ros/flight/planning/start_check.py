@@ -14,7 +14,7 @@ import numpy as np
 
 from ..datum import Datum
 from ..follower.config import FollowerConfig
-from ..limits import FlightEnvelope
+from ..limits import UNLIMITED, FlightEnvelope, VehicleLimits
 from ..trajectory import Path
 from ..vehicle import Vec3
 from .mission import Mission
@@ -25,6 +25,7 @@ from .separation import nearest_pair
 CHARGED: Final = 0.97  # of a battery, at take-off
 PLACED_M: Final = 0.15  # by how much distances between drones differ from those between their pads
 _TAKEOFF_M_S, _TAKEOFF_DEAD_S = 1.5, 4.5  # of an autopilot that is set as it was delivered (MPC_TKO_SPEED)
+_SAMPLING_S, _TOLERANCE = 0.1, 1.02
 _CLEAR_M: Final = 0.5  # a take-off must end so much above the pad
 
 
@@ -38,16 +39,16 @@ def require_datum(mission: Mission) -> Datum:
     return mission.datum
 
 
-def start_faults(mission: Mission, plan: MissionPlan) -> tuple[str, ...]:
+def start_faults(mission: Mission, plan: MissionPlan, vehicle: VehicleLimits = UNLIMITED) -> tuple[str, ...]:
     """Why a plan that is GO would not be flown to its end, one sentence each; empty if it would."""
     try:
         require_datum(mission)
         envelope = FlightEnvelope.of_mission(mission.fence)
     except ValueError as error:
         return (f"{error}.",)
-    found = [*_pad_faults(mission, plan), *_battery_faults(plan, envelope)]
+    found = [*_pad_faults(mission, plan), *_battery_faults(plan, envelope, vehicle)]
     for phase in plan.phases:
-        refused = list(_refusals(phase, plan, envelope))
+        refused = list(_refusals(phase, plan, envelope, vehicle))
         if refused:
             drone, why = refused[0]
             more = f" (and {len(refused) - 1} more drones)" if len(refused) > 1 else ""
@@ -68,8 +69,8 @@ def _pad_faults(mission: Mission, plan: MissionPlan) -> Iterator[str]:
         yield f"a pad is {max(inside, 0.0):.2f} m inside the fence; {PLACED_M} m are required."
 
 
-def _battery_faults(plan: MissionPlan, envelope: FlightEnvelope) -> Iterator[str]:
-    left = CHARGED - plan.battery_used
+def _battery_faults(plan: MissionPlan, envelope: FlightEnvelope, vehicle: VehicleLimits) -> Iterator[str]:
+    left = CHARGED - max(plan.battery_used, plan.duration_s / vehicle.endurance_s)
     if left < envelope.min_battery_fraction:
         yield (
             f"the drones would land with {100.0 * max(left, 0.0):.0f} % of a charged battery, and return by "
@@ -77,7 +78,9 @@ def _battery_faults(plan: MissionPlan, envelope: FlightEnvelope) -> Iterator[str
         )
 
 
-def _refusals(phase: Phase, plan: MissionPlan, envelope: FlightEnvelope) -> Iterator[tuple[str, str]]:
+def _refusals(
+    phase: Phase, plan: MissionPlan, envelope: FlightEnvelope, vehicle: VehicleLimits
+) -> Iterator[tuple[str, str]]:
     for row, drone in enumerate(plan.drones):
         east, north, up = plan.starts[row]
         home = (float(east), float(north), float(up))
@@ -85,9 +88,22 @@ def _refusals(phase: Phase, plan: MissionPlan, envelope: FlightEnvelope) -> Iter
         if phase.kind == "takeoff":
             why = _takeoff_refusal(phase.height_m, home, envelope)
         elif phase.kind == "move":
-            why = envelope.refuses_path(Path(phase.knots[row]), home)
+            path = Path(phase.knots[row])
+            why = envelope.refuses_path(path, home) or _too_steep(path, vehicle)
         if why:
             yield drone, why
+
+
+def _too_steep(path: Path, vehicle: VehicleLimits) -> str:
+    height_m = path.sample(np.arange(0.0, path.duration_s + _SAMPLING_S, _SAMPLING_S))[:, 2]
+    rate_m_s = np.diff(height_m) / _SAMPLING_S
+    for what, fastest, limit in (
+        ("climbs", rate_m_s.max(initial=0.0), vehicle.climb_m_s),
+        ("descends", -rate_m_s.min(initial=0.0), vehicle.descent_m_s),
+    ):
+        if fastest > limit * _TOLERANCE:
+            return f"the trajectory {what} at {fastest:.1f} m/s, its autopilot's limit is {limit:.1f} m/s"
+    return ""
 
 
 def _takeoff_refusal(height_m: float, home_enu_m: Vec3, envelope: FlightEnvelope) -> str:
