@@ -20,6 +20,7 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.params_file import read_params_file
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.flight.limits import OwnLimits
 from chimera_ros.launcher.spec import SwarmSpec, processes
 from chimera_ros.terminal.lines import print_json
 
@@ -106,12 +107,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = parser.parse_args(words)
             file = _read(arguments) if arguments.params_file is not None else None
             given = {word.split("=")[0] for word in words}
-            print_json(description(prepare(arguments), given, file))
+            print_json(description(prepare(arguments, _own_limits(file or {})), given, file))
         except CommandFailed as error:
             raise CommandFailed(in_words_of_launch(str(error)), error.status) from None
         return 0
 
     return guarded("swarm.launch.py", describe)
+
+
+def _own_limits(file: Mapping[str, Mapping[str, Any]]) -> OwnLimits:
+    """The strictest limits that the file sets for a follower; the mission is checked with these."""
+    usual = dataclasses.asdict(OwnLimits())
+    followers = [values for name, values in file.items() if name.startswith("follower_")] or [{}]
+    return OwnLimits(
+        **{
+            name: float(min(values.get(name, default) for values in followers))
+            for name, default in usual.items()
+        }
+    )
 
 
 def _read(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -16,21 +16,25 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.swarm import drone_name
 
 if TYPE_CHECKING:
+    from chimera_ros.flight.limits import OwnLimits
     from chimera_ros.flight.planning.mission import Mission
     from chimera_ros.flight.planning.planner import MissionPlan
 
 DEFAULT_MISSION = "antipodal_swap"
 
 
-def plan_file(path: Path, drones: int, *, embedded: bool) -> tuple[Mission, MissionPlan]:
+def plan_file(
+    path: Path, drones: int, *, embedded: bool, own: OwnLimits | None = None
+) -> tuple[Mission, MissionPlan]:
     """Reads a mission and plans it; the plan's verdict is GO only if followers accept it, too.
 
-    With the `embedded` SITL the limits of the vehicles are known.
+    With the `embedded` SITL the limits of the vehicles are known. `own` are those of the followers, None the
+    usual ones.
 
     Raises:
         CommandFailed: the file is missing or invalid.
     """
-    from chimera_ros.flight.limits import UNLIMITED
+    from chimera_ros.flight.limits import UNLIMITED, USUAL
     from chimera_ros.flight.planning.mission_file import MissionError, load_mission
     from chimera_ros.flight.planning.planner import PlanVerdict, plan_mission
     from chimera_ros.flight.planning.start_check import CHARGED, start_faults
@@ -45,7 +49,7 @@ def plan_file(path: Path, drones: int, *, embedded: bool) -> tuple[Mission, Miss
     charges = dict.fromkeys(names, CHARGED)
     plan = plan_mission(mission, names, battery=charges, moderate=local_moderate(time.monotonic))
     vehicle = VEHICLE_LIMITS if embedded else UNLIMITED
-    faults = start_faults(mission, plan, vehicle) if plan.ok else ()
+    faults = start_faults(mission, plan, vehicle, own or USUAL) if plan.ok else ()
     return mission, replace(plan, verdict=PlanVerdict(False, faults)) if faults else plan
 
 

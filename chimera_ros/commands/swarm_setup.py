@@ -29,6 +29,7 @@ from chimera_ros.crypto.entropy.source_names import DEFAULT_SOURCES, SOURCE_NAME
 from chimera_ros.crypto.errors import ProviderError
 from chimera_ros.crypto.primitives import providers
 from chimera_ros.crypto.trust import default_policy
+from chimera_ros.flight.limits import OwnLimits
 from chimera_ros.formats.display import file_stem
 from chimera_ros.launcher.spec import SwarmSpec, processes, sitl_process
 from chimera_ros.launcher.supervisor import ChildSpec
@@ -185,8 +186,10 @@ def _sources(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def prepare(arguments: argparse.Namespace) -> Prepared:
+def prepare(arguments: argparse.Namespace, own: OwnLimits | None = None) -> Prepared:
     """Check everything that could end the start, then make folders and keys.
+
+    `own` are the limits of followers that are configured with other than the usual ones.
 
     Raises:
         CommandFailed: one sentence: what is wrong, where, and what is allowed.
@@ -196,7 +199,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     _first(machine_faults(spec) + folder_faults(spec.record, arguments.report), MISUSE)
     listener = DomainListener(spec)
     with RosTrial() as trial:
-        mission, plan = plan_file(spec.mission, spec.drones, embedded=spec.embedded)
+        mission, plan = plan_file(spec.mission, spec.drones, embedded=spec.embedded, own=own)
         if not plan.ok:
             raise CommandFailed(f"mission {spec.mission} is refused: {' '.join(plan.verdict.reasons)}")
         _first(trial_faults(trial), MISUSE)

@@ -124,6 +124,15 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """Limits that a follower keeps whatever mission and leader allow: parameters of its node."""
+
+    max_speed_m_s: float = OWN_MAX_SPEED_M_S
+    max_height_m: float = OWN_MAX_HEIGHT_M  # above the datum
+    max_distance_m: float = OWN_MAX_DISTANCE_M  # from the home position
+
+
+@dataclass(frozen=True, slots=True)
 class FlightEnvelope:
     """Limits of one drone: ENU metres, m/s, m/s^2, m/s^3, battery as a fraction."""
 
@@ -140,24 +149,20 @@ class FlightEnvelope:
     critical_battery_fraction: float = 0.1  # below: land in place
 
     @staticmethod
-    def of_mission(
-        fence: Fence,
-        max_height_m: float = OWN_MAX_HEIGHT_M,
-        max_speed_m_s: float = OWN_MAX_SPEED_M_S,
-        max_distance_m: float = OWN_MAX_DISTANCE_M,
-    ) -> FlightEnvelope:
+    def of_mission(fence: Fence, own: OwnLimits) -> FlightEnvelope:
         """The envelope of a follower: the mission's geofence within the drone's own limits.
 
         Raises ValueError if they leave no height to fly at.
         """
-        if fence.min_height_m >= max_height_m:
+        highest_m = own.max_height_m
+        if fence.min_height_m >= highest_m:
             raise ValueError(
-                f"the fence's lowest height is {fence.min_height_m:g} m, a drone's highest {max_height_m:g} m"
+                f"the fence's lowest height is {fence.min_height_m:g} m, a drone's highest {highest_m:g} m"
             )
         return FlightEnvelope(
-            replace(fence, max_height_m=min(fence.max_height_m, max_height_m)),
-            max_speed_m_s=max_speed_m_s,
-            max_distance_m=max_distance_m,
+            replace(fence, max_height_m=min(fence.max_height_m, highest_m)),
+            max_speed_m_s=own.max_speed_m_s,
+            max_distance_m=own.max_distance_m,
         )
 
     def refuses_point(self, point_enu_m: Vec3, home_enu_m: Vec3 | None) -> str:
@@ -208,4 +213,5 @@ class VehicleLimits:
     endurance_s: float = inf  # of a full battery in hover flight
 
 
+USUAL: Final = OwnLimits()
 UNLIMITED: Final = VehicleLimits()

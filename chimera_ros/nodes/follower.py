@@ -18,7 +18,7 @@ from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetp
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
 from chimera_ros.flight.follower.shard import Effects, Shard
-from chimera_ros.flight.limits import FlightEnvelope
+from chimera_ros.flight.limits import FlightEnvelope, OwnLimits
 from chimera_ros.flight.messages import DroneState
 from chimera_ros.flight.planning.mission_file import MissionError, load_mission
 from chimera_ros.flight.planning.start_check import require_datum
@@ -70,7 +70,8 @@ class FollowerNode(MemberNode[FollowerParameters]):
             mission = load_mission(values.mission)
             datum = require_datum(mission)
             envelope = FlightEnvelope.of_mission(
-                mission.fence, values.max_height_m, values.max_speed_m_s, values.max_distance_m
+                mission.fence,
+                OwnLimits(values.max_speed_m_s, values.max_height_m, values.max_distance_m),
             )
         except MissionError as error:
             raise SetupError(str(error)) from None

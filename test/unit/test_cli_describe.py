@@ -207,3 +207,27 @@ def test_a_namespace_has_a_simulation_keystore_of_its_own(capsys):
         assert describe.main([*OPTIONS, *options]) == 0
         stores.add(parameters_of(json.loads(capsys.readouterr().out), "leader")["keystore"])
     assert len(stores) == 3
+
+
+@pytest.mark.parametrize(
+    ("height_m", "section", "status"),
+    [
+        (150, "/**: {ros__parameters: {max_height_m: 200.0}}", 0),
+        (150, "/**: {ros__parameters: {control_hz: 20.0}}", 1),
+        (150, "/chimera/follower_0: {ros__parameters: {max_height_m: 200.0}}", 1),
+        (30, "/chimera/follower_1: {ros__parameters: {max_height_m: 20.0}}", 1),
+        (30, "/chimera/follower_1: {ros__parameters: {max_height_m: 50.0}}", 0),
+    ],
+)
+def test_a_mission_is_checked_with_the_limits_of_the_parameter_file(
+    capsys, tmp_path, height_m, section, status
+):
+    """Every follower's: one that is stricter than the others, or was forgotten, refuses in flight."""
+    mission = tmp_path / "high.yaml"
+    mission.write_text(
+        "mission: high\ndatum: {lat_deg: 47, lon_deg: 8, amsl_m: 400}\nseparation_m: 2\n"
+        "fence: {east_m: [-50, 50], north_m: [-50, 50], height_m: [1, 300]}\n"
+        f"steps: [{{takeoff: {{height_m: 5}}}}, {{goto: {{center_m: [0, 0, {height_m}]}}}}, land]\n"
+    )
+    found, description = described(capsys, tmp_path, section, f"--mission={mission}")
+    assert found == status, description

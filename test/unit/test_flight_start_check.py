@@ -11,7 +11,7 @@ import pytest
 
 from chimera_ros import cli
 from chimera_ros.commands import preflight, swarm, swarm_setup
-from chimera_ros.flight.limits import OWN_MAX_HEIGHT_M, Fence, FlightEnvelope
+from chimera_ros.flight.limits import OWN_MAX_HEIGHT_M, USUAL, Fence, FlightEnvelope, OwnLimits
 from chimera_ros.flight.planning.mission_file import parse_mission
 from chimera_ros.flight.planning.planner import plan_mission
 from chimera_ros.flight.planning.start_check import CHARGED, start_faults
@@ -120,7 +120,7 @@ def test_what_flies_to_its_end_is_go(changes: dict[str, Any]) -> None:
     plan = plan_mission(flown, names, battery=dict.fromkeys(names, CHARGED))
     assert plan.ok, plan.verdict
     assert start_faults(flown, plan, VEHICLE_LIMITS) == ()
-    envelope = FlightEnvelope.of_mission(flown.fence)
+    envelope = FlightEnvelope.of_mission(flown.fence, USUAL)
     outcome = Rehearsal(flown, names, envelope=envelope).run(2000.0)
     assert outcome.completed, outcome.failure
 
@@ -150,10 +150,10 @@ def test_limits_of_an_autopilot_that_is_not_known_are_not_guessed(tmp_path: Path
 
 def test_a_follower_keeps_the_lower_of_two_heights() -> None:
     fence = Fence.box((-10, 10), (-10, 10), (1, 300))
-    assert FlightEnvelope.of_mission(fence).fence.max_height_m == OWN_MAX_HEIGHT_M
-    assert FlightEnvelope.of_mission(fence, max_height_m=400).fence.max_height_m == 300
+    assert FlightEnvelope.of_mission(fence, USUAL).fence.max_height_m == OWN_MAX_HEIGHT_M
+    assert FlightEnvelope.of_mission(fence, OwnLimits(max_height_m=400)).fence.max_height_m == 300
     with pytest.raises(ValueError, match=r"^the fence's lowest height is 1 m, a drone's highest 0.5 m$"):
-        FlightEnvelope.of_mission(fence, max_height_m=0.5)
+        FlightEnvelope.of_mission(fence, OwnLimits(max_height_m=0.5))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Checks of a mission beyond its planner: what would end a start or be refused by a follower in flight.
 
 Followers keep an envelope of their own whatever the mission file allows, the leader plans anew from where the
-drones stand with the batteries they have, and an autopilot's take-off has a time limit. Assumes followers as
-they are configured by default, and drones on their pads with charged batteries.
+drones stand with the batteries they have, and an autopilot's take-off has a time limit. Assumes drones on
+their pads with charged batteries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..datum import Datum
 from ..follower.config import FollowerConfig
-from ..limits import UNLIMITED, FlightEnvelope, VehicleLimits
+from ..limits import UNLIMITED, USUAL, FlightEnvelope, OwnLimits, VehicleLimits
 from ..trajectory import Path
 from ..vehicle import Vec3
 from .mission import Mission
@@ -39,11 +39,13 @@ def require_datum(mission: Mission) -> Datum:
     return mission.datum
 
 
-def start_faults(mission: Mission, plan: MissionPlan, vehicle: VehicleLimits = UNLIMITED) -> tuple[str, ...]:
+def start_faults(
+    mission: Mission, plan: MissionPlan, vehicle: VehicleLimits = UNLIMITED, own: OwnLimits = USUAL
+) -> tuple[str, ...]:
     """Why a plan that is GO would not be flown to its end, one sentence each; empty if it would."""
     try:
         require_datum(mission)
-        envelope = FlightEnvelope.of_mission(mission.fence)
+        envelope = FlightEnvelope.of_mission(mission.fence, own)
     except ValueError as error:
         return (f"{error}.",)
     found = [*_pad_faults(mission, plan), *_battery_faults(plan, envelope, vehicle)]
