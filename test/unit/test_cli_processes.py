@@ -247,7 +247,10 @@ def test_a_child_that_flies_is_stopped_by_its_supervisor_only(tmp_path: Path) ->
 def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))
+        # The limit is one of numbers: those that other tests have left free below it are taken first.
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        free = [os.dup(0) for _ in range(highest + 2 - len(os.listdir("/proc/self/fd")))]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(free, default=highest) + 3, limits[1]))
         before = len(os.listdir("/proc/self/fd"))
         try:
             with pytest.raises(StartFailed, match="process one cannot start: Too many open files"):
@@ -255,6 +258,8 @@ def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
             assert len(os.listdir("/proc/self/fd")) == before
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in free:
+                os.close(number)
 
 
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
