@@ -106,6 +106,14 @@ class Keystore:
         """True if the directory holds an authority."""
         return (self.path / "authority.pem").is_file()
 
+    @property
+    def simulation_only(self) -> bool:
+        """True if the authority's key lies beside the members' and is not encrypted, or cannot be read: who
+        has this folder can enrol operators.
+        """
+        key = self.path / "authority.key"
+        return os.path.lexists(key) and not is_encrypted(key)
+
     def member_path(self, name: str) -> Path:
         """Folder of a member. Raises KeystoreError for what is no name."""
         if not is_name(name):
