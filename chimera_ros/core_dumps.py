@@ -1,8 +1,8 @@
 """Protection of a process that holds private keys: no core dump, no debugger of the same user.
 
-RLIMIT_CORE is 0 and PR_SET_DUMPABLE is off (prctl(2)): neither a crash nor ptrace(2) of another process
-without CAP_SYS_PTRACE writes its memory anywhere. Programs that it starts inherit the limit and are dumpable
-again.
+RLIMIT_CORE is 1 (a pipe in core_pattern ignores 0, see core(5)) and PR_SET_DUMPABLE is off (prctl(2)):
+neither a crash nor ptrace(2) of another process without CAP_SYS_PTRACE gets at its memory. Programs that it
+starts inherit the limit and are dumpable again.
 
 Not handled: swap and hibernation; root.
 """
@@ -19,7 +19,8 @@ _PR_SET_DUMPABLE: Final = 4
 def forbid() -> bool:
     """Forbids them for this process; True if the kernel agreed to both."""
     try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
         return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
     except (OSError, ValueError, AttributeError):
         return False

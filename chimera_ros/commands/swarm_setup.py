@@ -291,10 +291,19 @@ def vehicles(spec: SwarmSpec) -> list[VehicleUrl]:
 
 
 def arming_faults(spec: SwarmSpec, *, simulated: bool) -> list[str]:
-    """Why motors of other vehicles than the embedded SITL may not start with this keystore."""
+    """Why motors of other vehicles than the embedded SITL may not start with these options."""
     from chimera_ros.crypto.keystore.keystore import Keystore
 
-    if not spec.allow_arm or spec.embedded or not (simulated or Keystore(spec.keystore).simulation_only):
+    if not spec.allow_arm or spec.embedded:
+        return []
+    exposed = [url.text for url in vehicles(spec) if url.listens and not url.loopback_only]
+    if exposed:
+        return [
+            f"--arm is refused with {exposed[0]}: MAVLink is not signed, so that whoever reaches this port "
+            "could forge the vehicle; listen on 127.0.0.1 and bring the vehicle there with mavlink-router, "
+            'or use a serial line (docs/operations.md, "The link to the autopilot")'
+        ]
+    if not (simulated or Keystore(spec.keystore).simulation_only):
         return []
     return [
         f"--arm is refused with {spec.keystore}, a keystore for simulations: the authority's key lies in it "

@@ -101,7 +101,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
             except (ConnectError, ValueError) as error:
                 raise SetupError(str(error)) from None
         if any(vehicle.allow_arm and not vehicle.is_embedded_sitl for vehicle in vehicles):
-            self._check_keystore(values.keystore)
+            self._check_arming(vehicles, values.keystore)
         self._shard = Shard(cores)
         self._session = session = SecureSession(
             self,
@@ -133,8 +133,16 @@ class FollowerNode(MemberNode[FollowerParameters]):
         self._acks = AckSender()
         self._watchdog = InterpreterWatchdog(values.hang_limit_s)
 
-    def _check_keystore(self, folder: str) -> None:
-        """Raises SetupError for a keystore of simulations, with which no other vehicle may be armed."""
+    def _check_arming(self, vehicles: list[VehicleConfig], folder: str) -> None:
+        """Raises SetupError where a vehicle other than the embedded SITL may not be armed: with a keystore of
+        simulations, or a port that listens to other machines.
+        """
+        for vehicle in vehicles:
+            if vehicle.parsed_url.listens and not vehicle.parsed_url.loopback_only:
+                raise SetupError(
+                    f"allow_arm is refused with {vehicle.url}: MAVLink is not signed, so that whoever "
+                    "reaches this port could forge the vehicle; listen on 127.0.0.1 or use a serial line"
+                )
         if Keystore(folder).simulation_only:
             raise SetupError(
                 f"allow_arm is refused with {folder}, a keystore for simulations: the authority's key lies "
