@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from chimera_ros import __version__
+from chimera_ros import __version__, core_dumps
 from chimera_ros.command_line import OneSentenceParser
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.guard import guarded
@@ -49,6 +49,8 @@ COMMANDS = {
     ),
 }
 
+HOLD_KEYS = frozenset({"swarm", "command", "keys", "preflight", "log"})
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `chimera` with these arguments (default: those of the process); returns the exit status."""
@@ -68,6 +70,8 @@ def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 def _run(name: str, argv: list[str]) -> int:
     command = COMMANDS[name]
+    if name in HOLD_KEYS:
+        core_dumps.forbid()
     try:
         module = importlib.import_module(command.module)
     except ModuleNotFoundError as error:

@@ -36,11 +36,20 @@ def _expose_services() -> Any:
     )
 
 
+def _key_passphrase_file() -> Any:
+    return parameter(
+        "",
+        "file whose first line decrypts the members' keys; empty: credential of systemd, if there is one",
+        read_only=True,
+    )
+
+
 @dataclass(frozen=True)
 class CryptoParameters:
     """Parameters of the crypto node."""
 
     keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    key_passphrase_file: str = _key_passphrase_file()
     member: str = parameter(
         swarm.CRYPTO_MEMBER, "member name of this node; its last digit, 0 to 3, is the rank"
     )
@@ -64,6 +73,7 @@ class FollowerParameters:
     """Parameters of the follower."""
 
     keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    key_passphrase_file: str = _key_passphrase_file()
     drones: tuple[int, ...] = parameter(
         (1,), "numbers of the hosted drones", ge=swarm.DRONES.low, le=swarm.DRONES.high
     )
@@ -114,6 +124,7 @@ class LeaderParameters:
     """Parameters of the leader."""
 
     keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    key_passphrase_file: str = _key_passphrase_file()
     member: str = parameter(swarm.LEADER_MEMBER, "member name of this node")
     mission: str = parameter("", "mission file to fly", required=True, kind="file")
     drones: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
@@ -140,6 +151,7 @@ class ModerationParameters:
     """Parameters of the path-moderation service."""
 
     keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    key_passphrase_file: str = _key_passphrase_file()
     member: str = parameter(swarm.MODERATOR_MEMBER, "member name of this node")
     backend: str = parameter(
         "aer", "simulator of quantum circuits; none runs without them (docs/moderation.md)"
@@ -159,6 +171,7 @@ class LoggerParameters:
     """Parameters of the telemetry logger."""
 
     keystore: str = parameter("", "folder of the keystore", required=True, kind="folder")
+    key_passphrase_file: str = _key_passphrase_file()
     member: str = parameter(swarm.LOGGER_MEMBER, "member name of this node")
     swarm_size: int = parameter(1, "number of drones in the swarm", ge=swarm.DRONES.low, le=swarm.DRONES.high)
     record: str = parameter("", "folder of MCAP files; empty: no records")

@@ -50,6 +50,7 @@ OPTIONS = {
         "MAVSDK URL per drone, as udpin://127.0.0.1:{14540+i}; empty: the autopilot's usual one",
     ),
     "keystore": ("", "folder of identities; empty: a keystore for simulations, made once"),
+    "key_passphrase_file": ("", "first line decrypts the members' keys; empty: credential of systemd"),
     "record": ("", "folder for records; empty: a new one below runs/"),
     "shards": ("", "follower processes; empty: one per five drones, four at most"),
     "seed": ("1", "seed of the embedded simulation"),

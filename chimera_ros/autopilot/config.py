@@ -44,6 +44,12 @@ class VehicleConfig:
         parse_url(self.url)
 
     @property
+    def is_embedded_sitl(self) -> bool:
+        """True for this package's simulation, which is on this machine only."""
+        url = self.parsed_url
+        return self.kind is AutopilotKind.EMBEDDED and url.scheme == "udpin" and url.loopback_only
+
+    @property
     def parsed_url(self) -> VehicleUrl:
         """The URL in parts."""
         return parse_url(self.url)

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chimera_ros import key_passphrase
 from chimera_ros.command_line import OneSentenceParser, member_name, number, ros_namespace, some_path
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment, ros_faults
 from chimera_ros.formats.display import is_plain
 from chimera_ros.formats.text import excerpt
-from chimera_ros.ros.environment import domain_of
+from chimera_ros.ros.environment import RANGE, domain_of
 from chimera_ros.swarm import NAMESPACE, OPERATOR_MEMBER
 from chimera_ros.terminal.lines import print_json, print_line
 
@@ -56,6 +57,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         default=NAMESPACE,
         help=f"namespace of the swarm (default {NAMESPACE})",
     )
+    add("--key-passphrase-file", type=some_path, metavar="FILE", help=key_passphrase.OPTION_HELP)
     add("--json", action="store_true", help="machine-readable output")
     verbs = parser.add_subparsers(dest="order", required=True, metavar="ORDER")
 
@@ -119,6 +121,23 @@ def check(arguments: argparse.Namespace) -> None:
     faults = ros_faults()
     if faults:
         raise CommandFailed(str(faults[0]), MISUSE)
+    check_keystore(arguments)
+
+
+def check_keystore(arguments: argparse.Namespace) -> None:
+    """Raises CommandFailed for a keystore of simulations that could reach other machines; a stop passes."""
+    from chimera_ros.crypto.keystore.keystore import Keystore
+
+    keystore = keystore_of(arguments)
+    reach = environment()[RANGE]
+    if arguments.order == "stop" or reach in ("LOCALHOST", "OFF") or not Keystore(keystore).simulation_only:
+        return
+    raise CommandFailed(
+        f"{keystore} is a keystore for simulations (the authority's key lies in it without a passphrase), "
+        f"and {RANGE} is {excerpt(reach)}: it commands swarms on this machine only; give --keystore, or set "
+        f"{RANGE}=LOCALHOST",
+        MISUSE,
+    )
 
 
 def keystore_of(arguments: argparse.Namespace) -> Path:
@@ -126,6 +145,20 @@ def keystore_of(arguments: argparse.Namespace) -> Path:
     from chimera_ros.commands.swarm_setup import simulation_keystore
 
     return arguments.keystore or simulation_keystore(arguments.namespace)
+
+
+def operator_passphrase(arguments: argparse.Namespace) -> bytes | None:
+    """The passphrase of the operator's key: from a file, systemd or the terminal; None if it needs none."""
+    from chimera_ros.crypto.keystore.key_file import is_encrypted
+
+    key = keystore_of(arguments) / "members" / arguments.operator / "identity.key"
+    try:
+        found = key_passphrase.find(arguments.key_passphrase_file or "")
+        if found is None and is_encrypted(key):
+            return key_passphrase.ask(f"passphrase of the key of {arguments.operator}: ")
+        return found
+    except key_passphrase.PassphraseError as error:
+        raise CommandFailed(str(error), MISUSE) from None
 
 
 def _reason(text: str) -> str:
@@ -209,6 +242,7 @@ class _Operator:
         from chimera_ros.ros.session import SecureSession, SessionConfig
 
         self._arguments = arguments
+        passphrase = operator_passphrase(arguments)
         try:
             rclpy.init(args=init_arguments([]), signal_handler_options=SignalHandlerOptions.NO)
             self._node = rclpy.create_node(
@@ -227,6 +261,7 @@ class _Operator:
                 self._node,
                 member=arguments.operator,
                 keystore=keystore_of(arguments),
+                passphrase=passphrase,
                 # Nothing may prevent a stop; other orders of one operator wait for each other.
                 config=SessionConfig(lock_wait_s=STOP_WAIT_S, lock_required=False)
                 if arguments.order == "stop"

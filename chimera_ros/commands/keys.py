@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chimera_ros import key_passphrase
 from chimera_ros.command_line import member_name, number, some_path, swarm_name
 from chimera_ros.commands.errors import FAILURE, MISUSE, CommandFailed
 from chimera_ros.crypto.errors import CryptoError, RankTaken
@@ -29,7 +30,6 @@ from chimera_ros.terminal.lines import ask_secret, print_json, print_line
 
 KEYSTORE_VARIABLE = "CHIMERA_KEYSTORE"
 SOON_S = 30 * 86400.0
-MAX_PASSPHRASE_FILE = 65536  # bytes
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     enroll.add_argument("name", type=member_name, metavar="NAME", help="for example drone_07")
     enroll.add_argument("role", type=_role, metavar="ROLE", help=", ".join(role.value for role in Role))
     enroll.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
+    enroll.add_argument(
+        "--key-passphrase-file", type=some_path, metavar="FILE", help="first line encrypts the member's key"
+    )
     renew = verbs.add_parser("renew", help="create a new key and certificate for a member")
     renew.add_argument("name", type=member_name, metavar="NAME")
     renew.add_argument("--days", type=number, default=365.0, metavar="N", help="validity (default 365 days)")
@@ -191,9 +194,14 @@ def _enroll(keystore: Keystore, arguments: argparse.Namespace) -> int:
         )  # before a passphrase is asked for
     except RankTaken as error:
         raise CommandFailed(str(error), MISUSE) from error
-    passphrase = _authority_passphrase(keystore, arguments)
+    file = arguments.key_passphrase_file
     keystore.enroll(
-        arguments.name, arguments.role, wall_ns=time.time_ns(), passphrase=passphrase, days=arguments.days
+        arguments.name,
+        arguments.role,
+        wall_ns=time.time_ns(),
+        passphrase=_authority_passphrase(keystore, arguments),
+        key_passphrase=_passphrase_from(file) if file else None,
+        days=arguments.days,
     )
     _show(keystore.show(arguments.name), [], as_json=arguments.json)
     return 0
@@ -399,17 +407,9 @@ def _check_days(days: float) -> None:
 
 def _passphrase_from(path: Path) -> bytes:
     try:
-        if path.stat().st_mode & 0o077:
-            raise CommandFailed(f"{path} can be read by others; run `chmod 600 {path}`")
-        text = plain_text(read_bytes(path, MAX_PASSPHRASE_FILE), MAX_PASSPHRASE_FILE)
-    except OSError as error:
-        raise CommandFailed(f"{path}: cannot read the passphrase ({error.strerror})", MISUSE) from None
-    except FormatError as error:
-        raise CommandFailed(f"{path}: {error}", MISUSE) from None
-    passphrase = text.partition("\n")[0]
-    if not passphrase:
-        raise CommandFailed(f"the first line of {path} is empty; it must hold the passphrase")
-    return passphrase.encode()
+        return key_passphrase.read_file(path)
+    except key_passphrase.PassphraseError as error:
+        raise CommandFailed(str(error), FAILURE if path.is_file() else MISUSE) from None
 
 
 def _new_passphrase() -> bytes:

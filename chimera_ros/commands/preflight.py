@@ -14,6 +14,7 @@ from chimera_ros.commands.mission import DEFAULT_MISSION, plan_file
 from chimera_ros.commands.start_checks import domain_reasons, keystore_reasons
 from chimera_ros.commands.swarm_setup import (
     add_start_options,
+    ask_key_passphrase,
     folder_faults,
     machine_faults,
     port_faults,
@@ -39,6 +40,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints GO (0) or NO-GO (1) with reasons; 2 if an option is wrong."""
+    ask_key_passphrase(arguments)
     spec, _ = read_options(arguments)
     areas = {
         "machine": _machine(spec),

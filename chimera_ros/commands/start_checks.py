@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chimera_ros import key_passphrase
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.machine import environment
 from chimera_ros.launcher.spec import SwarmSpec
@@ -47,7 +48,7 @@ def check_identities(spec: SwarmSpec, listener: DomainListener) -> None:
     if not keystore.exists():
         return
     names = [name for name, _ in spec.members() if _is_enrolled(keystore, name)]
-    faults = disk_faults(keystore, names)
+    faults = disk_faults(keystore, names, spec.key_passphrase_file)
     if faults:
         others = f" `chimera preflight` names {len(faults) - 1} more." if len(faults) > 1 else ""
         raise CommandFailed(faults[0] + others)
@@ -85,7 +86,7 @@ def keystore_reasons(spec: SwarmSpec, *, simulated: bool = False) -> list[str]:
     if simulated and not keystore.exists():
         return []
     names = [name for name, _ in spec.members() if not simulated or _is_enrolled(keystore, name)]
-    faults = disk_faults(keystore, names)
+    faults = disk_faults(keystore, names, spec.key_passphrase_file)
     try:
         keystore.fallback()
     except CryptoError as error:
@@ -98,7 +99,7 @@ def domain_reasons(spec: SwarmSpec) -> list[str]:
     return DomainListener(spec).faults("chimera preflight")
 
 
-def disk_faults(keystore: Keystore, names: Sequence[str]) -> list[str]:
+def disk_faults(keystore: Keystore, names: Sequence[str], passphrase_file: str = "") -> list[str]:
     """What the processes of these members could not read, write or start with."""
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.inspection import keystore_faults, merged
@@ -106,13 +107,16 @@ def disk_faults(keystore: Keystore, names: Sequence[str]) -> list[str]:
     wall_ns = time.time_ns()
     try:
         trust = keystore.load_trust(wall_ns=wall_ns)
-        faults = {name: _member_faults(keystore, trust, name, wall_ns) for name in names}
-    except (CryptoError, OSError) as error:
+        passphrase = key_passphrase.find(passphrase_file)
+        faults = {name: _member_faults(keystore, trust, name, wall_ns, passphrase) for name in names}
+    except (CryptoError, OSError, key_passphrase.PassphraseError) as error:
         return [str(error)]
     return keystore_faults(keystore, names) + merged(keystore, faults)
 
 
-def _member_faults(keystore: Keystore, trust: Trust, name: str, wall_ns: int) -> list[str]:
+def _member_faults(
+    keystore: Keystore, trust: Trust, name: str, wall_ns: int, passphrase: bytes | None
+) -> list[str]:
     from chimera_ros.crypto.errors import CryptoError
     from chimera_ros.crypto.keystore.inspection import member_faults
     from chimera_ros.crypto.member.host import SecureHost
@@ -122,7 +126,7 @@ def _member_faults(keystore: Keystore, trust: Trust, name: str, wall_ns: int) ->
         if faults:
             return faults
     try:
-        identity = keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
+        identity = keystore.load_identity(name, wall_ns=wall_ns, passphrase=passphrase, trust=trust)
         # Refuses what the member's session would refuse, such as a policy older than it has seen.
         store = _UnchangedStore(keystore.state_store(name))
         SecureHost([identity], dataclasses.replace(trust), {name: store}).close()

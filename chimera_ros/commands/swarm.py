@@ -16,7 +16,7 @@ from chimera_ros.commands.interrupts import Interrupts
 from chimera_ros.commands.output import DetachedOutput
 from chimera_ros.commands.picture import NotDrawn, draw
 from chimera_ros.commands.start_checks import hold_keystore
-from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
+from chimera_ros.commands.swarm_setup import Prepared, add_arguments, ask_key_passphrase, prepare
 from chimera_ros.formats.display import json_escaped
 from chimera_ros.launcher.supervisor import (
     ErrorLogged,
@@ -72,6 +72,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly a swarm. Returns 0 only if the mission completed with no collision, 1 for failure, 2 for misuse."""
+    ask_key_passphrase(arguments)
     prepared = prepare(arguments)
     with hold_keystore(prepared.spec.keystore):
         return Flight(prepared).run()

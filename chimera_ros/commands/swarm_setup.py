@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from chimera_ros import private_files
+from chimera_ros import key_passphrase, private_files
 from chimera_ros.autopilot.connect import ConnectError, VehicleUrl, expand_all, require_free_port
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.command_line import number, ros_namespace, some_path, some_text, unwritable_folder, whole
@@ -168,6 +168,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="identities (default: a keystore for simulations, made once)",
     )
+    add("--key-passphrase-file", type=some_path, metavar="FILE", help=key_passphrase.OPTION_HELP)
     add_range("--first-port", FIRST_PORT, "PORT", "first MAVLink port of the embedded SITL")
     add_range("--gcs-port", GCS_PORT, "PORT", "ground-station port of the embedded SITL (0: none)")
     add("--arm", action="store_true", help="allow arming of other vehicles than the embedded SITL")
@@ -214,7 +215,15 @@ def prepare(arguments: argparse.Namespace, own: OwnLimits | None = None) -> Prep
         specs.insert(0, sitl_process(spec, mission.datum, spawn))
     return Prepared(
         spec=spec,
-        processes=tuple(ChildSpec(s.name, tuple(s.argv()), environment() | s.environment) for s in specs),
+        processes=tuple(
+            ChildSpec(
+                s.name,
+                tuple(s.argv()),
+                environment() | s.environment,
+                pass_fds=key_passphrase.inherited(spec.key_passphrase_file) if s.is_node else (),
+            )
+            for s in specs
+        ),
         pads=plan.pads,
         mission_name=mission.name,
         separation_m=mission.separation_m,
@@ -262,8 +271,10 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
             standbys=arguments.standbys,
             ready_timeout_s=arguments.ready_timeout,
             faults=tuple(arguments.fault),
+            key_passphrase_file=_passphrase_file(arguments.key_passphrase_file),
         )
         vehicles(spec)
+        _first(arming_faults(spec, simulated=arguments.keystore is None), MISUSE)
         check_faults([Fault.parse(text) for text in spec.faults], spec.drones)
         if spec.embedded:
             check_gcs_port(spec.gcs_port, spec.first_port, spec.drones)
@@ -277,6 +288,28 @@ def read_options(arguments: argparse.Namespace) -> tuple[SwarmSpec, Path]:
 def vehicles(spec: SwarmSpec) -> list[VehicleUrl]:
     """Where each drone's autopilot is reached. Raises ConnectError."""
     return expand_all(spec.connect_template, range(spec.drones))
+
+
+def arming_faults(spec: SwarmSpec, *, simulated: bool) -> list[str]:
+    """Why motors of other vehicles than the embedded SITL may not start with these options."""
+    from chimera_ros.crypto.keystore.keystore import Keystore
+
+    if not spec.allow_arm or spec.embedded:
+        return []
+    exposed = [url.text for url in vehicles(spec) if url.listens and not url.loopback_only]
+    if exposed:
+        return [
+            f"--arm is refused with {exposed[0]}: MAVLink is not signed, so that whoever reaches this port "
+            "could forge the vehicle; listen on 127.0.0.1 and bring the vehicle there with mavlink-router, "
+            'or use a serial line (docs/operations.md, "The link to the autopilot")'
+        ]
+    if not (simulated or Keystore(spec.keystore).simulation_only):
+        return []
+    return [
+        f"--arm is refused with {spec.keystore}, a keystore for simulations: the authority's key lies in it "
+        "without a passphrase, and whoever reads it can enrol operators; make one with "
+        "`chimera keys create DIR`, keep its authority.key elsewhere, and give --keystore DIR"
+    ]
 
 
 def machine_faults(spec: SwarmSpec) -> list[str]:
@@ -333,6 +366,31 @@ def port_faults(spec: SwarmSpec) -> list[str]:
 def _first(faults: list[str], status: int) -> None:
     if faults:
         raise CommandFailed(faults[0], status)
+
+
+def _passphrase_file(given: Path | None) -> str:
+    return "" if given is None else str(_absolute("--key-passphrase-file", given))
+
+
+def ask_key_passphrase(arguments: argparse.Namespace) -> None:
+    """Ask on the terminal for the passphrase of encrypted keys, where neither an option nor systemd gives it.
+
+    The swarm's processes inherit it as a file in memory.
+
+    Raises:
+        CommandFailed: it is needed and this is no terminal.
+    """
+    if arguments.keystore is None or arguments.key_passphrase_file is not None:
+        return
+    from chimera_ros.crypto.keystore.key_file import is_encrypted
+
+    try:
+        keys = sorted(arguments.keystore.glob("members/*/identity.key"))
+        if any(map(is_encrypted, keys)) and key_passphrase.find("") is None:
+            typed = key_passphrase.ask(f"passphrase of the members' keys in {arguments.keystore}: ")
+            arguments.key_passphrase_file = key_passphrase.as_inherited_file(typed)
+    except key_passphrase.PassphraseError as error:
+        raise CommandFailed(str(error), MISUSE) from None
 
 
 def _absolute(option: str, given: Path) -> Path:
@@ -407,9 +465,10 @@ def ensure_keystore(spec: SwarmSpec, *, simulated: bool) -> None:
                 error=True,
             )
         trust = keystore.load_trust(wall_ns=wall_ns)
+        passphrase = key_passphrase.find(spec.key_passphrase_file)
         for name, _ in spec.members():
-            keystore.load_identity(name, wall_ns=wall_ns, trust=trust)
-    except CryptoError as error:
+            keystore.load_identity(name, wall_ns=wall_ns, passphrase=passphrase, trust=trust)
+    except (CryptoError, key_passphrase.PassphraseError) as error:
         raise CommandFailed(str(error)) from None
     except OSError as error:
         raise CommandFailed(f"keystore {spec.keystore}: {error.strerror or error}") from None

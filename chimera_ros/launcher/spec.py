@@ -67,6 +67,9 @@ class SwarmSpec:
     ready_timeout_s: float = READY_TIMEOUT_S.default  # until every drone is ready
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
+    key_passphrase_file: str = (
+        ""  # for encrypted member keys; empty: a credential of systemd, if there is one
+    )
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
@@ -93,6 +96,7 @@ class SwarmSpec:
             ("--keystore", str(self.keystore)),
             ("--record", str(self.record)),
             ("--connect", str(self.connect)),
+            ("--key-passphrase-file", self.key_passphrase_file),
         ):
             if text.encode(errors="ignore").decode() != text:
                 raise ValueError(f"{option} is {text}; allowed are names in UTF-8, as ROS parameters are")
@@ -159,6 +163,8 @@ def _node(
 ) -> ProcessSpec:
     arguments = ["--ros-args", "-r", f"__ns:={spec.namespace}", "-r", f"__node:={name}"]
     parameters = {"keystore": str(spec.keystore), **parameters}
+    if spec.key_passphrase_file:
+        parameters["key_passphrase_file"] = spec.key_passphrase_file
     for key, value in parameters.items():
         arguments += ["-p", f"{key}:={_literal(value)}"]
     return ProcessSpec(name, module, executable, tuple(arguments), parameters=parameters)
@@ -218,7 +224,7 @@ def processes(spec: SwarmSpec) -> list[ProcessSpec]:
                     "swarm_size": spec.drones,
                     "connect": spec.connect_template,
                     "autopilot": spec.autopilot,
-                    "allow_arm": spec.allow_arm or spec.autopilot == AutopilotKind.EMBEDDED,
+                    "allow_arm": spec.allow_arm or spec.embedded,
                     "allow_kill": spec.allow_kill,
                 },
             )

@@ -61,6 +61,7 @@ class ChildSpec:
     argv: tuple[str, ...]
     env: Mapping[str, str | None] = field(default_factory=dict)
     cwd: Path | None = None
+    pass_fds: tuple[int, ...] = ()  # descriptors that it inherits
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ class Supervisor:
                         env=env,
                         cwd=spec.cwd,
                         start_new_session=True,
-                        pass_fds=(status_write,),
+                        pass_fds=(status_write, *spec.pass_fds),
                     )
             except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
                 reason = getattr(error, "strerror", None) or error

@@ -39,6 +39,7 @@ class CryptoNode(MemberNode[CryptoParameters]):
             self,
             member=values.member,
             keystore=values.keystore,
+            passphrase=self.key_passphrase(),
             config=SessionConfig(key_server=key_server),
             autostart=False,
         )

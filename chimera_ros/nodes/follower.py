@@ -14,6 +14,7 @@ from chimera_ros.autopilot.connect import ConnectError, expand
 from chimera_ros.autopilot.kinds import AutopilotKind
 from chimera_ros.autopilot.watchdog import InterpreterWatchdog
 from chimera_ros.crypto.effects import StopOrder
+from chimera_ros.crypto.keystore.keystore import Keystore
 from chimera_ros.flight.effects import FlightAlarm, SendAck, SendOrder, SendSetpoint
 from chimera_ros.flight.fallback import restricted
 from chimera_ros.flight.follower.core import FollowerConfig, FollowerCore
@@ -99,11 +100,14 @@ class FollowerNode(MemberNode[FollowerParameters]):
                 )
             except (ConnectError, ValueError) as error:
                 raise SetupError(str(error)) from None
+        if any(vehicle.allow_arm and not vehicle.is_embedded_sitl for vehicle in vehicles):
+            self._check_arming(vehicles, values.keystore)
         self._shard = Shard(cores)
         self._session = session = SecureSession(
             self,
             members=self._names,
             keystore=values.keystore,
+            passphrase=self.key_passphrase(),
             config=SessionConfig(host=host_config(verify_checkpoints=values.verify_checkpoints)),
             autostart=False,
         )
@@ -128,6 +132,22 @@ class FollowerNode(MemberNode[FollowerParameters]):
         )
         self._acks = AckSender()
         self._watchdog = InterpreterWatchdog(values.hang_limit_s)
+
+    def _check_arming(self, vehicles: list[VehicleConfig], folder: str) -> None:
+        """Raises SetupError where a vehicle other than the embedded SITL may not be armed: with a keystore of
+        simulations, or a port that listens to other machines.
+        """
+        for vehicle in vehicles:
+            if vehicle.parsed_url.listens and not vehicle.parsed_url.loopback_only:
+                raise SetupError(
+                    f"allow_arm is refused with {vehicle.url}: MAVLink is not signed, so that whoever "
+                    "reaches this port could forge the vehicle; listen on 127.0.0.1 or use a serial line"
+                )
+        if Keystore(folder).simulation_only:
+            raise SetupError(
+                f"allow_arm is refused with {folder}, a keystore for simulations: the authority's key lies "
+                "in it without a passphrase; a drone needs no authority.key"
+            )
 
     def begin(self) -> None:
         """Connect to the autopilots, join the swarm, start the control cycle."""

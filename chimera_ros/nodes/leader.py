@@ -82,7 +82,11 @@ class LeaderNode(MemberNode[LeaderParameters]):
         )
         self._core = LeaderCore(config, mission, drones, local_moderate(time.monotonic))
         self._session = session = SecureSession(
-            self, member=values.member, keystore=values.keystore, autostart=False
+            self,
+            member=values.member,
+            keystore=values.keystore,
+            passphrase=self.key_passphrase(),
+            autostart=False,
         )
         self._command_publisher = session.create_publisher(SwarmCommands, names.LEADER_COMMAND)
         self._trajectory_publisher = session.create_publisher(Trajectory, names.LEADER_TRAJECTORY)

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
+from chimera_ros import key_passphrase
 from chimera_ros.nodes.warm_up import warm_up
 from chimera_ros.parent_watch import LANDING_S
 from chimera_ros.records.process_status import Details, ProcessStatus, SecurityStatus
 from chimera_ros.records.status_fields import StatusFields
 from chimera_ros.records.status_line import StatusWriter
 from chimera_ros.ros import names
-from chimera_ros.ros.lifecycle import EXPOSED, SwarmNode, boot_time_s
+from chimera_ros.ros.lifecycle import EXPOSED, SetupError, SwarmNode, boot_time_s
 from chimera_ros.ros.session import SecureSession
 
 P = TypeVar("P")
@@ -41,6 +42,13 @@ class MemberNode(SwarmNode[P]):
         self._session: SecureSession | None = None
         self._stop_requested_s = 0.0
         self._stop_timer: Timer | None = None
+
+    def key_passphrase(self) -> bytes | None:
+        """The passphrase of the members' keys, if one was given. Raises SetupError."""
+        try:
+            return key_passphrase.find(self.parameters.key_passphrase_file)  # type: ignore[attr-defined]
+        except key_passphrase.PassphraseError as error:
+            raise SetupError(str(error)) from None
 
     @property
     def session(self) -> SecureSession:

@@ -63,7 +63,11 @@ class PathModerationNode(MemberNode[ModerationParameters]):
         """Load keys, start the quantum worker before the first request."""
         values = self.parameters
         self._session = session = SecureSession(
-            self, member=values.member, keystore=values.keystore, autostart=False
+            self,
+            member=values.member,
+            keystore=values.keystore,
+            passphrase=self.key_passphrase(),
+            autostart=False,
         )
         self._service = session.create_service(ModerateTrajectories, names.PATH_MODERATION, self._on_request)
         warm_up(self._moderator)

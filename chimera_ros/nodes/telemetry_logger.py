@@ -58,6 +58,7 @@ class LoggerNode(MemberNode[LoggerParameters]):
             self,
             member=values.member,
             keystore=values.keystore,
+            passphrase=self.key_passphrase(),
             config=SessionConfig(host=host_config(keep_evidence=bool(values.record))),
             autostart=False,
         )

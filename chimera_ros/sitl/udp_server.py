@@ -3,6 +3,10 @@
 Vehicle i sends from its own port `first_port + 1000 + i` to its client at `first_port + i`, and to peers that
 have sent to its own port. All vehicles share one socket towards the ground-station port. Everything is on
 127.0.0.1.
+
+Source addresses are pinned: once the client has sent a frame, only the client is obeyed, and of ground
+stations only what comes from the ground-station port. A port of UDP belongs to one process of this machine,
+so that another one cannot send in the client's place while it lives. Not handled: MAVLink 2 signatures.
 """
 
 from __future__ import annotations
@@ -46,6 +50,14 @@ class UdpEndpoint:
     sock: socket.socket
     default: Address
     peers: dict[Address, float] = field(default_factory=dict)
+    pinned: bool = False  # only `default` is obeyed
+
+    def accepts(self, address: Address) -> bool:
+        """True if frames from this address are obeyed."""
+        if address == self.default:
+            self.pinned = True
+            self.peers = {at: seen for at, seen in self.peers.items() if at == address}
+        return address == self.default or not self.pinned
 
     def refresh(self, address: Address, wall_s: float) -> None:
         """Note that a peer is alive; those beyond `MAX_PEERS` get nothing."""
@@ -148,6 +160,7 @@ class UdpServer:
         if not config.gcs_port:
             return None
         station = open_endpoint(0, config.gcs_port, "ground station")
+        station.pinned = True
         self._selector.register(station.sock, selectors.EVENT_READ, -1)
         return station
 
@@ -221,6 +234,10 @@ class UdpServer:
         valid = False
         for frame in split_frames(datagram):
             if frame is None:
+                if index >= 0:
+                    self.vehicles[index].rejected += 1
+                break
+            if not endpoint.accepts(address):
                 if index >= 0:
                     self.vehicles[index].rejected += 1
                 break

@@ -109,9 +109,9 @@ CERTIFICATES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (lambda keys: as_fifo(certificate(keys)), "is not a file"),
     "a link to nothing": (
         lambda keys: (certificate(keys).unlink(), certificate(keys).symlink_to("/nonexistent/x")),
-        "is a symbolic link to /nonexistent/x, which is missing",
+        "is a symbolic link to /nonexistent/x, which is not followed",
     ),
-    "a link to itself": (lambda keys: loop(certificate(keys)), "Too many levels of symbolic links"),
+    "a link to itself": (lambda keys: loop(certificate(keys)), "which is not followed"),
     "its folder a link to itself": (lambda keys: loop(keys / "members" / BAD), "Too many levels"),
     "its folder a file": (replaced_by_file, "move away what stands in its place"),
     "of another authority": (
@@ -225,7 +225,7 @@ KEYS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda keys: key(keys).write_bytes(b""), "cannot open the key"),
     "cut short": (lambda keys: key(keys).write_bytes(key(keys).read_bytes()[:60]), "cannot open the key"),
     "readable by others": (lambda keys: key(keys).chmod(0o644), "run `chmod 600"),
-    "a folder": (lambda keys: as_folder(key(keys)), "mode 0755"),
+    "a folder": (lambda keys: as_folder(key(keys)), "is not a file"),
     "of another member": (
         lambda keys: shutil.copy(keys / "members" / "drone_02" / "identity.key", key(keys)),
         "does not fit identity.pem",
@@ -298,12 +298,20 @@ STATES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "state a folder": ("state.json", lambda path: path.mkdir(), "state.json is not a file"),
     "state a pipe": ("state.json", os.mkfifo, "state.json is not a file"),
-    "state a link to nothing": ("state.json", lambda path: path.symlink_to("none"), "cannot write"),
+    "state a link to nothing": (
+        "state.json",
+        lambda path: path.symlink_to("none"),
+        "is a symbolic link to none",
+    ),
     "numbers a folder": ("state.json.number", lambda path: path.mkdir(), "state.json.number is not a file"),
     "evictions a folder": ("state.json.epoch", lambda path: path.mkdir(), "state.json.epoch is not a file"),
     "list a folder": ("crl.der", lambda path: path.mkdir(), "crl.der is not a file"),
     "list large": ("crl.der", lambda path: path.write_bytes(bytes(600_000)), "is larger than allowed"),
-    "policy a link to itself": ("policy.signed", lambda path: path.symlink_to(path.name), "cannot write"),
+    "policy a link to itself": (
+        "policy.signed",
+        lambda path: path.symlink_to(path.name),
+        "is a symbolic link",
+    ),
     "lock a folder": ("in_use.lock", lambda path: path.mkdir(), "in_use.lock is not a file"),
     "state for all": (
         "state.json",
@@ -328,7 +336,7 @@ def test_what_a_member_keeps_is_looked_at(kind: str, keys: Path, capsys: pytest.
 
 SHARED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "authority empty": ("authority.pem", lambda path: path.write_bytes(b""), "is no certificate; restore it"),
-    "authority a loop": ("authority.pem", loop, "Too many levels of symbolic links"),
+    "authority a loop": ("authority.pem", loop, "is a symbolic link to"),
     "list cut short": (
         "crl.pem",
         lambda path: path.write_bytes(path.read_bytes()[:900]),

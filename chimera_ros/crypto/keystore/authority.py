@@ -92,7 +92,13 @@ class AuthorityKeystore(Keystore):
             not_read = f" Not readable: {', '.join(map(str, unreadable))}." if unreadable else ""
             raise KeystoreError(f"{name} {state}: there is no valid certificate of it to revoke.{not_read}")
         crl = extend_crl(
-            authority, self._authority_private(passphrase), before, frozenset(serials), reason, wall_ns, days
+            authority,
+            self._authority_private(passphrase, wall_ns),
+            before,
+            frozenset(serials),
+            reason,
+            wall_ns,
+            days,
         )
         if len(crl_der(crl)) > MAX_DOCUMENT:
             raise KeystoreError(
@@ -134,7 +140,7 @@ class AuthorityKeystore(Keystore):
             old.role,
             key.public_key(),
             self._authority(),
-            self._authority_private(passphrase),
+            self._authority_private(passphrase, wall_ns),
             wall_ns,
             days,
         )
@@ -172,7 +178,7 @@ class AuthorityKeystore(Keystore):
             return self._install_policy(text, wall_ns, passphrase, days)
 
     def _install_policy(self, text: str, wall_ns: int, passphrase: bytes | None, days: float) -> int:
-        present = self._policy()
+        present = self._policy(self._authority())[0]
         if not any(line.startswith(("swarm:", "issued:", "expires:")) for line in text.splitlines()):
             text = with_validity(text, present.swarm, wall_ns, days)
         policy = load_policy(text, "the new policy")
@@ -185,7 +191,7 @@ class AuthorityKeystore(Keystore):
         raw = text.encode()
         if len(raw) > MAX_DOCUMENT:
             raise KeystoreError(f"the new policy is larger than {MAX_DOCUMENT} bytes.")
-        signature = self._authority_private(passphrase).sign(raw, labels.SIGN_POLICY)
+        signature = self._authority_private(passphrase, wall_ns).sign(raw, labels.SIGN_POLICY)
         self._finish_policy()
         self._write("policy.sig.new", signature, PUBLIC_MODE)
         self._write("policy.yaml", raw, PUBLIC_MODE)  # from here on the new pair is in force
@@ -201,7 +207,8 @@ class AuthorityKeystore(Keystore):
         if verify(self._interrupted_signature(), text, labels.SIGN_POLICY):
             replace_durably(self.path / "policy.sig.new", self.path / "policy.sig", self._durable)
 
-    def _authority_private(self, passphrase: bytes | None) -> Any:
+    def _authority_private(self, passphrase: bytes | None, wall_ns: int) -> Any:
+        self._check_dates(self._authority(), wall_ns)
         if self._authority_key is None:
             self.unlock(passphrase)
         assert self._authority_key is not None

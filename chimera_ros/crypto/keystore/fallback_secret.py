@@ -6,7 +6,6 @@ It is copied to every member before a flight, like the policy. The authority's k
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ from chimera_ros.formats.text import FormatError
 
 from ..errors import KeystoreError
 from .atomic_file import SECRET_MODE, write_atomic
-from .file_access import read_error, read_regular
+from .file_access import ReadableByOthers, read_regular
 
 FILE_NAME: Final = "fallback.key"
 SECRET_BYTES: Final = 64
@@ -53,14 +52,11 @@ def read_secret(directory: Path) -> FallbackSecret | None:
     path = directory / FILE_NAME
     renewal = f"make a new one with `chimera keys fallback --keystore {directory}`"
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise KeystoreError(f"{path} can be read by others (mode {mode:04o}); {renewal}.")
-        data: Any = json_values.parse(read_regular(path, _MAX_BYTES), _MAX_BYTES)
+        data: Any = json_values.parse(read_regular(path, _MAX_BYTES, forbidden=0o077), _MAX_BYTES)
+    except ReadableByOthers as error:
+        raise KeystoreError(f"{path} can be read by others (mode {error.mode:04o}); {renewal}.") from None
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise read_error(path, error) from None
     except FormatError as error:
         raise KeystoreError(f"{path} is damaged ({error}); {renewal}.") from None
     try:

@@ -1,4 +1,9 @@
-"""Bounded reading of a keystore's files, and what an operating system's refusal means for its user."""
+"""Bounded reading of a keystore's files, and what an operating system's refusal means for its user.
+
+A file or folder that decides whom a member trusts must belong to the process's user or to root, and not
+everybody may change it. Files are opened once, without following a symbolic link, and what is checked is the
+open file. Not handled: access control lists, and folders above the keystore.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,97 @@ import errno
 import os
 import stat
 from pathlib import Path
-
-from chimera_ros.formats.text import FormatError, read_bytes
+from typing import Final
 
 from ..errors import KeystoreError
 
+_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: a FIFO would block
 
-def read_regular(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file; a FIFO would block. Raises FileNotFoundError, else KeystoreError."""
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Descriptor of a regular file that only its owner, this user or root, can change.
+
+    Raises FileNotFoundError, else OSError or KeystoreError.
+    """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise KeystoreError(f"{path} is not a file; move it away and restore the file.")
-        return read_bytes(path, max_bytes)
-    except FileNotFoundError:
-        if path.is_symlink():
+        handle = os.open(path, flags | _FLAGS, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO without reader, or a socket
+            raise KeystoreError(f"{path} is not a file; move it away and restore the file.") from None
+        if error.errno == errno.EISDIR:
+            raise KeystoreError(f"{path} is not a file; move it away and restore the file.") from None
+        if error.errno == errno.ELOOP and path.is_symlink():
             raise KeystoreError(
-                f"{path} is a symbolic link to {os.readlink(path)}, which is missing; restore that file."
+                f"{path} is a symbolic link to {os.readlink(path)}, which is not followed; move it away "
+                "and restore the file itself."
             ) from None
         raise
-    except FormatError as error:
-        raise KeystoreError(f"{path} {error}; move it away and restore the file.") from None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeystoreError(f"{path} is not a file; move it away and restore the file.")
+        check_trusted(path, status)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read_regular(path: Path, max_bytes: int, forbidden: int = 0) -> bytes:
+    """The content of a regular file. Raises FileNotFoundError, else KeystoreError.
+
+    forbidden: bits of the mode with which the file is refused, as one that others could read.
+    """
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & forbidden:
+                raise ReadableByOthers(mode)
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise read_error(path, error) from None
+    if len(data) > max_bytes:
+        raise KeystoreError(
+            f"{path} is larger than allowed: at most {max_bytes} bytes; move it away and restore the file."
+        )
+    return data
+
+
+class ReadableByOthers(Exception):
+    """A secret file's mode lets group or others use it; the caller names the remedy."""
+
+    def __init__(self, mode: int) -> None:
+        super().__init__(f"mode {mode:04o}")
+        self.mode = mode
+
+
+def check_trusted(path: Path, status: os.stat_result) -> None:
+    """Raises KeystoreError for a file or folder that another user than root owns, or everybody can change."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeystoreError(f"{path}: {foreign_owner(path, status.st_uid)}.")
+    fault = mode_fault(path, status)
+    if fault:
+        raise KeystoreError(fault)
+
+
+def check_folder(path: Path) -> None:
+    """`check_trusted` for a folder. Raises KeystoreError; a missing one is found by its reader."""
+    try:
+        check_trusted(path, path.stat())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise read_error(path, error) from None
+
+
+def mode_fault(path: Path, status: os.stat_result) -> str:
+    """A sentence if every user can change a file or folder; empty if not."""
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & stat.S_IWOTH:
+        return f"{path} can be changed by every user (mode {mode:04o}); run `chmod o-w {path}`."
+    return ""
 
 
 def read_error(path: Path, error: OSError) -> KeystoreError:

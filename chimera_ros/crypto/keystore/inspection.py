@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import KeystoreError
-from .file_access import foreign_owner, own_protection, read_error, write_error
+from .file_access import foreign_owner, mode_fault, own_protection, read_error, write_error
 from .keystore import Keystore
 from .member_lock import LOCK_FILE
 from .member_state import CRL_FILE, POLICY_FILE, STATE_FILES
@@ -37,7 +37,7 @@ def keystore_faults(keystore: Keystore, names: Iterable[str]) -> list[str]:
     faults = []
     for folder in (keystore.path, keystore.path / "members"):
         try:
-            fault = _mode_fault(folder, folder.stat())
+            fault = mode_fault(folder, folder.stat())
         except OSError as error:
             fault = str(read_error(folder, error))
         faults += [fault] if fault else []
@@ -114,12 +114,17 @@ def _file_fault(path: Path) -> str:
     except OSError as error:
         return str(read_error(path, error))
     try:
-        status = path.stat()
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            return (
+                f"{path} is a symbolic link to {os.readlink(path)}, which is not followed; move it "
+                "away and restore the file itself."
+            )
         if not stat.S_ISREG(status.st_mode):
             return f"{path} is not a file; move it away."
         fault = _owner_fault(path, status)
         if not fault:
-            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
         return fault
     except OSError as error:
         return str(write_error(path, error))
@@ -129,14 +134,7 @@ def _owner_fault(path: Path, status: os.stat_result) -> str:
     if status.st_uid != os.geteuid():
         return f"{path}: {foreign_owner(path, status.st_uid)}."
     protection = own_protection(path, status)  # root can write in spite of it; what it starts may not
-    return f"{path} is protected from its owner: {protection}." if protection else _mode_fault(path, status)
-
-
-def _mode_fault(path: Path, status: os.stat_result) -> str:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & stat.S_IWOTH:
-        return f"{path} can be changed by every user (mode {mode:04o}); run `chmod o-w {path}`."
-    return ""
+    return f"{path} is protected from its owner: {protection}." if protection else mode_fault(path, status)
 
 
 def _space_faults(folders: Iterable[Path]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from ..errors import KeyEncrypted, KeystoreError
-from .file_access import read_error, read_regular
+from .file_access import ReadableByOthers, read_regular
 
 MAX_PASSPHRASE: Final = 1023  # bytes; OpenSSL takes no more
 MAX_FILE: Final = 1_048_576  # bytes
@@ -48,17 +47,14 @@ def read_key(path: Path, passphrase: bytes | None, remedy: str) -> mldsa.MLDSA87
     `remedy` says how to get another key; it completes a sentence.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise KeystoreError(
-                f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`, "
-                "and if others may have read it, revoke this key and make a new one."
-            )
-        pem = read_regular(path, MAX_FILE)
+        pem = read_regular(path, MAX_FILE, forbidden=0o077)
+    except ReadableByOthers as error:
+        raise KeystoreError(
+            f"{path} can be read by others (mode {error.mode:04o}); run `chmod 600 {path}`, "
+            "and if others may have read it, revoke this key and make a new one."
+        ) from None
     except FileNotFoundError:
         raise KeystoreError(f"{path} is missing; copy it here with mode 0600, or {remedy}.") from None
-    except OSError as error:
-        raise read_error(path, error) from None
     encrypted = _ENCRYPTED in pem
     if encrypted and not passphrase:
         raise KeyEncrypted(f"{path} is encrypted; give its passphrase.")

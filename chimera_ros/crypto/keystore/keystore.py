@@ -46,6 +46,7 @@ from ..trust.identity import (
     MemberIdentity,
     Trust,
     check_issuer,
+    datetime_ns,
     pem_to_der,
     read_member_certificate,
     wall_datetime,
@@ -55,7 +56,7 @@ from ..trust.rank import RANKS, rank_of
 from ..trust.roles import RESERVED_NAMES, Role
 from .atomic_file import PUBLIC_MODE, SECRET_MODE, replace_durably, write_atomic
 from .fallback_secret import SECRET_BYTES, FallbackSecret, read_secret, write_secret
-from .file_access import read_error, read_regular, write_error
+from .file_access import check_folder, read_error, read_regular, write_error
 from .key_file import MAX_FILE, check_passphrase, is_encrypted, key_pem, read_key
 from .member_lock import LOCK_FILE, HeldLock, check_unlocked, lock_folder, lock_member
 from .member_state import STATE_FILE, FileStore
@@ -104,6 +105,14 @@ class Keystore:
     def exists(self) -> bool:
         """True if the directory holds an authority."""
         return (self.path / "authority.pem").is_file()
+
+    @property
+    def simulation_only(self) -> bool:
+        """True if the authority's key lies beside the members' and is not encrypted, or cannot be read: who
+        has this folder can enrol operators.
+        """
+        key = self.path / "authority.key"
+        return os.path.lexists(key) and not is_encrypted(key)
 
     def member_path(self, name: str) -> Path:
         """Folder of a member. Raises KeystoreError for what is no name."""
@@ -237,7 +246,8 @@ class Keystore:
             self.unlock(passphrase)
         assert self._authority_key is not None
         authority = self._authority()
-        swarm = self._policy().swarm
+        self._check_dates(authority, wall_ns)
+        swarm = self._policy(authority)[0].swarm
         key = mldsa.MLDSA87PrivateKey.generate()
         certificate = make_member(
             swarm, name, role, key.public_key(), authority, self._authority_key, wall_ns, days
@@ -390,6 +400,7 @@ class Keystore:
 
         trust: what `load_trust` has returned, so that it is not read again for each of several members.
         """
+        check_folder(self.member_path(name))
         member = self.certificate(name)
         path = self.member_path(name) / "identity.pem"
         try:
@@ -433,20 +444,10 @@ class Keystore:
 
     def load_trust(self, *, wall_ns: int, swarm: str | None = None) -> Trust:
         """Authority, policy and revocation list, verified. `swarm`: the expected one."""
+        for folder in (self.path, self.path / "members"):
+            check_folder(folder)
         authority = self._authority()
-        public = authority.public_key()
-        assert isinstance(public, mldsa.MLDSA87PublicKey)
-        raw = self._read("policy.yaml")
-        signer = provider().verify_key(public.public_bytes_raw())
-        signature = self._read("policy.sig")
-        if not signer.verify(signature, raw, labels.SIGN_POLICY):
-            signature = self._interrupted_signature()
-        if not signer.verify(signature, raw, labels.SIGN_POLICY):
-            raise KeystoreError(
-                f"{self.path / 'policy.yaml'} was changed after it was signed (or signed by another "
-                "authority); restore it, or sign it again with the authority's key."
-            )
-        policy = load_policy(raw, str(self.path / "policy.yaml"))
+        policy, raw, signature = self._policy(authority)
         if swarm is not None and policy.swarm != swarm:
             raise KeystoreError(
                 f"{self.path} belongs to swarm {policy.swarm}, not {swarm}; "
@@ -459,6 +460,7 @@ class Keystore:
                 f"{self.path / 'policy.yaml'} expired on {wall_datetime(policy.expires_ns):%Y-%m-%d}; "
                 "raise its version and expiry and sign it again."
             )
+        self._check_dates(authority, max(wall_ns, trust.wall_floor_ns))
         return trust
 
     # Internal
@@ -505,11 +507,38 @@ class Keystore:
             raise KeystoreError(f"{path}: the key is not ML-DSA-87; restore it{_COPIES}.")
         return certificate
 
-    def _policy(self) -> Policy:
-        """The present policy; its signature is not checked."""
+    def _check_dates(self, authority: x509.Certificate, wall_ns: int) -> None:
+        """Raises KeystoreError outside of the validity of the authority's own certificate."""
+        start, end = authority.not_valid_before_utc, authority.not_valid_after_utc
+        path = self.path / "authority.pem"
+        if wall_ns < datetime_ns(start):
+            raise KeystoreError(
+                f"{path}: the authority's certificate is valid from {start:%Y-%m-%d %H:%M} UTC only, later "
+                "than this machine's clock; set the clock."
+            )
+        if wall_ns > datetime_ns(end):
+            raise KeystoreError(
+                f"{path}: the authority's certificate expired on {end:%Y-%m-%d %H:%M} UTC; make a new "
+                "keystore."
+            )
+
+    def _policy(self, authority: x509.Certificate) -> tuple[Policy, bytes, bytes]:
+        """The present policy, its text and its signature, verified before the text is parsed."""
         path = self.path / "policy.yaml"
+        public = authority.public_key()
+        assert isinstance(public, mldsa.MLDSA87PublicKey)
+        raw = self._read("policy.yaml")
+        signer = provider().verify_key(public.public_bytes_raw())
+        signature = self._read("policy.sig")
+        if not signer.verify(signature, raw, labels.SIGN_POLICY):
+            signature = self._interrupted_signature()
+        if not signer.verify(signature, raw, labels.SIGN_POLICY):
+            raise KeystoreError(
+                f"{path} was changed after it was signed (or signed by another "
+                "authority); restore it, or sign it again with the authority's key."
+            )
         try:
-            return load_policy(self._read("policy.yaml"), str(path))
+            return load_policy(raw, str(path)), raw, signature
         except PolicyError as error:
             raise PolicyError(f"{str(error).rstrip('.')}; restore it{_COPIES}.") from None
 

@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from typing import Final, Self
 
-from ..errors import IdentityInUse
+from ..errors import IdentityInUse, KeystoreError
 from .atomic_file import SECRET_MODE
 from .file_access import read_error, write_error
 
@@ -71,6 +71,9 @@ def lock_member(name: str, path: Path) -> HeldLock:
         handle = os.open(path, flags, SECRET_MODE)
     except OSError as error:
         raise write_error(path, error) from None
+    if os.fstat(handle).st_nlink > 1:
+        os.close(handle)
+        raise KeystoreError(f"{path} is a hard link to another file, which it would overwrite; delete it.")
     _flock(handle, fcntl.LOCK_EX, name, path)
     with contextlib.suppress(OSError):
         os.pwrite(handle, f"{os.getpid():<{_DIGITS}}\n".encode(), 0)
