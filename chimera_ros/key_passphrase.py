@@ -31,15 +31,19 @@ class PassphraseError(Exception):
 
 
 def read_file(path: Path, forbidden: int = 0o077) -> bytes:
-    """The first line of a file. `forbidden`: bits of its mode that are refused. Raises PassphraseError."""
+    """The first line of a file or pipe. Raises PassphraseError.
+
+    forbidden: bits of its mode that are refused.
+    """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
+        # A named pipe that nobody writes to must not block the start.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
                 raise PassphraseError(
                     f"{path} is not a file; the passphrase is read from the first line of one"
                 )
+            os.set_blocking(file.fileno(), True)
             if status.st_uid not in (os.geteuid(), 0):
                 raise PassphraseError(
                     f"{path} belongs to user {status.st_uid}; it must belong to this user, {os.geteuid()}"

@@ -72,7 +72,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("crypto", "-p entropy:=os", "parameter entropy is 'os'; allowed is a list, each item one of os"),
         ("crypto", "-p entropy:=[os,dice]", "parameter entropy is ('os', 'dice')"),
         ("crypto", "-p autostart:=3", "parameter autostart is 3; allowed is true or false"),
-        ("crypto", "-p rotation:=5", "there is no parameter rotation; the parameters are keystore, key_passphrase_file, member"),
+        (
+            "crypto",
+            "-p rotation:=5",
+            "there is no parameter rotation; the parameters are keystore, key_passphrase_file, member",
+        ),
         (
             "crypto",
             "--params-file /no/such/file",

@@ -126,7 +126,7 @@ def test_no_command_that_draws_says_a_word_about_fonts(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_a_mission_has_its_name(tmp_path: Path) -> None:
-    mission, plan = plan_file(find_mission("crossing"), 2)
+    mission, plan = plan_file(find_mission("crossing"), 2, embedded=True)
     time_s, position_enu_m = plan.tracks()
     draw_tracks(Tracks(time_s, position_enu_m), tmp_path / "p.png", title=f"{mission.name} (plan)")
     assert (tmp_path / "p.png").is_file()
