@@ -337,21 +337,28 @@ class _Operator:
                 f"{domain_of(os.environ)} with this keystore?"
             )
         before = self._evictions()
-        replies: list[Any] = []
+        answers: list[Any] = []
+        failure = "timed out"
+
+        def take(reply: Any) -> None:
+            nonlocal failure
+            if reply.response is None:
+                failure = reply.failure
+            else:
+                answers.append(reply.response)
+
         deadline = time.monotonic() + REPLY_S
-        while not replies and (left_s := deadline - time.monotonic()) > 0.0:
-            client.call_async(request, left_s, replies.append)
+        while (left_s := deadline - time.monotonic()) > 0.0:
+            client.call_async(request, left_s, take)
             # The response to an eviction may be sealed under keys that are wiped here already: our own epoch
             # shows the result as well.
-            self._until(lambda: bool(replies) or self._is_evicted(before), min(RETRY_S, left_s))
+            self._until(lambda: bool(answers) or self._is_evicted(before), min(RETRY_S, left_s))
             if self._is_evicted(before):
                 return True, f"{arguments.member} was evicted with epoch {self._session.epoch()}"
-        answers = [reply.response for reply in replies if reply.response is not None]
-        if answers:
-            answer = answers[0]
-            return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
-        why = replies[0].failure if replies else "timed out"
-        return False, f"no response from {service}: {why}"
+            if answers:
+                answer = answers[0]
+                return bool(answer.accepted), answer.reason or ("accepted" if answer.accepted else "refused")
+        return False, f"no response from {service}: {failure}"
 
     def _evictions(self) -> frozenset[bytes]:
         """Eviction list of the epoch that we send under."""

@@ -6,11 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chimera_ros.cli import main
+from chimera_ros.commands import command
 from chimera_ros.commands.command import check_drones, enrolled_drones
 from chimera_ros.commands.errors import MISUSE, CommandFailed
 
@@ -112,8 +116,8 @@ def test_processes_with_keys_leave_no_core_dump(tmp_path: Path) -> None:
     code = """
 import os, resource
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
-from chimera_ros.ros.executor import disable_core_dumps
-disable_core_dumps()
+from chimera_ros import core_dumps
+core_dumps.disable()
 assert resource.getrlimit(resource.RLIMIT_CORE)[0] <= 1
 if not os.fork():
     os.abort()
@@ -123,3 +127,54 @@ assert not os.WCOREDUMP(os.wait()[1])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=False, timeout=60)
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+class Tries(command._Operator):
+    """An operator in a swarm; `answers` holds, per try, what happens: it is called with all tries so far."""
+
+    def __init__(self, *answers: Callable[[list[Callable[[Any], None]]], None]) -> None:
+        self._arguments = Namespace(order="land", operator="operator_0")
+        self._session: Any = self
+        self.ready = True
+        self.tries: list[Callable[[Any], None]] = []
+        self._answers = list(answers)
+
+    def start(self) -> None: ...
+
+    def epoch(self) -> None: ...
+
+    def create_client(self, *_: object) -> Any:
+        return self
+
+    def service_is_ready(self) -> bool:
+        return True
+
+    def call_async(self, _: object, timeout_s: float, on_done: Callable[[Any], None]) -> None:
+        self.tries.append(on_done)
+        if self._answers:
+            self._answers.pop(0)(self.tries)
+
+    def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        return condition()
+
+
+def fails(tries: list[Callable[[Any], None]]) -> None:
+    tries[-1](Namespace(response=None, failure="operator_0 has not joined the swarm yet"))
+
+
+def answers_the_first(tries: list[Callable[[Any], None]]) -> None:
+    tries[0](Namespace(response=Namespace(accepted=True, reason=""), failure=None))
+
+
+def test_an_order_takes_the_answer_to_any_of_its_tries() -> None:
+    operator = Tries(lambda _: None, lambda _: None, answers_the_first)
+    assert operator.order() == (True, "accepted")
+    assert len(operator.tries) == 3
+
+
+def test_an_order_that_could_not_be_sent_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = Tries(fails, answers_the_first)
+    assert operator.order() == (True, "accepted")
+    monkeypatch.setattr(command, "REPLY_S", 0.01)
+    said = Tries(*[fails] * 100_000).order()
+    assert said == (False, "no response from leader/steps: operator_0 has not joined the swarm yet")
