@@ -53,7 +53,7 @@ import json
 report = json.load(open("flight.json"))
 assert report["drones"] == 2, report
 assert report["collisions"] == 0, report
-assert report["messages"]["opened"] > 20, report["messages"]  # a busy machine takes most of the time to start
+assert report["messages"]["opened"] > 100, report["messages"]
 print(f"{report['messages']['opened']} messages opened, ended as told: {report['failure']}")
 PYTHON
 echo "* jazzy: all well"
