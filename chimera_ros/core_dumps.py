@@ -16,11 +16,19 @@ from typing import Final
 _PR_SET_DUMPABLE: Final = 4
 
 
+def disable() -> None:
+    """Disable core dumps of this process and its children: they would hold keys.
+
+    With a limit of one byte Linux does not call a core_pattern pipe handler either (core(5)).
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+
+
 def forbid() -> bool:
-    """Forbids them for this process; True if the kernel agreed to both."""
+    """Forbid core dumps and debuggers for this process; True if the kernel agreed to both."""
     try:
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+        disable()
         return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
     except (OSError, ValueError, AttributeError):
         return False

@@ -64,6 +64,11 @@ class VehicleUrl:
         except ValueError:
             return False
 
+    @property
+    def open_to_network(self) -> bool:
+        """True if this side binds a port that other machines reach."""
+        return self.listens and not self.loopback_only
+
 
 def evaluate(expression: str, i: int) -> int:
     """Value of an expression on `i`: whole numbers, + - * // % and brackets. Raises ConnectError."""

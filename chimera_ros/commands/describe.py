@@ -20,7 +20,7 @@ from chimera_ros.commands.errors import MISUSE, CommandFailed
 from chimera_ros.commands.guard import guarded
 from chimera_ros.commands.params_file import read_params_file
 from chimera_ros.commands.swarm_setup import Prepared, add_arguments, prepare
-from chimera_ros.flight.limits import OwnLimits
+from chimera_ros.flight.limits import USUAL, OwnLimits
 from chimera_ros.launcher.spec import SwarmSpec, processes
 from chimera_ros.terminal.lines import print_json
 
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _own_limits(file: Mapping[str, Mapping[str, Any]]) -> OwnLimits:
     """The strictest limits that the file sets for a follower; the mission is checked with these."""
-    usual = dataclasses.asdict(OwnLimits())
+    usual = dataclasses.asdict(USUAL)
     followers = [values for name, values in file.items() if name.startswith("follower_")] or [{}]
     return OwnLimits(
         **{

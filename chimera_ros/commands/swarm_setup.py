@@ -296,7 +296,7 @@ def arming_faults(spec: SwarmSpec, *, simulated: bool) -> list[str]:
 
     if not spec.allow_arm or spec.embedded:
         return []
-    exposed = [url.text for url in vehicles(spec) if url.listens and not url.loopback_only]
+    exposed = [url.text for url in vehicles(spec) if url.open_to_network]
     if exposed:
         return [
             f"--arm is refused with {exposed[0]}: MAVLink is not signed, so that whoever reaches this port "

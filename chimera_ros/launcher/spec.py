@@ -67,9 +67,7 @@ class SwarmSpec:
     ready_timeout_s: float = READY_TIMEOUT_S.default  # until every drone is ready
     leader_module: str = "chimera_ros.nodes.leader"
     faults: tuple[str, ...] = field(default=())
-    key_passphrase_file: str = (
-        ""  # for encrypted member keys; empty: a credential of systemd, if there is one
-    )
+    key_passphrase_file: str = ""  # of encrypted member keys; empty: systemd's credential, if any
 
     def __post_init__(self) -> None:
         for option, value, allowed in (

@@ -138,7 +138,7 @@ class FollowerNode(MemberNode[FollowerParameters]):
         simulations, or a port that listens to other machines.
         """
         for vehicle in vehicles:
-            if vehicle.parsed_url.listens and not vehicle.parsed_url.loopback_only:
+            if vehicle.parsed_url.open_to_network:
                 raise SetupError(
                     f"allow_arm is refused with {vehicle.url}: MAVLink is not signed, so that whoever "
                     "reaches this port could forge the vehicle; listen on 127.0.0.1 or use a serial line"

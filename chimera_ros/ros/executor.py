@@ -8,7 +8,6 @@ time-out.
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
+from chimera_ros import core_dumps
 from chimera_ros.stop_requests import StopRequests
 from chimera_ros.terminal.lines import print_line
 
@@ -104,15 +104,6 @@ class Spinner:
         self._executor.shutdown()
 
 
-def disable_core_dumps() -> None:
-    """Disable core dumps of this process and its children: they would hold keys.
-
-    With a limit of one byte Linux does not call a core_pattern pipe handler either (core(5)).
-    """
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
-
-
 def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = None) -> int:
     """`main` of a node's executable: create, start, spin and shut down. Returns the exit status.
 
@@ -128,7 +119,7 @@ def run_node(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None = N
 
 
 def _run(make_node: Callable[[], SwarmNode[Any]], args: list[str] | None) -> int:
-    disable_core_dumps()
+    core_dumps.disable()
     os.umask(0o077)  # files that libraries write, such as ROS logs, are for the owner alone
     requests = StopRequests()
     requests.install()  # first: a request during the start is answered at its end

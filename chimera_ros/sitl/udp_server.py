@@ -54,10 +54,12 @@ class UdpEndpoint:
 
     def accepts(self, address: Address) -> bool:
         """True if frames from this address are obeyed."""
-        if address == self.default:
+        if address != self.default:
+            return not self.pinned
+        if not self.pinned:
             self.pinned = True
             self.peers = {at: seen for at, seen in self.peers.items() if at == address}
-        return address == self.default or not self.pinned
+        return True
 
     def refresh(self, address: Address, wall_s: float) -> None:
         """Note that a peer is alive; those beyond `MAX_PEERS` get nothing."""
@@ -233,11 +235,7 @@ class UdpServer:
         now = self.simulation.time_s
         valid = False
         for frame in split_frames(datagram):
-            if frame is None:
-                if index >= 0:
-                    self.vehicles[index].rejected += 1
-                break
-            if not endpoint.accepts(address):
+            if frame is None or not endpoint.accepts(address):
                 if index >= 0:
                     self.vehicles[index].rejected += 1
                 break

@@ -26,15 +26,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     try:
         handle = os.open(path, flags | _FLAGS, mode)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a FIFO without reader, or a socket
-            raise KeystoreError(f"{path} is not a file; move it away and restore the file.") from None
-        if error.errno == errno.EISDIR:
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # ENXIO: a FIFO without reader, or a socket
             raise KeystoreError(f"{path} is not a file; move it away and restore the file.") from None
         if error.errno == errno.ELOOP and path.is_symlink():
-            raise KeystoreError(
-                f"{path} is a symbolic link to {os.readlink(path)}, which is not followed; move it away "
-                "and restore the file itself."
-            ) from None
+            raise KeystoreError(link_fault(path)) from None
         raise
     try:
         status = os.fstat(handle)
@@ -45,6 +40,20 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def link_fault(path: Path) -> str:
+    """A sentence about a symbolic link in place of a file."""
+    return (
+        f"{path} is a symbolic link to {os.readlink(path)}, which is not followed; move it away and restore "
+        "the file itself."
+    )
+
+
+def refuse_hard_link(path: Path, handle: int) -> None:
+    """Raises KeystoreError if writing to this open file would change another one."""
+    if os.fstat(handle).st_nlink > 1:
+        raise KeystoreError(f"{path} is a hard link to another file, which it would overwrite; delete it.")
 
 
 def read_regular(path: Path, max_bytes: int, forbidden: int = 0) -> bytes:

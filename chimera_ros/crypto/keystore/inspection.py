@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import KeystoreError
-from .file_access import foreign_owner, mode_fault, own_protection, read_error, write_error
+from .file_access import foreign_owner, link_fault, mode_fault, own_protection, read_error, write_error
 from .keystore import Keystore
 from .member_lock import LOCK_FILE
 from .member_state import CRL_FILE, POLICY_FILE, STATE_FILES
@@ -108,18 +108,14 @@ def _folder_fault(folder: Path) -> str:
 def _file_fault(path: Path) -> str:
     """Why a member cannot use the file; empty if it can, or if there is none."""
     try:
-        path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return ""
     except OSError as error:
         return str(read_error(path, error))
     try:
-        status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
-            return (
-                f"{path} is a symbolic link to {os.readlink(path)}, which is not followed; move it "
-                "away and restore the file itself."
-            )
+            return link_fault(path)
         if not stat.S_ISREG(status.st_mode):
             return f"{path} is not a file; move it away."
         fault = _owner_fault(path, status)

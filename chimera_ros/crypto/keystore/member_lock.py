@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from ..errors import IdentityInUse, KeystoreError
 from .atomic_file import SECRET_MODE
-from .file_access import read_error, write_error
+from .file_access import read_error, refuse_hard_link, write_error
 
 LOCK_FILE: Final = "in_use.lock"
 _DIGITS: Final = 20  # fixed length: rewriting the process id needs no space on a full disk
@@ -71,9 +71,11 @@ def lock_member(name: str, path: Path) -> HeldLock:
         handle = os.open(path, flags, SECRET_MODE)
     except OSError as error:
         raise write_error(path, error) from None
-    if os.fstat(handle).st_nlink > 1:
+    try:
+        refuse_hard_link(path, handle)
+    except KeystoreError:
         os.close(handle)
-        raise KeystoreError(f"{path} is a hard link to another file, which it would overwrite; delete it.")
+        raise
     _flock(handle, fcntl.LOCK_EX, name, path)
     with contextlib.suppress(OSError):
         os.pwrite(handle, f"{os.getpid():<{_DIGITS}}\n".encode(), 0)

@@ -22,7 +22,7 @@ from ..messages.eviction import EvictionOrder
 from ..primitives.interfaces import HASH_BYTES, digest
 from ..trust.policy_yaml import MAX_DOCUMENT
 from .atomic_file import SECRET_MODE, write_atomic
-from .file_access import open_regular, read_regular, write_error
+from .file_access import open_regular, read_regular, refuse_hard_link, write_error
 
 FORMAT: Final = 1
 STATE_FILE: Final = "state.json"
@@ -255,10 +255,7 @@ def _write_number(path: Path, state: StoredState) -> None:
     try:
         handle = open_regular(path, os.O_WRONLY | os.O_CREAT, SECRET_MODE)
         try:
-            if os.fstat(handle).st_nlink > 1:
-                raise KeystoreError(
-                    f"{path} is a hard link to another file, which it would overwrite; delete it."
-                )
+            refuse_hard_link(path, handle)
             written = os.pwrite(handle, record + digest(record), 0)
             os.ftruncate(handle, written)  # bytes behind the record would invalidate it
         finally:
