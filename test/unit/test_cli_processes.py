@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -245,21 +244,35 @@ def test_a_child_that_flies_is_stopped_by_its_supervisor_only(tmp_path: Path) ->
 
 
 def test_no_file_descriptors_left_is_a_failed_start(tmp_path: Path) -> None:
-    with Supervisor(tmp_path) as supervisor:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # The limit is one of numbers: those that other tests have left free below it are taken first.
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        free = [os.dup(0) for _ in range(highest + 2 - len(os.listdir("/proc/self/fd")))]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(free, default=highest) + 3, limits[1]))
-        before = len(os.listdir("/proc/self/fd"))
-        try:
-            with pytest.raises(StartFailed, match="process one cannot start: Too many open files"):
-                supervisor.start(child("one", "pass"))
-            assert len(os.listdir("/proc/self/fd")) == before
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            for number in free:
-                os.close(number)
+    # In a process of its own: which numbers are free here, and how high the limit is, others decide.
+    code = f"""
+        import os, resource, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(ROOT)!r})
+        from chimera_ros.launcher.supervisor import ChildSpec, StartFailed, Supervisor
+
+        def opened():
+            return len(os.listdir("/proc/self/fd"))
+
+        with Supervisor(Path({str(tmp_path)!r})) as supervisor:
+            before = opened()
+            free = os.dup(0)  # the lowest number that is free
+            os.close(free)
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
+            try:
+                supervisor.start(ChildSpec("one", (sys.executable, "-c", "pass"), {{}}))
+            except StartFailed as error:
+                print(error)
+            print(opened() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    first, second, *_ = [*done.stdout.splitlines(), "", ""]
+    assert "process one cannot start: Too many open files" in first, done.stderr
+    assert second == "0"
 
 
 def test_usage_counts_the_busy_child(tmp_path: Path) -> None:
