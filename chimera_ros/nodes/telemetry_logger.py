@@ -107,7 +107,8 @@ class LoggerNode(MemberNode[LoggerParameters]):
             if status.dropped:
                 log(self, "error", f"{status.dropped} messages could not be recorded")
             if status.problem:
-                log(self, "error", status.problem)
+                if change := self._record_loss.change(status):  # else said in flight
+                    log(self, "error", change)
             elif session is not None and 0 < status.opened <= MAX_FOR_TOTALS:
                 self._sign_totals(session)
             elif status.opened:
@@ -203,6 +204,8 @@ class LoggerNode(MemberNode[LoggerParameters]):
             recorded = records.opened
             change = self._record_loss.change(records)
             if change:
+                # No error: the supervisor makes one alarm of this status, and would make another of an error.
+                log(self, "warning", change)
                 alarms.append(change)
         doubts = {
             drone: {doubt.value: count for doubt, count in counts.items()}
